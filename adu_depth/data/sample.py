@@ -1,0 +1,71 @@
+"""What every data set hands out: one rectified stereo pair with its ground truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adu_depth.errors import InputError
+from adu_depth.geometry import Camera, stack_cameras
+
+
+@dataclass(frozen=True)
+class StereoSample:
+    """A rectified pair. Shapes are given for one sample; `collate` puts a batch dimension in front of each.
+
+    left, right: 3×H×W float32 in [0, 1], RGB. A point at column x of the left image is at x − disparity in the right.
+    depth: 1×H×W float32 metres, 0 where unknown. disparity: 1×H×W float32 pixels, 0 where unknown.
+    valid: 1×H×W bool, where depth and disparity are known.
+    occluded: 1×H×W bool or None, left pixels the right camera cannot see, where known.
+    sparse_depth: 1×H×W float32 metres or None, a LiDAR's measurements, 0 = none.
+    name: which sample this is, for messages and file names (a list of names in a batch).
+    """
+
+    left: Tensor
+    right: Tensor
+    depth: Tensor
+    disparity: Tensor
+    valid: Tensor
+    camera: Camera
+    occluded: Tensor | None = None
+    sparse_depth: Tensor | None = None
+    name: str | list[str] = ""
+
+    def training_target(self, dense: bool = False) -> Tensor:
+        """Depth to supervise with, 0 = none: the sparse LiDAR depth where the sample has one, unless `dense`."""
+        if self.sparse_depth is not None and not dense:
+            return self.sparse_depth
+        return torch.where(self.valid, self.depth, 0.0)
+
+    def crop(self, top: int, left: int, height: int, width: int) -> StereoSample:
+        """The same window of both views and of every map, with the principal point moved."""
+        window = (..., slice(top, top + height), slice(left, left + width))
+        return replace(
+            self, **{n: t[window] for n, t in self._tensors().items()}, camera=self.camera.cropped(top, left)
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> StereoSample:
+        moved = {n: t.to(device, non_blocking=non_blocking) for n, t in self._tensors().items()}
+        return replace(self, **moved, camera=self.camera.to(device))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+
+
+def collate(samples: list[StereoSample]) -> StereoSample:
+    """One batched StereoSample. An optional map is kept if every sample has it."""
+    shapes = {tuple(s.left.shape[-2:]) for s in samples}
+    if len(shapes) != 1:
+        found = ", ".join(f"{h}×{w}" for h, w in sorted(shapes))
+        raise InputError(f"a batch needs images of one size, got {found}: set a crop size, or batch size 1")
+    tensors: dict[str, Any] = {}
+    for name in samples[0]._tensors():
+        values = [getattr(s, name) for s in samples]
+        if all(isinstance(v, Tensor) for v in values):
+            tensors[name] = torch.stack(values)
+    return StereoSample(
+        **tensors, camera=stack_cameras([s.camera for s in samples]), name=[str(s.name) for s in samples]
+    )

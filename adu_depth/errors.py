@@ -1,0 +1,5 @@
+"""The one error a user's input can cause; the command line prints it without a traceback and exits with 2."""
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used. The message names it, says what was expected and what came."""

@@ -1,0 +1,87 @@
+"""The rectified stereo camera, and the way between depth and disparity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = TypeVar("Array", Tensor, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Left camera of a rectified pair. Floats for one sample, tensors of shape B for a batch.
+
+    fx, fy, cx, cy are in pixels of the image they travel with (pixel centres at whole numbers), baseline in metres.
+    disparity_offset is cx of the right view minus cx of the left (Middlebury's `doffs`), in pixels, 0 for most rigs:
+    depth = fx * baseline / (disparity + disparity_offset).
+    """
+
+    fx: float | Tensor
+    fy: float | Tensor
+    cx: float | Tensor
+    cy: float | Tensor
+    baseline: float | Tensor
+    disparity_offset: float | Tensor = 0.0
+
+    def cropped(self, top: int, left: int) -> Camera:
+        """The camera of the crop whose first pixel is (left, top); both views are cropped alike."""
+        return replace(self, cx=self.cx - left, cy=self.cy - top)
+
+    def resized(self, scale_x: float, scale_y: float) -> Camera:
+        """The camera after the image was resized by these factors (pixel areas scale, as in cv2.resize)."""
+        return replace(
+            self,
+            fx=self.fx * scale_x,
+            fy=self.fy * scale_y,
+            cx=(self.cx + 0.5) * scale_x - 0.5,
+            cy=(self.cy + 0.5) * scale_y - 0.5,
+            disparity_offset=self.disparity_offset * scale_x,
+        )
+
+    def to(self, device: torch.device | str) -> Camera:
+        """The same camera with its tensors on `device`; floats stay as they are."""
+        moved = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in vars(self).items()}
+        return Camera(**moved)
+
+
+def stack_cameras(cameras: list[Camera]) -> Camera:
+    """One batched camera (float32 tensors of shape B) from the cameras of single samples."""
+    names = ("fx", "fy", "cx", "cy", "baseline", "disparity_offset")
+    return Camera(*(torch.tensor([float(getattr(c, n)) for c in cameras], dtype=torch.float32) for n in names))
+
+
+def _per_image(value: float | Tensor, like: Tensor | np.ndarray) -> float | Tensor:
+    """A batch of values shaped to broadcast over `like`'s trailing dimensions."""
+    if isinstance(value, Tensor) and value.ndim == 1:
+        return value.reshape(-1, *([1] * (like.ndim - 1)))
+    return value
+
+
+def disparity_to_depth(disparity: Array, camera: Camera) -> Array:
+    """Depth in metres of a disparity in pixels, any shape (leading dimension B if the camera is batched).
+
+    Where disparity + offset is not positive (nothing there, or at infinity) depth is 0.
+    """
+    shifted = disparity + _per_image(camera.disparity_offset, disparity)
+    focal_baseline = _per_image(camera.fx, disparity) * _per_image(camera.baseline, disparity)
+    if isinstance(shifted, np.ndarray):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(shifted > 0, focal_baseline / shifted, 0.0).astype(disparity.dtype)
+    positive = shifted > 0
+    return torch.where(positive, focal_baseline / torch.where(positive, shifted, 1.0), 0.0)
+
+
+def depth_to_disparity(depth: Array, camera: Camera) -> Array:
+    """Disparity in pixels of a depth in metres; 0 where depth is not positive (nothing there)."""
+    focal_baseline = _per_image(camera.fx, depth) * _per_image(camera.baseline, depth)
+    offset = _per_image(camera.disparity_offset, depth)
+    if isinstance(depth, np.ndarray):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(depth > 0, focal_baseline / depth - offset, 0.0).astype(depth.dtype)
+    positive = depth > 0
+    return torch.where(positive, focal_baseline / torch.where(positive, depth, 1.0) - offset, 0.0)
