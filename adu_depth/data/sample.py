@@ -51,7 +51,7 @@ class StereoSample:
         moved = {n: t.to(device, non_blocking=non_blocking) for n, t in self._tensors().items()}
         return replace(self, **moved, camera=self.camera.to(device))
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _tensors(self) -> dict[str, Any]:
         return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
 
 
