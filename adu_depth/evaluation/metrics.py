@@ -1,0 +1,102 @@
+"""Depth and stereo metrics of one image, as the field's tables define them.
+
+Definitions: Eigen et al., 1406.2283 (depth) and the KITTI stereo benchmark (end-point error, D1). Every metric is taken
+over the valid pixels of one image in float64; tables average these over images, so never pool the pixels of a batch.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from adu_depth.errors import InputError
+
+Map: TypeAlias = "np.ndarray | Tensor"
+
+DEPTH_METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "a1", "a2", "a3")
+STEREO_METRICS = ("epe", "d1")
+
+
+def as_map(value: Map, name: str) -> np.ndarray:
+    """`value` as an H×W float64 array; leading dimensions of size 1 (channel, batch) are dropped."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().double().numpy()
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim < 2 or any(size != 1 for size in array.shape[:-2]):
+        raise InputError(f"{name}: expected one image, H×W or 1×H×W, got shape {tuple(array.shape)}")
+    return array.reshape(array.shape[-2:])
+
+
+def depth_pixels(
+    prediction: Map, target: Map, min_depth: float = 1e-3, max_depth: float = 80.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(predicted depth, true depth, the H×W mask they were picked by), both clean float64 vectors.
+
+    A target counts where min_depth ≤ target ≤ max_depth (so not where it is NaN, inf, 0 or negative). The prediction is
+    clamped to the same range first, as the field's evaluation code does. NaN in it is an error, not a depth.
+    """
+    if not 0 < min_depth < max_depth:
+        raise InputError(f"depth range: expected 0 < min_depth < max_depth, got {min_depth} and {max_depth}")
+    predicted, truth = as_map(prediction, "prediction"), as_map(target, "target")
+    _require_same_shape(predicted, truth, "prediction")
+    valid = (truth >= min_depth) & (truth <= max_depth)
+    if not valid.any():
+        raise InputError(f"target: no valid pixel, none of {truth.size} depths is in [{min_depth}, {max_depth}] m")
+    chosen = predicted[valid]
+    _require_no_nan(chosen, "prediction")
+    return np.clip(chosen, min_depth, max_depth), truth[valid], valid
+
+
+def depth_metrics(prediction: Map, target: Map, min_depth: float = 1e-3, max_depth: float = 80.0) -> dict[str, float]:
+    """Errors of one depth map against its ground truth; both H×W or 1×H×W metres, numpy or torch.
+
+    Which pixels count and how predictions are clamped: `depth_pixels`. With p predicted, g true, δ = ln p − ln g:
+    abs_rel = mean |p−g|/g, sq_rel = mean (p−g)²/g, rmse in metres, rmse_log with natural logarithms, log10 = mean
+    |log10 p − log10 g|, silog = 100·√(mean δ² − (mean δ)²) (biased variance), a1..a3 = share of max(p/g, g/p) < 1.25^k.
+    Raises InputError for different shapes, no valid pixel, or NaN among the predictions of valid pixels.
+    """
+    p, g, _ = depth_pixels(prediction, target, min_depth, max_depth)
+    difference, log_difference = p - g, np.log(p) - np.log(g)
+    ratio = np.maximum(p / g, g / p)
+    values = {
+        "abs_rel": np.mean(np.abs(difference) / g),
+        "sq_rel": np.mean(difference**2 / g),
+        "rmse": np.sqrt(np.mean(difference**2)),
+        "rmse_log": np.sqrt(np.mean(log_difference**2)),
+        "log10": np.mean(np.abs(log_difference)) / np.log(10.0),
+        "silog": 100.0 * np.std(log_difference),
+        "a1": np.mean(ratio < 1.25),
+        "a2": np.mean(ratio < 1.25**2),
+        "a3": np.mean(ratio < 1.25**3),
+    }
+    return {name: float(value) for name, value in values.items()}
+
+
+def stereo_metrics(disparity: Map, target: Map) -> dict[str, float]:
+    """Errors of one disparity map; both H×W or 1×H×W pixels, numpy or torch. Target ≤ 0, NaN or inf = none.
+
+    epe = mean |error| in pixels; d1 = percent of valid pixels whose error is above 3 px AND above 5 % of the truth.
+    Raises InputError for different shapes, no valid pixel, or NaN or inf among the predictions of valid pixels.
+    """
+    predicted, truth = as_map(disparity, "disparity"), as_map(target, "target")
+    _require_same_shape(predicted, truth, "disparity")
+    valid = np.isfinite(truth) & (truth > 0)
+    if not valid.any():
+        raise InputError(f"target: no valid pixel, none of {truth.size} disparities is finite and positive")
+    if not np.isfinite(predicted[valid]).all():
+        raise InputError("disparity: NaN or inf where there is ground truth, expected a number at every valid pixel")
+    error = np.abs(predicted[valid] - truth[valid])
+    outlier = (error > 3.0) & (error > 0.05 * truth[valid])
+    return {"epe": float(error.mean()), "d1": 100.0 * float(outlier.mean())}
+
+
+def _require_same_shape(predicted: np.ndarray, truth: np.ndarray, name: str) -> None:
+    if predicted.shape != truth.shape:
+        raise InputError(f"{name}: expected the target's size {truth.shape}, got {predicted.shape}; resize it first")
+
+
+def _require_no_nan(values: np.ndarray, name: str) -> None:
+    if missing := int(np.isnan(values).sum()):
+        raise InputError(f"{name}: NaN at {missing} of {values.size} valid pixels, expected a depth at each")
