@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -43,13 +44,15 @@ class StereoSample:
     def crop(self, top: int, left: int, height: int, width: int) -> StereoSample:
         """The same window of both views and of every map, with the principal point moved."""
         window = (..., slice(top, top + height), slice(left, left + width))
-        return replace(
-            self, **{n: t[window] for n, t in self._tensors().items()}, camera=self.camera.cropped(top, left)
-        )
+        return replace(self.map(lambda t: t[window]), camera=self.camera.cropped(top, left))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StereoSample:
-        moved = {n: t.to(device, non_blocking=non_blocking) for n, t in self._tensors().items()}
-        return replace(self, **moved, camera=self.camera.to(device))
+        moved = self.map(lambda t: t.to(device, non_blocking=non_blocking))
+        return replace(moved, camera=self.camera.to(device))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> StereoSample:
+        """Every image and map passed through `change`; the camera stays."""
+        return replace(self, **{n: change(t) for n, t in self._tensors().items()})
 
     def _tensors(self) -> dict[str, Any]:
         return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}

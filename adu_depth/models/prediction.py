@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
+
+FEATURE_STRIDES = (8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -26,3 +29,28 @@ class DepthPrediction:
     disparity: Tensor | None = None
     heads: tuple[tuple[Tensor, Tensor], ...] = ()
     decoder_depth: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> DepthPrediction:
+        """Every map passed through `change`; the parts that exist in training only are dropped."""
+        return DepthPrediction(
+            depth=change(self.depth),
+            log_scale=change(self.log_scale),
+            features=tuple(change(f) for f in self.features),
+            disparity=None if self.disparity is None else change(self.disparity),
+        )
+
+    def crop(self, top: int, left: int, height: int, width: int) -> DepthPrediction:
+        """The same window of every map; all four numbers must be multiples of 32, so that features are cut exactly."""
+        if any(n % FEATURE_STRIDES[-1] for n in (top, left, height, width)):
+            raise ValueError(f"a prediction's window must be in multiples of 32, got {(top, left, height, width)}")
+
+        def window(tensor: Tensor, stride: int) -> Tensor:
+            rows = slice(top // stride, (top + height) // stride)
+            return tensor[..., rows, left // stride : (left + width) // stride]
+
+        return DepthPrediction(
+            depth=window(self.depth, 1),
+            log_scale=window(self.log_scale, 1),
+            features=tuple(window(f, s) for f, s in zip(self.features, FEATURE_STRIDES, strict=True)),
+            disparity=None if self.disparity is None else window(self.disparity, 1),
+        )

@@ -1,0 +1,116 @@
+"""One objective for the student: supervision, uncertainty, response and feature distillation (SPEC §3–§8).
+
+The equations are our reconstruction from the ADU-Depth abstract (2309.14744) and the papers SPEC names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adu_depth.errors import InputError
+from adu_depth.models import FeatureAdapters
+from adu_depth.models.prediction import DepthPrediction
+from adu_kernels import depth_objective, feature_distillation_loss, uncertainty_guide
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """Weights and options of the student's objective."""
+
+    silog: float = 1.0
+    uncertainty: float = 1.0
+    response: float = 10.0
+    features: float = 1.0
+    guide: Literal["emphasise", "attenuate", "none"] = "emphasise"
+    """What the student's own uncertainty does to distillation: weigh uncertain pixels up, down, or not at all."""
+    guide_strength: float = 0.5
+    guide_ramp: float = 0.1
+    """Share of the steps over which the guide grows to its full strength."""
+    gate: bool = True
+    """Quieten the teacher where the ground truth contradicts it."""
+    beta: float = 10.0
+    gamma: float = 1.0
+    detach_focal: bool = False
+    uncertainty_joint: bool = False
+    """Let the uncertainty term train the depth too, not the scale alone."""
+    key_bias: bool = True
+    """Uncertain regions lend less to the others in the adapters' attention."""
+
+    def __post_init__(self) -> None:
+        for name in ("silog", "uncertainty", "response", "features", "guide_ramp"):
+            if getattr(self, name) < 0:
+                raise InputError(f"distillation.{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.guide_strength <= 1:
+            raise InputError(f"distillation.guide_strength must lie between 0 and 1, got {self.guide_strength}")
+        if self.gamma < 1:
+            raise InputError(f"distillation.gamma must be at least 1, got {self.gamma}")
+
+
+class StudentLoss(nn.Module):
+    """Total and terms of the student's objective; holds the adapters, which are used in training only."""
+
+    def __init__(
+        self,
+        config: DistillationConfig,
+        student_channels: tuple[int, ...],
+        teacher_channels: tuple[int, ...] | None,
+        min_depth: float,
+        max_depth: float,
+    ) -> None:
+        """teacher_channels: channels of the teacher's features per level; None for a student that trains alone."""
+        super().__init__()
+        self.config = config
+        self.bounds = {"min_depth": min_depth, "max_depth": max_depth}
+        self.adapters: FeatureAdapters | None = None
+        if teacher_channels is not None and config.features > 0:
+            self.adapters = FeatureAdapters(student_channels, teacher_channels, uncertainty_bias=config.key_bias)
+
+    def forward(
+        self, prediction: DepthPrediction, teacher: DepthPrediction | None, target: Tensor, progress: float
+    ) -> dict[str, Tensor]:
+        """Scalars by name, "total" with gradients. target: B×1×H×W metres, 0 = none; progress: 0 … 1 of the run."""
+        config = self.config
+        strength = config.guide_strength * (min(1.0, progress / config.guide_ramp) if config.guide_ramp > 0 else 1.0)
+        objective = depth_objective(
+            prediction.depth,
+            prediction.log_scale,
+            None if teacher is None else teacher.depth,
+            target,
+            weights=(config.silog, config.uncertainty, config.response),
+            guide=config.guide,
+            guide_strength=strength,
+            gate=config.gate,
+            beta=config.beta,
+            gamma=config.gamma,
+            detach_focal=config.detach_focal,
+            joint=config.uncertainty_joint,
+            **self.bounds,
+        )
+        total = objective.total
+        terms = {"silog": objective.silog, "uncertainty": objective.uncertainty}
+        if teacher is not None:
+            terms["response"] = objective.response
+        if teacher is not None and self.adapters is not None:
+            features = self._feature_loss(self.adapters, prediction, teacher, strength)
+            terms["features"] = features.detach()
+            total = total + config.features * features
+        return {"total": total, **terms}
+
+    def _feature_loss(
+        self, adapters: FeatureAdapters, prediction: DepthPrediction, teacher: DepthPrediction, strength: float
+    ) -> Tensor:
+        """Mean over levels of the weighted distance between adapted and teacher features."""
+        log_scale = prediction.log_scale.detach()
+        known = torch.isfinite(teacher.depth) & (teacher.depth > 0)
+        weight = uncertainty_guide(log_scale, known, guide=self.config.guide, strength=strength)
+        adapted = adapters(prediction.features, log_scale)
+        losses = [
+            feature_distillation_loss(mine, theirs.to(mine.dtype), F.adaptive_avg_pool2d(weight, mine.shape[-2:]))
+            for mine, theirs in zip(adapted, teacher.features, strict=True)
+        ]
+        return torch.stack(losses).mean()

@@ -1,0 +1,68 @@
+"""How the stereo teacher is supervised: smooth-L1 on each regression head, SILog and uncertainty on the last (SPEC §7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adu_depth.errors import InputError
+from adu_depth.geometry import Camera, depth_to_disparity
+from adu_depth.models.prediction import DepthPrediction
+from adu_kernels import laplace_nll, silog_loss
+
+
+@dataclass(frozen=True)
+class TeacherLossConfig:
+    """Weights of the teacher's loss terms."""
+
+    head_weights: tuple[float, ...] = (0.5, 0.7, 1.0)
+    """Smooth-L1 weights of the regression heads; the last one is the final head's, earlier heads count back from it."""
+    silog: float = 1.0
+    uncertainty: float = 1.0
+    uncertainty_joint: bool = False
+    """Let the uncertainty term train the disparity too, not its spread alone."""
+    decoder: float = 1.0
+    """SILog of the feature decoder's own depth: what teaches the features that are distilled."""
+
+    def __post_init__(self) -> None:
+        if not self.head_weights or min(self.head_weights) < 0:
+            raise InputError(f"loss.head_weights must be one or more numbers ≥ 0, got {self.head_weights}")
+
+
+def masked_smooth_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean over `mask` of smooth-L1 (threshold 1 px); exactly 0, with zero gradient, where the mask is empty."""
+    error = F.smooth_l1_loss(prediction, torch.where(mask, target, prediction.detach()), reduction="none")
+    return torch.where(mask, error, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+class TeacherLoss(nn.Module):
+    """Total and terms of the teacher's loss for one batch."""
+
+    def __init__(self, config: TeacherLossConfig, max_disparity: int, min_depth: float, max_depth: float) -> None:
+        super().__init__()
+        self.config, self.max_disparity = config, max_disparity
+        self.bounds = {"min_depth": min_depth, "max_depth": max_depth}
+
+    def forward(self, prediction: DepthPrediction, target: Tensor, camera: Camera) -> dict[str, Tensor]:
+        """target: B×1×H×W metres, 0, NaN or inf = none. Returns scalars by name, "total" the one with gradients."""
+        config = self.config
+        known = torch.isfinite(target) & (target >= self.bounds["min_depth"]) & (target <= self.bounds["max_depth"])
+        disparity = depth_to_disparity(torch.where(known, target, 0.0), camera)
+        matchable = known & (disparity > 0) & (disparity < self.max_disparity)
+        weights = config.head_weights[-len(prediction.heads) :]
+        head_losses = [masked_smooth_l1(d, disparity, matchable) for d, _ in prediction.heads]
+        terms = {
+            "disparity": torch.stack([w * loss for w, loss in zip(weights, head_losses, strict=True)]).sum(),
+            "silog": config.silog * silog_loss(prediction.depth, target, **self.bounds),
+            "uncertainty": config.uncertainty
+            * laplace_nll(
+                prediction.depth, prediction.log_scale, target, joint=config.uncertainty_joint, **self.bounds
+            ),
+        }
+        if prediction.decoder_depth is not None:
+            terms["decoder"] = config.decoder * silog_loss(prediction.decoder_depth, target, **self.bounds)
+        total = torch.stack(list(terms.values())).sum()
+        return {"total": total, **{name: value.detach() for name, value in terms.items()}}

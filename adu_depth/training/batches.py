@@ -1,0 +1,188 @@
+"""Which samples make up a step, and their way to the device.
+
+Everything random is a function of (seed, step, place in the batch), so step k has the same batch in a run that was
+never stopped and in one resumed at k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from adu_depth.data import SyntheticStereo
+from adu_depth.data.augmentation import draw_generator
+from adu_depth.data.fitting import draw_window, resize_sample
+from adu_depth.data.sample import StereoSample, collate
+from adu_depth.models.prediction import DepthPrediction
+from adu_depth.training.config import DataConfig, LoopConfig
+
+
+class Samples(Protocol):
+    """What a data set must offer."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> StereoSample: ...
+
+
+class TeacherOutputs(Protocol):
+    """Teacher outputs computed beforehand: those of sample `index`, the whole frame, batch dimension 1."""
+
+    def __getitem__(self, index: int, /) -> DepthPrediction: ...
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """One step's samples, batched, and what the teacher says of them where that was computed beforehand."""
+
+    sample: StereoSample
+    teacher: DepthPrediction | None = None
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        teacher = None if self.teacher is None else self.teacher.map(lambda t: t.to(device, non_blocking=True))
+        return TrainingBatch(self.sample.to(device, non_blocking=True), teacher)
+
+    def pin_memory(self) -> TrainingBatch:
+        """Called by the DataLoader, so that copies to a GPU overlap with its work."""
+        teacher = None if self.teacher is None else self.teacher.map(Tensor.pin_memory)
+        return TrainingBatch(self.sample.map(Tensor.pin_memory), teacher)
+
+
+class InMemory:
+    """A data set that computes each sample once and keeps it."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+        self._kept: dict[int, StereoSample] = {}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> StereoSample:
+        if index not in self._kept:
+            self._kept[index] = self.samples[index]
+        return self._kept[index]
+
+
+class Resized:
+    """A data set whose samples are all brought to one size."""
+
+    def __init__(self, samples: Samples, size: tuple[int, int]) -> None:
+        self.samples, self.size = samples, size
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> StereoSample:
+        return resize_sample(self.samples[index], *self.size)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process of how many this is."""
+
+    rank: int = 0
+    processes: int = 1
+
+
+def step_indices(length: int, step: int, batch_size: int, seed: int, place: Place) -> list[int]:
+    """Indices of one process's batch at a step: epochs are permutations of 0 … length − 1, laid end to end."""
+    first = (step * place.processes + place.rank) * batch_size
+    orders: dict[int, Tensor] = {}
+    indices = []
+    for position in range(first, first + batch_size):
+        epoch, offset = divmod(position, length)
+        if epoch not in orders:
+            orders[epoch] = torch.randperm(length, generator=draw_generator(seed, epoch, rank=4098))
+        indices.append(int(orders[epoch][offset]))
+    return indices
+
+
+@dataclass(frozen=True)
+class _Key:
+    """Asks the view for one sample of one step."""
+
+    step: int
+    slot: int
+    index: int
+
+
+class _TrainingView(Dataset[tuple[StereoSample, "DepthPrediction | None"]]):
+    """Samples with their teacher outputs, cropped by a window that depends on (seed, step, slot)."""
+
+    def __init__(self, samples: Samples, teacher: TeacherOutputs | None, crop: tuple[int, int], seed: int) -> None:
+        self.samples, self.teacher, self.crop, self.seed = samples, teacher, crop, seed
+
+    def __getitem__(self, key: _Key) -> tuple[StereoSample, DepthPrediction | None]:
+        sample = self.samples[key.index]
+        teacher = None if self.teacher is None else self.teacher[key.index]
+        height, width = sample.left.shape[-2:]
+        if (height, width) == self.crop:
+            return sample, teacher
+        generator = draw_generator(self.seed, key.step, rank=key.slot)
+        # Features can be cut exactly only on their own grid.
+        top, left = draw_window((height, width), self.crop, generator, align=1 if teacher is None else 32)
+        return sample.crop(top, left, *self.crop), None if teacher is None else teacher.crop(top, left, *self.crop)
+
+
+class _StepKeys:
+    """The keys of every batch from one step to another."""
+
+    def __init__(self, length: int, steps: range, batch_size: int, seed: int, place: Place) -> None:
+        self.length, self.steps, self.batch_size, self.seed, self.place = length, steps, batch_size, seed, place
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[_Key]]:
+        first_slot = self.place.rank * self.batch_size
+        for step in self.steps:
+            indices = step_indices(self.length, step, self.batch_size, self.seed, self.place)
+            yield [_Key(step, first_slot + slot, index) for slot, index in enumerate(indices)]
+
+
+def _collate(items: list[tuple[StereoSample, DepthPrediction | None]]) -> TrainingBatch:
+    sample = collate([s for s, _ in items])
+    teachers = [t for _, t in items if t is not None]
+    if not teachers:
+        return TrainingBatch(sample)
+    features = tuple(torch.cat(level) for level in zip(*(t.features for t in teachers), strict=True))
+    depth, log_scale = torch.cat([t.depth for t in teachers]), torch.cat([t.log_scale for t in teachers])
+    return TrainingBatch(sample, DepthPrediction(depth, log_scale, features))
+
+
+def batches(
+    samples: Samples,
+    data: DataConfig,
+    loop: LoopConfig,
+    start: int,
+    place: Place,
+    device: torch.device,
+    teacher: TeacherOutputs | None = None,
+) -> Iterator[TrainingBatch]:
+    """The batches of steps start … loop.steps − 1, on `device`."""
+    steps = range(start, loop.steps)
+    if isinstance(samples, SyntheticStereo) and samples.length is None:
+        return _endless(samples, steps, loop.batch_size, place, device)
+    in_this_process = isinstance(samples, InMemory)  # workers would each fill a memory of their own
+    loader = DataLoader(
+        _TrainingView(samples, teacher, data.size, loop.seed),
+        batch_sampler=_StepKeys(len(samples), steps, loop.batch_size, loop.seed, place),
+        collate_fn=_collate,
+        num_workers=0 if in_this_process else loop.workers,
+        pin_memory=device.type == "cuda",
+    )
+    return (batch.to(device) for batch in loader)
+
+
+def _endless(
+    scenes: SyntheticStereo, steps: range, batch_size: int, place: Place, device: torch.device
+) -> Iterator[TrainingBatch]:
+    """Scenes that no step and no process sees twice, rendered where the data set renders."""
+    for step in steps:
+        first = (step * place.processes + place.rank) * batch_size
+        yield TrainingBatch(scenes.render_batch(list(range(first, first + batch_size)))).to(device)

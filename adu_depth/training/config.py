@@ -1,0 +1,115 @@
+"""What a training run is told: plain dataclasses that the command line fills and config.json keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from adu_depth.data.augmentation import AugmentationConfig
+from adu_depth.distillation import DistillationConfig, TeacherLossConfig
+from adu_depth.errors import InputError
+from adu_depth.models import StudentConfig, TeacherConfig
+from adu_depth.training.schedule import Decay
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pairs to train on, and how they are brought to one size."""
+
+    root: str = "synthetic"
+    """A data set's folder, or "synthetic" for the built-in scenes."""
+    layout: str = "auto"
+    """The folder's layout; "auto" recognises it."""
+    size: tuple[int, int] = (96, 320)
+    """Height and width the network is trained at, multiples of 32."""
+    fit: Literal["resize", "crop"] = "resize"
+    """Bring images to `size` by resizing them, or by random crops at native resolution."""
+    pairs: int = 0
+    """Built-in scenes: how many different ones; 0 means endless, rendered on the training device."""
+    scene_seed: int = 0
+    """Built-in scenes: seed of the scenes, apart from the training's seed."""
+    dense: bool = False
+    """Supervise with the dense ground truth instead of the sparse (LiDAR) one."""
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or any(s <= 0 or s % 32 for s in self.size):
+            raise InputError(f"data.size must be two positive multiples of 32 (height, width), got {self.size}")
+        if self.pairs < 0:
+            raise InputError(f"data.pairs must be 0 (endless) or more, got {self.pairs}")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, warm-up, decay, clipping."""
+
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    """Share of the steps spent warming up."""
+    decay: Decay = "cosine"
+    power: float = 0.9
+    """Exponent of the polynomial decay."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them as they are."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Length of a run, its seed, and how it is executed."""
+
+    steps: int = 20_000
+    batch_size: int = 8
+    """Pairs per step and process."""
+    seed: int = 0
+    device: str = "auto"
+    """"auto" (CUDA where there is one), "cuda" or "cpu"."""
+    mixed_precision: Literal["no", "bf16"] = "no"
+    workers: int = 2
+    """Processes that read and decode the data set."""
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    log_every: int = 20
+    check_every: int = 10
+    """Steps between looks at the loss for NaN; each look waits for the device."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the run folder."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "log_every", "check_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"loop.{name} must be at least 1, got {getattr(self, name)}")
+        if self.device not in ("auto", "cuda", "cpu"):
+            raise InputError(f'loop.device must be "auto", "cuda" or "cpu", got {self.device!r}')
+
+
+@dataclass(frozen=True)
+class TeacherTrainingConfig:
+    """Train the stereo teacher."""
+
+    run: Path = Path("runs/teacher")
+    """Folder for configuration, curves and checkpoints."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: TeacherConfig = field(default_factory=TeacherConfig)
+    loss: TeacherLossConfig = field(default_factory=TeacherLossConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass(frozen=True)
+class StudentTrainingConfig:
+    """Train the monocular student, taught by a stereo teacher or alone."""
+
+    teacher: Path | None = None
+    """The teacher's run or checkpoint folder; none trains the student alone, on the ground truth only."""
+    teacher_cache: Path | None = None
+    """Folder that keeps the teacher's outputs, so that each sample is computed once; none runs the teacher online."""
+    run: Path = Path("runs/student")
+    """Folder for configuration, curves and checkpoints."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: StudentConfig = field(default_factory=StudentConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)

@@ -1,0 +1,277 @@
+"""The one training loop, for teacher and student alike."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from adu_depth.errors import InputError
+from adu_depth.files import replacing, write_json
+from adu_depth.training.batches import Place, TrainingBatch
+from adu_depth.training.checkpoint import list_checkpoints, restore_checkpoint, save_checkpoint
+from adu_depth.training.config import LoopConfig, OptimizerConfig
+from adu_depth.training.progress import Progress
+from adu_depth.training.schedule import learning_rate_factor
+from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
+
+Batches = Callable[[int], Iterator[TrainingBatch]]
+"""The batches from a given step on."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss term became NaN or infinite; the message names it, the step and the samples."""
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop by a signal, and has saved its state."""
+
+    def __init__(self, signum: int, checkpoint: Path) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name}; state saved in {checkpoint}: go on with --loop.resume"
+        )
+        self.signum = signum
+
+
+@dataclass
+class _Step:
+    """What is remembered of a step until its loss has been looked at."""
+
+    number: int
+    names: list[str]
+    terms: dict[str, Tensor]
+
+
+def make_accelerator(loop: LoopConfig) -> Accelerator:
+    """The accelerator for a run: its device, processes and precision. InputError where CUDA is asked for and absent."""
+    if loop.device == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            'loop.device is "cuda", but torch sees no CUDA device: use "cpu", or install a CUDA build of torch'
+        )
+    accelerator = Accelerator(cpu=loop.device == "cpu", mixed_precision=loop.mixed_precision)
+    set_seed(loop.seed)
+    return accelerator
+
+
+def train(
+    run: Path,
+    task: TeacherTask | StudentTask,
+    batches: Batches,
+    *,
+    config: dict[str, Any],
+    optimizer_config: OptimizerConfig,
+    loop: LoopConfig,
+    accelerator: Accelerator,
+    progress: Progress,
+    teach: Callable[[TrainingBatch], TrainingBatch] = lambda batch: batch,
+) -> list[dict[str, float]]:
+    """Trains `task` for loop.steps steps in the folder `run` and returns its history, one row per log_every steps.
+
+    config: the whole run's configuration as JSON values, kept beside the weights. teach: adds a teacher's outputs to a
+    batch. Stops with NonFiniteLoss (the last good checkpoint stays), or with Interrupted after SIGINT or SIGTERM.
+    """
+    place = Place(accelerator.process_index, accelerator.num_processes)
+    optimizer = torch.optim.AdamW(
+        task.parameters(), lr=optimizer_config.learning_rate, weight_decay=optimizer_config.weight_decay
+    )
+    if accelerator.is_main_process:
+        prepare_run_folder(run, config, loop.resume)
+    accelerator.wait_for_everyone()
+    start = (
+        restore_checkpoint(list_checkpoints(run)[-1], task, optimizer) if loop.resume and list_checkpoints(run) else 0
+    )
+    module, optimizer = accelerator.prepare(task, optimizer)
+    log = RunLog(run, start, accelerator.is_main_process)
+    warmup_steps = round(optimizer_config.warmup * loop.steps)
+
+    def save(step: int) -> Path:
+        """Every process looks at its losses first, so that a checkpoint is never a bad one."""
+        look_at(unseen)
+        accelerator.wait_for_everyone()
+        if not accelerator.is_main_process:
+            return run
+        return save_checkpoint(
+            run, step, kind=task.kind, module=task, optimizer=optimizer, config=config, keep=loop.keep_checkpoints
+        )
+
+    unseen: list[_Step] = []
+    module.train()
+    with catch_signals() as caught, progress.task(f"training {run.name}", loop.steps, start) as bar:
+        stream, clock = batches(start), Speedometer(loop.batch_size * place.processes)
+        for step in range(start, loop.steps):
+            batch = next(stream)
+            factor = learning_rate_factor(
+                step, loop.steps, warmup_steps, optimizer_config.decay, optimizer_config.power
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = optimizer_config.learning_rate * factor
+            context = StepContext(loop.seed, step, place.rank, step / loop.steps, bool(config["data"]["dense"]))
+
+            with accelerator.autocast():
+                batch = teach(batch)
+            terms = module(batch, context)
+            accelerator.backward(terms["total"])
+            if optimizer_config.clip_norm > 0:
+                terms["gradient_norm"] = accelerator.clip_grad_norm_(module.parameters(), optimizer_config.clip_norm)
+            unseen.append(_Step(step, list(batch.sample.name), {n: t.detach() for n, t in terms.items()}))
+            if len(unseen) >= loop.check_every or step + 1 == loop.steps:
+                look_at(unseen)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+            clock.step()
+            if (step + 1) % loop.log_every == 0 or step + 1 == loop.steps:
+                log.write(step + 1, terms, factor * optimizer_config.learning_rate, clock.images_per_second())
+            bar.advance(log.note)
+            if (step + 1) % loop.checkpoint_every == 0 or step + 1 == loop.steps:
+                save(step + 1)
+            elif caught:
+                raise Interrupted(caught[0], save(step + 1))
+    log.close()
+    return log.rows
+
+
+def look_at(steps: list[_Step]) -> None:
+    """Waits for the device and raises NonFiniteLoss for the first step with a bad term; forgets the rest."""
+    if not steps:
+        return
+    values = torch.stack([torch.stack([t.float() for t in s.terms.values()]) for s in steps]).cpu()
+    for seen, row in zip(steps, values, strict=True):
+        for (name, _), value in zip(seen.terms.items(), row.tolist(), strict=True):
+            if not math.isfinite(value):
+                raise NonFiniteLoss(
+                    f"loss term {name!r} is {value} at step {seen.number}, samples {', '.join(seen.names)}: "
+                    "training stopped, the last checkpoint is good. Try a smaller learning rate, or look at these samples."
+                )
+    steps.clear()
+
+
+def prepare_run_folder(run: Path, config: dict[str, Any], resume: bool) -> None:
+    """Makes the run folder and its config.json; refuses to overwrite a run, or to resume another configuration."""
+    existing = list_checkpoints(run)
+    if existing and not resume:
+        raise InputError(
+            f"run folder {run} already holds a training: go on with --loop.resume, or name another with --run"
+        )
+    if existing:
+        differing = differing_settings(json.loads((run / "config.json").read_text(encoding="utf-8")), config)
+        if differing:
+            raise InputError(f"cannot resume {run} with other settings; these differ: {'; '.join(differing)}")
+    for leftover in (run / "checkpoints").glob(".*.tmp"):  # a save that a kill cut short
+        shutil.rmtree(leftover)
+    write_json(run / "config.json", config)
+
+
+# How a run is executed and watched may change when it is resumed; what it computes may not.
+FREE_TO_CHANGE = {"run", "loop.resume", "loop.workers", "loop.log_every", "loop.check_every"} | {
+    "loop.checkpoint_every",
+    "loop.keep_checkpoints",
+    "loop.device",
+    "teacher_cache",
+}
+
+
+def differing_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Settings that differ between two configurations, as "name: before → now"."""
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differing_settings(old, new, f"{name}.")
+        elif old != new and name not in FREE_TO_CHANGE:
+            found.append(f"{name}: {old} → {new}")
+    return found
+
+
+class catch_signals:  # noqa: N801 - reads as a statement: `with catch_signals() as caught`
+    """Notes SIGINT and SIGTERM instead of dying of them, so that the step can end and be saved. A second one kills."""
+
+    def __init__(self) -> None:
+        self.caught: list[int] = []
+        self.before: dict[int, Any] = {}
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.caught.append(signum)
+        signal.signal(signum, self.before[signum])
+
+    def __enter__(self) -> list[int]:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self.before[signum] = signal.signal(signum, self._note)
+            except ValueError:  # not in the main thread: whoever started the thread handles signals
+                break
+        return self.caught
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)
+
+
+class Speedometer:
+    """Images per second since the last reading."""
+
+    def __init__(self, images_per_step: int) -> None:
+        self.images_per_step, self.steps, self.since = images_per_step, 0, time.perf_counter()
+
+    def step(self) -> None:
+        self.steps += 1
+
+    def images_per_second(self) -> float:
+        now = time.perf_counter()
+        speed = self.steps * self.images_per_step / (now - self.since)
+        self.steps, self.since = 0, now
+        return speed
+
+
+class RunLog:
+    """The run's curves: rows in history.jsonl and the same in TensorBoard. A resumed run drops what it will redo."""
+
+    def __init__(self, run: Path, start: int, enabled: bool) -> None:
+        self.path, self.note = run / "history.jsonl", ""
+        self.rows: list[dict[str, float]] = []
+        self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1) if enabled else None
+        if enabled and self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            self.rows = [row for row in map(_whole_row, lines) if row and row["step"] <= start]
+        if enabled:
+            with replacing(self.path) as temporary:
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+    def write(self, step: int, terms: dict[str, Tensor], learning_rate: float, images_per_second: float) -> None:
+        """One row; reading the terms waits for the device, which is why it is not done every step."""
+        row = {"step": step, **{name: float(value) for name, value in terms.items()}}
+        row |= {"learning_rate": learning_rate, "images_per_second": images_per_second}
+        self.note = f"loss {row['total']:.3f}  {images_per_second:.1f} images/s"
+        self.rows.append(row)
+        if self.writer is not None:
+            for name, value in row.items():
+                if name != "step":
+                    self.writer.add_scalar(name, value, step)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _whole_row(line: str) -> dict[str, float] | None:
+    """A row of history.jsonl, or None for the last line of a run that was killed while writing it."""
+    try:
+        row: dict[str, float] = json.loads(line)
+    except ValueError:
+        return None
+    return row

@@ -1,0 +1,118 @@
+"""A whole run from its configuration: data, network, loss, loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from adu_depth.data import SyntheticStereo, open_dataset
+from adu_depth.data.augmentation import AugmentationConfig
+from adu_depth.distillation import StudentLoss, TeacherLoss
+from adu_depth.errors import InputError
+from adu_depth.models import MonoStudent, StereoTeacher
+from adu_depth.training.batches import InMemory, Place, Resized, Samples, TeacherOutputs, TrainingBatch, batches
+from adu_depth.training.checkpoint import config_dict, load_model
+from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.loop import make_accelerator, train
+from adu_depth.training.progress import Progress
+from adu_depth.training.tasks import OnlineTeacher, StudentTask, TeacherTask
+from adu_depth.training.teacher_outputs import OutputsOnDisk, cache_identity
+
+History = list[dict[str, float]]
+
+
+def open_samples(data: DataConfig, device: torch.device) -> Samples:
+    """The data set a configuration names, its samples at the size and fit it asks for."""
+    if data.root == "synthetic":
+        height, width = data.size
+        if data.pairs:
+            return InMemory(SyntheticStereo(data.pairs, height, width, seed=data.scene_seed))
+        return SyntheticStereo(None, height, width, seed=data.scene_seed, device=device)
+    samples: Samples = open_dataset(data.root, data.layout)
+    return Resized(samples, data.size) if data.fit == "resize" else samples
+
+
+def train_teacher(
+    config: TeacherTrainingConfig, progress: Progress | None = None, samples: Samples | None = None
+) -> History:
+    """Trains the stereo teacher; returns the run's history. samples: used instead of opening config.data."""
+    accelerator = make_accelerator(config.loop)
+    progress = progress or Progress(enabled=accelerator.is_main_process)
+    network = StereoTeacher(config.model)
+    loss = TeacherLoss(config.loss, config.model.max_disparity, config.model.min_depth, config.model.max_depth)
+    source = samples or open_samples(config.data, accelerator.device)
+    place = Place(accelerator.process_index, accelerator.num_processes)
+
+    def stream(start: int) -> Iterator[TrainingBatch]:
+        return batches(source, config.data, config.loop, start, place, accelerator.device)
+
+    return train(
+        config.run,
+        TeacherTask(network, loss, config.augmentation),
+        stream,
+        config=config_dict(config),
+        optimizer_config=config.optimizer,
+        loop=config.loop,
+        accelerator=accelerator,
+        progress=progress,
+    )
+
+
+def train_student(
+    config: StudentTrainingConfig,
+    progress: Progress | None = None,
+    samples: Samples | None = None,
+    outputs: TeacherOutputs | None = None,
+) -> History:
+    """Trains the student, taught or alone; returns the run's history.
+
+    samples: used instead of opening config.data. outputs: teacher outputs computed beforehand for these samples.
+    The student's own weights are drawn first, so that one seed starts the taught and the lone student alike.
+    """
+    accelerator = make_accelerator(config.loop)
+    progress = progress or Progress(enabled=accelerator.is_main_process)
+    network = MonoStudent(config.model)
+    teacher = None if config.teacher is None else _load_teacher(config, accelerator.device)
+    loss = StudentLoss(
+        config.distillation,
+        network.config.feature_channels,
+        None if teacher is None else teacher.config.feature_channels,
+        config.model.min_depth,
+        config.model.max_depth,
+    )
+    source = samples or open_samples(config.data, accelerator.device)
+    place = Place(accelerator.process_index, accelerator.num_processes)
+    teach: Callable[[TrainingBatch], TrainingBatch] = lambda batch: batch  # noqa: E731
+    if teacher is not None and outputs is None and config.teacher_cache is not None:
+        if isinstance(source, SyntheticStereo):
+            raise InputError("teacher_cache needs a finite data set: set data.pairs, or leave teacher_cache out")
+        on_disk = OutputsOnDisk(config.teacher_cache, cache_identity(teacher, config.data, len(source)))
+        on_disk.fill(teacher, source, accelerator.device, place, progress)
+        accelerator.wait_for_everyone()
+        outputs = on_disk
+    elif teacher is not None and outputs is None:
+        teach = OnlineTeacher(teacher, accelerator.device)
+
+    def stream(start: int) -> Iterator[TrainingBatch]:
+        return batches(source, config.data, config.loop, start, place, accelerator.device, outputs)
+
+    return train(
+        config.run,
+        StudentTask(network, loss, config.augmentation),
+        stream,
+        config=config_dict(config),
+        optimizer_config=config.optimizer,
+        loop=config.loop,
+        accelerator=accelerator,
+        progress=progress,
+        teach=teach,
+    )
+
+
+def _load_teacher(config: StudentTrainingConfig, device: torch.device) -> StereoTeacher:
+    assert config.teacher is not None
+    loaded = load_model(config.teacher, device)
+    if not isinstance(loaded.model, StereoTeacher):
+        raise InputError(f"--teacher {config.teacher} is a {loaded.kind}'s checkpoint, expected a teacher's")
+    return loaded.model.requires_grad_(False)

@@ -1,0 +1,85 @@
+"""What one training step computes: the teacher's task and the student's.
+
+A task is the module that is trained: `network` (what inference needs) beside whatever training adds. Its forward gives
+the loss terms by name, "total" the one with gradients, so that data-parallel wrappers see a single forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adu_depth.data.augmentation import AugmentationConfig, colour_jitter, draw_flips, draw_generator, flip_where
+from adu_depth.distillation import StudentLoss, TeacherLoss
+from adu_depth.models import MonoStudent, StereoTeacher
+from adu_depth.models.prediction import DepthPrediction
+from adu_depth.training.batches import TrainingBatch
+from adu_depth.training.checkpoint import Kind
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """Where in the run a step stands; all randomness of the step follows from it."""
+
+    seed: int
+    step: int
+    rank: int
+    progress: float
+    """Share of the run done, 0 … 1."""
+    dense: bool
+    """Supervise with the dense ground truth."""
+
+
+class TeacherTask(nn.Module):
+    """The stereo teacher on ground truth. Each view gets colour changes of its own, as two real cameras would differ."""
+
+    kind: Kind = "teacher"
+
+    def __init__(self, network: StereoTeacher, loss: TeacherLoss, augmentation: AugmentationConfig) -> None:
+        super().__init__()
+        self.network, self.loss, self.augmentation = network, loss, augmentation
+
+    def forward(self, batch: TrainingBatch, context: StepContext) -> dict[str, Tensor]:
+        sample = batch.sample
+        generator = draw_generator(context.seed, context.step, context.rank)
+        left = colour_jitter(sample.left, self.augmentation, generator)
+        right = colour_jitter(sample.right, self.augmentation, generator)
+        prediction = self.network(left, right, sample.camera)
+        terms: dict[str, Tensor] = self.loss(prediction, sample.training_target(context.dense), sample.camera)
+        return terms
+
+
+class StudentTask(nn.Module):
+    """The monocular student, on ground truth and on what the teacher says of the unflipped, unchanged pair."""
+
+    kind: Kind = "student"
+
+    def __init__(self, network: MonoStudent, loss: StudentLoss, augmentation: AugmentationConfig) -> None:
+        super().__init__()
+        self.network, self.loss, self.augmentation = network, loss, augmentation
+
+    def forward(self, batch: TrainingBatch, context: StepContext) -> dict[str, Tensor]:
+        sample = batch.sample
+        generator = draw_generator(context.seed, context.step, context.rank)
+        flips = draw_flips(sample.left.shape[0], self.augmentation.flip, generator)
+        image = colour_jitter(flip_where(sample.left, flips), self.augmentation, generator)
+        target = flip_where(sample.training_target(context.dense), flips)
+        teacher = None if batch.teacher is None else batch.teacher.map(lambda t: flip_where(t, flips))
+        prediction = self.network(image, sample.camera)
+        terms: dict[str, Tensor] = self.loss(prediction, teacher, target, context.progress)
+        return terms
+
+
+class OnlineTeacher:
+    """Runs a frozen teacher on each batch: eval mode, no gradients, running statistics untouched."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self.network = network.to(device).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, batch: TrainingBatch) -> TrainingBatch:
+        sample = batch.sample
+        prediction: DepthPrediction = self.network(sample.left, sample.right, sample.camera)
+        return TrainingBatch(sample, prediction)
