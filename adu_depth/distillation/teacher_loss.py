@@ -1,4 +1,4 @@
-"""How the stereo teacher is supervised: smooth-L1 on each regression head, SILog and uncertainty on the last (SPEC §7)."""
+"""How the stereo teacher is supervised: smooth-L1 on each regression head, SILog and uncertainty on its output."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def look_at(steps: list[_Step]) -> None:
             if not math.isfinite(value):
                 raise NonFiniteLoss(
                     f"loss term {name!r} is {value} at step {seen.number}, samples {', '.join(seen.names)}: "
-                    "training stopped, the last checkpoint is good. Try a smaller learning rate, or look at these samples."
+                    "training stopped; the last checkpoint is good. Look at these samples, or try a smaller learning rate."
                 )
     steps.clear()
 
@@ -196,7 +196,7 @@ def differing_settings(before: dict[str, Any], now: dict[str, Any], prefix: str 
     return found
 
 
-class catch_signals:  # noqa: N801 - reads as a statement: `with catch_signals() as caught`
+class catch_signals:
     """Notes SIGINT and SIGTERM instead of dying of them, so that the step can end and be saved. A second one kills."""
 
     def __init__(self) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 import torch
 
 from adu_depth.data import SyntheticStereo, open_dataset
-from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher

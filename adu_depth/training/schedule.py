@@ -9,7 +9,7 @@ Decay = Literal["poly", "cosine", "constant"]
 
 
 def learning_rate_factor(step: int, steps: int, warmup_steps: int, decay: Decay, power: float = 0.9) -> float:
-    """Factor for step 0 … steps−1: linear warm-up from 1/warmup_steps, then polynomial or half-cosine decay towards 0."""
+    """Factor for step 0 … steps−1: linear warm-up from 1/warmup_steps, then polynomial or half-cosine decay to 0."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)

@@ -33,7 +33,7 @@ class StepContext:
 
 
 class TeacherTask(nn.Module):
-    """The stereo teacher on ground truth. Each view gets colour changes of its own, as two real cameras would differ."""
+    """The stereo teacher on ground truth. Each view gets its own colour changes, as two real cameras would differ."""
 
     kind: Kind = "teacher"
 
