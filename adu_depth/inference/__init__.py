@@ -1,0 +1,1 @@
+"""Depth for images: the predictor, the files it writes, the pictures people read."""

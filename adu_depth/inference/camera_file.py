@@ -1,0 +1,141 @@
+"""camera.toml: the calibration beside images that carry none.
+
+    # pixels of the left image; baseline in metres
+    fx = 721.5377
+    fy = 721.5377
+    cx = 609.5593
+    cy = 172.854
+    baseline = 0.5327
+    width = 1242          # optional: images of another size are then refused
+    height = 375
+
+    [000003]              # optional: what differs for one image, by its name without extension
+    fx = 707.09
+
+It is read by the few lines below, not by `tomllib`, which Python 3.10 does not have: numbers are all it holds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from adu_depth.errors import InputError
+from adu_depth.files import replacing
+from adu_depth.geometry import Camera
+
+FILE_NAME = "camera.toml"
+_CAMERA_KEYS = tuple(f.name for f in fields(Camera))
+_SIZE_KEYS = ("width", "height")
+_Table = dict[str, float]
+
+
+def camera_from_numbers(
+    fx: float | None = None,
+    fy: float | None = None,
+    cx: float | None = None,
+    cy: float | None = None,
+    baseline: float | None = None,
+    disparity_offset: float | None = None,
+    source: str = "the camera",
+) -> Camera | None:
+    """The camera from loose numbers; None if none is given. fy defaults to fx, baseline and offset to 0 (one view).
+
+    Raises InputError, naming `source`, where a number is missing, not finite, or a focal length is not positive.
+    """
+    given = {"fx": fx, "fy": fy, "cx": cx, "cy": cy, "baseline": baseline, "disparity_offset": disparity_offset}
+    table = {name: float(value) for name, value in given.items() if value is not None}
+    return _camera(table, source) if table else None
+
+
+def read_camera(path: str | Path, name: str = "", size: tuple[int, int] | None = None) -> Camera:
+    """The camera that the file gives for the image `name` (without extension) of `size` (height, width) pixels.
+
+    Raises InputError if the file is missing or malformed, lacks a number, or is for images of another size.
+    """
+    path = Path(path)
+    tables = _read_tables(path)
+    table = tables[""] | tables.get(name, {})
+    for key, actual in zip(_SIZE_KEYS, reversed(size or ()), strict=False):
+        if key in table and table[key] != actual:
+            raise InputError(
+                f"{path} is for images of {key} {table[key]:g}, but {name or 'the image'} has {key} {actual}"
+            )
+    return _camera({k: v for k, v in table.items() if k in _CAMERA_KEYS}, str(path))
+
+
+def find_camera_file(image: Path) -> Path | None:
+    """camera.toml in the image's folder, or in the one above (where `left` and `right` lie)."""
+    for folder in (image.parent, image.resolve().parent.parent):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    return None
+
+
+def write_cameras(path: str | Path, cameras: dict[str, Camera], size: tuple[int, int] | None = None) -> None:
+    """Writes the cameras of images by name: what all share first, then a table for each image that differs."""
+    tables = {name: {key: float(getattr(camera, key)) for key in _CAMERA_KEYS} for name, camera in cameras.items()}
+    first = next(iter(tables.values()))
+    shared = {k: v for k, v in first.items() if all(t[k] == v for t in tables.values())}
+    lines = ["# pixels of the left image; baseline in metres", *_assignments(shared)]
+    if size is not None:
+        lines += [f"width = {size[1]}", f"height = {size[0]}"]
+    for name, table in tables.items():
+        own = {k: v for k, v in table.items() if k not in shared}
+        if own:
+            header = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
+            lines += ["", f"[{header}]", *_assignments(own)]
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _assignments(table: _Table) -> list[str]:
+    return [f"{key} = {value!r}" for key, value in table.items()]
+
+
+def _camera(table: _Table, source: str) -> Camera:
+    table = {"fy": table["fx"], **table} if "fx" in table else table
+    missing = [key for key in ("fx", "cx", "cy") if key not in table]
+    if missing:
+        raise InputError(
+            f"{source} lacks {', '.join(missing)}: expected fx, cx, cy (pixels), and for a pair baseline (metres)"
+        )
+    for key, value in table.items():
+        if not math.isfinite(value):
+            raise InputError(f"{key} of {source} must be finite, got {value}")
+        if (key in ("fx", "fy") and value <= 0) or (key == "baseline" and value < 0):
+            raise InputError(f"{key} of {source} must be positive, got {value}")
+    return Camera(**{"baseline": 0.0, **table})
+
+
+def _read_tables(path: Path) -> dict[str, _Table]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise InputError(f"camera file {path} does not exist") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"camera file {path} cannot be read: {error}") from error
+    tables: dict[str, _Table] = {"": {}}
+    section = ""
+    for number, line in enumerate(lines, start=1):
+        line = line.partition("#")[0].strip()
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1].strip().strip("\"'")
+            tables.setdefault(section, {})
+        elif line:
+            key, value = _assignment(line, f"{path}, line {number}")
+            tables[section][key] = value
+    return tables
+
+
+def _assignment(line: str, where: str) -> tuple[str, float]:
+    key, equals, value = (part.strip() for part in line.partition("="))
+    if not equals or key not in _CAMERA_KEYS + _SIZE_KEYS:
+        known = ", ".join(_CAMERA_KEYS + _SIZE_KEYS)
+        raise InputError(f"{where}: expected `name = number` with a name of {known}, got {line!r}")
+    try:
+        return key, float(value)
+    except ValueError as error:
+        raise InputError(f"{where}: {key} must be a number, got {value!r}") from error

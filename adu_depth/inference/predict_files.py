@@ -1,0 +1,145 @@
+"""The work of `adu-depth predict`: image files in, depth and uncertainty pictures out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adu_depth.data.image_files import read_image
+from adu_depth.errors import InputError
+from adu_depth.geometry import Camera
+from adu_depth.inference.camera_file import FILE_NAME, find_camera_file, read_camera
+from adu_depth.inference.colour import DEPTH, ColourScale
+from adu_depth.inference.image_files import write_depth_png, write_png
+from adu_depth.inference.pictures import depth_picture, uncertainty_picture
+from adu_depth.inference.predictor import Predictor
+from adu_depth.inference.render import to_map
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+PAIR_FOLDERS = (("left", "right"), ("image_2", "image_3"), ("image_02/data", "image_03/data"))
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One picture to predict: the left image, the right one of a pair, and the name its results get."""
+
+    name: str
+    left: Path
+    right: Path | None = None
+
+
+@dataclass
+class PredictOutcome:
+    """What a run wrote, and what it could not do: (file, reason)."""
+
+    written: list[Path] = field(default_factory=list)
+    failures: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def predict_files(
+    predictor: Predictor,
+    source: str | Path,
+    output: str | Path,
+    *,
+    right: str | Path | None = None,
+    camera: Camera | None = None,
+    depth_colours: ColourScale = DEPTH,
+    progress: Callable[[ImageTask, str | None], None] | None = None,
+) -> PredictOutcome:
+    """Predicts for an image, a pair or a folder, and writes three files for each into `output`:
+
+        NAME_depth.png         16-bit, metres × 256
+        NAME_depth_color.png   depth in colour with a scale bar in metres
+        NAME_uncertainty.png   expected relative error in percent, with its bar
+
+    source: an image, or a folder; with a stereo predictor a folder that holds left/ and right/ (or image_2/, image_3/).
+    right: the right image of `source`, or the folder of right images by the same names.
+    camera: calibration; where None, camera.toml beside the images or in the folder above is used if there is one.
+    progress: called after each image with the reason it failed, or None.
+
+    A single image or pair that cannot be used raises InputError. In a folder such a file goes to `failures` and the
+    rest is done; a folder without any image raises InputError.
+    """
+    source, output = Path(source), Path(output)
+    tasks = find_tasks(source, None if right is None else Path(right), predictor.stereo)
+    if source.is_dir() and output.resolve() in {task.left.resolve().parent for task in tasks}:
+        raise InputError(f"output must be another folder than that of the images, got {output} for both")
+    outcome = PredictOutcome()
+    for task in tasks:
+        reason = None
+        try:
+            outcome.written += predict_one(predictor, task, output, camera, depth_colours)
+        except InputError as error:
+            if not source.is_dir():
+                raise
+            reason = str(error)
+            outcome.failures.append((task.left, reason))
+        if progress is not None:
+            progress(task, reason)
+    return outcome
+
+
+def predict_one(
+    predictor: Predictor, task: ImageTask, output: Path, camera: Camera | None, depth_colours: ColourScale = DEPTH
+) -> list[Path]:
+    """Predicts one task and writes its files; returns them. Raises InputError if the input cannot be used."""
+    left = read_image(task.left)
+    right = None
+    if predictor.stereo:
+        if task.right is None:
+            raise InputError(f"a stereo teacher needs the right image of {task.left} too, got none")
+        right = read_image(task.right)
+        if left.shape != right.shape:
+            sizes = " and ".join(f"{v.shape[1]}×{v.shape[2]}" for v in (left, right))
+            raise InputError(f"{task.left} and {task.right} must have one size, got {sizes}")
+    camera_file = find_camera_file(task.left) if camera is None else None
+    if camera_file is not None:
+        camera = read_camera(camera_file, task.left.stem, (left.shape[1], left.shape[2]))
+    if camera is None and predictor.stereo:
+        raise InputError(
+            f"no calibration for {task.left}: give fx, cx, cy (pixels) and baseline (metres), or put them into "
+            f"{task.left.parent / FILE_NAME}"
+        )
+    prediction = predictor.predict_image(left, right, camera)
+    depth, log_scale = to_map(prediction.depth), to_map(prediction.log_scale)
+    paths = [output / f"{task.name}_{kind}.png" for kind in ("depth", "depth_color", "uncertainty")]
+    write_depth_png(paths[0], depth)
+    write_png(paths[1], depth_picture(depth, depth_colours))
+    write_png(paths[2], uncertainty_picture(log_scale))
+    return paths
+
+
+def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask]:
+    """The images that `source` (a file or a folder) and `right` name. Raises InputError if there is none."""
+    if not source.exists():
+        raise InputError(f"input {source} does not exist: expected an image or a folder of images")
+    if right is not None and not right.exists():
+        raise InputError(f"right input {right} does not exist")
+    if right is not None and right.is_dir() != source.is_dir():
+        raise InputError(f"left and right must both be images or both be folders, got {source} and {right}")
+    if not source.is_dir():
+        return [ImageTask(source.stem, source, right)]
+    lefts, rights = (source, right) if right is not None else _pair_folders(source)
+    if stereo and rights is None:
+        expected = " or ".join("/, ".join(pair) + "/" for pair in PAIR_FOLDERS)
+        raise InputError(f"a stereo teacher needs pairs: expected {expected} in {source}, or a folder of right images")
+    images = sorted(p for p in lefts.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
+    if not images:
+        raise InputError(f"no image in {lefts}: expected files ending in {', '.join(sorted(EXTENSIONS))}")
+    names = _result_names(images)
+    return [ImageTask(n, p, None if rights is None else rights / p.name) for n, p in zip(names, images, strict=True)]
+
+
+def _pair_folders(folder: Path) -> tuple[Path, Path | None]:
+    for left, right in PAIR_FOLDERS:
+        if (folder / left).is_dir() and (folder / right).is_dir():
+            return folder / left, folder / right
+    return folder, None
+
+
+def _result_names(images: Sequence[Path]) -> list[str]:
+    """The files' names without extension; with it where a.png and a.jpg would overwrite each other's results."""
+    count = Counter(p.stem for p in images)
+    return [p.stem if count[p.stem] == 1 else p.name.replace(".", "_") for p in images]

@@ -1,0 +1,179 @@
+"""Runs a teacher or a student on images of any size, at the size it was trained at."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from adu_depth.data.sample import StereoSample
+from adu_depth.errors import InputError
+from adu_depth.geometry import Camera, stack_cameras
+from adu_depth.models.prediction import DepthPrediction
+
+
+class Predictor:
+    """A network and the size it works at; predicts at the size of the image it is given.
+
+    model: forward(left, right, camera) if `stereo`, else forward(image, camera), returning DepthPrediction. Where
+    `stereo` is None, a forward with a parameter named `right` is a stereo one.
+    size: (height, width) images are resized to before the network sees them; None leaves them as they are.
+    device: where the network and its inputs are put.
+
+    A network learns how large things look at one size, so the size it was trained at gives its best depths.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        size: tuple[int, int] | None,
+        device: torch.device | str = "cpu",
+        stereo: bool | None = None,
+    ) -> None:
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise InputError(f"size must be (height, width), both positive, or None, got {size}")
+        self.device = torch.device(device)
+        self.model = model.to(self.device)
+        self.size = size
+        self.stereo = "right" in inspect.signature(model.forward).parameters if stereo is None else stereo
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: torch.device | str = "auto",
+        size: Literal["trained", "full"] | tuple[int, int] = "trained",
+    ) -> Predictor:
+        """The predictor of a run folder or checkpoint; size "trained", "full" (each image's own) or (height, width).
+
+        device "auto" is CUDA where there is one. Raises InputError if there is no usable checkpoint at `path`.
+        """
+        from adu_depth.training.checkpoint import load_model  # training evaluates through this file: no import circle
+
+        loaded = load_model(path, _device(device))
+        working_size: tuple[int, int] | None
+        if size == "trained":
+            working_size = loaded.size
+        elif size == "full":
+            working_size = None
+        elif isinstance(size, str):
+            raise InputError(f'size must be "trained", "full" or (height, width), got {size!r}')
+        else:
+            working_size = size
+        return cls(loaded.model, size=working_size, device=_device(device), stereo=loaded.kind == "teacher")
+
+    def __call__(self, sample: StereoSample) -> DepthPrediction:
+        """Predicts for a batched sample (left B×3×H×W in [0, 1], camera of tensors B); maps are B×1×H×W.
+
+        Features are left out (an empty tuple): they belong to the working size.
+        """
+        return self._predict(sample.left, getattr(sample, "right", None), getattr(sample, "camera", None))
+
+    def predict_image(
+        self, left: np.ndarray | Tensor, right: np.ndarray | Tensor | None = None, camera: Camera | None = None
+    ) -> DepthPrediction:
+        """Predicts for one image or pair: H×W×3 uint8 RGB arrays, or 3×H×W tensors in [0, 1]. Maps are 1×1×H×W."""
+        views = [None if view is None else _as_batch(view, name) for view, name in ((left, "left"), (right, "right"))]
+        assert views[0] is not None
+        return self._predict(views[0], views[1], stack_cameras([camera]) if camera is not None else None)
+
+    def _predict(self, left: Tensor, right: Tensor | None, camera: Camera | None) -> DepthPrediction:
+        _check_image(left, "left")
+        own_size = (left.shape[-2], left.shape[-1])
+        size = self.size or own_size
+        if camera is not None:
+            camera = camera.to(self.device).resized(size[1] / own_size[1], size[0] / own_size[0])
+        inputs: tuple[Any, ...] = (resize_image(left.to(self.device), size),)
+        if self.stereo:
+            right = self._check_stereo(left, right, camera)
+            inputs += (resize_image(right.to(self.device), size),)
+        with evaluating(self.model), torch.no_grad():
+            prediction = self.model(*inputs, camera)
+        return resize_prediction(prediction, own_size)
+
+    def _check_stereo(self, left: Tensor, right: Tensor | None, camera: Camera | None) -> Tensor:
+        if right is None:
+            raise InputError("a stereo teacher needs the right image too, got the left one only")
+        if camera is None:
+            raise InputError("a stereo teacher needs the camera (fx, fy, cx, cy, baseline), got none")
+        if right.shape != left.shape:
+            sizes = [f"{t.shape[-2]}×{t.shape[-1]}" for t in (left, right)]
+            raise InputError(f"left and right image must have one size, got {sizes[0]} and {sizes[1]}")
+        for name in ("fx", "baseline"):
+            value = torch.as_tensor(getattr(camera, name))
+            if not bool((value > 0).all()):
+                raise InputError(f"a stereo teacher needs camera.{name} > 0, got {value.flatten().tolist()}")
+        _check_image(right, "right")
+        return right
+
+
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """B×C×H×W to `size` (height, width): bilinear, averaging over the pixel's area when it shrinks."""
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    return interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def resize_prediction(prediction: DepthPrediction, size: tuple[int, int]) -> DepthPrediction:
+    """The prediction's maps at `size` (height, width), disparity in the new pixels, without features and heads.
+
+    Depth is interpolated by its inverse, as disparity is: that is linear across the image of a plane, so surfaces
+    stay what they are, and depth = f·B / disparity still holds after it.
+    """
+    disparity = prediction.disparity
+    if disparity is not None:
+        disparity = resize_image(disparity, size) * (size[1] / disparity.shape[-1])
+    return DepthPrediction(
+        depth=_inverse(resize_image(_inverse(prediction.depth.float()), size)),
+        log_scale=resize_image(prediction.log_scale.float(), size),
+        features=(),
+        disparity=disparity,
+    )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode, and afterwards each of its modules in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _inverse(depth: Tensor) -> Tensor:
+    """1 / depth, 0 ↔ 0: a depth of 0 stands for infinitely far (disparity 0). NaN stays NaN."""
+    return torch.where(depth == 0, 0.0, 1.0 / torch.where(depth == 0, 1.0, depth))
+
+
+def _device(device: torch.device | str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device} was asked for, but torch sees no CUDA device here")
+    return device
+
+
+def _check_image(image: Tensor, name: str) -> None:
+    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        raise InputError(f"{name} must be B×3×H×W floats in [0, 1], got {image.dtype} of shape {tuple(image.shape)}")
+
+
+def _as_batch(image: np.ndarray | Tensor, name: str) -> Tensor:
+    """H×W×3 uint8 or 3×H×W floats as 1×3×H×W float32 in [0, 1]."""
+    if isinstance(image, Tensor):
+        return image.float()[None]
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(f"{name} must be H×W×3 uint8 RGB, got {image.dtype} of shape {image.shape}")
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255.0
