@@ -1,0 +1,23 @@
+"""Stereo pairs with ground truth, from whatever source, as StereoSample."""
+
+from adu_depth.data.dataset import Dataset, FileDataset
+from adu_depth.data.kitti import KITTI_2012, KITTI_2015, KittiStereo
+from adu_depth.data.kitti_object import KittiObject
+from adu_depth.data.layouts import LAYOUTS, Layout, open_dataset
+from adu_depth.data.middlebury import MiddleburyStereo
+from adu_depth.data.sample import StereoSample, collate
+
+__all__ = [
+    "StereoSample",
+    "collate",
+    "Dataset",
+    "FileDataset",
+    "KittiStereo",
+    "KITTI_2015",
+    "KITTI_2012",
+    "KittiObject",
+    "MiddleburyStereo",
+    "LAYOUTS",
+    "Layout",
+    "open_dataset",
+]
