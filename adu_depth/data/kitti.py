@@ -118,11 +118,12 @@ class KittiStereo(FileDataset):
 
     def _official_camera(self, path: Path, image: Tensor) -> Camera:
         values = read_kitti_calibration(path)
-        keys = (self.folders.left_key, self.folders.right_key)
-        size = values.get(keys[0].replace("P_", "S_"))
+        size = values.get(self.folders.left_key.replace("P_", "S_"))
         if size is not None and size.size == 2:
             require_size((int(size[1]), int(size[0])), image, f"{path}, the calibrated size")
-        return camera_from_projections(*(calibration_matrix(values, key, (3, 4), path) for key in keys), path)
+        left = calibration_matrix(values, self.folders.left_key, (3, 4), path)
+        right = calibration_matrix(values, self.folders.right_key, (3, 4), path)
+        return camera_from_projections(left, right, path)
 
     def _usual_tables(self) -> list[Path]:
         above = (self.training, *self.training.absolute().parents[:2])

@@ -29,8 +29,8 @@ class KittiObject(FileDataset):
 
     root: the folder that holds `training` (or that folder) with image_2, image_3, velodyne and calib; or one frame's
     folder, or a folder of such folders, with left.png, right.png, lidar.bin and calib.txt.
-    The scan is the only ground truth: depth, disparity, valid and sparse_depth all come from it. Seen from the camera, a
-    few of its points lie behind nearer surfaces (the scanner stands higher); they are not filtered out.
+    The scan is the only ground truth: depth, disparity, valid and sparse_depth all come from it. Seen from the camera,
+    a few of its points lie behind nearer surfaces (the scanner stands higher); they are not filtered out.
     Raises InputError if there is no pair.
     """
 
@@ -55,7 +55,7 @@ class KittiObject(FileDataset):
 
 
 def read_velodyne(path: str | Path) -> np.ndarray:
-    """A scan as N×3 float64 (x forward, y left, z up, metres); the file holds float32 N×4, the fourth is reflectance."""
+    """A scan as N×3 float64: x forward, y left, z up, metres. The file holds float32 N×4, reflectance the fourth."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:

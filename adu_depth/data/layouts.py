@@ -48,7 +48,7 @@ LAYOUTS = (
     ),
     Layout(
         "kitti_object",
-        "[training/]image_2, image_3, velodyne, calib; or left.png, right.png, lidar.bin, calib.txt in this or its folders",
+        "[training/]image_2, image_3, velodyne, calib; or folders of left.png, right.png, lidar.bin, calib.txt",
         lambda root: _holds(root, ("image_2",), ("velodyne",)) or _has_file(root, "lidar.bin", "*/lidar.bin"),
         KittiObject,
     ),
