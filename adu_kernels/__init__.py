@@ -1,1 +1,42 @@
-"""Operations on tensors for stereo and depth: each a plain PyTorch reference with a fused kernel beside it."""
+"""Operations on tensors for stereo and depth, each with a plain PyTorch reference of the same name.
+
+The references are in `adu_kernels.reference`. Nothing here needs Triton to be installed.
+"""
+
+from adu_kernels.attention_adaptation.op import attention_adaptation
+from adu_kernels.cost_volume.op import (
+    combined_volume,
+    concatenation_volume,
+    correlation_volume,
+    groupwise_correlation_volume,
+)
+from adu_kernels.depth_objective.op import (
+    ObjectiveTerms,
+    ObjectiveWeights,
+    depth_objective,
+    focal_response_loss,
+    laplace_nll,
+    silog_loss,
+    teacher_gate,
+    uncertainty_guide,
+)
+from adu_kernels.disparity_regression.op import disparity_regression
+from adu_kernels.feature_distillation.op import feature_distillation_loss
+
+__all__ = [
+    "groupwise_correlation_volume",
+    "correlation_volume",
+    "concatenation_volume",
+    "combined_volume",
+    "disparity_regression",
+    "attention_adaptation",
+    "feature_distillation_loss",
+    "silog_loss",
+    "laplace_nll",
+    "focal_response_loss",
+    "uncertainty_guide",
+    "teacher_gate",
+    "depth_objective",
+    "ObjectiveTerms",
+    "ObjectiveWeights",
+]

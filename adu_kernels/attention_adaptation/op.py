@@ -1,0 +1,64 @@
+"""Attention adaptation: checks, choice of the implementation, and the public function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from adu_kernels import checks
+from adu_kernels.attention_adaptation import reference
+from adu_kernels.backend import choose
+
+
+def attention_adaptation(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_bias: Tensor | None = None,
+    softmax_scale: float | None = None,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """Attention of many queries over few pooled keys: O = softmax(Q·Kᵀ·scale + bias)·V (our reconstruction, SPEC §3).
+
+    query: B×heads×N×d. key, value: B×heads×M×d. One floating dtype, one device, any strides.
+    key_bias: B×M or None, floating, in natural-log units, added to every query's score of that key. −inf closes the
+    key: nothing of it, NaN included, reaches the output or a gradient. An image with every key closed gives 0 and zero
+    gradients.
+    softmax_scale: a number; None is 1/√d.
+    backend: "auto", "triton" or "torch".
+
+    Returns B×heads×N×d in query's dtype; products and softmax in fp32 (fp64 for fp64) whatever autocast says.
+    Differentiable in query, key, value and key_bias.
+    Raises ValueError for wrong shapes or devices, TypeError for wrong types; each names the argument.
+    """
+    _check_heads(query, key, value)
+    if key_bias is not None:
+        _check_bias(key_bias, key)
+    if softmax_scale is not None:
+        checks.check_number("softmax_scale", softmax_scale)
+    run = choose("attention_adaptation", backend, query, torch_twin=reference.attention_adaptation)
+    return run(query, key, value, key_bias, softmax_scale)
+
+
+def _check_heads(query: Any, key: Any, value: Any) -> None:
+    checks.check_tensor("query", query, "B×heads×N×d")
+    checks.check_tensor("key", key, "B×heads×M×d")
+    checks.check_tensor("value", value, "B×heads×M×d")
+    batch, heads, _, width = query.shape
+    if key.shape != (batch, heads, key.shape[2], width):
+        expected = checks.shown((batch, heads, "M", width))
+        raise ValueError(f"key: expected {expected} like query, got {checks.shown(key.shape)}")
+    checks.check_same_shape("value", value, "key", key)
+    for name, tensor in (("key", key), ("value", value)):
+        checks.check_same_dtype(name, tensor, "query", query)
+        checks.check_same_device(name, tensor, "query", query)
+
+
+def _check_bias(key_bias: Any, key: Tensor) -> None:
+    checks.check_tensor("key_bias", key_bias, "B×M")
+    expected = (key.shape[0], key.shape[2])
+    if key_bias.shape != expected:
+        raise ValueError(f"key_bias: expected B×M, {checks.shown(expected)}, got {checks.shown(key_bias.shape)}")
+    checks.check_same_device("key_bias", key_bias, "key", key)

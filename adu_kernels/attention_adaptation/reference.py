@@ -1,0 +1,39 @@
+"""The attention of the feature adapter, in plain PyTorch. The arbiter of every kernel in this room."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adu_kernels.precision import accumulation_dtype, without_autocast
+
+
+def attention_adaptation(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_bias: Tensor | None = None,
+    softmax_scale: float | None = None,
+) -> Tensor:
+    """softmax(query·keyᵀ·scale + bias)·value; 0 for an image whose keys are all closed by a bias of −inf.
+
+    Two products and a softmax rather than torch's scaled_dot_product_attention: that one's GPU backward with a bias is
+    not deterministic, its half-precision forms differ from device to device, and how it treats closed rows depends on
+    the version. Autograd keeps one N×M matrix, the probabilities.
+    """
+    dtype = accumulation_dtype(query)
+    scale = query.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    with without_autocast(query):
+        q, k, v = query.to(dtype) * scale, key.to(dtype), value.to(dtype)
+        if key_bias is None:
+            return (torch.softmax(q @ k.mT, dim=-1) @ v).to(query.dtype)
+
+        bias = key_bias.to(dtype)[:, None, None, :]  # B×1×1×M
+        closed = bias == -torch.inf
+        # A closed key's own numbers must not matter either: 0·NaN would be NaN.
+        k = k.masked_fill(closed.mT, 0)
+        v = v.masked_fill(closed.mT, 0)
+        any_open = ~closed.all(-1, keepdim=True)  # B×1×1×1
+        bias = torch.where(any_open, bias, 0)  # a softmax over −inf alone is NaN
+        attended = torch.softmax(q @ k.mT + bias, dim=-1) @ v
+        return torch.where(any_open, attended, 0).to(query.dtype)

@@ -1,0 +1,92 @@
+"""Checks of what a caller gives. Every message names the argument, what was expected and what came.
+
+They read types, shapes, dtypes and devices alone, never a tensor's values, so none waits for the GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def shown(shape: Sequence[int | str]) -> str:
+    """A shape as it is written in messages: 2×3×4; a letter stands for any size."""
+    return "×".join(str(n) for n in shape) or "a scalar"
+
+
+def check_tensor(name: str, value: Any, layout: str, *other_layouts: str) -> None:
+    """A floating tensor with as many dimensions as one of the layouts ("B×C×H×W") has, none of them empty.
+
+    A "1" in a layout is a dimension that must be 1.
+    """
+    layouts = (layout, *other_layouts)
+    expected = " or ".join(layouts)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor {expected}, got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point tensor, got {value.dtype}")
+    if not any(_fits(value.shape, one.split("×")) for one in layouts):
+        raise ValueError(f"{name}: expected {expected}, got {shown(value.shape)}")
+    if value.numel() == 0:
+        raise ValueError(f"{name}: expected at least one element per dimension, got {shown(value.shape)}")
+
+
+def _fits(shape: Sequence[int], axes: list[str]) -> bool:
+    return len(shape) == len(axes) and all(axis != "1" or n == 1 for n, axis in zip(shape, axes, strict=True))
+
+
+def check_mask(name: str, value: Any, like_name: str, like: Tensor) -> None:
+    """A bool tensor of the shape and on the device of `like`."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a bool tensor, got {type(value).__name__}")
+    if value.dtype != torch.bool:
+        raise TypeError(f"{name}: expected a bool tensor, got {value.dtype}")
+    check_same_shape(name, value, like_name, like)
+    check_same_device(name, value, like_name, like)
+
+
+def check_same_shape(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
+    if value.shape != like.shape:
+        raise ValueError(f"{name}: expected the shape of {like_name}, {shown(like.shape)}, got {shown(value.shape)}")
+
+
+def check_same_dtype(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
+    if value.dtype != like.dtype:
+        raise TypeError(f"{name}: expected the dtype of {like_name}, {like.dtype}, got {value.dtype}")
+
+
+def check_same_device(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
+    if value.device != like.device:
+        raise ValueError(f"{name}: expected the device of {like_name}, {like.device}, got {value.device}")
+
+
+def check_count(name: str, value: Any, minimum: int = 1) -> None:
+    """A whole number of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt):
+        raise TypeError(f"{name}: expected a whole number ≥ {minimum}, got {value!r} ({type(value).__name__})")
+    if value < minimum:
+        raise ValueError(f"{name}: expected a whole number ≥ {minimum}, got {value}")
+
+
+def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
+    """A finite number in [low, high]."""
+    expected = f"a finite number in [{low}, {high}]"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected {expected}, got {value!r} ({type(value).__name__})")
+    if not (low <= value <= high and abs(value) != math.inf):
+        raise ValueError(f"{name}: expected {expected}, got {value}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        expected = ", ".join(f"'{choice}'" for choice in choices)
+        raise ValueError(f"{name}: expected one of {expected}, got {value!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {value!r} ({type(value).__name__})")

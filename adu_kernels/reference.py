@@ -1,0 +1,39 @@
+"""The plain PyTorch twin of every operation: same name, same arguments but for `backend`, no checks of what is given.
+
+They are the arbiter of the kernels. In your own code call the operations of `adu_kernels`, with backend="torch" where
+it must be these.
+"""
+
+from adu_kernels.attention_adaptation.reference import attention_adaptation
+from adu_kernels.cost_volume.reference import (
+    combined_volume,
+    concatenation_volume,
+    correlation_volume,
+    groupwise_correlation_volume,
+)
+from adu_kernels.depth_objective.reference import (
+    depth_objective,
+    focal_response_loss,
+    laplace_nll,
+    silog_loss,
+    teacher_gate,
+    uncertainty_guide,
+)
+from adu_kernels.disparity_regression.reference import disparity_regression
+from adu_kernels.feature_distillation.reference import feature_distillation_loss
+
+__all__ = [
+    "groupwise_correlation_volume",
+    "correlation_volume",
+    "concatenation_volume",
+    "combined_volume",
+    "disparity_regression",
+    "attention_adaptation",
+    "feature_distillation_loss",
+    "silog_loss",
+    "laplace_nll",
+    "focal_response_loss",
+    "uncertainty_guide",
+    "teacher_gate",
+    "depth_objective",
+]
