@@ -1,0 +1,20 @@
+"""Teacher, student and adapters."""
+
+from adu_depth.models.adapter import FeatureAdapter, FeatureAdapters
+from adu_depth.models.blocks import parameter_count
+from adu_depth.models.encoder import build_encoder
+from adu_depth.models.mono_student import MonoStudent, StudentConfig
+from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.stereo_teacher import StereoTeacher, TeacherConfig
+
+__all__ = [
+    "DepthPrediction",
+    "StereoTeacher",
+    "TeacherConfig",
+    "MonoStudent",
+    "StudentConfig",
+    "FeatureAdapter",
+    "FeatureAdapters",
+    "build_encoder",
+    "parameter_count",
+]

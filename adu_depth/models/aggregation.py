@@ -1,0 +1,75 @@
+"""3-D aggregation of a cost volume (hourglasses after PSMNet 1803.08669 and GwcNet 1903.04025, narrowed)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adu_depth.models.blocks import Norm, conv_norm, conv_norm_relu, initialise, make_norm, set_layout
+
+VOLUME_MULTIPLE = 4  # an hourglass halves disparities, rows and columns twice
+
+
+class Hourglass(nn.Module):
+    """Two halvings, a bottom, two doublings with skips; what it finds is added to what came in."""
+
+    def __init__(self, channels: int, norm: Norm) -> None:
+        super().__init__()
+        wide, wider = 2 * channels, 3 * channels
+        self.down1 = conv_norm_relu(channels, wide, stride=2, norm=norm, dims=3)
+        self.same1 = conv_norm_relu(wide, wide, norm=norm, dims=3)
+        self.down2 = conv_norm_relu(wide, wider, stride=2, norm=norm, dims=3)
+        self.same2 = conv_norm_relu(wider, wider, norm=norm, dims=3)
+        self.up2 = _doubling(wider, wide, norm)
+        self.up1 = _doubling(wide, channels, norm)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        half = self.same1(self.down1(volume))
+        quarter = self.same2(self.down2(half))
+        half = torch.relu(self.up2(quarter) + half)
+        return torch.relu(self.up1(half) + volume)
+
+
+def _doubling(inputs: int, outputs: int, norm: Norm) -> nn.Sequential:
+    layers = nn.Sequential()
+    layers.add_module("conv", nn.ConvTranspose3d(inputs, outputs, 4, 2, 1, bias=False))
+    layers.add_module("norm", make_norm(norm, outputs, 3))
+    return layers
+
+
+class Aggregation(nn.Module):
+    """Volume B×C×D×H×W → logits B×D×H×W of every head, and the aggregated volume B×A×D×H×W.
+
+    D, H and W must be multiples of 4. One head reads the volume before the hourglasses and one follows each of them;
+    outside training only the last is computed. `memory_format` is the layout of the volume and of the 3-D weights.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        hourglasses: int = 1,
+        norm: Norm = "group",
+        memory_format: torch.memory_format = torch.channels_last_3d,
+    ) -> None:
+        super().__init__()
+        self.memory_format = memory_format
+        self.enter = nn.Sequential(
+            conv_norm_relu(inputs, channels, norm=norm, dims=3), conv_norm(channels, channels, norm=norm, dims=3)
+        )
+        self.hourglasses = nn.ModuleList(Hourglass(channels, norm) for _ in range(hourglasses))
+        self.heads = nn.ModuleList(nn.Conv3d(channels, 1, 3, padding=1, bias=False) for _ in range(hourglasses + 1))
+        initialise(self)
+        for head in self.heads:
+            # A nearly flat softmax at the start: every disparity keeps its gradient.
+            nn.init.normal_(head.weight, std=0.5 / (27 * channels) ** 0.5)  # type: ignore[arg-type]
+        set_layout(self, memory_format)
+
+    def forward(self, volume: Tensor) -> tuple[list[Tensor], Tensor]:
+        volume = torch.relu(self.enter(volume.contiguous(memory_format=self.memory_format)))
+        stages = [volume]
+        for hourglass in self.hourglasses:
+            stages.append(hourglass(stages[-1]))
+        first = 0 if self.training else len(stages) - 1
+        logits = [self.heads[i](stages[i]).squeeze(1) for i in range(first, len(stages))]
+        return logits, stages[-1]

@@ -1,0 +1,83 @@
+"""The monocular student: one image → depth, uncertainty, and the features that distillation compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adu_depth.errors import InputError
+from adu_depth.geometry import Camera
+from adu_depth.models.blocks import Norm, channels_last, check_norm
+from adu_depth.models.decoder import DepthHead, FeatureDecoder, check_depth_range, check_feature_channels
+from adu_depth.models.encoder import build_encoder
+from adu_depth.models.padding import check_image, crop_map, pad_to_cells
+from adu_depth.models.prediction import DepthPrediction
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    encoder: str = "small"
+    """"small", a Hugging Face backbone by name, a local directory, or "config:<family>?<key>=<value>&…"."""
+    pretrained: bool = False
+    """Start the encoder from its trained weights (not for "small" and "config:…")."""
+    feature_channels: tuple[int, int, int] = (64, 96, 128)
+    """Channels of the features at 1/8, 1/16 and 1/32."""
+    head_channels: int = 32
+    """Channels at 1/4, which depth and log scale are read from."""
+    min_depth: float = 0.5
+    """Nearest depth the student can say, metres."""
+    max_depth: float = 80.0
+    """Farthest depth the student can say, metres."""
+    reference_focal: float | None = None
+    """If set, depth is predicted as a camera of this focal length (pixels) would see it and scaled by fx over it; the
+    student then needs the camera."""
+    norm: Norm = "group"
+    """"group" or "batch" normalisation; see adu_depth.models.blocks."""
+
+    def __post_init__(self) -> None:
+        check_depth_range(self.min_depth, self.max_depth)
+        check_feature_channels(self.feature_channels)
+        check_norm(self.norm)
+        if self.head_channels < 1:
+            raise InputError(f"head_channels: expected at least 1, got {self.head_channels}")
+        if self.reference_focal is not None and self.reference_focal <= 0:
+            raise InputError(f"reference_focal: expected a positive focal length or None, got {self.reference_focal}")
+
+
+class MonoStudent(nn.Module):
+    """Encoder → decoder → depth bounded in [min_depth, max_depth], log scale, features at 1/8, 1/16 and 1/32."""
+
+    def __init__(self, config: StudentConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or StudentConfig()
+        self.encoder = build_encoder(config.encoder, config.pretrained, config.norm)
+        self.decoder = FeatureDecoder(self.encoder.channels, config.feature_channels, config.head_channels, config.norm)
+        self.head = DepthHead(
+            config.head_channels, config.min_depth, config.max_depth, log_scale=True, norm=config.norm
+        )
+        channels_last(self.decoder)
+        channels_last(self.head)
+
+    def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
+        """image: B×3×H×W in [0, 1], any size. camera: batched; read where the configuration has a `reference_focal`."""
+        check_image("image", image)
+        height, width = image.shape[-2:]
+        quarter, features = self.decoder(self.encoder(pad_to_cells(image)))
+        depth, log_scale = self.head(quarter)
+        assert log_scale is not None
+        return DepthPrediction(
+            depth=crop_map(self._scaled(depth, camera), height, width),
+            log_scale=crop_map(log_scale, height, width),
+            features=tuple(crop_map(f, height, width, s) for f, s in zip(features, (8, 16, 32), strict=True)),
+        )
+
+    def _scaled(self, depth: Tensor, camera: Camera | None) -> Tensor:
+        config = self.config
+        if config.reference_focal is None:
+            return depth
+        if camera is None:
+            raise InputError("camera: a student with reference_focal needs the camera's focal length, got None")
+        focal = torch.as_tensor(camera.fx, dtype=depth.dtype, device=depth.device).reshape(-1, 1, 1, 1)
+        return (depth * (focal / config.reference_focal)).clamp(config.min_depth, config.max_depth)

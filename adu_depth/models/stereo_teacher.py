@@ -1,0 +1,226 @@
+"""The stereo teacher: a rectified pair → disparity, metric depth, uncertainty, and geometry-aware features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adu_depth.errors import InputError
+from adu_depth.geometry import Camera
+from adu_depth.models.aggregation import VOLUME_MULTIPLE, Aggregation
+from adu_depth.models.blocks import Norm, channels_last, check_norm, conv_norm_relu, initialise
+from adu_depth.models.decoder import (
+    LOG_SCALE_MAX,
+    LOG_SCALE_MIN,
+    DepthHead,
+    FeatureDecoder,
+    check_depth_range,
+    check_feature_channels,
+)
+from adu_depth.models.encoder import build_encoder
+from adu_depth.models.padding import check_image, crop_map, pad_to_cells
+from adu_depth.models.prediction import DepthPrediction
+from adu_kernels import combined_volume, disparity_regression
+
+SCALE = 4  # the volume stands at a quarter of the image
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    encoder: str = "small"
+    """"small", a Hugging Face backbone by name, a local directory, or "config:<family>?<key>=<value>&…"."""
+    pretrained: bool = False
+    """Start the encoder from its trained weights (not for "small" and "config:…")."""
+    max_disparity: int = 64
+    """Disparities 0 … max_disparity − 1 pixels are searched; a multiple of 16."""
+    num_groups: int = 8
+    """Groups of the group-wise correlation; must divide correlation_channels."""
+    correlation_channels: int = 64
+    """Channels of the features that are correlated."""
+    concat_channels: int = 4
+    """Channels of the thinner features that are concatenated."""
+    aggregation_channels: int = 16
+    """Channels of the 3-D convolutions at 1/4."""
+    hourglasses: int = 1
+    """Hourglasses in the aggregation; each adds a regression head to the training."""
+    feature_channels: tuple[int, int, int] = (64, 96, 128)
+    """Channels of the features at 1/8, 1/16 and 1/32."""
+    head_channels: int = 32
+    """Channels at 1/4, which the decoder's own depth is read from."""
+    min_depth: float = 0.5
+    """Depths are clipped to at least this, metres."""
+    max_depth: float = 80.0
+    """Depths are clipped to at most this, metres."""
+    norm: Norm = "group"
+    """"group" or "batch" normalisation; see adu_depth.models.blocks."""
+    backend: Literal["auto", "triton", "torch"] = "auto"
+    """Which implementation of the volume and the regression runs."""
+
+    def __post_init__(self) -> None:
+        check_depth_range(self.min_depth, self.max_depth)
+        check_feature_channels(self.feature_channels)
+        check_norm(self.norm)
+        for name in ("num_groups", "correlation_channels", "concat_channels", "aggregation_channels", "head_channels"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.hourglasses < 0:
+            raise InputError(f"hourglasses: expected at least 0, got {self.hourglasses}")
+        step = SCALE * VOLUME_MULTIPLE
+        if self.max_disparity < step or self.max_disparity % step:
+            raise InputError(f"max_disparity: expected a positive multiple of {step}, got {self.max_disparity}")
+        if self.correlation_channels % self.num_groups:
+            raise InputError(
+                f"num_groups: expected a divisor of correlation_channels={self.correlation_channels}, "
+                f"got {self.num_groups}"
+            )
+
+
+class StereoTeacher(nn.Module):
+    """Shared encoder → thin matching features at 1/4 → combined volume → 3-D aggregation → disparity → depth.
+
+    The features for distillation come from a decoder over the left view's encoder maps and what the matching found.
+    """
+
+    def __init__(self, config: TeacherConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or TeacherConfig()
+        self.encoder = build_encoder(config.encoder, config.pretrained, config.norm)
+        self.matching = MatchingFeatures(
+            self.encoder.channels, config.correlation_channels, config.concat_channels, config.norm
+        )
+        self.aggregation = Aggregation(
+            config.num_groups + 2 * config.concat_channels,
+            config.aggregation_channels,
+            config.hourglasses,
+            config.norm,
+        )
+        self.geometry = GeometryMaps(config.aggregation_channels, config.norm)
+        widths = [c + g for c, g in zip(self.encoder.channels, self.geometry.channels, strict=True)]
+        self.decoder = FeatureDecoder(widths, config.feature_channels, config.head_channels, config.norm)
+        self.decoder_head = DepthHead(
+            config.head_channels, config.min_depth, config.max_depth, log_scale=False, norm=config.norm
+        )
+        for part in (self.matching, self.geometry, self.decoder, self.decoder_head):
+            channels_last(part)
+
+    def forward(self, left: Tensor, right: Tensor, camera: Camera) -> DepthPrediction:
+        """left, right: B×3×H×W in [0, 1], rectified, any size. camera: of the left view, batched (tensors of shape B).
+
+        In training mode the prediction also carries `heads` and `decoder_depth`.
+        """
+        check_image("left", left)
+        check_image("right", right)
+        if left.shape != right.shape:
+            raise InputError(f"right: expected the left view's shape {tuple(left.shape)}, got {tuple(right.shape)}")
+        batch, _, height, width = left.shape
+        maps = self.encoder(pad_to_cells(torch.cat([left, right])))
+        logits, volume = self.aggregation(self._volume(maps))
+        heads = tuple(self._regress(head) for head in logits)
+        disparity, variance = heads[-1]
+        depth, log_scale = self._metric(disparity, variance, camera)
+        # The decoder learns from the geometry, it does not steer it.
+        geometry = self.geometry(volume.detach(), logits[-1].detach(), depth.detach(), log_scale.detach())
+        quarter, features = self.decoder([torch.cat([m[:batch], g], 1) for m, g in zip(maps, geometry, strict=True)])
+        return DepthPrediction(
+            depth=crop_map(depth, height, width),
+            log_scale=crop_map(log_scale, height, width),
+            features=tuple(crop_map(f, height, width, s) for f, s in zip(features, (8, 16, 32), strict=True)),
+            disparity=crop_map(disparity, height, width),
+            heads=tuple((crop_map(d, height, width), crop_map(v, height, width)) for d, v in heads)
+            if self.training
+            else (),
+            decoder_depth=crop_map(self.decoder_head(quarter)[0], height, width) if self.training else None,
+        )
+
+    def _volume(self, maps: Sequence[Tensor]) -> Tensor:
+        wide, thin = self.matching(maps)
+        (left, right), (left_thin, right_thin) = wide.chunk(2), thin.chunk(2)
+        config = self.config
+        return combined_volume(
+            left,
+            right,
+            left_thin,
+            right_thin,
+            num_disparities=config.max_disparity // SCALE,
+            num_groups=config.num_groups,
+            backend=config.backend,
+        )
+
+    def _regress(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        disparity, variance = disparity_regression(logits, scale=SCALE, backend=self.config.backend)
+        return disparity.unsqueeze(1), variance.unsqueeze(1)
+
+    def _metric(self, disparity: Tensor, variance: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+        """Depth in metres and the log scale of ln(depth), ½·ln(variance) − ln(disparity) (SPEC §2).
+
+        The disparity is held in the range that [min_depth, max_depth] allows, so neither of them can leave its own.
+        """
+        config = self.config
+
+        def per_image(value: float | Tensor) -> Tensor:
+            return torch.as_tensor(value, dtype=torch.float32, device=disparity.device).reshape(-1, 1, 1, 1)
+
+        focal_baseline = per_image(camera.fx) * per_image(camera.baseline)
+        shifted = disparity + per_image(camera.disparity_offset)
+        shifted = torch.minimum(
+            torch.maximum(shifted, focal_baseline / config.max_depth), focal_baseline / config.min_depth
+        )
+        log_scale = 0.5 * torch.log(variance.clamp(min=1e-6)) - torch.log(shifted)
+        return focal_baseline / shifted, log_scale.clamp(LOG_SCALE_MIN, LOG_SCALE_MAX)
+
+
+class MatchingFeatures(nn.Module):
+    """Encoder maps → features to correlate and thinner ones to concatenate, both at 1/4.
+
+    Coarser maps are joined in, so that a pixel on a plain wall is matched by its surroundings too. The features to
+    correlate are normalised to zero mean and unit variance per channel: the volume starts at a known scale.
+    """
+
+    def __init__(self, inputs: Sequence[int], correlation: int, concat: int, norm: Norm) -> None:
+        super().__init__()
+        self.join = nn.ModuleList(conv_norm_relu(c, correlation, kernel=1, norm=norm) for c in inputs[:3])
+        self.mix = conv_norm_relu(correlation, correlation, norm=norm)
+        self.correlate = nn.Conv2d(correlation, correlation, 1, bias=False)
+        self.concatenate = nn.Conv2d(correlation, concat, 1, bias=False)
+        initialise(self)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        size = maps[0].shape[-2:]
+        joined = self.join[0](maps[0])
+        for join, coarser in zip(list(self.join)[1:], maps[1:], strict=False):
+            joined = joined + F.interpolate(join(coarser), size=size, mode="nearest")
+        mixed = self.mix(joined)
+        return F.instance_norm(self.correlate(mixed)), self.concatenate(mixed)
+
+
+class GeometryMaps(nn.Module):
+    """What the matching found, as maps at 1/4, 1/8, 1/16 and 1/32 for the decoder.
+
+    At 1/4: the aggregated volume, averaged over disparity with the final head's probabilities, ln depth and log scale.
+    Nothing in it depends on how many disparities were searched.
+    """
+
+    channels = (16, 32, 32, 32)
+
+    def __init__(self, volume_channels: int, norm: Norm) -> None:
+        super().__init__()
+        widths = self.channels
+        self.enter = conv_norm_relu(volume_channels + 2, widths[0], norm=norm)
+        self.down = nn.ModuleList(conv_norm_relu(a, b, stride=2, norm=norm) for a, b in pairwise(widths))
+        initialise(self)
+
+    def forward(self, volume: Tensor, logits: Tensor, depth: Tensor, log_scale: Tensor) -> list[Tensor]:
+        """volume: B×A×D×H/4×W/4; logits: B×D×H/4×W/4; depth, log_scale: B×1×H×W."""
+        probability = torch.softmax(logits.float(), 1).to(volume.dtype)
+        expected = (volume * probability.unsqueeze(1)).sum(2)
+        measured = F.avg_pool2d(torch.cat([torch.log(depth), log_scale], 1), SCALE).to(volume.dtype)
+        maps = [self.enter(torch.cat([expected, measured], 1))]
+        for down in self.down:
+            maps.append(down(maps[-1]))
+        return maps
