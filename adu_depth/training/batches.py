@@ -12,21 +12,16 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import draw_generator
+from adu_depth.data.dataset import Dataset
 from adu_depth.data.fitting import draw_window, resize_sample
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.config import DataConfig, LoopConfig
-
-
-class Samples(Protocol):
-    """What a data set must offer."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> StereoSample: ...
 
 
 class TeacherOutputs(Protocol):
@@ -55,7 +50,7 @@ class TrainingBatch:
 class InMemory:
     """A data set that computes each sample once and keeps it."""
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: Dataset) -> None:
         self.samples = samples
         self._kept: dict[int, StereoSample] = {}
 
@@ -71,7 +66,7 @@ class InMemory:
 class Resized:
     """A data set whose samples are all brought to one size."""
 
-    def __init__(self, samples: Samples, size: tuple[int, int]) -> None:
+    def __init__(self, samples: Dataset, size: tuple[int, int]) -> None:
         self.samples, self.size = samples, size
 
     def __len__(self) -> int:
@@ -111,10 +106,10 @@ class _Key:
     index: int
 
 
-class _TrainingView(Dataset[tuple[StereoSample, "DepthPrediction | None"]]):
+class _TrainingView(TorchDataset[tuple[StereoSample, "DepthPrediction | None"]]):
     """Samples with their teacher outputs, cropped by a window that depends on (seed, step, slot)."""
 
-    def __init__(self, samples: Samples, teacher: TeacherOutputs | None, crop: tuple[int, int], seed: int) -> None:
+    def __init__(self, samples: Dataset, teacher: TeacherOutputs | None, crop: tuple[int, int], seed: int) -> None:
         self.samples, self.teacher, self.crop, self.seed = samples, teacher, crop, seed
 
     def __getitem__(self, key: _Key) -> tuple[StereoSample, DepthPrediction | None]:
@@ -156,7 +151,7 @@ def _collate(items: list[tuple[StereoSample, DepthPrediction | None]]) -> Traini
 
 
 def batches(
-    samples: Samples,
+    samples: Dataset,
     data: DataConfig,
     loop: LoopConfig,
     start: int,

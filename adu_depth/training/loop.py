@@ -154,7 +154,7 @@ def look_at(steps: list[_Step]) -> None:
             if not math.isfinite(value):
                 raise NonFiniteLoss(
                     f"loss term {name!r} is {value} at step {seen.number}, samples {', '.join(seen.names)}: "
-                    "training stopped; the last checkpoint is good. Look at these samples, or try a smaller learning rate."
+                    "training stopped; the last checkpoint is good. Look at the samples, or lower the learning rate."
                 )
     steps.clear()
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 import torch
 
 from adu_depth.data import SyntheticStereo, open_dataset
+from adu_depth.data.dataset import Dataset
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
-from adu_depth.training.batches import InMemory, Place, Resized, Samples, TeacherOutputs, TrainingBatch, batches
+from adu_depth.training.batches import InMemory, Place, Resized, TeacherOutputs, TrainingBatch, batches
 from adu_depth.training.checkpoint import config_dict, load_model
 from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import make_accelerator, train
@@ -21,19 +22,19 @@ from adu_depth.training.teacher_outputs import OutputsOnDisk, cache_identity
 History = list[dict[str, float]]
 
 
-def open_samples(data: DataConfig, device: torch.device) -> Samples:
+def open_samples(data: DataConfig, device: torch.device) -> Dataset:
     """The data set a configuration names, its samples at the size and fit it asks for."""
     if data.root == "synthetic":
         height, width = data.size
         if data.pairs:
             return InMemory(SyntheticStereo(data.pairs, height, width, seed=data.scene_seed))
         return SyntheticStereo(None, height, width, seed=data.scene_seed, device=device)
-    samples: Samples = open_dataset(data.root, data.layout)
+    samples: Dataset = open_dataset(data.root, data.layout)
     return Resized(samples, data.size) if data.fit == "resize" else samples
 
 
 def train_teacher(
-    config: TeacherTrainingConfig, progress: Progress | None = None, samples: Samples | None = None
+    config: TeacherTrainingConfig, progress: Progress | None = None, samples: Dataset | None = None
 ) -> History:
     """Trains the stereo teacher; returns the run's history. samples: used instead of opening config.data."""
     accelerator = make_accelerator(config.loop)
@@ -61,7 +62,7 @@ def train_teacher(
 def train_student(
     config: StudentTrainingConfig,
     progress: Progress | None = None,
-    samples: Samples | None = None,
+    samples: Dataset | None = None,
     outputs: TeacherOutputs | None = None,
 ) -> History:
     """Trains the student, taught or alone; returns the run's history.

@@ -17,17 +17,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import collate
 from adu_depth.errors import InputError
 from adu_depth.files import replacing, write_json
 from adu_depth.models.prediction import DepthPrediction
-from adu_depth.training.batches import Place, Samples
+from adu_depth.training.batches import Place
 from adu_depth.training.config import DataConfig
 from adu_depth.training.progress import Progress
 
 
 @torch.no_grad()
-def teacher_predicts(teacher: nn.Module, samples: Samples, index: int, device: torch.device) -> DepthPrediction:
+def teacher_predicts(teacher: nn.Module, samples: Dataset, index: int, device: torch.device) -> DepthPrediction:
     """The teacher's output for one sample, batch dimension 1, on the CPU. The teacher must be in eval mode."""
     sample = collate([samples[index]]).to(device)
     prediction: DepthPrediction = teacher(sample.left, sample.right, sample.camera)
@@ -37,7 +38,7 @@ def teacher_predicts(teacher: nn.Module, samples: Samples, index: int, device: t
 class OutputsInMemory:
     """Outputs of every sample of a small data set."""
 
-    def __init__(self, teacher: nn.Module, samples: Samples, device: torch.device, progress: Progress) -> None:
+    def __init__(self, teacher: nn.Module, samples: Dataset, device: torch.device, progress: Progress) -> None:
         self._kept = [
             teacher_predicts(teacher, samples, i, device)
             for i in progress.track(range(len(samples)), "teacher outputs")
@@ -74,7 +75,7 @@ class OutputsOnDisk:
         return self.folder / f"{index:08d}.safetensors"
 
     def fill(
-        self, teacher: nn.Module, samples: Samples, device: torch.device, place: Place, progress: Progress
+        self, teacher: nn.Module, samples: Dataset, device: torch.device, place: Place, progress: Progress
     ) -> None:
         """Computes this process's share of what is missing."""
         mine = range(place.rank, len(samples), place.processes)

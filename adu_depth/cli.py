@@ -1,0 +1,163 @@
+"""The command line: `adu-depth COMMAND --help` says what each command takes."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from tyro.conf import Positional, subcommand
+
+from adu_depth.errors import InputError
+from adu_depth.quickstart import QuickstartConfig, run_quickstart
+from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.loop import Interrupted, NonFiniteLoss
+from adu_depth.training.runs import train_student, train_teacher
+
+console = Console(soft_wrap=True)
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """Write built-in scenes as files: both views, depth, disparity, LiDAR depth, occlusion, previews, calibration."""
+
+    output: Path = Path("runs/scenes")
+    count: int = 8
+    size: tuple[int, int] = (192, 640)
+    """Height and width in pixels."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Evaluate a checkpoint on a data set; a teacher stands beside StereoSGBM and a constant disparity."""
+
+    checkpoint: Positional[Path]
+    """Run folder or checkpoint folder."""
+    data: str = "synthetic"
+    """A data set's folder, or "synthetic" for held-out built-in scenes."""
+    layout: str = "auto"
+    protocol: str = "none"
+    """Evaluation window: "none", "garg" or "eigen"."""
+    size: Literal["trained", "full"] = "trained"
+    """Run the network at the size it was trained at, or at each image's own."""
+    pairs: int = 32
+    """Built-in scenes: how many."""
+    output: Path | None = None
+    """Folder for metrics.json and per_image.csv; the table is printed in any case."""
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Predict depth for an image, a pair (--right) or a folder of either.
+
+    Writes NAME_depth.png (16-bit, metres × 256), NAME_depth_color.png and NAME_uncertainty.png. A stereo teacher needs
+    the calibration: the four numbers here, or camera.toml beside the images (`adu-depth render` writes one).
+    """
+
+    checkpoint: Positional[Path]
+    """Run folder or checkpoint folder."""
+    source: Positional[Path]
+    """Image, or folder of images (a stereo teacher's folder holds left/ and right/)."""
+    right: Path | None = None
+    """The right image, or the folder of right images."""
+    output: Path = Path("runs/predictions")
+    fx: float | None = None
+    """Focal length in pixels."""
+    baseline: float | None = None
+    """Distance of the two cameras in metres."""
+    cx: float | None = None
+    """Principal point in pixels."""
+    cy: float | None = None
+    size: Literal["trained", "full"] = "trained"
+    """Run the network at the size it was trained at, or at each image's own."""
+    device: str = "auto"
+
+
+def render(config: RenderConfig) -> int:
+    from adu_depth.data import SyntheticStereo
+    from adu_depth.inference.render import write_samples
+
+    height, width = config.size
+    scenes = SyntheticStereo(config.count, height, width, seed=config.seed)
+    write_samples(scenes, config.output, config.count, lambda preview: console.print(f"wrote {preview}"))
+    return 0
+
+
+def evaluate(config: EvaluateConfig) -> int:
+    from adu_depth.evaluation.command import evaluate_checkpoint
+
+    evaluate_checkpoint(config, console)
+    return 0
+
+
+def predict(config: PredictConfig) -> int:
+    from adu_depth.inference import Predictor, predict_files
+    from adu_depth.inference.camera_file import camera_from_numbers
+
+    predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size)
+    camera = camera_from_numbers(
+        config.fx, cx=config.cx, cy=config.cy, baseline=config.baseline, source="--fx, --cx, --cy, --baseline"
+    )
+    outcome = predict_files(predictor, config.source, config.output, right=config.right, camera=camera)
+    console.print(f"wrote {len(outcome.written)} files to {config.output}")
+    for file, reason in outcome.failures:
+        errors.print(f"[red]failed[/] {file}: {reason}")
+    return 1 if outcome.failures else 0
+
+
+def quickstart(config: QuickstartConfig) -> int:
+    run_quickstart(config, console)
+    return 0
+
+
+def teacher(config: TeacherTrainingConfig) -> int:
+    train_teacher(config)
+    console.print(f"teacher in {config.run}: adu-depth evaluate {config.run}")
+    return 0
+
+
+def distill(config: StudentTrainingConfig) -> int:
+    train_student(config)
+    console.print(f"student in {config.run}: adu-depth evaluate {config.run}")
+    return 0
+
+
+COMMANDS: dict[type, Any] = {
+    QuickstartConfig: quickstart,
+    RenderConfig: render,
+    TeacherTrainingConfig: teacher,
+    StudentTrainingConfig: distill,
+    EvaluateConfig: evaluate,
+    PredictConfig: predict,
+}
+Command = (
+    Annotated[QuickstartConfig, subcommand("quickstart")]
+    | Annotated[RenderConfig, subcommand("render")]
+    | Annotated[TeacherTrainingConfig, subcommand("train-teacher")]
+    | Annotated[StudentTrainingConfig, subcommand("distill")]
+    | Annotated[EvaluateConfig, subcommand("evaluate")]
+    | Annotated[PredictConfig, subcommand("predict")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command and exits: 0 done, 1 a part failed, 2 bad input, 3 a NaN loss, 128 + n stopped by signal n."""
+    try:
+        config: Any = tyro.cli(Command, args=arguments, prog="adu-depth", description=__doc__)  # type: ignore[arg-type]
+        code = COMMANDS[type(config)](config)
+    except InputError as error:
+        errors.print(f"[red]error:[/] {error}")
+        code = 2
+    except NonFiniteLoss as error:
+        errors.print(f"[red]error:[/] {error}")
+        code = 3
+    except Interrupted as error:
+        errors.print(str(error))
+        code = 128 + error.signum
+    sys.exit(code)

@@ -1,0 +1,179 @@
+"""The main job on the built-in scenes: a stereo teacher, a student alone, the same student taught; then the comparison.
+
+Everything but the teaching is the same for both students: first weights, batches, colour changes, steps, sparse ground
+truth. Evaluation is on the dense ground truth of scenes that no training saw.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from adu_depth.data import SyntheticStereo
+from adu_depth.errors import InputError
+from adu_depth.evaluation import evaluate
+from adu_depth.environment import describe_environment
+from adu_depth.files import write_json
+from adu_depth.inference import Predictor
+from adu_depth.models import StudentConfig, TeacherConfig
+from adu_depth.training.batches import InMemory
+from adu_depth.training.checkpoint import load_model
+from adu_depth.training.config import (
+    DataConfig,
+    LoopConfig,
+    OptimizerConfig,
+    StudentTrainingConfig,
+    TeacherTrainingConfig,
+)
+from adu_depth.training.loop import make_accelerator
+from adu_depth.training.progress import Progress
+from adu_depth.training.runs import train_student, train_teacher
+from adu_depth.training.teacher_outputs import OutputsInMemory
+
+MODELS = ("teacher", "student_alone", "student_distilled")
+TRAINING_SCENES, HELD_OUT_SCENES = 1, 2  # scene seeds: no scene is in both
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """Train teacher, student alone and student distilled on the built-in scenes; write report.json and report.html."""
+
+    output: Path = Path("runs/quickstart")
+    seeds: int = 1
+    """How often to repeat the whole comparison, each time with another seed."""
+    steps: int = 500
+    """Steps of each student."""
+    teacher_steps: int = 400
+    batch_size: int = 8
+    """Images per step of the students; the teacher takes half."""
+    pairs: int = 320
+    """Scenes to train on."""
+    held_out: int = 48
+    """Scenes to evaluate on."""
+    size: tuple[int, int] = (96, 320)
+    device: str = "auto"
+    """"auto" (CUDA where there is one), "cuda" or "cpu"."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "steps", "teacher_steps", "pairs", "held_out"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size < 2:
+            raise InputError(f"batch_size must be at least 2, got {self.batch_size}")
+
+
+class Stopwatch:
+    """Seconds per stage, summed over seeds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def run_quickstart(config: QuickstartConfig, console: Console) -> dict[str, Any]:
+    """Runs the comparison and returns what report.json holds. An earlier quickstart in the folder is replaced."""
+    progress, stopwatch = Progress(console), Stopwatch()
+    clear_output(config.output)
+    height, width = config.size
+    training = InMemory(SyntheticStereo(config.pairs, height, width, seed=TRAINING_SCENES))
+    held_out = InMemory(SyntheticStereo(config.held_out, height, width, seed=HELD_OUT_SCENES))
+    with stopwatch("render"):
+        for scenes, what in ((training, "training scenes"), (held_out, "held-out scenes")):
+            for index in progress.track(range(len(scenes)), f"rendering {what}"):
+                scenes[index]
+    results = [run_seed(config, seed, training, held_out, progress, stopwatch) for seed in range(config.seeds)]
+    report = {
+        **{model: summarise([result[model] for result in results]) for model in MODELS},
+        "seeds": config.seeds,
+        "seconds": {stage: round(s, 1) for stage, s in stopwatch.seconds.items()},
+        "environment": describe_environment(make_accelerator(LoopConfig(device=config.device)).device),
+    }
+    write_json(config.output / "report.json", report)
+    return report
+
+
+def clear_output(output: Path) -> None:
+    """Removes an earlier quickstart from `output`; refuses a folder that holds anything else."""
+    if not output.exists():
+        return
+    entries = list(output.iterdir())
+    ours = {"report.json", "report.html"}
+    strangers = [e.name for e in entries if e.name not in ours and not e.name.startswith("seed-")]
+    if strangers:
+        raise InputError(f"output {output} holds {strangers[0]!r}, which no quickstart wrote: name an empty folder")
+    for entry in entries:
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def run_seed(
+    config: QuickstartConfig,
+    seed: int,
+    training: InMemory,
+    held_out: InMemory,
+    progress: Progress,
+    stopwatch: Stopwatch,
+) -> dict[str, dict[str, float]]:
+    """Trains and evaluates the three models with one seed; returns their metrics."""
+    folder = config.output / f"seed-{seed}"
+    data = DataConfig(size=config.size, pairs=config.pairs, scene_seed=TRAINING_SCENES)
+    loop = LoopConfig(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        seed=seed,
+        device=config.device,
+        checkpoint_every=250,
+        keep_checkpoints=1,
+    )
+    teacher = TeacherTrainingConfig(
+        run=folder / "teacher",
+        data=data,
+        model=TeacherConfig(),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+        loop=replace(loop, steps=config.teacher_steps, batch_size=config.batch_size // 2),
+    )
+    alone = StudentTrainingConfig(
+        run=folder / "student_alone",
+        data=data,
+        model=StudentConfig(),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+        loop=loop,
+    )
+    distilled = replace(alone, run=folder / "student_distilled", teacher=teacher.run)
+    with stopwatch("teacher"):
+        train_teacher(teacher, progress, training)
+    with stopwatch("student_alone"):
+        train_student(alone, progress, training)
+    with stopwatch("student_distilled"):
+        device = make_accelerator(loop).device
+        outputs = OutputsInMemory(load_model(teacher.run, device).model, training, device, progress)
+        train_student(distilled, progress, training, outputs)
+    metrics = {}
+    with stopwatch("evaluation"):
+        for name, run in zip(MODELS, (teacher.run, alone.run, distilled.run), strict=True):
+            predictor = Predictor.from_checkpoint(run, config.device)
+            metrics[name] = evaluate(predictor, held_out, batch_size=config.batch_size).means()
+    return metrics
+
+
+def summarise(results: list[dict[str, float]]) -> dict[str, float]:
+    """Means over seeds; with several seeds also each metric's sample standard deviation as `<metric>_sd`."""
+    summary = {}
+    for name in results[0]:
+        values = [result[name] for result in results]
+        summary[name] = statistics.fmean(values)
+        if len(values) > 1:
+            summary[f"{name}_sd"] = statistics.stdev(values)
+    return summary

@@ -1,0 +1,177 @@
+"""A run that was stopped ends with the same weights, bit for bit, as one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adu_depth.data.sample import StereoSample
+from adu_depth.errors import InputError
+from adu_depth.training.checkpoint import list_checkpoints, load_model
+from adu_depth.training.loop import Interrupted
+from adu_depth.training.runs import train_student, train_teacher
+from tests.training.tiny import LOOP, tiny_scenes, tiny_student, tiny_teacher
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def newest(run: Path) -> Path:
+    return list_checkpoints(run)[-1]
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    """Weights, adapters and optimiser state of the two runs' last checkpoints."""
+    assert newest(one).name == newest(other).name
+    for file in ("model.safetensors", "training.safetensors"):
+        first, second = load_file(newest(one) / file), load_file(newest(other) / file)
+        assert first.keys() == second.keys()
+        assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+class Stopping:
+    """A data set that raises when it is read for the nth time: a crash in the middle of a step."""
+
+    def __init__(self, reads: int) -> None:
+        self.scenes, self.reads_left = tiny_scenes(), reads
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> StereoSample:
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise KeyboardInterrupt
+        return self.scenes[index]
+
+
+def test_teacher_resumes_after_a_crash_to_the_same_bits(tmp_path: Path) -> None:
+    train_teacher(tiny_teacher(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        train_teacher(tiny_teacher(tmp_path / "broken"), samples=Stopping(reads=7))
+    assert newest(tmp_path / "broken").name == "step-00000002"
+    train_teacher(tiny_teacher(tmp_path / "broken", loop=replace(LOOP, resume=True)))
+    assert_same_bits(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_taught_student_with_cached_outputs_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    train_teacher(tiny_teacher(tmp_path / "teacher"))
+    settings = {"teacher": tmp_path / "teacher", "teacher_cache": tmp_path / "cache"}
+    train_student(tiny_student(tmp_path / "whole", **settings))
+    with pytest.raises(KeyboardInterrupt):
+        train_student(tiny_student(tmp_path / "broken", **settings), samples=Stopping(reads=9))
+    train_student(tiny_student(tmp_path / "broken", **settings, loop=replace(LOOP, resume=True)))
+    assert_same_bits(tmp_path / "whole", tmp_path / "broken")
+    rows = [json.loads(line) for line in (tmp_path / "broken" / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6], "the curve has each step once"
+
+
+def command(run: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "adu_depth", "train-teacher", "--run", str(run), "--data.pairs", "4"),
+        *("--data.size", "32", "64", "--model.max-disparity", "16", "--loop.steps", "40", "--loop.batch-size", "2"),
+        *("--loop.checkpoint-every", "3", "--loop.device", "cpu", "--model.aggregation-channels", "4", *more),
+    ]
+
+
+def wait_for_checkpoint(run: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not list_checkpoints(run):
+        assert process.poll() is None, "the training ended before its first checkpoint"
+        assert time.monotonic() < deadline, "no checkpoint after two minutes"
+        time.sleep(0.01)
+
+
+def test_a_killed_process_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    """SIGKILL at a moment nobody chose: whatever was being written, the run goes on from a whole checkpoint."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, env=environment, capture_output=True)
+    process = subprocess.Popen(command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_checkpoint(killed, process)
+    time.sleep(random.random())
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert newest(killed).name != "step-00000040", "killed too late to show anything"
+    subprocess.run(command(killed, "--loop.resume"), check=True, env=environment, capture_output=True)
+    assert_same_bits(whole, killed)
+    assert list((killed / "checkpoints").glob(".*")) == [], "no half-written checkpoint stays behind"
+
+
+class Signalling(Stopping):
+    """Sends this process SIGTERM when it is read for the nth time."""
+
+    def __getitem__(self, index: int) -> StereoSample:
+        self.reads_left -= 1
+        if self.reads_left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.scenes[index]
+
+
+def test_sigterm_ends_the_step_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    train_teacher(tiny_teacher(tmp_path / "whole"))
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match=r"SIGTERM.*step-00000003.*--loop\.resume"):
+        train_teacher(tiny_teacher(tmp_path / "stopped"), samples=Signalling(reads=5))
+    assert signal.getsignal(signal.SIGTERM) is handler
+    train_teacher(tiny_teacher(tmp_path / "stopped", loop=replace(LOOP, resume=True)))
+    assert_same_bits(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_run_folder_is_never_overwritten_nor_resumed_with_other_settings(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_teacher(tiny_teacher(run, loop=replace(LOOP, steps=2)))
+    before = newest(run).joinpath("model.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"already holds a training.*--loop\.resume"):
+        train_teacher(tiny_teacher(run))
+    with pytest.raises(InputError, match=r"loop\.seed: 0 → 1"):
+        train_teacher(tiny_teacher(run, loop=replace(LOOP, steps=2, seed=1, resume=True)))
+    assert newest(run).joinpath("model.safetensors").read_bytes() == before
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    train_teacher(tiny_teacher(tmp_path / "run", loop=replace(LOOP, keep_checkpoints=2)))
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000004", "step-00000006"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    run = tmp_path_factory.mktemp("trained") / "teacher"
+    train_teacher(tiny_teacher(run, loop=replace(LOOP, steps=2)))
+    yield run
+
+
+def test_load_model_names_what_is_wrong(trained: Path, tmp_path: Path) -> None:
+    assert load_model(trained).kind == "teacher"
+    assert load_model(newest(trained)).size == (32, 64)
+    with pytest.raises(InputError, match="does not exist"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        load_model(tmp_path)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in newest(trained).iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    (broken / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(InputError, match=r"model\.safetensors cannot be read"):
+        load_model(broken)
+    (broken / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="does not describe a teacher or a student"):
+        load_model(broken)
+
+
+def test_a_student_is_refused_as_teacher(tmp_path: Path) -> None:
+    train_student(tiny_student(tmp_path / "student", loop=replace(LOOP, steps=2)))
+    with pytest.raises(InputError, match="is a student's checkpoint, expected a teacher's"):
+        train_student(tiny_student(tmp_path / "other", teacher=tmp_path / "student"))

@@ -1,0 +1,36 @@
+"""Runs small enough for tests: a few 32×64 scenes, a few steps, thin networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adu_depth.data import SyntheticStereo
+from adu_depth.models import StudentConfig, TeacherConfig
+from adu_depth.training.batches import InMemory
+from adu_depth.training.config import DataConfig, LoopConfig, StudentTrainingConfig, TeacherTrainingConfig
+
+SIZE = (32, 64)
+TEACHER = TeacherConfig(
+    max_disparity=16,
+    num_groups=2,
+    correlation_channels=8,
+    concat_channels=2,
+    aggregation_channels=4,
+    feature_channels=(8, 8, 8),
+    head_channels=8,
+)
+STUDENT = StudentConfig(feature_channels=(8, 8, 12), head_channels=8)
+DATA = DataConfig(size=SIZE, pairs=5)
+LOOP = LoopConfig(steps=6, batch_size=2, device="cpu", checkpoint_every=2, log_every=2, check_every=2)
+
+
+def tiny_scenes(pairs: int = 5) -> InMemory:
+    return InMemory(SyntheticStereo(pairs, *SIZE, seed=0))
+
+
+def tiny_teacher(run: Path, **changes: object) -> TeacherTrainingConfig:
+    return TeacherTrainingConfig(**{"run": run, "data": DATA, "model": TEACHER, "loop": LOOP, **changes})  # type: ignore[arg-type]
+
+
+def tiny_student(run: Path, **changes: object) -> StudentTrainingConfig:
+    return StudentTrainingConfig(**{"run": run, "data": DATA, "model": STUDENT, "loop": LOOP, **changes})  # type: ignore[arg-type]
