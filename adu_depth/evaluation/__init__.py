@@ -1,5 +1,22 @@
 """How good a depth map, a disparity map and a predicted uncertainty are."""
 
+from adu_depth.evaluation.baselines import ConstantDisparity, SemiGlobalMatching
+from adu_depth.evaluation.evaluator import EvaluationResult, evaluate
 from adu_depth.evaluation.metrics import depth_metrics, stereo_metrics
+from adu_depth.evaluation.protocols import PROTOCOLS
+from adu_depth.evaluation.table import compare, comparison_table, markdown_table
+from adu_depth.evaluation.uncertainty import uncertainty_metrics
 
-__all__ = ["depth_metrics", "stereo_metrics"]
+__all__ = [
+    "depth_metrics",
+    "stereo_metrics",
+    "uncertainty_metrics",
+    "evaluate",
+    "EvaluationResult",
+    "PROTOCOLS",
+    "SemiGlobalMatching",
+    "ConstantDisparity",
+    "compare",
+    "comparison_table",
+    "markdown_table",
+]

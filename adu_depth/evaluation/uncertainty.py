@@ -1,0 +1,82 @@
+"""Whether a predicted uncertainty knows where the errors are, and how large they are.
+
+Sparsification: drop the most uncertain pixels first and watch the error of the rest (Ilg et al., 1802.07095; for depth
+Poggi et al., 2005.06209). Likelihood and coverage: the prediction read as a Laplace distribution of ln(depth).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adu_depth.errors import InputError
+from adu_depth.evaluation.metrics import Map, as_map, depth_pixels
+
+UNCERTAINTY_METRICS = (
+    *(f"{area}_{error}" for error in ("abs_rel", "rmse", "a1") for area in ("ause", "aurg")),
+    "nll",
+    "calibration_error",
+)
+INTERVALS = 50
+QUANTILES = np.arange(1, 100) / 100.0
+
+
+def uncertainty_metrics(
+    prediction: Map, log_scale: Map, target: Map, min_depth: float = 1e-3, max_depth: float = 80.0
+) -> dict[str, float]:
+    """Quality of one image's predicted uncertainty; maps H×W or 1×H×W, numpy or torch, on `depth_metrics`' pixels.
+
+    prediction, target: metres. log_scale: s, natural log of the Laplace scale b of ln(depth).
+    ause_*, aurg_*: area between the method's and the oracle's sparsification curve (0 is best), and gain over dropping
+    pixels at random (0 is useless), in the unit of the error: abs_rel, rmse in metres, and 1 − a1. The same map s ranks
+    the pixels for all three, in 50 steps; the oracle ranks by the error itself. nll: mean of |r|/b + ln 2b with
+    r = ln p − ln g. calibration_error: mean over q = 1 %, …, 99 % of |share of pixels whose truth lies below the
+    predicted q-quantile − q|; 0 is calibrated, 0.25 about the worst a centred prediction can do.
+    Raises InputError for different shapes, no valid pixel, or a log_scale that is not finite at a valid pixel.
+    """
+    p, g, valid = depth_pixels(prediction, target, min_depth, max_depth)
+    scale_map = as_map(log_scale, "log_scale")
+    if scale_map.shape != valid.shape:
+        raise InputError(f"log_scale: expected the target's size {valid.shape}, got {scale_map.shape}")
+    s = scale_map[valid]
+    if not np.isfinite(s).all():
+        raise InputError(f"log_scale: NaN or inf at {int((~np.isfinite(s)).sum())} of {s.size} valid pixels")
+    ratio = np.maximum(p / g, g / p)
+    relative, squared, wrong = np.abs(p - g) / g, (p - g) ** 2, (ratio >= 1.25).astype(np.float64)
+    residual = (np.log(g) - np.log(p)) / np.exp(s)
+    return {
+        **_areas("abs_rel", relative, s, relative),
+        **_areas("rmse", squared, s, squared, root=True),
+        **_areas("a1", wrong, s, ratio),
+        "nll": float(np.mean(np.abs(residual) + s + np.log(2.0))),
+        "calibration_error": _calibration_error(residual),
+    }
+
+
+def sparsification_curve(error: np.ndarray, uncertainty: np.ndarray, root: bool = False) -> np.ndarray:
+    """Mean error (or its root) of the pixels kept after dropping the 0/50, 1/50, … 49/50 most uncertain; 0 at the end.
+
+    Pixels as uncertain as the threshold are kept, so ties are never split by their order in the image. Shape 51.
+    """
+    order = np.argsort(uncertainty)
+    ranked = uncertainty[order]
+    thresholds = np.percentile(ranked, 100.0 * (1.0 - np.arange(INTERVALS) / INTERVALS))
+    kept = np.searchsorted(ranked, thresholds, side="right").clip(min=1)
+    means = np.cumsum(error[order])[kept - 1] / kept
+    return np.append(np.sqrt(means) if root else means, 0.0)
+
+
+def _areas(
+    name: str, error: np.ndarray, uncertainty: np.ndarray, oracle: np.ndarray, root: bool = False
+) -> dict[str, float]:
+    method = sparsification_curve(error, uncertainty, root)
+    best = sparsification_curve(error, oracle, root)
+    area, best_area = (float((curve[:-1] + curve[1:]).sum() / (2 * INTERVALS)) for curve in (method, best))
+    return {f"ause_{name}": area - best_area, f"aurg_{name}": float(method[0]) - area}
+
+
+def _calibration_error(residual: np.ndarray) -> float:
+    """residual: (ln g − ln p)/b, which is Laplace(0, 1) where the prediction is right about its own errors."""
+    tail = 0.5 * np.exp(-np.abs(residual))
+    probability = np.sort(np.where(residual < 0, tail, 1.0 - tail))
+    covered = np.searchsorted(probability, QUANTILES, side="right") / probability.size
+    return float(np.mean(np.abs(covered - QUANTILES)))
