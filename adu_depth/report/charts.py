@@ -36,7 +36,7 @@ def series_of(history: Sequence[Mapping[str, float]], term: str) -> Series | Non
     return Series(steps, values)
 
 
-def smooth(values: np.ndarray, share: float = 0.04) -> np.ndarray:
+def smooth(values: np.ndarray, share: float = 0.08) -> np.ndarray:
     """Exponential moving average over about `share` of the points, without the bias towards its start."""
     keep = 1.0 - 1.0 / max(1.0, share * len(values))
     smoothed = np.empty_like(values)

@@ -34,8 +34,8 @@ are the same network and cost the same.</p>
 <p><b>How to read it.</b> All numbers are on held-out scenes against dense ground truth, and depth counts in
 metres, with no scale fitted to the truth. An abs_rel of 0.10 means that depth is off by a tenth on average; a1 is the
 share of pixels within 25&nbsp;% of the truth. ↓ marks metrics where less is better, ↑ where more is; the better of the
-two students is bold. The uncertainty pictures show the error a model expects of itself: where it is honest, they look
-like the error pictures above them, only smoother.</p>
+two students is bold, and the last column says what distillation changed. The uncertainty pictures show the error a model expects of itself: where it is honest, they look
+like the error pictures above them.</p>
 """
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -62,8 +62,10 @@ def write_report(
         _section("Held-out scenes", scenes_html(panels)) if panels else "",
         _section("Training", _charts(history or {})),
         _section("Where the time went", seconds_html(report.get("seconds") or {})),
-        _section("Settings", _folded("How this was run", report.get("settings") or {})),
-        _section("Environment", _folded("On what", report.get("environment") or {})),
+        _section(
+            "How it was run",
+            _folded("Environment", report.get("environment") or {}) + _folded("Settings", report.get("settings") or {}),
+        ),
     ]
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -89,7 +91,7 @@ def _section(title: str, body: str) -> str:
 
 
 def _folded(summary: str, facts: Mapping[str, Any]) -> str:
-    return f"<details open><summary>{escape(summary)}</summary>{facts_html(facts)}</details>" if facts else ""
+    return f"<details><summary>{escape(summary)}</summary>{facts_html(facts)}</details>" if facts else ""
 
 
 def _charts(history: Mapping[str, History]) -> str:

@@ -62,13 +62,13 @@ polyline{fill:none;stroke:currentColor;stroke-linejoin:round;vector-effect:non-s
 font-size:.92rem}
 .stage i{display:block;height:12px;border-radius:3px;background:var(--s0)}
 .num{text-align:right;font-variant-numeric:tabular-nums}
-summary{cursor:pointer;color:var(--soft);font-size:.9rem;margin-bottom:6px}
+summary{cursor:pointer;font-weight:600;font-size:.95rem;padding:6px 0}
 .facts{font-size:.86rem}
 .facts th,.facts td{text-align:left;font-weight:400;padding:5px 18px 5px 0;border-bottom:1px solid var(--line);
 vertical-align:top}
 .facts th{color:var(--soft);width:1%;white-space:nowrap}
 .facts td{overflow-wrap:anywhere;min-width:10em}
-@media (max-width:640px){body{font-size:16px}.metrics{font-size:.84rem}.metrics th,.metrics td{padding:8px 7px}
+@media (max-width:640px){body{font-size:16px}.metrics{font-size:.8rem}.metrics th,.metrics td{padding:8px 0 8px 8px}
 .metrics small{display:none}.sd{display:block}.stage{grid-template-columns:7.5em 1fr 5.6em;gap:8px;font-size:.84rem}
 .facts th{white-space:normal;width:45%;overflow-wrap:anywhere}.tick{font-size:17px}.bar{flex:1 1 100%;margin:0 14px}}
 @media print{section{break-inside:auto}.scene,.chart{break-inside:avoid}}

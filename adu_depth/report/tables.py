@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, TypeGuard
 
 from adu_depth.report.scenes import MODEL_LABELS, model_label
 
@@ -19,7 +19,7 @@ class _Metric:
     meaning: str
     digits: int = 4
     higher_is_better: bool = False
-    percent: bool = False
+    ratio: bool = True  # whether a change in percent of it means anything: not where it may be negative
 
 
 METRICS = (
@@ -36,7 +36,7 @@ METRICS = (
     _Metric("d1", "share off by > 3 px and > 5 %, in %", 2),
     _Metric("ause_abs_rel", "uncertainty ranks errors: distance to perfect"),
     _Metric("aurg_abs_rel", "the same: gain over random", 4, True),
-    _Metric("nll", "negative log-likelihood", 3),
+    _Metric("nll", "negative log-likelihood", 3, ratio=False),
     _Metric("calibration_error", "promised against real coverage"),
 )
 
@@ -55,7 +55,8 @@ def verdict_html(report: Mapping[str, Any]) -> str:
     did = "lowered" if distilled < alone else "raised" if distilled > alone else "did not change"
     text = (
         f"Distillation <strong>{did}</strong> the student's mean relative depth error from "
-        f"<strong>{100 * alone:.1f} %</strong> to <strong>{100 * distilled:.1f} %</strong> ({_signed(change)} %)."
+        f"<strong>{100 * alone:.1f}&nbsp;%</strong> to <strong>{100 * distilled:.1f}&nbsp;%</strong> "
+        f"({_signed(change, 1)}&nbsp;%)."
     )
     return f'<p class="verdict">{text}</p><p class="note">{escape(_trust(report, alone, distilled))}</p>'
 
@@ -73,7 +74,7 @@ def _trust(report: Mapping[str, Any], alone: float, distilled: float) -> str:
 
 
 def metrics_html(report: Mapping[str, Any]) -> str:
-    """Metrics in rows, models in columns; the better student in bold, and what distillation changed in percent."""
+    """Metrics in rows, models in columns; the better student in bold, and what distillation changed."""
     models = models_of(report)
     both = "student_alone" in models and "student_distilled" in models
     known = {m.name for m in METRICS}
@@ -85,7 +86,7 @@ def metrics_html(report: Mapping[str, Any]) -> str:
         if any(_value(report[model], metric.name) is not None for model in models)
     ]
     heads = "".join(f'<th scope="col">{escape(model_label(m))}</th>' for m in models)
-    change = '<th scope="col">Distilled against alone</th>' if both else ""
+    change = '<th scope="col">Change</th>' if both else ""
     return (
         '<div class="scroll"><table class="metrics"><thead><tr><th scope="col">Metric</th>'
         f"{heads}{change}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
@@ -104,7 +105,7 @@ def _metric_row(metric: _Metric, report: Mapping[str, Any], models: list[str], b
     for model in models:
         cells.append(f"<td>{_cell(report[model], metric, bold=model == best)}</td>")
     if both:
-        cells.append(_change_cell(alone, distilled, best))
+        cells.append(_change_cell(metric, alone, distilled, best))
     return f"<tr>{''.join(cells)}</tr>"
 
 
@@ -117,11 +118,13 @@ def _cell(metrics: _Metrics, metric: _Metric, bold: bool) -> str:
     return text if spread is None else f'{text}<span class="sd"> ± {_decimal(spread, metric.digits)}</span>'
 
 
-def _change_cell(alone: float | None, distilled: float | None, best: str | None) -> str:
-    if not alone or distilled is None:
+def _change_cell(metric: _Metric, alone: float | None, distilled: float | None, best: str | None) -> str:
+    if alone is None or distilled is None or (metric.ratio and alone == 0):
         return '<td><span class="none">–</span></td>'
     css = {"student_distilled": "better", "student_alone": "worse", None: ""}[best]
-    return f'<td class="{css}">{_signed(100.0 * (distilled - alone) / abs(alone))} %</td>'
+    change = distilled - alone
+    text = f"{_signed(100.0 * change / alone, 1)} %" if metric.ratio else _signed(change, metric.digits)
+    return f'<td class="{css}">{text}</td>'
 
 
 def seconds_html(seconds: Mapping[str, Any]) -> str:
@@ -165,7 +168,7 @@ def _value(metrics: Any, name: str) -> float | None:
     return float(value) if _finite(value) else None
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -173,8 +176,8 @@ def _decimal(value: float, digits: int) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
 
 
-def _signed(percent: float) -> str:
-    return f"{percent:+.1f}".replace("-", "−")
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _duration(seconds: float) -> str:
