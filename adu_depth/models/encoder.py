@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import logging
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +115,7 @@ class BackboneEncoder(Encoder):
             chosen = self._choose_stages(config, name)
         stages = sorted(set(chosen), key=config.stage_names.index)
         config.out_features = stages
-        self.backbone = _load_weights(name, stages) if pretrained else _from_config(config, name)
+        self.backbone = _load_weights(config, name) if pretrained else _from_config(config, name)
         if not pretrained:
             logger.warning("encoder %s: random weights (pretrained=False)", name)
         self._taken = tuple(stages.index(stage) for stage in chosen)
@@ -248,15 +247,17 @@ def _from_config(config: Any, name: str) -> nn.Module:
         raise InputError(f"encoder {name!r} cannot be built: {error}") from error
 
 
-def _load_weights(name: str, stages: list[str]) -> nn.Module:
-    from transformers import AutoBackbone
+def _load_weights(config: Any, name: str) -> nn.Module:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
     try:
-        backbone, info = AutoBackbone.from_pretrained(name, out_features=stages, output_loading_info=True)
+        # The class itself, not AutoBackbone: that one asks the hub even for a directory, and may hand over to timm.
+        backbone_class = MODEL_FOR_BACKBONE_MAPPING[type(config)]
+        backbone, info = backbone_class.from_pretrained(name, config=config, output_loading_info=True)
     except Exception as error:
         raise InputError(_unreachable(name, error)) from error
     # Norms of single stages belong to the backbone head and are in no checkpoint of a classifier.
-    missing = [key for key in info["missing_keys"] if not re.search(r"hidden_states_norms|^layernorm", key)]
+    missing = [key for key in info["missing_keys"] if "hidden_states_norms" not in key]
     if missing:
         raise InputError(f"encoder {name!r}: its weights lack {len(missing)} tensors, e.g. {sorted(missing)[:3]}")
     logger.info("encoder %s: pretrained weights loaded", name)
