@@ -41,4 +41,4 @@ def colour_jitter(images: Tensor, config: AugmentationConfig, generator: torch.G
     factors = 1 + config.strength * applied * (2 * torch.rand(count, 5, generator=generator) - 1)
     factors = factors.to(images.device, images.dtype).reshape(count, 5, 1, 1)
     gamma, gain = factors[:, 0:1], factors[:, 1:2] * factors[:, 2:5]
-    return (images.clamp_min(1e-4).pow(gamma) * gain).clamp(0, 1)
+    return (images.pow(gamma) * gain).clamp(0, 1)

@@ -149,7 +149,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     run = tmp_path_factory.mktemp("trained") / "teacher"
     train_teacher(tiny_teacher(run, loop=replace(LOOP, steps=2)))
-    yield run
+    return run
 
 
 def test_load_model_names_what_is_wrong(trained: Path, tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+"""Which samples a step has: a function of seed and step, every sample once an epoch, no sample twice over processes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from adu_depth.data import SyntheticStereo
+from adu_depth.data.augmentation import AugmentationConfig, colour_jitter, draw_flips, draw_generator, flip_where
+from adu_depth.data.fitting import draw_window, resize_sample
+from adu_depth.errors import InputError
+from adu_depth.geometry import disparity_to_depth
+from adu_depth.models.prediction import DepthPrediction
+from adu_depth.training.batches import InMemory, Place, TrainingBatch, batches, step_indices
+from tests.training.tiny import DATA, LOOP, SIZE, tiny_scenes
+
+CPU = torch.device("cpu")
+
+
+def test_an_epoch_is_a_permutation_and_processes_share_it() -> None:
+    order = [i for step in range(3) for i in step_indices(12, step, 4, seed=3, place=Place())]
+    assert sorted(order) == list(range(12))
+    assert order != list(range(12))
+    halves = [step_indices(12, step, 2, 3, Place(rank, 2)) for step in range(3) for rank in range(2)]
+    assert [i for half in halves for i in half] == order
+    second = [i for step in range(3, 6) for i in step_indices(12, step, 4, 3, Place())]
+    assert sorted(second) == list(range(12))
+    assert second != order
+
+
+def names(stream: list[TrainingBatch]) -> list[list[str]]:
+    return [list(batch.sample.name) for batch in stream]
+
+
+def test_a_stream_from_the_middle_is_the_rest_of_the_whole() -> None:
+    crop = replace(DATA, size=(32, 32))
+    whole = list(batches(tiny_scenes(), crop, LOOP, 0, Place(), CPU))
+    rest = list(batches(tiny_scenes(), crop, LOOP, 4, Place(), CPU))
+    assert len(whole) == LOOP.steps
+    assert names(whole)[4:] == names(rest)
+    for one, other in zip(whole[4:], rest, strict=True):
+        assert torch.equal(one.sample.left, other.sample.left)
+        assert torch.equal(one.sample.camera.cx, other.sample.camera.cx)  # type: ignore[arg-type]
+
+
+def test_workers_give_the_same_batches() -> None:
+    scenes = SyntheticStereo(5, *SIZE, seed=0)
+    here = list(batches(scenes, DATA, replace(LOOP, workers=0), 0, Place(), CPU))
+    there = list(batches(scenes, DATA, replace(LOOP, workers=2), 0, Place(), CPU))
+    for one, other in zip(here, there, strict=True):
+        assert torch.equal(one.sample.left, other.sample.left)
+
+
+def test_endless_scenes_never_repeat_over_steps_and_processes() -> None:
+    scenes = SyntheticStereo(None, *SIZE, seed=0)
+    loop = replace(LOOP, steps=2)
+    seen = [n for rank in range(2) for b in names(list(batches(scenes, DATA, loop, 0, Place(rank, 2), CPU))) for n in b]
+    assert len(set(seen)) == len(seen) == 8
+
+
+class Outputs:
+    """Teacher outputs that tell where they were cut: every map holds its column number."""
+
+    def __getitem__(self, index: int) -> DepthPrediction:
+        def columns(stride: int) -> torch.Tensor:
+            return torch.arange(0, 96, stride).float().expand(1, 1, 64 // stride, -1)
+
+        return DepthPrediction(columns(1), columns(1), (columns(8), columns(16), columns(32)))
+
+
+def test_crops_cut_cached_teacher_outputs_on_the_feature_grid() -> None:
+    scenes = InMemory(SyntheticStereo(4, 64, 96, seed=0))
+    crop = replace(DATA, size=(32, 32))
+    lefts = set()
+    for batch in batches(scenes, crop, replace(LOOP, steps=8), 0, Place(), CPU, Outputs()):
+        assert batch.teacher is not None
+        for i, name in enumerate(batch.sample.name):
+            start = batch.teacher.depth[i, 0, 0, 0].item()
+            lefts.add(start)
+            index = [scenes[k].name for k in range(4)].index(name)
+            assert float(batch.sample.camera.cx[i]) == pytest.approx(scenes[index].camera.cx - start)  # type: ignore[index]
+            assert [f.shape[-2:] for f in batch.teacher.features] == [(4, 4), (2, 2), (1, 1)]
+            assert all(f[i, 0, 0, 0].item() == start for f in batch.teacher.features)
+    assert lefts == {0.0, 32.0, 64.0}
+
+
+def test_resizing_keeps_depth_and_its_disparity_together() -> None:
+    sample = SyntheticStereo(1, 64, 128, seed=0)[0]
+    small = resize_sample(sample, 32, 96)
+    assert small.left.shape == (3, 32, 96)
+    assert small.camera.fx == pytest.approx(sample.camera.fx * 0.75)
+    depth = disparity_to_depth(small.disparity, small.camera)
+    assert torch.allclose(depth[small.valid], small.depth[small.valid], rtol=1e-4)
+    assert set(small.depth[small.valid].tolist()) <= set(sample.depth[sample.valid].tolist()), "no invented depth"
+
+
+def test_a_crop_larger_than_the_image_names_both() -> None:
+    with pytest.raises(InputError, match=r"crop of width 96 does not fit an image of width 64"):
+        draw_window((32, 64), (32, 96), draw_generator(0, 0))
+
+
+def test_augmentation_is_a_function_of_seed_step_and_rank() -> None:
+    images = torch.rand(4, 3, 8, 8)
+    config = AugmentationConfig(colour=1.0)
+    first = colour_jitter(images, config, draw_generator(1, 2, 3))
+    torch.rand(7)  # the global generator has no say
+    assert torch.equal(first, colour_jitter(images, config, draw_generator(1, 2, 3)))
+    assert not torch.equal(first, colour_jitter(images, config, draw_generator(1, 2, 4)))
+    assert not torch.equal(first, colour_jitter(images, config, draw_generator(1, 3, 3)))
+    assert first.min() >= 0 and first.max() <= 1
+    assert torch.equal(
+        colour_jitter(images, AugmentationConfig(colour=0.0), draw_generator(0, 0)), images.clamp_min(1e-4)
+    )
+
+
+def test_flips_mirror_only_the_flagged_images() -> None:
+    maps = torch.arange(8.0).reshape(2, 1, 1, 4)
+    flipped = flip_where(maps, torch.tensor([True, False]))
+    assert flipped[0, 0, 0].tolist() == [3, 2, 1, 0]
+    assert flipped[1, 0, 0].tolist() == [4, 5, 6, 7]
+    assert draw_flips(64, 0.0, draw_generator(0, 0)).sum() == 0
+    assert draw_flips(64, 1.0, draw_generator(0, 0)).sum() == 64
