@@ -11,7 +11,12 @@ import tyro
 from rich.console import Console
 from tyro.conf import Positional, subcommand
 
+from adu_depth.data import SyntheticStereo
 from adu_depth.errors import InputError
+from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
+from adu_depth.inference import Predictor, predict_files
+from adu_depth.inference.camera_file import camera_from_numbers
+from adu_depth.inference.render import write_samples
 from adu_depth.quickstart import QuickstartConfig, run_quickstart
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import Interrupted, NonFiniteLoss
@@ -30,26 +35,6 @@ class RenderConfig:
     size: tuple[int, int] = (192, 640)
     """Height and width in pixels."""
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Evaluate a checkpoint on a data set; a teacher stands beside StereoSGBM and a constant disparity."""
-
-    checkpoint: Positional[Path]
-    """Run folder or checkpoint folder."""
-    data: str = "synthetic"
-    """A data set's folder, or "synthetic" for held-out built-in scenes."""
-    layout: str = "auto"
-    protocol: str = "none"
-    """Evaluation window: "none", "garg" or "eigen"."""
-    size: Literal["trained", "full"] = "trained"
-    """Run the network at the size it was trained at, or at each image's own."""
-    pairs: int = 32
-    """Built-in scenes: how many."""
-    output: Path | None = None
-    """Folder for metrics.json and per_image.csv; the table is printed in any case."""
-    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -80,9 +65,6 @@ class PredictConfig:
 
 
 def render(config: RenderConfig) -> int:
-    from adu_depth.data import SyntheticStereo
-    from adu_depth.inference.render import write_samples
-
     height, width = config.size
     scenes = SyntheticStereo(config.count, height, width, seed=config.seed)
     write_samples(scenes, config.output, config.count, lambda preview: console.print(f"wrote {preview}"))
@@ -90,16 +72,11 @@ def render(config: RenderConfig) -> int:
 
 
 def evaluate(config: EvaluateConfig) -> int:
-    from adu_depth.evaluation.command import evaluate_checkpoint
-
     evaluate_checkpoint(config, console)
     return 0
 
 
 def predict(config: PredictConfig) -> int:
-    from adu_depth.inference import Predictor, predict_files
-    from adu_depth.inference.camera_file import camera_from_numbers
-
     predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size)
     camera = camera_from_numbers(
         config.fx, cx=config.cx, cy=config.cy, baseline=config.baseline, source="--fx, --cx, --cy, --baseline"
