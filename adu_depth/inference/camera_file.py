@@ -96,7 +96,6 @@ def _assignments(table: _Table) -> list[str]:
 
 
 def _camera(table: _Table, source: str) -> Camera:
-    table = {"fy": table["fx"], **table} if "fx" in table else table
     missing = [key for key in ("fx", "cx", "cy") if key not in table]
     if missing:
         raise InputError(
@@ -107,7 +106,7 @@ def _camera(table: _Table, source: str) -> Camera:
             raise InputError(f"{key} of {source} must be finite, got {value}")
         if (key in ("fx", "fy") and value <= 0) or (key == "baseline" and value < 0):
             raise InputError(f"{key} of {source} must be positive, got {value}")
-    return Camera(**{"baseline": 0.0, **table})
+    return Camera(**{"fy": table["fx"], "baseline": 0.0, **table})
 
 
 def _read_tables(path: Path) -> dict[str, _Table]:

@@ -34,8 +34,8 @@ are the same network and cost the same.</p>
 <p><b>How to read it.</b> All numbers are on held-out scenes against dense ground truth, and depth counts in
 metres, with no scale fitted to the truth. An abs_rel of 0.10 means that depth is off by a tenth on average; a1 is the
 share of pixels within 25&nbsp;% of the truth. ↓ marks metrics where less is better, ↑ where more is; the better of the
-two students is bold, and the last column says what distillation changed. The uncertainty pictures show the error a model expects of itself: where it is honest, they look
-like the error pictures above them.</p>
+two students is bold, and the last column says what distillation changed. The uncertainty pictures show the error a
+model expects of itself: where it is honest, they look like the error pictures above them.</p>
 """
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

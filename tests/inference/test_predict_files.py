@@ -1,0 +1,231 @@
+"""`adu-depth predict` and `adu-depth render`: files in, files out, and what happens with bad ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adu_depth.data.image_files import read_image
+from adu_depth.data.sample import StereoSample
+from adu_depth.errors import InputError
+from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth
+from adu_depth.inference.camera_file import camera_from_numbers, read_camera, write_cameras
+from adu_depth.inference.image_files import encode_jpeg, read_depth_png, write_png
+from adu_depth.inference.predict_files import ImageTask, predict_files
+from adu_depth.inference.predictor import Predictor
+from adu_depth.inference.render import write_samples
+from adu_depth.models.prediction import DepthPrediction
+
+CAMERA = Camera(fx=100.0, fy=100.0, cx=31.5, cy=15.5, baseline=0.5)
+
+
+class Student(nn.Module):
+    def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
+        depth = 1.0 + 10 * image.mean(dim=1, keepdim=True)
+        return DepthPrediction(depth, torch.full_like(depth, -2.0), ())
+
+
+class Teacher(nn.Module):
+    def forward(self, left: Tensor, right: Tensor, camera: Camera) -> DepthPrediction:
+        disparity = torch.full_like(left[:, :1], 5.0)
+        return DepthPrediction(disparity_to_depth(disparity, camera), torch.zeros_like(disparity), (), disparity)
+
+
+def student() -> Predictor:
+    return Predictor(Student(), size=(16, 32))
+
+
+def teacher() -> Predictor:
+    return Predictor(Teacher(), size=None)
+
+
+def write_images(folder: Path, *names: str, size: tuple[int, int] = (32, 64)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+        if name.endswith(".jpg"):
+            (folder / name).write_bytes(encode_jpeg(pixels))
+        else:
+            write_png(folder / name, pixels)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_one_image_gives_three_files(tmp_path: Path) -> None:
+    write_images(tmp_path, "street.png")
+    outcome = predict_files(student(), tmp_path / "street.png", tmp_path / "out")
+    assert names_in(tmp_path / "out") == ["street_depth.png", "street_depth_color.png", "street_uncertainty.png"]
+    assert len(outcome.written) == 3
+    assert outcome.failures == []
+    depth = read_depth_png(tmp_path / "out" / "street_depth.png")
+    assert depth.shape == (32, 64)
+    assert 5 < depth.mean() < 7
+
+
+def test_a_folder_is_done_in_spite_of_broken_files(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", "a.png", "b.jpg", "c.png", "d.jpg")
+    for broken in ("a.png", "d.jpg"):
+        data = (tmp_path / "in" / broken).read_bytes()
+        (tmp_path / "in" / broken).write_bytes(data[: len(data) * 2 // 3])
+    (tmp_path / "in" / "notes.txt").write_text("not an image")
+    seen: list[tuple[str, bool]] = []
+
+    def note(task: ImageTask, reason: str | None) -> None:
+        seen.append((task.name, reason is None))
+
+    outcome = predict_files(student(), tmp_path / "in", tmp_path / "out", progress=note)
+    assert [p.name for p, _ in outcome.failures] == ["a.png", "d.jpg"]
+    assert all("cut short" in reason for _, reason in outcome.failures)
+    assert len(outcome.written) == 6
+    assert {n.split("_")[0] for n in names_in(tmp_path / "out")} == {"b", "c"}
+    assert seen == [("a", False), ("b", True), ("c", True), ("d", False)]
+
+
+def test_results_of_equal_names_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", "a.png", "a.jpg")
+    assert len(predict_files(student(), tmp_path / "in", tmp_path / "out").written) == 6
+    assert len(names_in(tmp_path / "out")) == 6
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, I am text", b"\x89PNG\r\n\x1a\n"])
+def test_one_unreadable_image_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"bad\.png"):
+        predict_files(student(), tmp_path / "bad.png", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_and_empty_inputs(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    write_images(tmp_path, "a.png")
+    with pytest.raises(InputError, match=r"nowhere\.png does not exist"):
+        predict_files(student(), tmp_path / "nowhere.png", tmp_path / "out")
+    with pytest.raises(InputError, match="no image in"):
+        predict_files(student(), tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(InputError, match="another folder"):
+        predict_files(student(), tmp_path, tmp_path)
+    with pytest.raises(InputError, match="both be"):
+        predict_files(teacher(), tmp_path / "a.png", tmp_path / "out", right=tmp_path)
+
+
+def test_a_pair_with_numbers_for_a_camera(tmp_path: Path) -> None:
+    write_images(tmp_path, "l.png", "r.png")
+    outcome = predict_files(teacher(), tmp_path / "l.png", tmp_path / "out", right=tmp_path / "r.png", camera=CAMERA)
+    assert np.allclose(read_depth_png(outcome.written[0]), 10.0)
+
+
+def test_what_a_pair_can_lack(tmp_path: Path) -> None:
+    write_images(tmp_path, "l.png", "r.png")
+    write_images(tmp_path, "small.png", size=(30, 64))
+    with pytest.raises(InputError, match=r"no calibration for .*l\.png.*camera\.toml"):
+        predict_files(teacher(), tmp_path / "l.png", tmp_path / "out", right=tmp_path / "r.png")
+    with pytest.raises(InputError, match="32×64 and 30×64"):
+        predict_files(teacher(), tmp_path / "l.png", tmp_path / "out", right=tmp_path / "small.png", camera=CAMERA)
+    with pytest.raises(InputError, match="right image"):
+        predict_files(teacher(), tmp_path / "l.png", tmp_path / "out", camera=CAMERA)
+    with pytest.raises(InputError, match="needs pairs"):
+        predict_files(teacher(), tmp_path, tmp_path / "out", camera=CAMERA)
+
+
+@pytest.mark.parametrize("folders", [("left", "right"), ("image_2", "image_3")])
+def test_a_stereo_folder_with_a_camera_file_above_and_one_right_image_missing(
+    tmp_path: Path, folders: tuple[str, str]
+) -> None:
+    write_images(tmp_path / "in" / folders[0], "a.png", "b.png")
+    write_images(tmp_path / "in" / folders[1], "a.png")
+    write_cameras(tmp_path / "in" / "camera.toml", {"a": CAMERA}, (32, 64))
+    outcome = predict_files(teacher(), tmp_path / "in", tmp_path / "out")
+    assert np.allclose(read_depth_png(tmp_path / "out" / "a_depth.png"), 10.0)
+    [(failed, reason)] = outcome.failures
+    assert failed.name == "b.png"
+    assert folders[1] in reason
+
+
+def test_cameras_come_back_as_written_one_by_one(tmp_path: Path) -> None:
+    other = Camera(fx=123.456789, fy=99.0, cx=1.5, cy=-2.25, baseline=0.54, disparity_offset=3.0)
+    write_cameras(tmp_path / "camera.toml", {"000000": CAMERA, "odd name.1": other}, (32, 64))
+    assert read_camera(tmp_path / "camera.toml", "000000", (32, 64)) == CAMERA
+    assert read_camera(tmp_path / "camera.toml", "odd name.1", (32, 64)) == other
+    with pytest.raises(InputError, match=r"width 64.*width 65"):
+        read_camera(tmp_path / "camera.toml", "000000", (32, 65))
+
+
+def test_the_camera_file_is_toml(tmp_path: Path) -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    write_cameras(tmp_path / "camera.toml", {"a": CAMERA, "b c": Camera(1.0, 2.0, 3.0, 4.0, 0.5)}, (32, 64))
+    table = tomllib.loads((tmp_path / "camera.toml").read_text())
+    assert table["baseline"] == 0.5
+    assert table["b c"]["fy"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fx = 100\ncx = 1", "lacks cy"),
+        ("fx = wide\n", "line 1: fx must be a number, got 'wide'"),
+        ("# c\nfocal = 3", "line 2: expected `name = number`"),
+        ("fx = -1\ncx = 1\ncy = 1", "fx of .* must be positive"),
+        ("fx = nan\ncx = 1\ncy = 1", "fx of .* must be finite"),
+    ],
+)
+def test_a_bad_camera_file_says_where(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "camera.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_camera(tmp_path / "camera.toml")
+
+
+def test_camera_from_numbers() -> None:
+    assert camera_from_numbers() is None
+    assert camera_from_numbers(100.0, cx=1.0, cy=2.0) == Camera(100.0, 100.0, 1.0, 2.0, 0.0)
+    with pytest.raises(InputError, match="--fx lacks cx, cy"):
+        camera_from_numbers(100.0, baseline=0.5, source="--fx")
+
+
+class Scenes:
+    """Two scenes of a plane, each with its camera."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> StereoSample:
+        image = torch.rand(3, 32, 64, generator=torch.Generator().manual_seed(index))
+        camera = Camera(100.0 + index, 100.0 + index, 31.5, 15.5, 0.5)
+        depth = torch.linspace(4, 40, 32 * 64).reshape(1, 32, 64)
+        valid = torch.ones_like(depth, dtype=torch.bool)
+        valid[:, :4] = False
+        sparse = torch.where(torch.arange(64) % 7 == 0, depth, 0.0)
+        return StereoSample(
+            image, image.flip(-1), depth, depth_to_disparity(depth, camera), valid, camera, ~valid, sparse
+        )
+
+
+def test_samples_are_written_so_that_predict_reads_them(tmp_path: Path) -> None:
+    previews = write_samples(Scenes(), tmp_path / "scenes", 2)
+    folders = ["camera.toml", "depth", "disparity", "left", "occluded", "preview", "right", "sparse_depth"]
+    assert names_in(tmp_path / "scenes") == folders
+    assert all(p.is_file() for p in previews)
+    sample, scenes = Scenes()[1], tmp_path / "scenes"
+    assert (read_image(scenes / "left" / "000001.png") - sample.left).abs().max() <= 0.5 / 255 + 1e-6
+    depth = read_depth_png(scenes / "depth" / "000001.png")
+    assert (depth[:4] == 0).all()
+    assert np.abs(depth[4:] - sample.depth[0, 4:].numpy()).max() <= 0.5 / 256 + 1e-5
+    disparity = read_depth_png(scenes / "disparity" / "000001.png")
+    assert np.abs(disparity[4:] - sample.disparity[0, 4:].numpy()).max() <= 0.5 / 256 + 1e-5
+    assert (read_depth_png(scenes / "sparse_depth" / "000001.png") > 0).mean() == pytest.approx(10 / 64)
+    outcome = predict_files(teacher(), scenes, tmp_path / "out")
+    assert outcome.failures == []
+    for index in (0, 1):  # disparity 5 with each scene's own focal length
+        predicted = read_depth_png(tmp_path / "out" / f"{index:06d}_depth.png")
+        assert np.allclose(predicted, (100 + index) * 0.5 / 5, atol=1 / 256)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_count_that_the_data_set_does_not_have(tmp_path: Path, count: int) -> None:
+    with pytest.raises(InputError, match="from 1 to 2"):
+        write_samples(Scenes(), tmp_path, count)

@@ -1,0 +1,137 @@
+"""Prediction at any size: with networks whose answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adu_depth.data.sample import StereoSample, collate
+from adu_depth.errors import InputError
+from adu_depth.geometry import Camera, disparity_to_depth
+from adu_depth.inference.predictor import Predictor, resize_prediction
+from adu_depth.models.prediction import DepthPrediction
+
+CAMERA = Camera(fx=200.0, fy=200.0, cx=59.5, cy=19.5, baseline=0.5, disparity_offset=2.0)
+
+
+class PlaneTeacher(nn.Module):
+    """Answers with a plane's disparity, linear in the columns of the image it is given, and notes what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+        self.frozen = nn.BatchNorm2d(3).eval()
+
+    def forward(self, left: Tensor, right: Tensor, camera: Camera) -> DepthPrediction:
+        self.seen = (left, right, camera, self.training or self.drop.training, torch.is_grad_enabled())
+        batch, _, height, width = left.shape
+        columns = (torch.arange(width) + 0.5) / width  # 0 … 1 across the image
+        disparity = ((4.0 + 8.0 * columns) * width / 100.0).expand(batch, 1, height, width)
+        depth = disparity_to_depth(disparity, camera)
+        features = (torch.zeros(batch, 4, height // 8, width // 8),)
+        return DepthPrediction(depth, torch.full_like(depth, -2.0), features, disparity)
+
+
+class MeanStudent(nn.Module):
+    """Depth = 10 × the brightness of the image."""
+
+    def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
+        self.seen = (image, camera)
+        depth = 10 * image.mean(dim=1, keepdim=True)
+        return DepthPrediction(depth, depth.log(), ())
+
+
+def make_sample(height: int = 40, width: int = 120) -> StereoSample:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(3, height, width, generator=generator)
+    empty = torch.zeros(1, height, width)
+    return StereoSample(image, image.flip(-1), empty, empty, empty.bool(), CAMERA)
+
+
+def test_the_network_sees_its_size_and_the_camera_of_that_size() -> None:
+    teacher = PlaneTeacher()
+    Predictor(teacher, size=(32, 96))(collate([make_sample(), make_sample()]))
+    left, right, camera, training, gradients = teacher.seen
+    assert left.shape == right.shape == (2, 3, 32, 96)
+    expected = CAMERA.resized(96 / 120, 32 / 40)
+    for name in ("fx", "fy", "cx", "cy", "baseline", "disparity_offset"):
+        assert torch.allclose(getattr(camera, name), torch.full((2,), float(getattr(expected, name))))
+    assert not training
+    assert not gradients
+
+
+@pytest.mark.parametrize("size", [(32, 96), (80, 240), (40, 120), None], ids=str)
+def test_disparity_and_depth_come_back_in_the_images_own_pixels(size: tuple[int, int] | None) -> None:
+    prediction = Predictor(PlaneTeacher(), size=size)(collate([make_sample()]))
+    assert prediction.disparity is not None
+    for values in (prediction.depth, prediction.log_scale, prediction.disparity):
+        assert values.shape == (1, 1, 40, 120)
+    truth = (4.0 + 8.0 * (torch.arange(120) + 0.5) / 120) * 120 / 100.0
+    inner = slice(3, -3)  # at the border interpolation has no neighbour on one side
+    assert torch.allclose(prediction.disparity[0, 0, 20, inner], truth[inner], atol=1e-4)
+    depth = disparity_to_depth(prediction.disparity, CAMERA)
+    assert torch.allclose(prediction.depth, depth, rtol=1e-4)
+    assert torch.allclose(prediction.log_scale, torch.tensor(-2.0))
+
+
+def test_shrinking_averages_instead_of_skipping_pixels() -> None:
+    student = MeanStudent()
+    columns = torch.arange(120) % 2  # stripes one pixel wide: their mean is ½ everywhere
+    image = columns.float().expand(3, 40, 120)
+    Predictor(student, size=(10, 30)).predict_image(image)
+    assert (student.seen[0][..., 3:-3] - 0.5).abs().max() < 0.05
+
+
+def test_a_plain_image_needs_no_camera_for_a_student_and_stays_in_range() -> None:
+    student = MeanStudent()
+    pixels = np.full((40, 120, 3), 128, np.uint8)
+    prediction = Predictor(student, size=(32, 96)).predict_image(pixels)
+    assert prediction.depth.shape == (1, 1, 40, 120)
+    assert torch.allclose(prediction.depth, torch.tensor(10 * 128 / 255))
+    assert student.seen[1] is None
+    Predictor(student, size=(32, 96)).predict_image(pixels, camera=CAMERA)
+    assert torch.allclose(student.seen[1].fx, torch.tensor([160.0]))
+
+
+def test_modes_of_the_modules_are_put_back() -> None:
+    teacher = PlaneTeacher().train()
+    teacher.frozen.eval()
+    Predictor(teacher, size=None)(collate([make_sample()]))
+    assert teacher.training
+    assert teacher.drop.training
+    assert not teacher.frozen.training
+
+
+def test_infinitely_far_stays_apart_from_nan() -> None:
+    depth = torch.full((1, 1, 8, 8), 10.0)
+    depth[..., :4] = 0.0
+    depth[..., 7, 7] = torch.nan
+    resized = resize_prediction(DepthPrediction(depth, depth, ()), (16, 16)).depth
+    assert (resized[..., :7] == 0).all()
+    assert torch.isfinite(resized[..., :12, :12]).all()
+    assert torch.isnan(resized[..., 15, 15]).all()
+
+
+def test_a_teacher_says_what_it_lacks() -> None:
+    predictor = Predictor(PlaneTeacher(), size=(32, 96))
+    image = np.zeros((40, 120, 3), np.uint8)
+    with pytest.raises(InputError, match="right image"):
+        predictor.predict_image(image, camera=CAMERA)
+    with pytest.raises(InputError, match="camera"):
+        predictor.predict_image(image, image)
+    with pytest.raises(InputError, match="40×120 and 40×118"):
+        predictor.predict_image(image, image[:, :118], CAMERA)
+    with pytest.raises(InputError, match="baseline > 0"):
+        predictor.predict_image(image, image, replace(CAMERA, baseline=0.0))
+    with pytest.raises(InputError, match="uint8"):
+        predictor.predict_image(image.astype(np.float64), image, CAMERA)
+
+
+def test_bad_sizes_are_refused() -> None:
+    for size in ((0, 5), (3,)):
+        with pytest.raises(InputError, match="height, width"):
+            Predictor(MeanStudent(), size=size)  # type: ignore[arg-type]
