@@ -33,7 +33,6 @@ def attention_adaptation(
         # A closed key's own numbers must not matter either: 0·NaN would be NaN.
         k = k.masked_fill(closed.mT, 0)
         v = v.masked_fill(closed.mT, 0)
-        any_open = ~closed.all(-1, keepdim=True)  # B×1×1×1
-        bias = torch.where(any_open, bias, 0)  # a softmax over −inf alone is NaN
-        attended = torch.softmax(q @ k.mT + bias, dim=-1) @ v
-        return torch.where(any_open, attended, 0).to(query.dtype)
+        # A softmax over −inf alone is NaN: with no key open let it average the values, which are all 0 by now.
+        bias = bias.masked_fill(closed.all(-1, keepdim=True), 0)
+        return (torch.softmax(q @ k.mT + bias, dim=-1) @ v).to(query.dtype)

@@ -59,9 +59,7 @@ def channels_per_group(channels: int, num_groups: int) -> int:
 
 def _partners(left: Tensor, right: Tensor, disparity: int) -> tuple[Tensor, Tensor]:
     """The columns w ≥ d of the left map and the columns w − d of the right one: W − d of each, none if d ≥ W."""
-    width = left.shape[-1]
-    kept = max(width - disparity, 0)
-    return left[..., width - kept :], right[..., :kept]
+    return left[..., disparity:], right[..., : max(right.shape[-1] - disparity, 0)]
 
 
 def _pad_left(slab: Tensor, width: int) -> Tensor:

@@ -131,7 +131,7 @@ def uncertainty_guide(
         s = torch.where(valid, log_scale, 0).clamp(*LOG_SCALE_RANGE)
         scale = torch.exp(-s if guide == "attenuate" else s)  # s is clamped: the plain mean is safe
         mean = torch.where(valid, scale, 0).sum() / _at_least_one(valid)
-        relative = torch.where(valid, scale / torch.where(valid.any(), mean, 1), 1)
+        relative = torch.where(valid, scale / mean, 1)
         return ((1 - rho) + rho * relative).clamp(*GUIDE_RANGE)
 
 

@@ -112,6 +112,8 @@ def test_guide_is_clipped_and_clamped() -> None:
     assert guide[..., -1].item() == 4.0
     other = uncertainty_guide(log_scale.clamp(-6, 3), torch.ones_like(log_scale, dtype=torch.bool), strength=1.0)
     assert torch.equal(guide, other)
+    beyond = uncertainty_guide(_map(3.0, 5.0), torch.ones(1, 1, 1, 2, dtype=torch.bool), strength=1.0)
+    assert beyond.tolist() == [[[[1.0, 1.0]]]]
 
 
 def test_gate_by_hand() -> None:
@@ -191,6 +193,7 @@ def test_a_ramp_may_be_a_tensor() -> None:
     torch.testing.assert_close(terms.total, depth_objective(*scene, guide_strength=0.25).total)
     terms.total.backward()
     assert ramp.grad is None
+    assert not uncertainty_guide(scene[1], scene[2] > 0, strength=ramp).requires_grad
 
 
 # --- gradients
