@@ -6,10 +6,15 @@ from adu_depth.data.kitti_object import KittiObject
 from adu_depth.data.layouts import LAYOUTS, Layout, open_dataset
 from adu_depth.data.middlebury import MiddleburyStereo
 from adu_depth.data.sample import StereoSample, collate
+from adu_depth.data.synthetic import LidarConfig, PhotometryConfig, RigConfig, SyntheticStereo
 
 __all__ = [
     "StereoSample",
     "collate",
+    "SyntheticStereo",
+    "RigConfig",
+    "PhotometryConfig",
+    "LidarConfig",
     "Dataset",
     "FileDataset",
     "KittiStereo",

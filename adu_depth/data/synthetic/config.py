@@ -1,0 +1,152 @@
+"""What can be chosen about the built-in scenes: the rig, the differences between the views, the scanner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from adu_depth.errors import InputError
+from adu_depth.geometry import Camera
+
+Range = tuple[float, float]
+KITTI_WIDTH = 1242.0
+
+
+def _check_ranges(config: object, minimum: dict[str, float]) -> None:
+    """Raise InputError for a (low, high) pair that is not ordered, finite and at least its minimum."""
+    for field in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if not isinstance(value, tuple):
+            continue
+        name = f"{type(config).__name__}.{field.name}"
+        if len(value) != 2 or not all(np.isfinite(value)) or value[0] > value[1]:
+            raise InputError(f"{name} must be a finite (low, high) pair with low <= high, got {value}")
+        if value[0] < minimum.get(field.name, -np.inf):
+            raise InputError(f"{name} must be at least {minimum[field.name]}, got {value}")
+
+
+@dataclass(frozen=True)
+class RigConfig:
+    """Ranges (low, high) from which each pair's rig is drawn uniformly; equal ends fix a value.
+
+    focal: focal length in image widths (KITTI: 721.5 / 1242). baseline: metres.
+    principal_x, principal_y: principal point in image widths and heights. height: camera above the road, metres.
+    pitch: degrees, positive looks down. heading: degrees between the viewing direction and the road.
+    Both views share the rotation and the focal length: the pair is rectified by construction.
+    """
+
+    focal: Range = (721.5 / KITTI_WIDTH, 721.5 / KITTI_WIDTH)
+    baseline: Range = (0.54, 0.54)
+    principal_x: Range = (0.49, 0.49)
+    principal_y: Range = (0.46, 0.46)
+    height: Range = (1.58, 1.72)
+    pitch: Range = (-0.8, 0.8)
+    heading: Range = (-4.0, 4.0)
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, {"focal": 0.05, "baseline": 0.01, "height": 0.5})
+        if max(map(abs, self.pitch)) > 15 or max(map(abs, self.heading)) > 30:
+            raise InputError(
+                f"RigConfig: |pitch| may be at most 15 and |heading| 30 degrees, got {self.pitch}, {self.heading}"
+            )
+
+    def draw(self, rng: np.random.Generator, height: int, width: int) -> Rig:
+        """One rig for an image of this size."""
+        focal = float(rng.uniform(*self.focal)) * width
+        baseline = float(rng.uniform(*self.baseline))
+        cx = float(rng.uniform(*self.principal_x)) * width
+        cy = float(rng.uniform(*self.principal_y)) * height
+        return Rig(
+            Camera(fx=focal, fy=focal, cx=cx, cy=cy, baseline=baseline),
+            height=float(rng.uniform(*self.height)),
+            pitch=float(np.deg2rad(rng.uniform(*self.pitch))),
+            heading=float(np.deg2rad(rng.uniform(*self.heading))),
+        )
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One drawn rig: the camera, its height above the road in metres, pitch and heading in radians."""
+
+    camera: Camera
+    height: float
+    pitch: float
+    heading: float
+
+    def rotation(self) -> np.ndarray:
+        """3×3 from world axes (x right of the road, y up, z along it) to camera axes (x right, y down, z ahead)."""
+        sin_p, cos_p, sin_h, cos_h = np.sin(self.pitch), np.cos(self.pitch), np.sin(self.heading), np.cos(self.heading)
+        right = (cos_h, 0.0, -sin_h)
+        down = (-sin_p * sin_h, -cos_p, -sin_p * cos_h)
+        ahead = (cos_p * sin_h, -sin_p, cos_p * cos_h)
+        return np.array([right, down, ahead])
+
+
+@dataclass(frozen=True)
+class PhotometryConfig:
+    """How the two views' pictures differ although they show the same scene.
+
+    exposure: log-gain of both views (standard deviation). exposure_difference, gamma_difference, colour_difference:
+    standard deviation of the right view's log-gain, log-gamma and per-channel log-gain against the left's.
+    noise: (low, high) standard deviation of the sensor noise at white, drawn per pair, independent per view and pixel.
+    blur: share of light that the optics move to the neighbouring pixel on each side, per axis.
+    """
+
+    exposure: float = 0.12
+    exposure_difference: float = 0.05
+    gamma_difference: float = 0.03
+    colour_difference: float = 0.02
+    noise: Range = (0.004, 0.014)
+    blur: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, {"noise": 0.0})
+        for name in ("exposure", "exposure_difference", "gamma_difference", "colour_difference", "blur"):
+            if not 0 <= getattr(self, name) <= 0.5:
+                raise InputError(f"PhotometryConfig.{name} must be between 0 and 0.5, got {getattr(self, name)}")
+
+    @classmethod
+    def off(cls) -> PhotometryConfig:
+        """Two ideal cameras: both pictures show the shaded surfaces as they are."""
+        return cls(0.0, 0.0, 0.0, 0.0, (0.0, 0.0), 0.0)
+
+
+@dataclass(frozen=True)
+class LidarConfig:
+    """A spinning scanner above the camera, HDL-64E-like: beams fan out over an elevation range.
+
+    beams: number of scan lines; None scales 64 with the root of the image width, so that small training pictures
+    get fewer lines and the measured share of pixels stays alike. azimuth_step: degrees; None scales 0.09 likewise.
+    elevation: (lowest, highest) in degrees. above, behind: position against the left camera, metres.
+    drop_out: share of returns lost at random. noise: metres, and noise_relative: share of the range (both standard
+    deviations). max_range: metres.
+    """
+
+    beams: int | None = None
+    azimuth_step: float | None = None
+    elevation: Range = (-24.8, 2.0)
+    above: float = 0.08
+    behind: float = 0.27
+    drop_out: float = 0.1
+    noise: float = 0.015
+    noise_relative: float = 0.0003
+    max_range: float = 80.0
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, {"elevation": -89.0})
+        if self.elevation[1] > 89 or self.elevation[0] == self.elevation[1]:
+            raise InputError(f"LidarConfig.elevation must be two angles within ±89 degrees, got {self.elevation}")
+        if self.beams is not None and self.beams < 2:
+            raise InputError(f"LidarConfig.beams must be at least 2, got {self.beams}")
+        if self.azimuth_step is not None and not self.azimuth_step > 0:
+            raise InputError(f"LidarConfig.azimuth_step must be positive, got {self.azimuth_step}")
+        if not 0 <= self.drop_out <= 1:
+            raise InputError(f"LidarConfig.drop_out must be between 0 and 1, got {self.drop_out}")
+
+    def steps(self, width: int) -> tuple[float, float]:
+        """(elevation step, azimuth step) in radians for an image of this width."""
+        scale = KITTI_WIDTH / width
+        beams = self.beams if self.beams is not None else max(8, round(64 / scale**0.5))
+        azimuth = self.azimuth_step if self.azimuth_step is not None else 0.09 * scale**1.5
+        return float(np.deg2rad((self.elevation[1] - self.elevation[0]) / (beams - 1))), float(np.deg2rad(azimuth))

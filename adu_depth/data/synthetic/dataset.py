@@ -1,0 +1,102 @@
+"""The built-in scenes as a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from adu_depth.data.sample import StereoSample
+from adu_depth.data.synthetic.config import LidarConfig, PhotometryConfig, RigConfig
+from adu_depth.data.synthetic.render import Street, draw_street, render
+from adu_depth.errors import InputError
+from adu_depth.geometry import Camera
+
+_CPU_PIXELS = 1 << 17  # rendered together on a CPU: more would only leave its caches
+SMALLEST = 32
+
+
+class SyntheticStereo:
+    """Street scenes rendered on the fly, each with exact ground truth; a function of (seed, index) alone.
+
+    length: number of pairs, or None for an endless set. height, width: pixels, at least 32. rig, photometry, lidar:
+    what the cameras and the scanner are like (None: the defaults, a KITTI-like car). device: where to render.
+
+    `dataset[i]` is one StereoSample on `device`: left, right (3×H×W), depth in metres (camera z) and disparity in
+    pixels (1×H×W, 0 in the sky), valid (False in the sky and beyond 200 m), occluded (left pixels whose point the
+    right camera does not see, or sees outside the span of its pixel centres), sparse_depth (a scanner's, 0 = none),
+    camera with Python floats. An index outside 0 … length − 1 raises IndexError.
+    """
+
+    def __init__(
+        self,
+        length: int | None,
+        height: int,
+        width: int,
+        seed: int = 0,
+        rig: RigConfig | None = None,
+        device: torch.device | str = "cpu",
+        photometry: PhotometryConfig | None = None,
+        lidar: LidarConfig | None = None,
+    ) -> None:
+        if length is not None and length < 1:
+            raise InputError(f"length must be at least 1, or None for an endless set, got {length}")
+        if min(height, width) < SMALLEST:
+            raise InputError(f"height and width must be at least {SMALLEST} pixels, got {height}×{width}")
+        if seed < 0:
+            raise InputError(f"seed must not be negative, got {seed}")
+        self.length, self.height, self.width, self.seed = length, height, width, seed
+        self.rig = rig or RigConfig()
+        self.photometry = photometry or PhotometryConfig()
+        self.lidar = lidar or LidarConfig()
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        if self.length is None:
+            raise TypeError("an endless SyntheticStereo has no length")
+        return self.length
+
+    def __getitem__(self, index: int) -> StereoSample:
+        return _unbatch(self.render_batch([index]), self._street(index).rig.camera)
+
+    def __iter__(self) -> Iterator[StereoSample]:
+        index = 0
+        while self.length is None or index < self.length:
+            yield self[index]
+            index += 1
+
+    @torch.no_grad()
+    def render_batch(self, indices: Sequence[int]) -> StereoSample:
+        """The pairs of these indices as one batched StereoSample on `device`; each equals `self[i]` (on a CPU bit for
+        bit)."""
+        if len(indices) == 0:
+            raise InputError("render_batch needs at least one index, got none")
+        streets = [self._street(i) for i in indices]
+        size = len(streets)
+        if self.device.type == "cpu":
+            size = max(1, _CPU_PIXELS // (self.height * self.width))
+        parts = [
+            render(streets[i : i + size], self.height, self.width, self.lidar, self.device)
+            for i in range(0, len(streets), size)
+        ]
+        names = [f"synthetic-{self.seed}-{i:06d}" for i in indices]
+        return replace(parts[0] if len(parts) == 1 else _join(parts), name=names)
+
+    def _street(self, index: int) -> Street:
+        if index < 0 or (self.length is not None and index >= self.length):
+            raise IndexError(f"index {index} is outside 0 … {'∞' if self.length is None else self.length - 1}")
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, int(index)])))
+        return draw_street(rng, self.height, self.width, self.rig, self.photometry)
+
+
+def _join(parts: list[StereoSample]) -> StereoSample:
+    tensors = {name: torch.cat([getattr(p, name) for p in parts]) for name in parts[0]._tensors()}
+    camera = Camera(*(torch.cat([getattr(p.camera, n) for p in parts]) for n in vars(parts[0].camera)))
+    return replace(parts[0], **tensors, camera=camera)
+
+
+def _unbatch(batch: StereoSample, camera: Camera) -> StereoSample:
+    tensors = {name: tensor[0] for name, tensor in batch._tensors().items()}
+    return replace(batch, **tensors, camera=camera, name=batch.name[0])

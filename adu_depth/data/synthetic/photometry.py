@@ -1,0 +1,51 @@
+"""From linear light to the pictures of two cameras that are not quite alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adu_depth.data.synthetic.config import PhotometryConfig
+from adu_depth.data.synthetic.noise import hash_int, hash_normal
+
+PARAMETERS = 8  # per view: gain of r, g, b; exponent; noise; salt; blur; unused
+
+
+def draw_cameras(config: PhotometryConfig, rng: np.random.Generator) -> np.ndarray:
+    """2×8 parameters of the left and the right camera."""
+    exposure, noise = rng.normal(0, config.exposure), rng.uniform(*config.noise)
+    out = np.zeros((2, PARAMETERS))
+    for view in range(2):
+        differs = float(view == 1)
+        gain = exposure + differs * (
+            rng.normal(0, config.exposure_difference) + rng.normal(0, config.colour_difference, 3)
+        )
+        out[view, :3] = np.exp(gain)
+        out[view, 3] = np.exp(differs * rng.normal(0, config.gamma_difference)) / 2.2
+        out[view, 4], out[view, 5], out[view, 6] = noise, rng.integers(1 << 23), config.blur
+    return out
+
+
+def develop(linear: Tensor, camera: Tensor) -> Tensor:
+    """B×3×H×W linear light → B×3×H×W picture in [0, 1]. camera: B×8 of `draw_cameras`."""
+    per_image = camera.reshape(-1, PARAMETERS, 1, 1, 1)
+    exposed = blur(linear, per_image[:, 6]) * camera[:, :3, None, None]
+    # A shoulder keeps bright clouds and walls from clipping: x / (1 + x) scaled so that mid-grey stays.
+    toned = (exposed * 1.35 / (1.0 + 0.35 * exposed)).clamp(1e-5, 1.0)
+    picture = (toned.log() * per_image[:, 3]).exp()
+    height, width = linear.shape[-2:]
+    pixel = torch.arange(3 * height * width, dtype=torch.int32, device=linear.device).reshape(1, 3, height, width)
+    key = hash_int(pixel ^ hash_int(camera[:, 5].int()).reshape(-1, 1, 1, 1))
+    grain = hash_normal(key) * (per_image[:, 4] * (0.4 + 0.6 * picture))
+    return (picture + grain).clamp(0.0, 1.0)
+
+
+def blur(image: Tensor, side: Tensor) -> Tensor:
+    """Three-tap blur along both axes; `side` (B×1×1×1) is the share that each neighbour gets."""
+    for axis in (-1, -2):
+        n = image.shape[axis]
+        before = torch.cat([image.narrow(axis, 0, 1), image.narrow(axis, 0, n - 1)], axis)
+        after = torch.cat([image.narrow(axis, 1, n - 1), image.narrow(axis, n - 1, 1)], axis)
+        image = image + (before + after - image - image) * side
+    return image
