@@ -59,10 +59,10 @@ def _write_sample(sample: StereoSample, directory: Path, name: str) -> Path:
     left, right = to_uint8(sample.left), to_uint8(sample.right)
     write_png(directory / "left" / file, left)
     write_png(directory / "right" / file, right)
-    valid = to_map(sample.valid)
-    write_depth_png(directory / "depth" / file, to_map(sample.depth), valid)
-    write_depth_png(directory / "disparity" / file, to_map(sample.disparity), valid)
-    panels = {"left": left, "right": right, "depth": depth_picture(np.where(valid, to_map(sample.depth), 0.0))}
+    depth, disparity = (np.where(to_map(sample.valid), to_map(m), 0.0) for m in (sample.depth, sample.disparity))
+    write_depth_png(directory / "depth" / file, depth)
+    write_depth_png(directory / "disparity" / file, disparity)
+    panels = {"left": left, "right": right, "depth": depth_picture(depth)}
     if sample.sparse_depth is not None:
         sparse = to_map(sample.sparse_depth)
         write_depth_png(directory / "sparse_depth" / file, sparse)
