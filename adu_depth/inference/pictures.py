@@ -44,17 +44,14 @@ def lidar_overlay(
     radius = image.shape[1] // 800 if radius is None else radius
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     picture = np.repeat((grey * 0.35 + 110).astype(np.uint8)[..., None], 3, axis=2)
-    rows, columns = np.nonzero(np.isfinite(sparse_depth) & (sparse_depth > 0))
-    depths = sparse_depth[rows, columns]
-    colours = scale.colourise(depths[None])[0]
-    offsets = [
-        (y, x) for y in range(-radius, radius + 1) for x in range(-radius, radius + 1) if y * y + x * x <= radius**2
-    ]
+    points = np.argwhere(np.isfinite(sparse_depth) & (sparse_depth > 0))
+    depths = sparse_depth[tuple(points.T)]
     far_first = np.argsort(-depths, kind="stable")
-    rows, columns, colours = rows[far_first], columns[far_first], colours[far_first]
-    height, width = picture.shape[:2]
-    for dy, dx in offsets:
-        picture[np.clip(rows + dy, 0, height - 1), np.clip(columns + dx, 0, width - 1)] = colours
+    reach = range(-radius, radius + 1)
+    disc = np.array([(y, x) for y in reach for x in reach if y * y + x * x <= radius**2])
+    pixels = (points[far_first, None] + disc).reshape(-1, 2).clip(0, np.array(picture.shape[:2]) - 1)
+    colours = scale.colourise(depths[None, far_first])[0]
+    picture[tuple(pixels.T)] = np.repeat(colours, len(disc), axis=0)  # where dots meet, the last one stays
     return _with_bar(picture, scale, bar)
 
 

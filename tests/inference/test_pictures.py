@@ -92,7 +92,14 @@ def test_pixels_without_a_value_are_grey_and_only_those() -> None:
 
 
 def test_ticks_hold_both_ends_ascend_and_do_not_crowd() -> None:
-    for scale in (DEPTH, UNCERTAINTY, ERROR, depth_scale(0.3, 7.3), ColourScale("x", "m", -0.01, 0.013, "viridis")):
+    for scale in (
+        DEPTH,
+        UNCERTAINTY,
+        ERROR,
+        depth_scale(0.3, 7.3),
+        depth_scale(1.9, 52.0),
+        ColourScale("x", "m", -0.01, 0.013, "viridis"),
+    ):
         ticks = scale.ticks()
         assert (ticks[0], ticks[-1]) == (scale.low, scale.high)
         assert np.diff(scale.position(np.array(ticks))).min() > 0.05
@@ -142,7 +149,7 @@ def test_error_is_relative_and_grey_where_the_truth_is_unknown() -> None:
 def test_lidar_points_have_their_depths_colours_and_near_ones_cover_far_ones() -> None:
     image = np.full((20, 30, 3), 200, np.uint8)
     sparse = np.zeros((20, 30))
-    sparse[10, 10], sparse[10, 11], sparse[0, 29] = 5.0, 60.0, 20.0
+    sparse[10, 9], sparse[10, 10], sparse[10, 11], sparse[0, 29] = 60.0, 5.0, 60.0, 20.0
     picture = lidar_overlay(image, sparse, bar=False, radius=1)
     near, corner = DEPTH.colourise(np.array([[5.0, 20.0]]))[0]
     assert (picture[10, 9:12] == near).all()
