@@ -1,4 +1,11 @@
-"""Stereo cost volumes: checks, choice of the implementation, and the public functions."""
+"""Stereo cost volumes: checks, choice of the implementation, and the public functions.
+
+What the correlations share. `normalize`: "none"; "group" divides each pixel's K channels of a group by their norm,
+"all" its C channels by theirs (cosine). `eps_rule`: "max" divides by the norm and counts a vector no longer than `eps`
+as 0, with zero gradient (F.normalize everywhere but there); "add" divides by norm + eps. `reduction`: the products of a
+group are summed and multiplied by 1/K ("mean"), 1 ("sum") or 1/√K ("sqrt"). `view`: "left", or "right", the volume of
+the right view: V_R[d,h,x] = V_L[d,h,x+d], 0 where x + d ≥ W.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +18,24 @@ from adu_kernels.backend import choose
 from adu_kernels.cost_volume import reference
 from adu_kernels.cost_volume.reference import channels_per_group
 
+NORMALIZATIONS = ("none", "group", "all")
+REDUCTIONS = ("mean", "sum", "sqrt")
+VIEWS = ("left", "right")
+EPS_RULES = ("max", "add")
+
 
 def groupwise_correlation_volume(
-    left: Tensor, right: Tensor, num_disparities: int, num_groups: int, *, backend: str = "auto"
+    left: Tensor,
+    right: Tensor,
+    num_disparities: int,
+    num_groups: int,
+    *,
+    normalize: str = "none",
+    reduction: str = "mean",
+    view: str = "left",
+    eps: float = 1e-12,
+    eps_rule: str = "max",
+    backend: str = "auto",
 ) -> Tensor:
     """Group-wise correlation of a rectified pair of feature maps (GwcNet, arXiv 1903.04025).
 
@@ -22,51 +44,84 @@ def groupwise_correlation_volume(
     left, right: B×C×H×W, one floating dtype, one device, any strides. A point at column x of the left map is at x − d
     in the right one, d in columns of the map.
     num_disparities: D ≥ 1, may exceed W. num_groups: G ≥ 1, divides C.
+    normalize: "none", "group" or "all"; eps > 0 and eps_rule "max" or "add" say how. reduction: "mean", "sum" or
+    "sqrt". view: "left" or "right". What each means stands at the top of this module.
     backend: "auto", "triton" or "torch".
 
     Returns B×G×D×H×W in the inputs' dtype; sums are taken in fp32 (fp64 for fp64). Differentiable in left and right.
-    Raises ValueError for wrong shapes, devices or counts, TypeError for wrong types; each names the argument.
+    The Triton kernels write channels_last_3d where left is channels_last, else contiguous; the reference contiguous.
+    Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
     """
     _check_pair("left", left, "right", right)
     checks.check_count("num_disparities", num_disparities)
     checks.check_count("num_groups", num_groups)
     channels_per_group(left.shape[1], num_groups)
+    _check_correlation(normalize, reduction, view, eps, eps_rule)
     run = choose("groupwise_correlation_volume", backend, left, torch_twin=reference.groupwise_correlation_volume)
-    return run(left, right, num_disparities, num_groups)
+    return run(left, right, num_disparities, num_groups, normalize=normalize, reduction=reduction, view=view,
+               eps=eps, eps_rule=eps_rule)  # fmt: skip
 
 
-def correlation_volume(left: Tensor, right: Tensor, num_disparities: int, *, backend: str = "auto") -> Tensor:
+def correlation_volume(
+    left: Tensor,
+    right: Tensor,
+    num_disparities: int,
+    *,
+    normalize: str = "none",
+    reduction: str = "mean",
+    view: str = "left",
+    eps: float = 1e-12,
+    eps_rule: str = "max",
+    backend: str = "auto",
+) -> Tensor:
     """Correlation of a rectified pair of feature maps, averaged over the channels.
 
     V[b,d,h,w] = (1/C) Σ_c left[b,c,h,w] · right[b,c,h,w−d]; 0 where w < d.
 
     left, right: B×C×H×W, one floating dtype, one device, any strides. num_disparities: D ≥ 1, may exceed W.
+    normalize, reduction, view, eps, eps_rule: as in `groupwise_correlation_volume`, with one group of all C channels.
     backend: "auto", "triton" or "torch".
 
     Returns B×D×H×W in the inputs' dtype; sums are taken in fp32 (fp64 for fp64). Differentiable in left and right.
-    Raises ValueError for wrong shapes, devices or counts, TypeError for wrong types; each names the argument.
+    The Triton kernels write channels_last where left is channels_last, else contiguous; the reference contiguous.
+    Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
     """
     _check_pair("left", left, "right", right)
     checks.check_count("num_disparities", num_disparities)
+    _check_correlation(normalize, reduction, view, eps, eps_rule)
     run = choose("correlation_volume", backend, left, torch_twin=reference.correlation_volume)
-    return run(left, right, num_disparities)
+    return run(left, right, num_disparities, normalize=normalize, reduction=reduction, view=view,
+               eps=eps, eps_rule=eps_rule)  # fmt: skip
 
 
-def concatenation_volume(left: Tensor, right: Tensor, num_disparities: int, *, backend: str = "auto") -> Tensor:
+def concatenation_volume(
+    left: Tensor,
+    right: Tensor,
+    num_disparities: int,
+    *,
+    mask_left: bool = True,
+    view: str = "left",
+    backend: str = "auto",
+) -> Tensor:
     """Left features beside the shifted right ones (GC-Net, arXiv 1703.04309; PSMNet, arXiv 1803.08669).
 
     V[b,:C,d,h,w] = left[b,:,h,w], V[b,C:,d,h,w] = right[b,:,h,w−d]; both 0 where w < d.
 
     left, right: B×C×H×W, one floating dtype, one device, any strides. num_disparities: D ≥ 1, may exceed W.
+    mask_left: False keeps left[b,:,h,w] at every d (IGEV, ACVNet). In the right view it is the right map that stays.
+    view: "left", or "right": V[b,:C,d,h,x] = left[b,:,h,x+d], V[b,C:,d,h,x] = right[b,:,h,x]; both 0 where x + d ≥ W.
     backend: "auto", "triton" or "torch".
 
     Returns B×2C×D×H×W in the inputs' dtype, values copied exactly. Differentiable in left and right.
-    Raises ValueError for wrong shapes, devices or counts, TypeError for wrong types; each names the argument.
+    The Triton kernels write channels_last_3d where left is channels_last, else contiguous; the reference contiguous.
+    Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
     """
     _check_pair("left", left, "right", right)
     checks.check_count("num_disparities", num_disparities)
+    checks.check_flag("mask_left", mask_left)
+    checks.check_choice("view", view, VIEWS)
     run = choose("concatenation_volume", backend, left, torch_twin=reference.concatenation_volume)
-    return run(left, right, num_disparities)
+    return run(left, right, num_disparities, mask_left=mask_left, view=view)
 
 
 def combined_volume(
@@ -77,17 +132,26 @@ def combined_volume(
     num_disparities: int,
     num_groups: int,
     *,
+    normalize: str = "none",
+    reduction: str = "mean",
+    mask_left: bool = True,
+    view: str = "left",
+    eps: float = 1e-12,
+    eps_rule: str = "max",
     backend: str = "auto",
 ) -> Tensor:
     """Group-wise correlation of one pair and concatenation of a second, thinner pair, in one volume (GwcNet-gc).
 
     left, right: B×C×H×W. left_thin, right_thin: B×C'×H×W, same B, H, W, dtype and device; any strides.
     num_disparities: D ≥ 1, may exceed W. num_groups: G ≥ 1, divides C.
+    normalize, reduction, eps, eps_rule: of the correlation, as in `groupwise_correlation_volume`. mask_left: of the
+    concatenation, as in `concatenation_volume`. view: "left" or "right", of both.
     backend: "auto", "triton" or "torch".
 
     Returns B×(G+2C')×D×H×W in the inputs' dtype: channels [0, G) as `groupwise_correlation_volume`, the rest as
     `concatenation_volume`. Differentiable in all four maps.
-    Raises ValueError for wrong shapes, devices or counts, TypeError for wrong types; each names the argument.
+    The Triton kernels write channels_last_3d where left is channels_last, else contiguous; the reference contiguous.
+    Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
     """
     _check_pair("left", left, "right", right)
     _check_pair("left_thin", left_thin, "right_thin", right_thin)
@@ -95,8 +159,11 @@ def combined_volume(
     checks.check_count("num_disparities", num_disparities)
     checks.check_count("num_groups", num_groups)
     channels_per_group(left.shape[1], num_groups)
+    _check_correlation(normalize, reduction, view, eps, eps_rule)
+    checks.check_flag("mask_left", mask_left)
     run = choose("combined_volume", backend, left, torch_twin=reference.combined_volume)
-    return run(left, right, left_thin, right_thin, num_disparities, num_groups)
+    return run(left, right, left_thin, right_thin, num_disparities, num_groups, normalize=normalize,
+               reduction=reduction, mask_left=mask_left, view=view, eps=eps, eps_rule=eps_rule)  # fmt: skip
 
 
 def _check_pair(left_name: str, left: Any, right_name: str, right: Any) -> None:
@@ -114,3 +181,11 @@ def _check_thin(left_thin: Tensor, left: Tensor) -> None:
         raise ValueError(f"left_thin: expected {expected} like left, got {checks.shown(left_thin.shape)}")
     checks.check_same_dtype("left_thin", left_thin, "left", left)
     checks.check_same_device("left_thin", left_thin, "left", left)
+
+
+def _check_correlation(normalize: str, reduction: str, view: str, eps: float, eps_rule: str) -> None:
+    checks.check_choice("normalize", normalize, NORMALIZATIONS)
+    checks.check_choice("reduction", reduction, REDUCTIONS)
+    checks.check_choice("view", view, VIEWS)
+    checks.check_number("eps", eps, low=1e-15)  # its square must stay above the smallest fp32
+    checks.check_choice("eps_rule", eps_rule, EPS_RULES)

@@ -1,9 +1,9 @@
 """Stereo cost volumes in plain PyTorch; autograd does the backward. The arbiter of every kernel in this room.
 
-Inputs are taken as `op.py` has checked them. Each disparity is computed on the columns that have a partner (w ≥ d) and
-padded, so whatever stands in the other columns, NaN included, never meets the zeros. One slab per disparity and one
-`stack` is also the fastest of the forms tried on a CPU: writing slabs into one buffer makes autograd copy the whole
-gradient once per disparity, `unfold` writes all C×D products.
+Inputs are taken as `op.py` has checked them. Each disparity is computed on the columns that have a partner and padded,
+so whatever stands in the other columns, NaN included, never meets the zeros. One slab per disparity and one `stack` is
+also the fastest of the forms tried on a CPU: writing slabs into one buffer makes autograd copy the whole gradient once
+per disparity, `unfold` writes all C×D products. The same pad-and-stack form is what an exported graph holds.
 """
 
 from __future__ import annotations
@@ -15,39 +15,85 @@ from torch import Tensor
 from adu_kernels.precision import accumulation_dtype, without_autocast
 
 
-def groupwise_correlation_volume(left: Tensor, right: Tensor, num_disparities: int, num_groups: int) -> Tensor:
+def groupwise_correlation_volume(
+    left: Tensor,
+    right: Tensor,
+    num_disparities: int,
+    num_groups: int,
+    *,
+    normalize: str = "none",
+    reduction: str = "mean",
+    view: str = "left",
+    eps: float = 1e-12,
+    eps_rule: str = "max",
+) -> Tensor:
     """V[b,g,d,h,w] = mean over the channels c of group g of left[b,c,h,w] · right[b,c,h,w−d], 0 where w < d."""
     per_group = channels_per_group(left.shape[1], num_groups)
+    factor = reduction_factor(reduction, per_group)
     dtype = accumulation_dtype(left, right)
     with without_autocast(left):
-        grouped_left = left.to(dtype).unflatten(1, (num_groups, per_group))
-        grouped_right = right.to(dtype).unflatten(1, (num_groups, per_group))
+        grouped = [x.to(dtype).unflatten(1, (num_groups, per_group)) for x in (left, right)]
+        grouped_left, grouped_right = (_normalized(x, normalize, eps, eps_rule) for x in grouped)
         slabs = []
         for d in range(num_disparities):
             a, b = _partners(grouped_left, grouped_right, d)
-            slabs.append(_pad_left(((a * b).sum(2) / per_group).to(left.dtype), left.shape[-1]))
+            slabs.append(_pad(((a * b).sum(2) * factor).to(left.dtype), left.shape[-1], view))
         return torch.stack(slabs, dim=2)
 
 
-def correlation_volume(left: Tensor, right: Tensor, num_disparities: int) -> Tensor:
+def correlation_volume(
+    left: Tensor,
+    right: Tensor,
+    num_disparities: int,
+    *,
+    normalize: str = "none",
+    reduction: str = "mean",
+    view: str = "left",
+    eps: float = 1e-12,
+    eps_rule: str = "max",
+) -> Tensor:
     """The group-wise volume with one group: V[b,d,h,w] = mean over c of left[b,c,h,w] · right[b,c,h,w−d]."""
-    return groupwise_correlation_volume(left, right, num_disparities, 1).squeeze(1)
+    return groupwise_correlation_volume(
+        left, right, num_disparities, 1,
+        normalize=normalize, reduction=reduction, view=view, eps=eps, eps_rule=eps_rule,
+    ).squeeze(1)  # fmt: skip
 
 
-def concatenation_volume(left: Tensor, right: Tensor, num_disparities: int) -> Tensor:
+def concatenation_volume(
+    left: Tensor, right: Tensor, num_disparities: int, *, mask_left: bool = True, view: str = "left"
+) -> Tensor:
     """V[b,:C,d,h,w] = left[b,:,h,w], V[b,C:,d,h,w] = right[b,:,h,w−d], both 0 where w < d."""
     slabs = []
     for d in range(num_disparities):
-        slabs.append(_pad_left(torch.cat(_partners(left, right, d), dim=1), left.shape[-1]))
+        a, b = (_pad(half, left.shape[-1], view) for half in _partners(left, right, d))
+        if not mask_left:
+            a, b = (left, b) if view == "left" else (a, right)
+        slabs.append(torch.cat((a, b), dim=1))
     return torch.stack(slabs, dim=2)
 
 
 def combined_volume(
-    left: Tensor, right: Tensor, left_thin: Tensor, right_thin: Tensor, num_disparities: int, num_groups: int
+    left: Tensor,
+    right: Tensor,
+    left_thin: Tensor,
+    right_thin: Tensor,
+    num_disparities: int,
+    num_groups: int,
+    *,
+    normalize: str = "none",
+    reduction: str = "mean",
+    mask_left: bool = True,
+    view: str = "left",
+    eps: float = 1e-12,
+    eps_rule: str = "max",
 ) -> Tensor:
     """The group-wise correlation of one pair, then the concatenation of a second, thinner pair, along the channels."""
-    correlation = groupwise_correlation_volume(left, right, num_disparities, num_groups)
-    return torch.cat((correlation, concatenation_volume(left_thin, right_thin, num_disparities)), dim=1)
+    correlation = groupwise_correlation_volume(
+        left, right, num_disparities, num_groups,
+        normalize=normalize, reduction=reduction, view=view, eps=eps, eps_rule=eps_rule,
+    )  # fmt: skip
+    thin = concatenation_volume(left_thin, right_thin, num_disparities, mask_left=mask_left, view=view)
+    return torch.cat((correlation, thin), dim=1)
 
 
 def channels_per_group(channels: int, num_groups: int) -> int:
@@ -57,10 +103,32 @@ def channels_per_group(channels: int, num_groups: int) -> int:
     return channels // num_groups
 
 
+def reduction_factor(reduction: str, per_group: int) -> float:
+    """What a sum of products over a group is multiplied by."""
+    return {"mean": 1.0 / per_group, "sum": 1.0, "sqrt": per_group**-0.5}[reduction]
+
+
+def _normalized(grouped: Tensor, normalize: str, eps: float, eps_rule: str) -> Tensor:
+    """B×G×K×H×W divided by the norm of each pixel's group ("group") or of all its channels ("all")."""
+    if normalize == "none":
+        return grouped
+    squares = grouped.square().sum((2,) if normalize == "group" else (1, 2), keepdim=True)
+    # √ has no slope at 0; the inner `where` keeps its infinity out of the gradient.
+    present = squares > (eps * eps if eps_rule == "max" else 0.0)
+    norm = torch.where(present, squares, 1.0).sqrt()
+    if eps_rule == "max":
+        return grouped * torch.where(present, 1.0 / norm, 0.0)
+    return grouped * torch.where(present, 1.0 / (norm + eps), 1.0 / eps)
+
+
 def _partners(left: Tensor, right: Tensor, disparity: int) -> tuple[Tensor, Tensor]:
     """The columns w ≥ d of the left map and the columns w − d of the right one: W − d of each, none if d ≥ W."""
-    return left[..., disparity:], right[..., : max(right.shape[-1] - disparity, 0)]
+    width = left.shape[-1]
+    kept = max(width - disparity, 0)
+    return left[..., width - kept :], right[..., :kept]
 
 
-def _pad_left(slab: Tensor, width: int) -> Tensor:
-    return F.pad(slab, (width - slab.shape[-1], 0))
+def _pad(slab: Tensor, width: int, view: str) -> Tensor:
+    """The slab where the view's own columns stand: right of the missing ones for the left view, left of them else."""
+    missing = width - slab.shape[-1]
+    return F.pad(slab, (missing, 0) if view == "left" else (0, missing))
