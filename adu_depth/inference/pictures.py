@@ -40,10 +40,13 @@ def error_picture(depth: np.ndarray, truth: np.ndarray, scale: ColourScale = ERR
 def lidar_overlay(
     image: np.ndarray, sparse_depth: np.ndarray, scale: ColourScale = DEPTH, bar: bool = True, radius: int | None = None
 ) -> np.ndarray:
-    """LiDAR points (H×W metres, 0 = none) as coloured dots on the image in pale grey, near ones drawn last."""
-    radius = image.shape[1] // 800 if radius is None else radius
+    """LiDAR points (H×W metres, 0 = none) as coloured dots on the image in pale grey, near ones drawn last.
+
+    radius: of a dot in pixels; None takes 1 for images from 600 pixels wide, more for wider ones.
+    """
+    radius = round(image.shape[1] / 1200) if radius is None else radius
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    picture = np.repeat((grey * 0.35 + 110).astype(np.uint8)[..., None], 3, axis=2)
+    picture = np.repeat((grey * 0.3 + 175).astype(np.uint8)[..., None], 3, axis=2)
     points = np.argwhere(np.isfinite(sparse_depth) & (sparse_depth > 0))
     depths = sparse_depth[tuple(points.T)]
     far_first = np.argsort(-depths, kind="stable")
@@ -60,10 +63,10 @@ def scale_bar(scale: ColourScale, width: int) -> np.ndarray:
     size = float(np.clip(width / 1000, 0.4, 1.2))
     text_height = cv2.getTextSize("0", _FONT, size, 1)[0][1]
     gap = max(3, round(text_height * 0.5))
-    ramp_height, margin = round(text_height * 1.6), round(text_height * 2.2)
+    ramp_height, margin = round(text_height * 1.6), min(round(text_height * 2.2), width // 4)
     title = f"{scale.label} [{scale.unit}]"
     strip = np.full((3 * gap + 3 * text_height + ramp_height + gap, width, 3), _PAPER, np.uint8)
-    left, right = margin, max(margin + 2, width - 1 - margin)
+    left, right = margin, width - 1 - margin
     top = 2 * gap + text_height
     _text(strip, title, (left, gap + text_height), size)
     along = np.linspace(0, 255, right - left + 1).round().astype(np.uint8)
@@ -91,13 +94,14 @@ def side_by_side(pictures: Mapping[str, np.ndarray], columns: int = 0, gap: int 
     width = next(iter(pictures.values())).shape[1]
     cells = [_captioned(_scaled_to(p, width), caption) for caption, p in pictures.items()]
     columns = columns or len(cells)
-    height = max(c.shape[0] for c in cells)
-    rows = -(-len(cells) // columns)
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), _PAPER, np.uint8)
-    for index, cell in enumerate(cells):
-        top = gap + index // columns * (height + gap)
-        left = gap + index % columns * (width + gap)
-        sheet[top : top + cell.shape[0], left : left + width] = cell
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    heights = [max(cell.shape[0] for cell in row) for row in rows]
+    sheet = np.full((sum(heights) + gap * (len(rows) + 1), columns * (width + gap) + gap, 3), _PAPER, np.uint8)
+    for number, row in enumerate(rows):
+        top = gap + sum(heights[:number]) + gap * number
+        for column, cell in enumerate(row):
+            left = gap + column * (width + gap)
+            sheet[top : top + cell.shape[0], left : left + width] = cell
     return sheet
 
 

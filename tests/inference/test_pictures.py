@@ -131,6 +131,12 @@ def test_the_picture_is_unchanged_above_its_bar() -> None:
     assert np.array_equal(with_bar[:40], depth_picture(depth, bar=False))
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (5, 30)])
+def test_tiny_pictures_do_not_fail(shape: tuple[int, int]) -> None:
+    assert depth_picture(np.full(shape, 5.0)).shape[1] == shape[1]
+    assert lidar_overlay(np.zeros((*shape, 3), np.uint8), np.zeros(shape)).shape[1] == shape[1]
+
+
 def test_uncertainty_is_the_scale_in_percent() -> None:
     percent = np.array([[1.0, 10.0, 100.0]])
     expected = UNCERTAINTY.colourise(percent)
