@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, disparity_to_depth
 from adu_depth.inference.predictor import Predictor, resize_prediction
+from adu_depth.models import MonoStudent, StudentConfig
 from adu_depth.models.prediction import DepthPrediction
+from adu_depth.training.checkpoint import config_dict
 
 CAMERA = Camera(fx=200.0, fy=200.0, cx=59.5, cy=19.5, baseline=0.5, disparity_offset=2.0)
 
@@ -142,3 +147,41 @@ def test_bad_sizes_are_refused() -> None:
     for size in ((0, 5), (3,)):
         with pytest.raises(InputError, match="height, width"):
             Predictor(MeanStudent(), size=size)  # type: ignore[arg-type]
+
+
+def save_student(folder: Path) -> MonoStudent:
+    torch.manual_seed(0)
+    config = StudentConfig()
+    student = MonoStudent(config).eval()
+    folder.mkdir()
+    weights = {name: tensor.contiguous() for name, tensor in student.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    settings = {"kind": "student", "model": config_dict(config), "data": {"size": [64, 96]}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    return student
+
+
+def test_from_a_checkpoint_at_the_size_it_was_trained_at_or_another(tmp_path: Path) -> None:
+    student = save_student(tmp_path / "student")
+    sizes = [Predictor.from_checkpoint(tmp_path / "student", "cpu", s).size for s in ("trained", "full", (32, 64))]
+    assert sizes == [(64, 96), None, (32, 64)]
+    predictor = Predictor.from_checkpoint(tmp_path / "student", "cpu")
+    assert not predictor.stereo
+    image = torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = student(image[None])
+    assert torch.allclose(predictor.predict_image(image).depth, expected.depth, rtol=1e-5)
+
+
+def test_wrong_checkpoints_sizes_and_devices_are_refused(tmp_path: Path) -> None:
+    save_student(tmp_path / "student")
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        Predictor.from_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="'half'"):
+        Predictor.from_checkpoint(tmp_path / "student", "cpu", "half")  # type: ignore[arg-type]
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no CUDA device"):
+            Predictor.from_checkpoint(tmp_path / "student", "cuda")
+    (tmp_path / "student" / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(InputError, match=r"model\.safetensors cannot be read"):
+        Predictor.from_checkpoint(tmp_path / "student", "cpu")
