@@ -15,7 +15,7 @@ SERIES_COLOURS = 6
 """How many classes series-N the style sheet colours; more lines repeat them, dashed."""
 
 _WIDTH, _HEIGHT = 560, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 14, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 26, 14, 42
 _MOST_POINTS = 400
 
 
