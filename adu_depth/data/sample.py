@@ -52,7 +52,8 @@ class StereoSample:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> StereoSample:
         """Every image and map passed through `change`; the camera stays."""
-        return replace(self, **{n: change(t) for n, t in self._tensors().items()})
+        changed: dict[str, Any] = {n: change(t) for n, t in self._tensors().items()}
+        return replace(self, **changed)
 
     def _tensors(self) -> dict[str, Any]:
         return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
