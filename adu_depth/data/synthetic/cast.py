@@ -8,7 +8,8 @@ is solved in w as well. Nothing here branches on a pixel's value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,54 +20,57 @@ from adu_depth.data.synthetic.noise import value_noise
 from adu_depth.data.synthetic.shapes import NO_CUT, SolidArrays
 from adu_depth.data.synthetic.tiles import WorkList
 
-_FREE = 1e9  # a bound that never binds
 CPU_CHUNK = 512  # pairs of solid and tile worked on together: the temporaries stay in the cache
 DEVICE_CHUNK = 1 << 17
 
 
-@dataclass(frozen=True)
-class Coefficients:
-    """Per-solid numbers of one origin: `table` is n×K float32; `upper` and `lower` count the bounding planes in it."""
+Test = Callable[[Tensor, int, int, Sequence[Tensor]], Tensor]
 
+
+@dataclass(frozen=True)
+class Family:
+    """Solids alike enough for one formula. solids: n indices; table: n×K numbers for `test`; upper, lower: how many of
+    their bounding planes bound from above and from below (all solids of a family have as many)."""
+
+    test: Test
+    solids: np.ndarray
     table: np.ndarray
     upper: int
     lower: int
-    inside: np.ndarray
 
 
-def _slots(planes: np.ndarray, outside: np.ndarray, width: int, padding: float) -> np.ndarray:
-    """n×width×C: the planes of each solid that are marked `outside`, padded with planes that never bind."""
-    n = planes.shape[0]
-    filled = np.zeros((n, width, planes.shape[-1]))
-    filled[..., -1] = padding
-    order = np.argsort(~outside, axis=1, kind="stable")[:, :width]
-    taken = np.take_along_axis(planes, order[..., None], 1)
-    use = np.take_along_axis(outside, order, 1)
-    return np.where(use[..., None], taken, filled[:, : taken.shape[1]])
+@dataclass(frozen=True)
+class Group:
+    """A family on the device: table K×n float32, ids n int32."""
+
+    test: Test
+    table: Tensor
+    upper: int
+    lower: int
+    ids: Tensor
 
 
-def bounds_table(
-    planes: np.ndarray, room: np.ndarray, used: np.ndarray | None = None, flip: bool = False
-) -> tuple[np.ndarray, int, int]:
-    """Affine bounds: planes n×k×C divided by room n×k; room < 0 bounds from above, > 0 from below (flip: the reverse).
+def split_bounds(planes: np.ndarray, room: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, int, int]]:
+    """Affine bounds planes (n×k×C) / room (n×k), those of negative room first (upper bounds), split by their number.
 
-    Returns the n×((upper + lower)·C) table and how many upper and lower bounds each solid has room for in it.
+    Returns (which solids, table n'×(k·C), upper, lower) for each number of upper bounds that occurs.
     """
     n, k, columns = planes.shape
     room = np.where(np.abs(room) < 1e-6, 1e-6, room)
-    scaled = planes / room[..., None]
-    used = np.ones_like(room, dtype=bool) if used is None else used
-    above, below = ((room < 0) != flip) & used, ((room > 0) != flip) & used
-    upper, lower = (max(1, int(m.sum(1).max())) if n else 1 for m in (above, below))
-    table = np.concatenate([_slots(scaled, above, upper, _FREE), _slots(scaled, below, lower, -_FREE)], 1)
-    return table.reshape(n, (upper + lower) * columns), upper, lower
+    order = np.argsort(room > 0, axis=1, kind="stable")
+    sorted_table = np.take_along_axis(planes / room[..., None], order[..., None], 1).reshape(n, k * columns)
+    uppers = (room < 0).sum(1)
+    return [
+        (chosen, sorted_table[chosen], int(upper), k - int(upper))
+        for upper in np.unique(uppers)
+        for chosen in [np.flatnonzero(uppers == upper)]
+    ]
 
 
-def prism_view(planes: np.ndarray, origin: np.ndarray) -> Coefficients:
-    """Coefficients of n×6×4 planes for rays from origin (3, or n×3)."""
-    room = planes[..., 3] - np.einsum("nki,ni->nk", planes[..., :3], np.broadcast_to(origin, (len(planes), 3)))
-    table, upper, lower = bounds_table(planes[..., :3], room, np.ones_like(room, dtype=bool))
-    return Coefficients(table, upper, lower, (room > 0).all(1))
+def prism_families(planes: np.ndarray, origin: np.ndarray) -> list[Family]:
+    """Prisms (n×6×4 planes) for rays from n×3 origins. One that contains its origin is left out."""
+    room = planes[..., 3] - np.einsum("nki,ni->nk", planes[..., :3], origin)
+    return [Family(hit_prisms, *split) for split in split_bounds(planes[..., :3], room) if split[2] > 0]
 
 
 def cross_matrix(v: np.ndarray) -> np.ndarray:
@@ -75,27 +79,36 @@ def cross_matrix(v: np.ndarray) -> np.ndarray:
     return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(-1, 3, 3)
 
 
-def round_view(arrays: SolidArrays, origin: np.ndarray) -> Coefficients:
-    """Coefficients of the rounds: per solid the frame (9), the moment (9), b (3), 1/c, the local origin (3),
-    local-to-noise scale (3), cut, then the slab's bounds."""
-    n = len(arrays.ball)
-    frame, centre = arrays.frames[-n:] if n else arrays.frames[:0], arrays.centres[-n:] if n else arrays.centres[:0]
-    local = np.einsum("nij,nj->ni", frame, np.broadcast_to(origin, (n, 3)) - centre)
-    weight = np.stack([np.ones(n), arrays.ball, np.ones(n)], -1)
-    weighted, weighted_local = frame * weight[..., None], local * weight
-    moment = np.einsum("nij,njk->nik", cross_matrix(weighted_local), weighted)
-    c = (weighted_local**2).sum(-1) - 1.0
-    b = np.einsum("ni,nij->nj", weighted_local, weighted)
-    scale = (arrays.scale[-n:] if n else arrays.scale[:0]) / arrays.leaf_size[:, None]
-    axis = frame[:, 1]
-    slab = np.stack([axis, -axis], 1)
-    room = np.stack([1 - local[:, 1], 1 + local[:, 1]], 1)
-    used = np.repeat(arrays.ball[:, None] == 0, 2, 1)
-    bounds, upper, lower = bounds_table(slab, room, used)
-    parts = [weighted.reshape(n, 9), moment.reshape(n, 9), b, 1 / np.where(np.abs(c) < 1e-6, 1e-6, c)[:, None],
-             local, scale, arrays.cut[:, None], bounds]  # fmt: skip
-    within = (c < 0) & ((room > 0).all(1) | (arrays.ball > 0))
-    return Coefficients(np.concatenate(parts, 1), upper, lower, within)
+def round_families(arrays: SolidArrays, origin: np.ndarray, first: int) -> list[Family]:
+    """Rounds for rays from m×3 origins; `first` is the index of the first round among the solids.
+
+    Columns: frame (9), moment (9), b (3), 1/c, local origin (3), local-to-noise scale (3), cut, then a cylinder's slab.
+    """
+    frame, centre, ball = arrays.frames[first:], arrays.centres[first:], arrays.ball
+    m = len(ball)
+    local = np.einsum("nij,nj->ni", frame, origin - centre)
+    weight = np.stack([np.ones(m), ball, np.ones(m)], -1)
+    curved, curved_local = frame * weight[..., None], local * weight
+    moment = np.einsum("nij,njk->nik", cross_matrix(curved_local), curved)
+    c = (curved_local**2).sum(-1) - 1.0
+    b = np.einsum("ni,nij->nj", curved_local, curved)
+    scale = arrays.scale[first:] / arrays.leaf_size[:, None]
+    numbers = np.concatenate(
+        [curved.reshape(m, 9), moment.reshape(m, 9), b, 1 / np.where(c > 1e-6, c, np.inf)[:, None], local, scale,
+         arrays.cut[:, None]], 1
+    )  # fmt: skip
+    leafy = is_leafy(arrays)
+    families = []
+    for test, chosen in ((hit_ellipsoids, (ball > 0) & ~leafy), (hit_leaves, (ball > 0) & leafy)):
+        solids = np.flatnonzero(chosen & (c > 1e-6))
+        families.append(Family(test, first + solids, numbers[solids], 0, 0))
+    pipes = np.flatnonzero((ball == 0) & (c > 1e-6))
+    slab = np.stack([frame[pipes, 1], -frame[pipes, 1]], 1)
+    room = np.stack([1 - local[pipes, 1], 1 + local[pipes, 1]], 1)
+    for chosen, table, upper, lower in split_bounds(slab, room):
+        columns = np.concatenate([numbers[pipes[chosen]], table], 1)
+        families.append(Family(hit_cylinders, first + pipes[chosen], columns, upper, lower))
+    return [f for f in families if len(f.solids)]
 
 
 def _affine(k: Tensor, i: int, x: Tensor, y: Tensor) -> Tensor:
@@ -103,71 +116,69 @@ def _affine(k: Tensor, i: int, x: Tensor, y: Tensor) -> Tensor:
     return k[i] * x + (k[i + 1] * y + k[i + 2])
 
 
-def _bound(k: Tensor, start: int, upper: int, lower: int, x: Tensor, y: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    high: Tensor | None = None
-    low: Tensor | None = None
-    for s in range(upper):
-        value = _affine(k, start + 3 * s, x, y)
-        high = value if high is None else torch.minimum(high, value)
-    for s in range(upper, upper + lower):
-        value = _affine(k, start + 3 * s, x, y)
-        low = value if low is None else torch.maximum(low, value)
+_SLAB = 29  # where a cylinder's slab starts in its numbers
+
+
+def bound(values: Sequence[Tensor], upper: int) -> tuple[Tensor | None, Tensor | None]:
+    """(least of the first `upper` values, greatest of the rest); None where there are none."""
+    high = functools.reduce(torch.minimum, values[:upper]) if upper else None
+    low = functools.reduce(torch.maximum, values[upper:]) if len(values) > upper else None
     return high, low
 
 
-def hit_prisms(k: Tensor, upper: int, lower: int, x: Tensor, y: Tensor) -> Tensor:
-    """Inverse depth of the first hit, 0 where missed. k: K×pairs×1, x and y: pairs×128."""
-    high, low = _bound(k, 0, upper, lower, x, y)
+def hit_prisms(k: Tensor, upper: int, lower: int, ray: Sequence[Tensor]) -> Tensor:
+    """Inverse depth of the first hit, 0 where missed. k: K×pairs×1, ray: (x, y), pairs×128 each."""
+    high, low = bound([_affine(k, 3 * s, *ray) for s in range(upper + lower)], upper)
     assert high is not None
-    assert low is not None
-    return high.clamp_min(0.0) * (low <= high)
+    hit = high.clamp_min(0.0)
+    return hit if low is None else hit * (low <= high)
 
 
-def hit_rounds(k: Tensor, upper: int, lower: int, x: Tensor, y: Tensor) -> Tensor:
-    """The same for solid rounds."""
-    near, _, _ = _round_roots(k, upper, lower, x, y)
+def hit_ellipsoids(k: Tensor, upper: int, lower: int, ray: Sequence[Tensor]) -> Tensor:
+    """The same for solid ellipsoids."""
+    near, _, _ = _ellipsoid_roots(k, ray)
     return near
 
 
-def _round_roots(k: Tensor, upper: int, lower: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    qx, qy, qz = (_affine(k, i, x, y) for i in (0, 3, 6))
-    mx, my, mz = (_affine(k, i, x, y) for i in (9, 12, 15))
-    disc = (qx * qx + qy * qy + qz * qz) - (mx * mx + my * my + mz * mz)
+def hit_cylinders(k: Tensor, upper: int, lower: int, ray: Sequence[Tensor]) -> Tensor:
+    """The same for cylinders; the origin is outside the endless cylinder."""
+    qx, qz, moment, b = (_affine(k, i, *ray) for i in (0, 6, 12, 18))
+    disc = qx * qx + qz * qz - moment * moment
     root = disc.clamp_min(0.0).sqrt()
-    b = _affine(k, 18, x, y)
-    high, low = (root - b) * k[21], (-root - b) * k[21]
-    slab_high, slab_low = _bound(k, 29, upper, lower, x, y)
-    near = torch.minimum(high, slab_high) if slab_high is not None else high
-    bottom = torch.maximum(low, slab_low) if slab_low is not None else low
-    hit = (bottom <= near) & (disc > 0)
-    return near.clamp_min(0.0) * hit, low * hit, (qx, qy, qz)
+    near, far = (root - b) * k[21], (-root - b) * k[21]
+    high, low = bound([_affine(k, _SLAB + 3 * s, *ray) for s in range(upper + lower)], upper)
+    near = near if high is None else torch.minimum(near, high)
+    far = far if low is None else torch.maximum(far, low)
+    return near.clamp_min(0.0) * ((far <= near) & (disc > 0))
 
 
-def hit_leaves(k: Tensor, upper: int, lower: int, x: Tensor, y: Tensor) -> Tensor:
+def _ellipsoid_roots(k: Tensor, ray: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """(inverse depth of the near, of the far surface, the ray in local axes); 0 where missed.
+
+    In local axes the ray is o + t·q and the surface |·| = 1. With w = 1/t: c·w² + 2b·w + |q|² = 0, c = |o|² − 1,
+    b = o·q; its discriminant is |q|² − |o × q|², which keeps its digits where b² − c·|q|² would lose them.
+    """
+    q = [_affine(k, i, *ray) for i in (0, 3, 6)]
+    moment = [_affine(k, i, *ray) for i in (9, 12, 15)]
+    disc = (q[0] * q[0] + q[1] * q[1] + q[2] * q[2]) - (
+        moment[0] * moment[0] + moment[1] * moment[1] + moment[2] * moment[2]
+    )
+    root = disc.clamp_min(0.0).sqrt()
+    b = _affine(k, 18, *ray)
+    hit = (disc > 0) & (b < 0)
+    return (root - b) * k[21] * hit, (-root - b) * k[21] * hit, q
+
+
+def hit_leaves(k: Tensor, upper: int, lower: int, ray: Sequence[Tensor]) -> Tensor:
     """The same for leafy ellipsoids: the near or else the far surface, where the noise leaves it standing."""
-    near, far, q = _round_roots(k, 0, 0, x, y)
-    salt = torch.zeros((), dtype=torch.int32, device=x.device)
+    near, far, q = _ellipsoid_roots(k, ray)
+    salt = torch.zeros((), dtype=torch.int32, device=near.device)
     result = torch.zeros_like(near)
     for w in (far, near):
         t = 1.0 / w.clamp_min(1e-4)
-        place = [(k[22 + i] + q[i] * t) * k[25 + i] for i in range(3)]
-        stands = (value_noise(*place, salt) > k[28]) & (w > 0)  # type: ignore[misc]
-        result = torch.where(stands, w, result)
+        x, y, z = ((k[22 + i] + q[i] * t) * k[25 + i] for i in range(3))
+        result = torch.where((value_noise(x, y, z, salt) > k[28]) & (w > 0), w, result)
     return result
-
-
-Hit = Callable[[Tensor, int, int, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Solids of one kind in a batch, for one origin: how to hit them, their numbers, and the first one's identity."""
-
-    hit: Hit
-    table: Tensor
-    upper: int
-    lower: int
-    ids: Tensor
 
 
 def inverse_depths(group: Group, work: WorkList, x: Tensor, y: Tensor) -> Tensor:
@@ -177,7 +188,8 @@ def inverse_depths(group: Group, work: WorkList, x: Tensor, y: Tensor) -> Tensor
     for start in range(0, work.solids.shape[0], chunk):
         solids, tiles = work.solids[start : start + chunk], work.tiles[start : start + chunk]
         k = group.table.index_select(1, solids).unsqueeze(-1)
-        parts.append(group.hit(k, group.upper, group.lower, x.index_select(0, tiles), y.index_select(0, tiles)))
+        ray = x.index_select(0, tiles), y.index_select(0, tiles)
+        parts.append(group.test(k, group.upper, group.lower, ray))
     return torch.cat(parts) if parts else x.new_zeros(0, x.shape[1])
 
 

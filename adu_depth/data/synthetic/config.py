@@ -117,7 +117,7 @@ class LidarConfig:
     """A spinning scanner above the camera, HDL-64E-like: beams fan out over an elevation range.
 
     beams: number of scan lines; None scales 64 with the root of the image width, so that small training pictures
-    get fewer lines and the measured share of pixels stays alike. azimuth_step: degrees; None scales 0.09 likewise.
+    get fewer lines and the measured share of pixels stays alike. azimuth_step: degrees; None scales 0.06 likewise.
     elevation: (lowest, highest) in degrees. above, behind: position against the left camera, metres.
     drop_out: share of returns lost at random. noise: metres, and noise_relative: share of the range (both standard
     deviations). max_range: metres.
@@ -148,5 +148,5 @@ class LidarConfig:
         """(elevation step, azimuth step) in radians for an image of this width."""
         scale = KITTI_WIDTH / width
         beams = self.beams if self.beams is not None else max(8, round(64 / scale**0.5))
-        azimuth = self.azimuth_step if self.azimuth_step is not None else 0.09 * scale**1.5
+        azimuth = self.azimuth_step if self.azimuth_step is not None else 0.06 * scale**1.5
         return float(np.deg2rad((self.elevation[1] - self.elevation[0]) / (beams - 1))), float(np.deg2rad(azimuth))

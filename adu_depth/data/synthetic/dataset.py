@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from adu_depth.data.sample import StereoSample
 from adu_depth.data.synthetic.config import LidarConfig, PhotometryConfig, RigConfig
-from adu_depth.data.synthetic.render import Street, draw_street, render
+from adu_depth.data.synthetic.render import render
+from adu_depth.data.synthetic.streets import Street, draw_street
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
 
-_CPU_PIXELS = 1 << 17  # rendered together on a CPU: more would only leave its caches
 SMALLEST = 32
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class SyntheticStereo:
@@ -67,22 +71,21 @@ class SyntheticStereo:
             yield self[index]
             index += 1
 
-    @torch.no_grad()
     def render_batch(self, indices: Sequence[int]) -> StereoSample:
         """The pairs of these indices as one batched StereoSample on `device`; each equals `self[i]` (on a CPU bit for
         bit)."""
         if len(indices) == 0:
             raise InputError("render_batch needs at least one index, got none")
         streets = [self._street(i) for i in indices]
-        size = len(streets)
-        if self.device.type == "cpu":
-            size = max(1, _CPU_PIXELS // (self.height * self.width))
-        parts = [
-            render(streets[i : i + size], self.height, self.width, self.lidar, self.device)
-            for i in range(0, len(streets), size)
-        ]
         names = [f"synthetic-{self.seed}-{i:06d}" for i in indices]
+        if self.device.type != "cpu":
+            return replace(self._render(streets), name=names)
+        parts = _on_all_cores(self._render, [[s] for s in streets])
         return replace(parts[0] if len(parts) == 1 else _join(parts), name=names)
+
+    @torch.no_grad()
+    def _render(self, streets: list[Street]) -> StereoSample:
+        return render(streets, self.height, self.width, self.lidar, self.device)
 
     def _street(self, index: int) -> Street:
         if index < 0 or (self.length is not None and index >= self.length):
@@ -91,12 +94,25 @@ class SyntheticStereo:
         return draw_street(rng, self.height, self.width, self.rig, self.photometry)
 
 
+def _on_all_cores(work: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    """The results in order, each from one of as many threads as torch uses, whose operations stay on one core.
+
+    A picture's operations are too short to be shared between cores: where other processes want the cores too, waiting
+    for each other after each of thousands of operations takes longer than the work.
+    """
+    cores = torch.get_num_threads()
+    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        results = list(pool.map(work, items))
+    torch.set_num_threads(cores)  # the threads' own setting is also the default of threads yet to come
+    return results
+
+
 def _join(parts: list[StereoSample]) -> StereoSample:
     tensors = {name: torch.cat([getattr(p, name) for p in parts]) for name in parts[0]._tensors()}
     camera = Camera(*(torch.cat([getattr(p.camera, n) for p in parts]) for n in vars(parts[0].camera)))
-    return replace(parts[0], **tensors, camera=camera)
+    return replace(parts[0], **tensors, camera=camera)  # type: ignore[arg-type]
 
 
 def _unbatch(batch: StereoSample, camera: Camera) -> StereoSample:
     tensors = {name: tensor[0] for name, tensor in batch._tensors().items()}
-    return replace(batch, **tensors, camera=camera, name=batch.name[0])
+    return replace(batch, **tensors, camera=camera, name=batch.name[0])  # type: ignore[arg-type]

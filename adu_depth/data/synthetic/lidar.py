@@ -37,7 +37,7 @@ def beam_hits(world: Point, pixel: Tensor, config: LidarConfig, phase: Tensor, w
 
 
 def returns(depth: Tensor, distance: Tensor, hit: Tensor, config: LidarConfig, salt: Tensor, pixel: Tensor) -> Tensor:
-    """Measured depth, 0 = none. depth, distance (metres from the scanner): N×128; salt: N×1 int32; pixel: index int32."""
+    """Measured depth, 0 = none. distance: metres from the scanner; salt: N×1 int32; pixel: int32 index of each."""
     key = hash_int(pixel ^ hash_int(salt))
     seen = hit & (distance <= config.max_range) & (hash_uniform(key ^ 0x2545F491) >= config.drop_out)
     spread = config.noise + config.noise_relative * distance

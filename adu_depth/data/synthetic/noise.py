@@ -1,4 +1,4 @@
-"""Random numbers that are functions of their place: hashes, and smooth noise over 3-D points. No generator, no state."""
+"""Random numbers that are functions of their place, without state: hashes, and smooth noise over 3-D points."""
 
 from __future__ import annotations
 
@@ -82,27 +82,25 @@ def power_of_two_below(x: Tensor) -> tuple[Tensor, Tensor]:
     return (exponent << 23).view(x.dtype), exponent
 
 
-def surface_noise(
-    x: Tensor, y: Tensor, z: Tensor, footprint: Tensor, largest: Tensor, salt: Tensor, octaves: int = 4
-) -> Tensor:
+def surface_noise(place: list[Tensor], footprint: Tensor, largest: Tensor, salt: Tensor, octaves: int = 4) -> Tensor:
     """Noise of several wavelengths, none finer than the picture can show; about [-1, 1], mean 0.
 
-    x, y, z, footprint (size of a pixel on the surface) and largest (wavelength above which noise weakens) in metres.
+    place (x, y, z), footprint (size of a pixel on the surface) and largest (wavelength above which noise weakens) in metres.
     The octaves are powers of two in metres; the finest one shown has 2 to 4 pixels and fades in with nearness, so that
     two views of a point, and neighbouring pixels, agree.
     """
     pixel, level = power_of_two_below(footprint)
     finest_share = 2.0 - footprint / pixel
     cell = pixel * 4.0
-    total, weight = None, None
+    total = None
     for octave in range(octaves):
         frequency = 1.0 / cell
         strength = largest / (largest + cell)
         if octave == 0:
             strength = strength * finest_share
-        value = value_noise(x * frequency, y * frequency, z * frequency, salt + (level + octave) * _AXIS[1])
+        x, y, z = (c * frequency for c in place)
+        value = value_noise(x, y, z, salt + (level + octave) * _AXIS[1])
         total = value * strength if total is None else total + value * strength
-        weight = strength if weight is None else weight + strength
         cell = cell * 2.0
     assert total is not None
     return total

@@ -1,8 +1,9 @@
-"""One street: a road, what lines it, what drives and stands on it, the light. A function of a random generator alone."""
+"""One street: a road, what lines it, what drives and stands on it, the light; drawn from a random generator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from adu_depth.data.synthetic.shapes import Material, Solids, Vec
 
 FARTHEST = 200.0  # metres; beyond it everything is sky
 PAVEMENT_HEIGHT = 0.13
-_CLEAR = 3.2  # metres around the cameras that stay empty
+_CLEAR = 4.7  # metres around the cameras that stay empty
+_GREY = Material((0.15, 0.15, 0.15), (0.1, 0.1, 0.1))
 
 
 @dataclass
@@ -25,8 +27,8 @@ class Scene:
     solids: Solids = field(default_factory=Solids)
     road: tuple[float, float] = (-3.5, 3.5)
     lines: list[tuple[float, bool]] = field(default_factory=list)
-    verge: Material = Material((0.2, 0.2, 0.2), (0.2, 0.2, 0.2))
-    asphalt: Material = Material((0.1, 0.1, 0.1), (0.1, 0.1, 0.1))
+    verge: Material = _GREY
+    asphalt: Material = _GREY
     sun: Vec = (0.3, 0.8, -0.5)
     sun_colour: Vec = (1.0, 0.95, 0.85)
     sky_colour: Vec = (0.4, 0.5, 0.65)
@@ -75,7 +77,7 @@ def _road(scene: Scene, rng: np.random.Generator, kind: str) -> None:
     lane = rng.uniform(2.9, 3.6)
     left, right = int(rng.integers(1, 3)), 1 + int(rng.random() < 0.3)
     shift = rng.uniform(-0.35, 0.35)
-    scene.road = (float(-lane * (left + 0.5 * 0 + 0.5) + shift), float(lane * (right - 0.5) + shift))
+    scene.road = (float(-lane * (left + 0.5) + shift), float(lane * (right - 0.5) + shift))
     lines = [float(scene.road[0] + lane * i) for i in range(1, left + right)]
     marked = rng.random() < 0.85
     scene.lines = [(x, rng.random() < 0.8) for x in lines] if marked else []
@@ -84,7 +86,7 @@ def _road(scene: Scene, rng: np.random.Generator, kind: str) -> None:
     grey = rng.uniform(0.07, 0.17)
     tint = rng.uniform(0.92, 1.08)
     scene.asphalt = Material((grey * tint, grey, grey / tint), (grey * 0.7, grey * 0.7, grey * 0.72),
-                             grain=0.5, contrast=rng.uniform(0.5, 0.8), blotch=rng.uniform(1.5, 4.0))  # fmt: skip
+                             grain=0.2, contrast=rng.uniform(0.4, 0.6), blotch=rng.uniform(1.5, 4.0))  # fmt: skip
     paving = rng.uniform(0.2, 0.32)
     if kind == "city":
         scene.verge = Material((paving, paving * 0.95, paving * 0.88), (paving * 0.75,) * 3, 0.6, 0.55, 2.0)
@@ -94,9 +96,9 @@ def _road(scene: Scene, rng: np.random.Generator, kind: str) -> None:
 
 def _traffic(scene: Scene, rng: np.random.Generator, busy: float) -> None:
     """Moving vehicles, lane by lane: those left of the middle come towards us."""
-    inner = [x for x, _ in scene.lines[: max(0, len(scene.lines))] if scene.road[0] + 1 < x < scene.road[1] - 1]
+    inner = [x for x, _ in scene.lines if scene.road[0] + 1 < x < scene.road[1] - 1]
     bounds = [scene.road[0], *sorted(inner), scene.road[1]]
-    for left, right in zip(bounds[:-1], bounds[1:], strict=True):
+    for left, right in pairwise(bounds):
         centre = (left + right) / 2
         own = left < 0.3 < right
         z = rng.uniform(8.0, 22.0) if own else rng.uniform(4.0, 25.0)
@@ -155,11 +157,11 @@ def _furniture(scene: Scene, rng: np.random.Generator, edge: float, side: int, w
     near_kerb = edge + side * rng.uniform(0.45, 0.7)
     has_trees = rng.random() < {"city": 0.4, "suburb": 0.7, "country": 0.8}[kind]
     spacing, offset = rng.uniform(14, 30), rng.uniform(0, 20)
-    for z in np.arange(4.0 + offset, 130, spacing):
+    for z in np.arange(4.0 + offset, 130, spacing).tolist():
         if _in_blocks(z, blocks):
             things.lamp_post(solids, rng, near_kerb, z)
     if has_trees:
-        for z in np.arange(5.0 + rng.uniform(0, 9), 120, rng.uniform(7, 16)):
+        for z in np.arange(5.0 + rng.uniform(0, 9), 120, rng.uniform(7, 16)).tolist():
             if _in_blocks(z, blocks):
                 things.tree(
                     solids, rng, near_kerb + side * rng.uniform(0, 0.4), z + rng.normal(0, 0.8), leaf_size(z, focal)
@@ -170,10 +172,10 @@ def _furniture(scene: Scene, rng: np.random.Generator, edge: float, side: int, w
         if not _in_blocks(z, blocks):
             continue
         x = edge + side * rng.uniform(0.5, max(0.8, walk - 0.4))
-        maker = makers[int(rng.choice(4, p=[0.3, 0.15, 0.35, 0.2]))]
+        maker = makers[int(rng.choice(4, p=[0.3, 0.12, 0.36, 0.22]))]
         if maker is things.board:
-            x = edge + side * max(1.2, walk - 0.3)
-        if abs(x) > 1.5 and np.hypot(x, z) > _CLEAR + 1.5:
+            x, z = edge + side * max(1.4, walk - 0.3), z + 5.0
+        if abs(x) > 1.5 and np.hypot(x, z) > _CLEAR:
             maker(solids, rng, x, z)
 
 
@@ -228,7 +230,7 @@ def _fields(scene: Scene, rng: np.random.Generator, line: float, side: int, foca
 def _far_end(scene: Scene, rng: np.random.Generator, kind: str) -> None:
     """What closes the view: houses across the road's end, or hills."""
     if kind == "city" and rng.random() < 0.6:
-        for x in np.arange(-50, 60, 14):
+        for x in np.arange(-50.0, 60.0, 14.0).tolist():
             things.building(scene.solids, rng, x, rng.uniform(165, 172), (7.0, 5.0), rng.uniform(6, 16))
         return
     green = (0.07, 0.10, 0.05)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adu_depth.data.synthetic.noise import hash_uniform, surface_noise, value_noise
+from adu_depth.data.synthetic.streets import MAX_LINES
 
 Colour = list[Tensor]
 _SQUEEZE = 12.0  # the most a surface's slant may stretch a pixel's footprint
@@ -64,6 +65,30 @@ def as_clouds(s: Surfaces, is_sky: Tensor, direction: Colour, focal: Tensor) -> 
     return replace(s, local=local, footprint=s.footprint + (cloud_pixel - s.footprint) * is_sky)
 
 
+def surfaces(m: dict[str, Tensor], point: Colour, ray: Colour, depth: Tensor, focal: Tensor) -> Surfaces:
+    """What was hit, from the solid's columns m, the point, the ray to it, its depth, and the focal length."""
+    relative = [p - m[f"centre_{c}"] for p, c in zip(point, "xyz", strict=True)]
+    q = [_dot([m[f"frame_{i}{j}"] for j in range(3)], relative) for i in range(3)]
+    outward = local_normal(q, depth, m)
+    normal = [_dot([m[f"frame_{i}{j}"] for i in range(3)], outward) for j in range(3)]
+    # Leaves are seen from inside as well: every normal is turned towards the camera.
+    away = (_dot(normal, ray) > 0).float()
+    gain = (1.0 - 2.0 * away) / _dot(normal, normal).sqrt().clamp_min(1e-9)
+    normal = [n * gain for n in normal]
+    return Surfaces(
+        local=[a * m[f"scale_{c}"] for a, c in zip(q, "xyz", strict=True)],
+        normal=normal,
+        local_normal=outward,
+        footprint=footprints(normal, ray[0], ray[1], depth, focal),
+        is_ground=(m["ball"] < 0).float(),
+        material=m,
+    )
+
+
+def _dot(a: Colour, b: Colour) -> Tensor:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
 def stripe(distance: Tensor, half_width: Tensor | float, footprint: Tensor) -> Tensor:
     """Share of a pixel covered by a stripe whose middle is `distance` away, metres."""
     covered = ((half_width - distance.abs()) / footprint + 0.5).clamp(0.0, 1.0)
@@ -102,7 +127,7 @@ def surface_colour(s: Surfaces, scene: dict[str, Tensor], world: Colour) -> tupl
     """Albedo at every pixel, and the noise that made its grain (which makes the clouds at sky pixels)."""
     m = s.material
     salt = m["salt"].int()
-    grain = surface_noise(*s.local, s.footprint, m["grain"], salt)  # type: ignore[call-arg]
+    grain = surface_noise(s.local, s.footprint, m["grain"], salt)
     blotch = value_noise(*(p / m["blotch"] for p in s.local), salt + 77)  # type: ignore[call-arg]
     share = (0.5 + 0.8 * blotch).clamp(0.0, 1.0)
     albedo = [m[f"base_{c}"] + (m[f"second_{c}"] - m[f"base_{c}"]) * share for c in "rgb"]
@@ -119,9 +144,9 @@ def road_colour(albedo: Colour, s: Surfaces, scene: dict[str, Tensor], world: Co
     on_road = ((half - (x - middle).abs()) / s.footprint + 0.5).clamp(0.0, 1.0) * s.is_ground
     paint = torch.zeros_like(x)
     dash = _rectangles(z, torch.full_like(z, 9.0), torch.full_like(z, 0.45), s.footprint)[0]
-    for i in range(scene["line_x"].shape[0]):
-        line = stripe(x - scene["line_x"][i], 0.07, s.footprint)
-        paint = torch.maximum(paint, line * (1.0 + (dash - 1.0) * scene["line_dashed"][i]))
+    for i in range(MAX_LINES):
+        line = stripe(x - scene[f"line_{i}_x"], 0.07, s.footprint)
+        paint = torch.maximum(paint, line * (1.0 + (dash - 1.0) * scene[f"line_{i}_dashed"]))
     paint = paint * on_road * 0.85
     result = []
     for c, a in zip("rgb", albedo, strict=True):

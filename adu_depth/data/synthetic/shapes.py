@@ -87,7 +87,7 @@ class Solids:
         inset: Vec = (0.0, 0.0, 0.0),
     ) -> None:
         """A box with its base centre at `base` and half extents `half`, turned by `yaw` about the vertical, then leant
-        by `tilt` (radians). inset: how far the top is drawn in at each side, at the far end (+z) and at the near end."""
+        by `tilt` (radians). inset: how far the top is drawn in at each side, at the far (+z) and at the near end."""
         self.prisms.append((*base, *half, yaw, tilt, *inset))
         self.prism_materials.append(material_row(material))
 

@@ -9,7 +9,7 @@ from adu_depth.data.synthetic.shapes import Material, Pattern, Solids, Vec
 Rng = np.random.Generator
 
 _PAINT = ((0.55, 0.55, 0.56), (0.04, 0.04, 0.05), (0.30, 0.31, 0.33), (0.75, 0.75, 0.73), (0.35, 0.03, 0.03),
-          (0.04, 0.09, 0.28), (0.08, 0.18, 0.12), (0.42, 0.36, 0.24), (0.50, 0.22, 0.04), (0.16, 0.20, 0.26))  # fmt: skip
+          (0.04, 0.09, 0.28), (0.08, 0.18, 0.12), (0.42, 0.36, 0.24), (0.50, 0.22, 0.04), (0.2, 0.2, 0.3))  # fmt: skip
 _WALLS = ((0.55, 0.45, 0.33), (0.42, 0.20, 0.13), (0.60, 0.58, 0.52), (0.50, 0.33, 0.22), (0.36, 0.36, 0.37),
           (0.66, 0.56, 0.38), (0.30, 0.16, 0.11), (0.48, 0.50, 0.46), (0.62, 0.47, 0.40))  # fmt: skip
 _LEAVES = ((0.10, 0.17, 0.03), (0.06, 0.12, 0.03), (0.16, 0.20, 0.05), (0.20, 0.15, 0.03), (0.08, 0.14, 0.06))
@@ -174,7 +174,7 @@ def sign(solids: Solids, rng: Rng, x: float, z: float) -> None:
 
 def board(solids: Solids, rng: Rng, x: float, z: float) -> None:
     """A slanted advertising board on two legs."""
-    width, height, foot = rng.uniform(0.7, 1.9), rng.uniform(0.5, 1.2), rng.uniform(0.3, 1.4)
+    width, height, foot = rng.uniform(0.5, 1.4), rng.uniform(0.4, 0.9), rng.uniform(0.3, 1.6)
     yaw, tilt = rng.uniform(-0.9, 0.9), rng.uniform(-0.3, 0.3)
     blocks = Pattern(0.5, rng.uniform(0.3, 0.9), rng.uniform(0.25, 0.7), 0.6, rng.uniform(0.5, 0.9), 0.6, 0.2,
                      pick(rng, _SIGNS), 0.9)  # fmt: skip
@@ -192,7 +192,7 @@ def pedestrian(solids: Solids, rng: Rng, x: float, z: float) -> None:
     for side in (-0.1, 0.1):
         lx, lz = _offset(x, z, yaw, side, side * 1.5)
         solids.cylinder((lx, height * 0.24, lz), 0.08, height * 0.24, trousers)
-    solids.ellipsoid((x, height * 0.65, z), (0.25, height * 0.22, 0.16), coat, yaw)
+    solids.ellipsoid((x, height * 0.65, z), (0.22, height * 0.22, 0.15), coat, yaw)
     solids.ellipsoid((x, height * 0.925, z), (0.09, height * 0.075, 0.1), SKIN, yaw)
 
 
@@ -214,7 +214,7 @@ def building(solids: Solids, rng: Rng, x: float, z: float, half: tuple[float, fl
                       storey, rng.uniform(0.38, 0.65), rng.uniform(0.38, 0.6), rng.uniform(0.4, 0.62),
                       storey * 0.55, pane, 0.7)  # fmt: skip
     wall = Material(
-        colour, shade(colour, rng.uniform(0.6, 0.9)), rng.uniform(0.3, 0.8), rng.uniform(0.3, 0.6), 2.5, windows
+        colour, shade(colour, rng.uniform(0.6, 0.9)), rng.uniform(0.15, 0.4), rng.uniform(0.4, 0.7), 2.5, windows
     )
     solids.prism((x, 0.0, z), (half[0], height / 2, half[1]), wall)
     roof_colour = (0.20, 0.09, 0.06) if rng.random() < 0.6 else (0.12, 0.12, 0.13)
