@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -13,6 +14,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 BACKENDS = ("auto", "triton", "torch")
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def choose(
@@ -25,13 +27,16 @@ def choose(
 ) -> Callable[P, R]:
     """The implementation of `operation` to call for inputs that live where `tensor` lives.
 
-    "torch": the plain PyTorch reference. "triton": the Triton twin, NotImplementedError if the operation has none.
-    "auto": the Triton twin where there is one and the tensor is on a GPU, the reference everywhere else.
-    Another name is a ValueError.
+    "torch": the plain PyTorch reference. "triton": the Triton twin, NotImplementedError if the operation has none,
+    RuntimeError if Triton is not installed; on a CPU tensor it needs Triton's interpreter (`adu_kernels.launch` checks).
+    "auto": the Triton twin where there is one, Triton is installed and the tensor is on a GPU; the reference everywhere
+    else. Another name is a ValueError.
     """
     check_choice("backend", backend, BACKENDS)
     if backend == "triton" and triton_twin is None:
         raise NotImplementedError(f"{operation} has no Triton kernel yet: use backend='auto' or backend='torch'")
-    if triton_twin is not None and (backend == "triton" or (backend == "auto" and tensor.is_cuda)):
+    if backend == "triton" and not HAS_TRITON:
+        raise RuntimeError("backend='triton': Triton is not installed: use backend='auto' or backend='torch'")
+    if triton_twin is not None and (backend == "triton" or (backend == "auto" and tensor.is_cuda and HAS_TRITON)):
         return triton_twin
     return torch_twin

@@ -1,0 +1,47 @@
+"""How a Triton kernel is started: one way for every room, so that device, grid and interpreter are handled once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LARGEST_GRID = 2**31 - 1
+
+
+def interpreting() -> bool:
+    """Whether Triton's interpreter runs the kernels on the CPU (TRITON_INTERPRET=1 since before their first use)."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
+
+
+def check_device(tensor: Tensor) -> None:
+    """RuntimeError unless Triton can run where `tensor` lives."""
+    if not tensor.is_cuda and not interpreting():
+        raise RuntimeError(
+            f"backend='triton': expected tensors on a GPU, got {tensor.device}. Use backend='torch' or 'auto'; to run "
+            "the kernels slowly on the CPU, set TRITON_INTERPRET=1 before Python starts"
+        )
+
+
+def run(kernel: Any, programs: int, tensor: Tensor, *arguments: Any, **options: Any) -> None:
+    """Start `programs` programs of a `triton.jit` kernel on the device of `tensor`, the kernel's first argument.
+
+    options: the kernel's constexpr arguments by name, num_warps, num_stages. The grid is one-dimensional: its other
+    axes end at 65535.
+    """
+    check_device(tensor)
+    if programs > LARGEST_GRID:
+        raise ValueError(f"the tensors are too large for one launch: {programs} programs, at most {LARGEST_GRID}")
+    if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():
+        with torch.cuda.device(tensor.device):
+            kernel[(programs,)](tensor, *arguments, **options)
+    else:
+        kernel[(programs,)](tensor, *arguments, **options)
+
+
+def divisible(strides: Sequence[int], unit: int = 16) -> bool:
+    """Whether every stride is a multiple of `unit` elements: then rows start where wide loads may."""
+    return all(stride % unit == 0 for stride in strides)

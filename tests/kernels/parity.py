@@ -1,0 +1,171 @@
+"""What every kernel is held to, so that a new operation joins with a dozen lines.
+
+An `Operation` names the public function and its reference; the functions below compare the two: values and gradients
+within a stated error budget against fp64, any layout, unwritten memory made visible, bits that repeat, registration,
+whole-graph tracing. On a machine without a GPU Triton's interpreter runs the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+EPSILON = {torch.float64: 1e-13, torch.float32: 2e-7, torch.float16: 2e-7, torch.bfloat16: 2e-7}
+"""ε of the error budget, relative to the largest exact value. Outputs in half precision have their own (see below)."""
+ROUNDING = {torch.float16: 2**-11, torch.bfloat16: 2**-8}
+"""Half a unit in the last place: what storing an output in the type costs by itself."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A public operation, its plain PyTorch twin, and the options both are called with."""
+
+    public: Callable[..., Any]
+    reference: Callable[..., Any]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def triton(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return _tuple(self.public(*inputs, **self.options, backend="triton"))
+
+    def torch(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return _tuple(self.reference(*inputs, **self.options))
+
+
+def _tuple(result: Any) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+def leaves(inputs: Sequence[Tensor], dtype: torch.dtype | None = None) -> list[Tensor]:
+    """The inputs as leaves that want a gradient, values and strides kept; in another dtype if one is given."""
+    made = []
+    for value in inputs:
+        copy = torch.empty_strided(value.shape, value.stride(), dtype=dtype or value.dtype, device=DEVICE)
+        made.append(copy.copy_(value.detach()).requires_grad_())
+    return made
+
+
+def values_and_gradients(
+    run: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor], upstream: Sequence[Tensor]
+) -> list[Tensor]:
+    """What `run` gives, and the gradient of Σ upstream · output in each input."""
+    outputs = run(*inputs)
+    weights = [u.to(dtype=o.dtype, device=o.device) for u, o in zip(upstream, outputs, strict=True)]
+    return [*outputs, *torch.autograd.grad(outputs, inputs, weights)]
+
+
+def check_parity(operation: Operation, inputs: Sequence[Tensor], *, epsilon: float | None = None) -> None:
+    """|ours − exact| ≤ 2 · |reference in the same dtype − exact| + ε · max|exact|, for outputs and gradients.
+
+    Exact is the reference in fp64 on the same (rounded) inputs; the norm is the largest absolute difference. Memory
+    that the kernels do not write shows as NaN.
+    """
+    dtype = inputs[0].dtype
+    upstream = [torch.randn_like(o, dtype=torch.float64).float() for o in operation.torch(*inputs)]
+    with nan_filled_memory():
+        ours = values_and_gradients(operation.triton, leaves(inputs), upstream)
+    same = values_and_gradients(operation.torch, leaves(inputs), upstream)
+    exact = values_and_gradients(operation.torch, leaves(inputs, torch.float64), upstream)
+    for number, (got, plain, want) in enumerate(zip(ours, same, exact, strict=True)):
+        assert got.shape == plain.shape, (number, got.shape, plain.shape)
+        assert got.dtype == plain.dtype, (number, got.dtype, plain.dtype)
+        allowed = EPSILON[dtype] if epsilon is None else epsilon
+        check_error_budget(got, plain, want, allowed + ROUNDING.get(got.dtype, 0.0), f"result {number}")
+
+
+def check_error_budget(ours: Tensor, same_dtype: Tensor, exact: Tensor, epsilon: float, what: str = "result") -> None:
+    """The budget of `check_parity` for one tensor. Infinities and NaN must stand where the exact result has them."""
+    ours, same_dtype = ours.detach().double(), same_dtype.detach().double()
+    finite = exact.isfinite()
+    assert torch.equal(ours.isfinite(), finite), f"{what}: not finite in the same places"
+    if not finite.any():
+        return
+    error = (ours - exact)[finite].abs().max().item()
+    plain = (same_dtype - exact)[finite]
+    plain_error = plain[plain.isfinite()].abs().max().item() if plain.isfinite().any() else 0.0
+    allowed = 2 * plain_error + epsilon * exact[finite].abs().max().item()
+    assert error <= allowed, f"{what}: error {error:.3e}, allowed {allowed:.3e} (the reference's is {plain_error:.3e})"
+
+
+@contextmanager
+def nan_filled_memory() -> Iterator[None]:
+    """Whatever torch allocates without a value holds NaN: an element no kernel wrote cannot go unseen."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+
+
+def layouts(value: Tensor) -> dict[str, Tensor]:
+    """The same values in other strides; gaps between them hold NaN. For 4-D tensors channels-last as well."""
+    swapped = value.transpose(-1, -2).contiguous().transpose(-1, -2)
+    spaced = torch.full((*value.shape[:-1], 2 * value.shape[-1] + 3), torch.nan, dtype=value.dtype, device=value.device)
+    spaced[..., 1 : 1 + 2 * value.shape[-1] : 2] = value
+    made = {"transposed": swapped, "spaced": spaced[..., 1 : 1 + 2 * value.shape[-1] : 2]}
+    if value.ndim == 4:
+        made["channels-last"] = value.contiguous(memory_format=torch.channels_last)
+    return made
+
+
+def check_layouts(operation: Operation, inputs: Sequence[Tensor]) -> None:
+    """Every layout of all inputs gives the bits of the contiguous one, gradients included."""
+    upstream = [torch.randn_like(o) for o in operation.torch(*inputs)]
+    want = values_and_gradients(operation.triton, leaves(inputs), upstream)
+    kinds = [layouts(value) for value in inputs]
+    for name in set.intersection(*(set(kind) for kind in kinds)):
+        views = [kind[name].detach().requires_grad_() for kind in kinds]
+        got = values_and_gradients(operation.triton, views, upstream)
+        for number, (ours, theirs) in enumerate(zip(got, want, strict=True)):
+            assert torch.equal(ours, theirs), f"{name}: result {number} differs from the contiguous layout's"
+
+
+def check_same_bits_twice(operation: Operation, inputs: Sequence[Tensor]) -> None:
+    upstream = [torch.randn_like(o) for o in operation.torch(*inputs)]
+    first, second = (values_and_gradients(operation.triton, leaves(inputs), upstream) for _ in range(2))
+    for one, two in zip(first, second, strict=True):
+        assert torch.equal(one, two)
+
+
+def check_gradients(operation: Operation, inputs: Sequence[Tensor]) -> None:
+    """fp64 `gradcheck` of the real kernel."""
+    assert torch.autograd.gradcheck(operation.triton, leaves(inputs, torch.float64))
+
+
+def check_whole_graph(operation: Operation, inputs: Sequence[Tensor]) -> None:
+    """Traced whole (fullgraph) forward and backward, and the same bits as without tracing."""
+    torch._dynamo.reset()
+    upstream = [torch.randn_like(o) for o in operation.torch(*inputs)]
+    traced = torch.compile(operation.triton, fullgraph=True, backend="aot_eager")
+    got = values_and_gradients(traced, leaves(inputs), upstream)
+    want = values_and_gradients(operation.triton, leaves(inputs), upstream)
+    for ours, theirs in zip(got, want, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def saved_bytes(run: Callable[[], Any], inputs: Sequence[Tensor]) -> int:
+    """Bytes that autograd keeps between forward and backward, the inputs themselves left out, each storage once."""
+    kept: dict[int, int] = {}
+    given = {value.untyped_storage().data_ptr() for value in inputs}
+
+    def pack(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in given:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        result = run()  # held until the sum is taken, so that no address is used twice
+    total = sum(kept.values())
+    del result
+    return total

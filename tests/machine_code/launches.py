@@ -1,0 +1,83 @@
+"""Catches what an operation launches, as Triton itself would see it on a GPU that is not here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import triton
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime import driver
+
+from adu_kernels import launch
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One specialisation of one kernel: everything Triton compiles it from."""
+
+    kernel: str
+    key: str
+    """Triton's own cache key: two launches with one key share a compilation."""
+    source: ASTSource
+    options: dict[str, int]
+
+    def compile(self, target: str) -> Any:
+        return triton.compile(self.source, target=TARGETS[target], options=self.options)
+
+
+class _AbsentGpu:
+    """Just enough of Triton's driver to specialise a launch."""
+
+    def __init__(self, target: GPUTarget) -> None:
+        self.target = target
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> str:
+        return str(self.target)  # the key of Triton's per-device caches: one cache per target
+
+    def get_current_stream(self, device: object) -> int:
+        return 0
+
+
+@contextmanager
+def _installed(target: GPUTarget, hook: Callable[..., bool]) -> Iterator[None]:
+    allowed = launch.check_device
+    launch.check_device = lambda tensor: None
+    driver.set_active(_AbsentGpu(target))  # and stays: such a process does nothing else
+    knobs.runtime.jit_cache_hook = hook
+    try:
+        yield
+    finally:
+        launch.check_device = allowed
+        knobs.runtime.jit_cache_hook = None
+
+
+def caught(call: Callable[[], object], target: str) -> list[Launch]:
+    """What `call` launches on `target`, each specialisation once, in order. Nothing is run."""
+    if launch.interpreting():
+        raise RuntimeError("kernels are interpreted here and cannot be compiled: unset TRITON_INTERPRET")
+    launches: dict[tuple[str, str], Launch] = {}
+
+    def hook(*, key: str, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
+        source = ASTSource(fn.jit_function, compile["signature"], compile["constants"], compile["configs"][0])
+        options = {name: compile[name] for name in ("num_warps", "num_stages")}
+        launches.setdefault((fn.name, key), Launch(fn.name, key, source, options))
+        return True  # "handled": Triton neither compiles nor launches
+
+    with _installed(TARGETS[target], hook):
+        call()
+    return list(launches.values())
