@@ -19,11 +19,12 @@ _UNIT = 2.0**-31
 
 def hash_int(key: Tensor) -> Tensor:
     """A well mixed int32 for every int32."""
-    h = key ^ (key >> 16)
+    # torch shifts signed numbers arithmetically: without the masks the sign bit would cancel itself.
+    h = key ^ ((key >> 16) & 0xFFFF)
     h = h * _MIX_1
-    h = h ^ (h >> 15)
+    h = h ^ ((h >> 15) & 0x1FFFF)
     h = h * _MIX_2
-    return h ^ (h >> 16)
+    return h ^ ((h >> 16) & 0xFFFF)
 
 
 def hash_uniform(key: Tensor) -> Tensor:
@@ -67,6 +68,7 @@ def _lattice(c: Tensor, multiplier: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _corner(h: Tensor) -> Tensor:
+    """A lattice point's value. Ends with a product, whose sign is well mixed: no masks needed."""
     h = (h ^ (h >> 15)) * _MIX_1
     h = (h ^ (h >> 13)) * _MIX_2
     return h.float() * _UNIT
@@ -85,7 +87,7 @@ def power_of_two_below(x: Tensor) -> tuple[Tensor, Tensor]:
 def surface_noise(place: list[Tensor], footprint: Tensor, largest: Tensor, salt: Tensor, octaves: int = 4) -> Tensor:
     """Noise of several wavelengths, none finer than the picture can show; about [-1, 1], mean 0.
 
-    place (x, y, z), footprint (size of a pixel on the surface) and largest (wavelength above which noise weakens) in metres.
+    place (x, y, z), footprint (a pixel on the surface) and largest (the wavelength above which noise weakens): metres.
     The octaves are powers of two in metres; the finest one shown has 2 to 4 pixels and fades in with nearness, so that
     two views of a point, and neighbouring pixels, agree.
     """

@@ -110,11 +110,12 @@ def tree(solids: Solids, rng: Rng, x: float, z: float, leaf_size: float) -> None
     height = rng.uniform(4.0, 9.0)
     trunk = height * rng.uniform(0.3, 0.42)
     radius = rng.uniform(0.10, 0.24)
-    solids.cylinder((x, trunk * 0.55, z), radius, trunk * 0.55, BARK)
+    stem = trunk + 0.4 * (height - trunk)
+    solids.cylinder((x, stem / 2, z), radius, stem / 2, BARK)
     leaves = _leaves(rng)
     spread = height * rng.uniform(0.18, 0.26)
-    for _ in range(int(rng.integers(4, 7))):
-        angle, reach = rng.uniform(0, 2 * np.pi), spread * rng.uniform(0.1, 0.8)
+    for part in range(int(rng.integers(4, 7))):
+        angle, reach = rng.uniform(0, 2 * np.pi), spread * rng.uniform(0.1, 0.8) * (part > 0)
         size = spread * rng.uniform(0.55, 0.95)
         centre = (
             x + reach * np.cos(angle),
