@@ -40,6 +40,7 @@ def _doubling(inputs: int, outputs: int, norm: Norm) -> nn.Sequential:
 class Aggregation(nn.Module):
     """Volume B×C×D×H×W → logits B×D×H×W of every head, and the aggregated volume B×A×D×H×W.
 
+    `prior`, B×D×H×W, is what every head's logits are added to: the 3-D layers learn to correct it.
     D, H and W must be multiples of 4. One head reads the volume before the hourglasses and one follows each of them;
     outside training only the last is computed. `memory_format` is the layout of the volume and of the 3-D weights.
     """
@@ -61,15 +62,15 @@ class Aggregation(nn.Module):
         self.heads = nn.ModuleList(nn.Conv3d(channels, 1, 3, padding=1, bias=False) for _ in range(hourglasses + 1))
         initialise(self)
         for head in self.heads:
-            # A nearly flat softmax at the start: every disparity keeps its gradient.
+            # The corrections start small, so that training starts from what the prior says.
             nn.init.normal_(head.weight, std=0.5 / (27 * channels) ** 0.5)  # type: ignore[arg-type]
         set_layout(self, memory_format)
 
-    def forward(self, volume: Tensor) -> tuple[list[Tensor], Tensor]:
+    def forward(self, volume: Tensor, prior: Tensor) -> tuple[list[Tensor], Tensor]:
         volume = torch.relu(self.enter(volume.contiguous(memory_format=self.memory_format)))
         stages = [volume]
         for hourglass in self.hourglasses:
             stages.append(hourglass(stages[-1]))
         first = 0 if self.training else len(stages) - 1
-        logits = [self.heads[i](stages[i]).squeeze(1) for i in range(first, len(stages))]
+        logits = [prior + self.heads[i](stages[i]).squeeze(1) for i in range(first, len(stages))]
         return logits, stages[-1]

@@ -103,11 +103,11 @@ def test_more_disparities_need_no_other_weights(teacher: StereoTeacher, make_pai
 def test_each_hourglass_adds_a_head_in_training(hourglasses: int) -> None:
     torch.manual_seed(0)
     aggregation = Aggregation(8, 8, hourglasses)
-    volume = torch.randn(1, 8, 8, 8, 12)
-    logits, aggregated = aggregation(volume)
+    volume, prior = torch.randn(1, 8, 8, 8, 12), torch.randn(1, 8, 8, 12)
+    logits, aggregated = aggregation(volume, prior)
     assert [tuple(v.shape) for v in logits] == [(1, 8, 8, 12)] * (hourglasses + 1)
     assert aggregated.shape == (1, 8, 8, 8, 12)
-    last, _ = aggregation.eval()(volume)
+    last, _ = aggregation.eval()(volume, prior)
     assert len(last) == 1
     torch.testing.assert_close(last[0], logits[-1])
 
@@ -117,8 +117,8 @@ def test_the_memory_format_changes_the_layout_not_the_result() -> None:
     last = Aggregation(8, 8)
     first = Aggregation(8, 8, memory_format=torch.contiguous_format)
     first.load_state_dict(last.state_dict())
-    volume = torch.randn(1, 8, 8, 8, 12)
-    torch.testing.assert_close(last(volume)[0][-1], first(volume)[0][-1], rtol=1e-4, atol=1e-5)
+    volume, prior = torch.randn(1, 8, 8, 8, 12), torch.randn(1, 8, 8, 12)
+    torch.testing.assert_close(last(volume, prior)[0][-1], first(volume, prior)[0][-1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_saved_teacher_is_the_same_teacher(teacher: StereoTeacher, make_pair, make_camera, tmp_path) -> None:
@@ -145,6 +145,16 @@ def shifted_textures(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor
     left = texture[..., 32:128]
     right = torch.stack([t[..., 32 + d : 128 + d] for t, d in zip(texture, disparity.tolist(), strict=True)])
     return left, right, disparity.float().reshape(-1, 1, 1, 1)
+
+
+def test_matches_before_it_learns(make_camera) -> None:
+    """Untrained features already correlate best at the true disparity, and the logits start from that."""
+    torch.manual_seed(0)
+    teacher = StereoTeacher(TeacherConfig(max_disparity=32)).eval()
+    left, right, disparity = shifted_textures(torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        found = teacher(left, right, make_camera(4)).disparity
+    assert (found - disparity).abs()[..., 24:].median() < 3.0
 
 
 def test_learns_to_match_shifted_textures(make_camera) -> None:
