@@ -358,10 +358,13 @@ def test_scanner_options_are_heard() -> None:
     blind = SyntheticStereo(1, 64, 96, lidar=LidarConfig(drop_out=1.0))[0]
     short = SyntheticStereo(1, 64, 96, lidar=LidarConfig(max_range=12.0, noise=0.0, noise_relative=0.0))[0]
     few = SyntheticStereo(1, 64, 96, lidar=LidarConfig(beams=4))[0]
+    coarse = SyntheticStereo(1, 64, 96, lidar=LidarConfig(azimuth_step=8.0))[0]
     assert blind.sparse_depth is not None
     assert short.sparse_depth is not None
     assert few.sparse_depth is not None
+    assert coarse.sparse_depth is not None
     assert blind.sparse_depth.max() == 0
+    assert 0 < (coarse.sparse_depth > 0).sum() < 0.5 * (short.sparse_depth > 0).sum()
     assert 0 < short.sparse_depth.max() <= 12.0
     hit = short.sparse_depth > 0
     torch.testing.assert_close(short.sparse_depth[hit], short.depth[hit])
