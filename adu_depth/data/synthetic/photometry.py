@@ -36,8 +36,9 @@ def develop(linear: Tensor, camera: Tensor) -> Tensor:
     picture = (toned.log() * per_image[:, 3]).exp()
     height, width = linear.shape[-2:]
     pixel = torch.arange(3 * height * width, dtype=torch.int32, device=linear.device).reshape(1, 3, height, width)
-    key = hash_int(pixel ^ hash_int(camera[:, 5].int()).reshape(-1, 1, 1, 1))
-    grain = hash_normal(key) * (per_image[:, 4] * (0.4 + 0.6 * picture))
+    grain = hash_normal(pixel ^ hash_int(camera[:, 5].int()).reshape(-1, 1, 1, 1)) * (
+        per_image[:, 4] * (0.4 + 0.6 * picture)
+    )
     return (picture + grain).clamp(0.0, 1.0)
 
 
