@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adu_kernels import checks
 from adu_kernels.backend import choose
-from adu_kernels.cost_volume import reference
+from adu_kernels.cost_volume import reference, registration
 from adu_kernels.cost_volume.reference import channels_per_group
 
 NORMALIZATIONS = ("none", "group", "all")
@@ -57,7 +57,8 @@ def groupwise_correlation_volume(
     checks.check_count("num_groups", num_groups)
     channels_per_group(left.shape[1], num_groups)
     _check_correlation(normalize, reduction, view, eps, eps_rule)
-    run = choose("groupwise_correlation_volume", backend, left, torch_twin=reference.groupwise_correlation_volume)
+    run = choose("groupwise_correlation_volume", backend, left, torch_twin=reference.groupwise_correlation_volume,
+                 triton_twin=registration.groupwise_correlation_volume)  # fmt: skip
     return run(left, right, num_disparities, num_groups, normalize=normalize, reduction=reduction, view=view,
                eps=eps, eps_rule=eps_rule)  # fmt: skip
 
@@ -89,7 +90,8 @@ def correlation_volume(
     _check_pair("left", left, "right", right)
     checks.check_count("num_disparities", num_disparities)
     _check_correlation(normalize, reduction, view, eps, eps_rule)
-    run = choose("correlation_volume", backend, left, torch_twin=reference.correlation_volume)
+    run = choose("correlation_volume", backend, left, torch_twin=reference.correlation_volume,
+                 triton_twin=registration.correlation_volume)  # fmt: skip
     return run(left, right, num_disparities, normalize=normalize, reduction=reduction, view=view,
                eps=eps, eps_rule=eps_rule)  # fmt: skip
 
@@ -120,7 +122,8 @@ def concatenation_volume(
     checks.check_count("num_disparities", num_disparities)
     checks.check_flag("mask_left", mask_left)
     checks.check_choice("view", view, VIEWS)
-    run = choose("concatenation_volume", backend, left, torch_twin=reference.concatenation_volume)
+    run = choose("concatenation_volume", backend, left, torch_twin=reference.concatenation_volume,
+                 triton_twin=registration.concatenation_volume)  # fmt: skip
     return run(left, right, num_disparities, mask_left=mask_left, view=view)
 
 
@@ -161,7 +164,8 @@ def combined_volume(
     channels_per_group(left.shape[1], num_groups)
     _check_correlation(normalize, reduction, view, eps, eps_rule)
     checks.check_flag("mask_left", mask_left)
-    run = choose("combined_volume", backend, left, torch_twin=reference.combined_volume)
+    run = choose("combined_volume", backend, left, torch_twin=reference.combined_volume,
+                 triton_twin=registration.combined_volume)  # fmt: skip
     return run(left, right, left_thin, right_thin, num_disparities, num_groups, normalize=normalize,
                reduction=reduction, mask_left=mask_left, view=view, eps=eps, eps_rule=eps_rule)  # fmt: skip
 

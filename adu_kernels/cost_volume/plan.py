@@ -1,0 +1,141 @@
+"""How a cost volume is laid out and cut into programs: memory formats, index width, and the launch table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adu_kernels.cost_volume.reference import channels_per_group, reduction_factor
+
+INT32_LIMIT = 2**31
+WIDEST_VECTOR = 16
+"""Elements; what a stride is a multiple of beyond this changes no load."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One cost volume as the public functions ask for it. `plain`: B×D×H×W of one group, without the group axis."""
+
+    num_disparities: int
+    num_groups: int
+    plain: bool
+    normalize: str
+    reduction: str
+    mask_left: bool
+    view: str
+    eps: float
+    eps_rule: str
+
+    @property
+    def sign(self) -> int:
+        """The other map is read at column − sign·d."""
+        return 1 if self.view == "left" else -1
+
+    def scale(self, channels: int) -> float:
+        return reduction_factor(self.reduction, channels_per_group(channels, self.num_groups))
+
+
+@dataclass(frozen=True)
+class SlideTile:
+    """One program of kernels.py: `items` per program, each of `pixels` neighbouring columns."""
+
+    items: int
+    pixels: int
+    num_warps: int
+
+
+@dataclass(frozen=True)
+class BandTile:
+    """One program of banded.py: `block` columns × `block` disparities, `channels` at a time."""
+
+    block: int
+    channels: int
+    num_warps: int
+    num_stages: int
+
+
+# Not measured yet: chosen from the compiled code (bench/results/PENDING.md says what a GPU must decide).
+# Channels-last: 4 columns an item, so that a 16-byte load feeds 32 multiply-adds; at 8 columns sm_90 needs over 128
+# registers. Other layouts: neighbouring threads take neighbouring columns, an item of several would part them.
+SLIDE_CHANNELS_LAST = SlideTile(items=128, pixels=4, num_warps=4)
+SLIDE_OTHER = SlideTile(items=128, pixels=1, num_warps=4)
+SLIDE_MANY_CHANNELS = SlideTile(items=0, pixels=1, num_warps=4)
+MANY_CHANNELS = 16
+"""Channels of a group beyond which an item's features of 4 columns would not stay in registers."""
+TILE_ELEMENTS = 2048
+THIN_VECTOR = 8
+"""Concatenated channels copied at once, where they divide C'."""
+# 64 fills the matrix unit of sm_90; 32 wastes less where there are few disparities.
+BAND = BandTile(block=64, channels=64, num_warps=4, num_stages=3)
+BAND_FEW_DISPARITIES = BandTile(block=32, channels=64, num_warps=4, num_stages=3)
+BAND_WIDE_TYPES = BandTile(block=32, channels=32, num_warps=4, num_stages=2)
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is no smaller."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def slide_tile(per_group: int, groups: int, channels_last: bool) -> SlideTile:
+    block_k = power_of_two(per_group)
+    if block_k > MANY_CHANNELS:
+        items = max(TILE_ELEMENTS // block_k, 1)
+        return SlideTile(max(items, groups), SLIDE_MANY_CHANNELS.pixels, SLIDE_MANY_CHANNELS.num_warps)
+    tile = SLIDE_CHANNELS_LAST if channels_last else SLIDE_OTHER
+    return SlideTile(max(tile.items, groups), tile.pixels, tile.num_warps)
+
+
+def band_tile(num_disparities: int, dtype: torch.dtype) -> BandTile:
+    if dtype.itemsize > 2:
+        return BAND_WIDE_TYPES
+    return BAND if num_disparities > BAND_FEW_DISPARITIES.block else BAND_FEW_DISPARITIES
+
+
+def is_channels_last(features: Tensor) -> bool:
+    """Whether a B×C×H×W map has its channels next to each other in memory (slices of such a map too)."""
+    return features.shape[1] > 1 and features.stride(1) == 1 and not features.is_contiguous()
+
+
+def new_volume(left: Tensor | None, left_thin: Tensor | None, request: Request) -> Tensor:
+    """The output, unwritten: channels-last where the (first) left map is, else contiguous."""
+    first = left if left is not None else left_thin
+    assert first is not None
+    batch, _, height, width = first.shape
+    channels = (request.num_groups if left is not None else 0) + (
+        2 * left_thin.shape[1] if left_thin is not None else 0
+    )
+    if request.plain:  # B×D×H×W, its disparities take the place of channels
+        last, shape = (batch, height, width, request.num_disparities), (batch, request.num_disparities, height, width)
+        return first.new_empty(last).permute(0, 3, 1, 2) if is_channels_last(first) else first.new_empty(shape)
+    slab = (request.num_disparities, height, width)
+    if is_channels_last(first):
+        return first.new_empty(batch, *slab, channels).permute(0, 4, 1, 2, 3)
+    return first.new_empty(batch, channels, *slab)
+
+
+def new_gradient(features: Tensor) -> Tensor:
+    """The gradient of a map, unwritten: channels-last where the map is, else contiguous."""
+    layout = torch.channels_last if is_channels_last(features) else torch.contiguous_format
+    return torch.empty_like(features, memory_format=layout)
+
+
+def needs_int64(tensors: Sequence[Tensor]) -> bool:
+    """Whether an element of one of the tensors lies 2³¹ elements or further from its first."""
+    return any(
+        sum((size - 1) * abs(stride) for size, stride in zip(t.shape, t.stride(), strict=True)) >= INT32_LIMIT
+        for t in tensors
+    )
+
+
+def unit_stride(tensors: Sequence[Tensor], axis: int) -> bool:
+    return all(t.shape[axis] == 1 or t.stride(axis) == 1 for t in tensors)
+
+
+def vector_width(tensors: Sequence[Tensor], unit_axis: int) -> int:
+    """The largest power of two up to 16 that divides every stride but the unit one; axes of size 1 do not count."""
+    strides = [t.stride(axis) for t in tensors for axis in range(t.dim()) if axis != unit_axis and t.shape[axis] > 1]
+    return math.gcd(WIDEST_VECTOR, *strides)
