@@ -36,9 +36,13 @@ def make_norm(norm: Norm, channels: int, dims: int) -> nn.Module:
 def conv_norm(
     inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, norm: Norm = "group", dims: int = 2
 ) -> nn.Sequential:
-    """Convolution ("conv") with same padding and no bias, then normalisation ("norm")."""
+    """Convolution ("conv") with same padding and no bias, then normalisation ("norm").
+
+    Halving with kernel 4 puts each output in the middle of the inputs it replaces; kernel 3 would leave every map half
+    an input cell up and to the left of where upsampling (align_corners=False) takes it to be.
+    """
     layers = nn.Sequential()
-    layers.add_module("conv", _CONV[dims](inputs, outputs, kernel, stride, kernel // 2, bias=False))
+    layers.add_module("conv", _CONV[dims](inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=False))
     layers.add_module("norm", make_norm(norm, outputs, dims))
     return layers
 
@@ -53,17 +57,21 @@ def conv_norm_relu(
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions and a skip (He et al., 1512.03385); a 1×1 convolution on the skip where shapes differ."""
+    """Two convolutions and a skip (He et al., 1512.03385), in 2-D; with `halve` at half the size, centred.
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, norm: Norm = "group", dims: int = 2) -> None:
+    Where shapes differ the skip is an average (1812.01187) and a 1×1 convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, halve: bool = False, norm: Norm = "group") -> None:
         super().__init__()
-        self.first = conv_norm_relu(inputs, outputs, stride=stride, norm=norm, dims=dims)
-        self.second = conv_norm(outputs, outputs, norm=norm, dims=dims)
-        same = stride == 1 and inputs == outputs
-        self.skip = nn.Identity() if same else conv_norm(inputs, outputs, kernel=1, stride=stride, norm=norm, dims=dims)
+        self.first = conv_norm_relu(inputs, outputs, kernel=4 if halve else 3, stride=2 if halve else 1, norm=norm)
+        self.second = conv_norm(outputs, outputs, norm=norm)
+        self.pool = nn.AvgPool2d(2) if halve else nn.Identity()
+        same = not halve and inputs == outputs
+        self.skip = nn.Identity() if same else conv_norm(inputs, outputs, kernel=1, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.skip(x) + self.second(self.first(x)))
+        return torch.relu(self.skip(self.pool(x)) + self.second(self.first(x)))
 
 
 def initialise(module: nn.Module) -> None:

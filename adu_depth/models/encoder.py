@@ -80,11 +80,11 @@ class SmallEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.channels = widths
-        self.stem = conv_norm_relu(3, widths[0], stride=2, norm=norm)
+        self.stem = conv_norm_relu(3, widths[0], kernel=4, stride=2, norm=norm)
         stages = []
         for i, (width, count) in enumerate(zip(widths, blocks, strict=True)):
             inputs = widths[max(i - 1, 0)]
-            first = ResidualBlock(inputs, width, stride=2, norm=norm)
+            first = ResidualBlock(inputs, width, halve=True, norm=norm)
             stages.append(nn.Sequential(first, *(ResidualBlock(width, width, norm=norm) for _ in range(count - 1))))
         self.stages = nn.ModuleList(stages)
         initialise(self)

@@ -230,7 +230,7 @@ class GeometryMaps(nn.Module):
         super().__init__()
         widths = self.channels
         self.enter = conv_norm_relu(volume_channels + 2, widths[0], norm=norm)
-        self.down = nn.ModuleList(conv_norm_relu(a, b, stride=2, norm=norm) for a, b in pairwise(widths))
+        self.down = nn.ModuleList(conv_norm_relu(a, b, kernel=4, stride=2, norm=norm) for a, b in pairwise(widths))
         initialise(self)
 
     def forward(self, volume: Tensor, logits: Tensor, depth: Tensor, log_scale: Tensor) -> list[Tensor]:
