@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
-from adu_depth.data import SyntheticStereo
+from adu_depth.data import StereoSample, SyntheticStereo, collate
+from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.evaluation import evaluate
-from adu_depth.environment import describe_environment
 from adu_depth.files import write_json
 from adu_depth.inference import Predictor
 from adu_depth.models import StudentConfig, TeacherConfig
+from adu_depth.report import ScenePanel, write_report
 from adu_depth.training.batches import InMemory
-from adu_depth.training.checkpoint import load_model
+from adu_depth.training.checkpoint import config_dict, load_model
 from adu_depth.training.config import (
     DataConfig,
     LoopConfig,
@@ -40,6 +42,7 @@ from adu_depth.training.teacher_outputs import OutputsInMemory
 
 MODELS = ("teacher", "student_alone", "student_distilled")
 TRAINING_SCENES, HELD_OUT_SCENES = 1, 2  # scene seeds: no scene is in both
+SCENES_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,14 @@ class QuickstartConfig:
             raise InputError(f"batch_size must be at least 2, got {self.batch_size}")
 
 
+@dataclass(frozen=True)
+class SeedOutcome:
+    """What one seed gave: metrics and training history, both by model."""
+
+    metrics: dict[str, dict[str, float]]
+    history: dict[str, list[dict[str, float]]]
+
+
 class Stopwatch:
     """Seconds per stage, summed over seeds."""
 
@@ -94,14 +105,19 @@ def run_quickstart(config: QuickstartConfig, console: Console) -> dict[str, Any]
         for scenes, what in ((training, "training scenes"), (held_out, "held-out scenes")):
             for index in progress.track(range(len(scenes)), f"rendering {what}"):
                 scenes[index]
-    results = [run_seed(config, seed, training, held_out, progress, stopwatch) for seed in range(config.seeds)]
+    seeds = [run_seed(config, seed, training, held_out, progress, stopwatch) for seed in range(config.seeds)]
     report = {
-        **{model: summarise([result[model] for result in results]) for model in MODELS},
+        **{model: summarise([outcome.metrics[model] for outcome in seeds]) for model in MODELS},
         "seeds": config.seeds,
         "seconds": {stage: round(s, 1) for stage, s in stopwatch.seconds.items()},
         "environment": describe_environment(make_accelerator(LoopConfig(device=config.device)).device),
+        "settings": config_dict(config),
     }
     write_json(config.output / "report.json", report)
+    panels = [scene_panel(config, held_out[index]) for index in range(min(SCENES_SHOWN, len(held_out)))]
+    write_report(config.output / "report.html", report, panels, seeds[0].history)
+    console.print(result_table(report))
+    console.print(f"report: {config.output / 'report.html'}")
     return report
 
 
@@ -125,8 +141,8 @@ def run_seed(
     held_out: InMemory,
     progress: Progress,
     stopwatch: Stopwatch,
-) -> dict[str, dict[str, float]]:
-    """Trains and evaluates the three models with one seed; returns their metrics."""
+) -> SeedOutcome:
+    """Trains and evaluates the three models with one seed."""
     folder = config.output / f"seed-{seed}"
     data = DataConfig(size=config.size, pairs=config.pairs, scene_seed=TRAINING_SCENES)
     loop = LoopConfig(
@@ -152,20 +168,41 @@ def run_seed(
         loop=loop,
     )
     distilled = replace(alone, run=folder / "student_distilled", teacher=teacher.run)
+    history = {}
     with stopwatch("teacher"):
-        train_teacher(teacher, progress, training)
+        history["teacher"] = train_teacher(teacher, progress, training)
     with stopwatch("student_alone"):
-        train_student(alone, progress, training)
+        history["student_alone"] = train_student(alone, progress, training)
     with stopwatch("student_distilled"):
         device = make_accelerator(loop).device
         outputs = OutputsInMemory(load_model(teacher.run, device).model, training, device, progress)
-        train_student(distilled, progress, training, outputs)
+        history["student_distilled"] = train_student(distilled, progress, training, outputs)
     metrics = {}
     with stopwatch("evaluation"):
         for name, run in zip(MODELS, (teacher.run, alone.run, distilled.run), strict=True):
             predictor = Predictor.from_checkpoint(run, config.device)
-            metrics[name] = evaluate(predictor, held_out, batch_size=config.batch_size).means()
-    return metrics
+            metrics[name] = evaluate(predictor, held_out, batch_size=config.batch_size, device=predictor.device).means()
+    return SeedOutcome(metrics, history)
+
+
+def scene_panel(config: QuickstartConfig, sample: StereoSample) -> ScenePanel:
+    """A held-out scene and what the first seed's three models say of it."""
+    predictors = {model: Predictor.from_checkpoint(config.output / "seed-0" / model, config.device) for model in MODELS}
+    return ScenePanel.from_sample(sample, {model: predict(collate([sample])) for model, predict in predictors.items()})
+
+
+def result_table(report: dict[str, Any]) -> Table:
+    """The comparison for the terminal; mean ± sample standard deviation where there are several seeds."""
+    metrics = ("abs_rel", "sq_rel", "rmse", "silog", "a1", "epe", "d1")
+    table = Table("", *metrics, title=f"held-out scenes, {report['seeds']} seed(s)")
+    for model in MODELS:
+        found = report[model]
+        cells = [
+            "–" if m not in found else f"{found[m]:.3f}" + (f" ± {found[m + '_sd']:.3f}" if m + "_sd" in found else "")
+            for m in metrics
+        ]
+        table.add_row(model, *cells)
+    return table
 
 
 def summarise(results: list[dict[str, float]]) -> dict[str, float]:

@@ -75,7 +75,7 @@ def evaluate_checkpoint(config: EvaluateConfig, console: Console) -> dict[str, E
         matched = sum(matcher.density.values()) / len(matcher.density)
         console.print(
             f"StereoSGBM searched {matcher.num_disparities} px and matched {matched:.0%} of the pixels; the rest is "
-            "filled along rows. The constant is the median of this set's own ground truth: the best one number could do."
+            "filled along rows. The constant is the median of this set's own ground truth, so it has peeked."
         )
     result = results[own]
     console.print(

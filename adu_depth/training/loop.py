@@ -126,7 +126,8 @@ def train(
             accelerator.backward(terms["total"])
             if optimizer_config.clip_norm > 0:
                 terms["gradient_norm"] = accelerator.clip_grad_norm_(module.parameters(), optimizer_config.clip_norm)
-            unseen.append(_Step(step, list(batch.sample.name), {n: t.detach() for n, t in terms.items()}))
+            terms = {name: term.detach() for name, term in terms.items()}
+            unseen.append(_Step(step, list(batch.sample.name), terms))
             if len(unseen) >= loop.check_every or step + 1 == loop.steps:
                 look_at(unseen)
             optimizer.step()

@@ -102,7 +102,7 @@ def cache_identity(teacher: nn.Module, data: DataConfig, count: int) -> dict[str
     digest = hashlib.sha256()
     for name, tensor in teacher.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     described: dict[str, Any] = json.loads(json.dumps(asdict(data)))
     described.pop("dense")  # supervision does not reach the teacher's outputs
     return {"teacher": digest.hexdigest(), "samples": count, **described}
