@@ -7,17 +7,24 @@ from torch import Tensor
 
 from adu_kernels.precision import accumulation_dtype, without_autocast
 
+LOWEST = -1e30
 
-def disparity_regression(logits: Tensor, scale: int = 1) -> tuple[Tensor, Tensor]:
+
+def disparity_regression(
+    logits: Tensor, scale: int = 1, *, start: float = 0.0, interval: float = 1.0, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Trilinear upsampling of B×D×H×W (or B×1×D×H×W) by `scale`, softmax over disparity, mean and variance."""
     with without_autocast(logits):
         scores = logits.to(accumulation_dtype(logits))
         if scores.ndim == 5:
             scores = scores.squeeze(1)
+        # −inf excludes a candidate; finite, its interpolation with a neighbour is no NaN. NaN stays NaN.
+        scores = (scores / temperature).clamp(min=LOWEST)
         for axis in (3, 2, 1):  # the disparity axis last: the fewest values are interpolated
             scores = _upsample(scores, axis, scale)
         probability = torch.softmax(scores, dim=1)
-        candidates = torch.arange(scores.shape[1], device=scores.device, dtype=scores.dtype).view(1, -1, 1, 1)
+        steps = torch.arange(scores.shape[1], device=scores.device, dtype=scores.dtype).view(1, -1, 1, 1)
+        candidates = start + interval * steps
         disparity = (candidates * probability).sum(1, keepdim=True)
         # Around the mean, not E[d²] − E[d]²: that difference loses a sharp peak at a large disparity, and its sign.
         variance = ((candidates - disparity).square() * probability).sum(1)

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-EPSILON = {torch.float64: 1e-13, torch.float32: 2e-7, torch.float16: 2e-7, torch.bfloat16: 2e-7}
-"""ε of the error budget, relative to the largest exact value. Outputs in half precision have their own (see below)."""
-ROUNDING = {torch.float16: 2**-11, torch.bfloat16: 2**-8}
-"""Half a unit in the last place: what storing an output in the type costs by itself."""
+EPSILON = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6}
+"""ε of the error budget: some eight units in the last place of what is calculated in."""
+ROUNDING = {torch.float16: 2**-11, torch.bfloat16: 2**-8 if DEVICE == "cuda" else 2**-7}
+"""What storing a result in the type costs by itself: half a unit in the last place, relative; a whole one for bfloat16
+in the interpreter, which cuts bits off where a GPU rounds."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def values_and_gradients(
 
 
 def check_parity(operation: Operation, inputs: Sequence[Tensor], *, epsilon: float | None = None) -> None:
-    """|ours − exact| ≤ 2 · |reference in the same dtype − exact| + ε · max|exact|, for outputs and gradients.
+    """|ours − exact| ≤ 2 · |reference in the same dtype − exact| + ε · max(1, max|exact|), for outputs and gradients.
 
     Exact is the reference in fp64 on the same (rounded) inputs; the norm is the largest absolute difference. Memory
     that the kernels do not write shows as NaN.
@@ -88,7 +89,7 @@ def check_error_budget(ours: Tensor, same_dtype: Tensor, exact: Tensor, epsilon:
     error = (ours - exact)[finite].abs().max().item()
     plain = (same_dtype - exact)[finite]
     plain_error = plain[plain.isfinite()].abs().max().item() if plain.isfinite().any() else 0.0
-    allowed = 2 * plain_error + epsilon * exact[finite].abs().max().item()
+    allowed = 2 * plain_error + epsilon * max(1.0, exact[finite].abs().max().item())
     assert error <= allowed, f"{what}: error {error:.3e}, allowed {allowed:.3e} (the reference's is {plain_error:.3e})"
 
 

@@ -105,7 +105,7 @@ def _amd(text: str, shared: int) -> Figures:
 
 
 def _counted(instructions: list[str], patterns: dict[str, str]) -> dict[str, int]:
-    counts: Counter[str] = Counter({name: 0 for name in patterns})
+    counts: Counter[str] = Counter(dict.fromkeys(patterns, 0))
     for line in instructions:
         counts.update(name for name, pattern in patterns.items() if re.match(pattern, line))
     return {**counts, "instructions": len(instructions)}

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import triton
 
@@ -76,7 +77,7 @@ def measure(found: list[Entry]) -> dict[str, Figures]:
     return {entry.name: figures for entry, figures in zip(found, measured, strict=True)}
 
 
-def report(rooms: list[Room]) -> dict[str, object]:
+def report(rooms: list[Room]) -> dict[str, Any]:
     found = entries(rooms)
     return {
         "triton": triton.__version__,
@@ -86,9 +87,13 @@ def report(rooms: list[Room]) -> dict[str, object]:
     }
 
 
-def write_budgets(measured: dict[str, object]) -> None:
+def write_budgets(measured: dict[str, Any]) -> None:
+    """Writes the measured rooms' rows into the budgets; other rooms keep theirs."""
+    rows = json.loads(BUDGETS.read_text())["kernels"] if BUDGETS.exists() else {}
+    rows = {name: row for name, row in rows.items() if name.split(" | ")[0] not in measured["compilations"]}
+    rows |= measured["kernels"]
+    lines = [f"  {json.dumps(name, ensure_ascii=False)}: {json.dumps(row)}" for name, row in sorted(rows.items())]
+    head = f'{{"triton": {json.dumps(measured["triton"])},\n "kernels": {{\n'
     temporary = BUDGETS.with_suffix(".tmp")
-    lines = [f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in sorted(measured["kernels"].items())]  # type: ignore[attr-defined]
-    head = json.dumps(measured["triton"])
-    temporary.write_text(f'{{"triton": {head},\n "kernels": {{\n' + ",\n".join(lines) + "\n}}\n")
+    temporary.write_text(head + ",\n".join(lines) + "\n}}\n")
     temporary.replace(BUDGETS)

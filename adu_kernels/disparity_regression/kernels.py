@@ -1,0 +1,394 @@
+"""Triton kernels of the disparity head. The README of this room derives them; the names below are its names.
+
+A cell lies between four coarse pixels (rows h, h + 1, columns w, w + 1) and holds s × s fine pixels, so cells run from
+−1 to the last row and column, their corners held at the border. Along disparity an interval lies between two
+candidates k, k + 1 and holds s fine disparities at equal steps of the logit.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from adu_kernels.precision import accumulation_dtype
+
+LOWEST = tl.constexpr(-1e30)  # what −inf counts as: differences and interpolated values stay finite
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+def accumulator(tensor: torch.Tensor) -> tl.dtype:
+    """The type the kernels calculate in."""
+    return tl.float64 if accumulation_dtype(tensor) == torch.float64 else tl.float32
+
+
+@triton.jit
+def _load(pointers, ACC: tl.constexpr):
+    return tl.maximum(tl.load(pointers).to(ACC), LOWEST, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _corner_offsets(h, w, H, W, stride_h, stride_w):
+    """Of the four corners of cell (h, w): upper left, upper right, lower left, lower right.
+
+    Held at the border, and for lanes past the last cell too: every lane reads inside the tensor.
+    """
+    upper = tl.minimum(tl.maximum(h, 0), H - 1).to(tl.int64) * stride_h
+    lower = tl.minimum(h + 1, H - 1).to(tl.int64) * stride_h
+    left = tl.maximum(w, 0).to(tl.int64) * stride_w
+    right = tl.minimum(w + 1, W - 1).to(tl.int64) * stride_w
+    return upper + left, upper + right, lower + left, lower + right
+
+
+@triton.jit
+def _interval(here, there, S: tl.constexpr):
+    """First and last fine logit between two candidates, and their difference over the interval."""
+    difference = there - here
+    inset: tl.constexpr = (0.5 if S % 2 == 0 else 1.0) / S
+    first = here
+    if S % 2 == 0:
+        first = here + difference * inset
+    return first, there - difference * inset, difference
+
+
+@triton.jit
+def _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC: tl.constexpr):
+    """Logits of one candidate at P fine columns × N cells; `down` is N, `across` P × 1."""
+    left_top = _load(plane + upper_left, ACC)
+    right_top = _load(plane + upper_right, ACC)
+    left = left_top + down * (_load(plane + lower_left, ACC) - left_top)
+    right = right_top + down * (_load(plane + lower_right, ACC) - right_top)
+    return left[None, :] + across * (right - left)[None, :]
+
+
+@triton.jit(do_not_specialize=["D", "H", "W", "tiles", "stride_b", "stride_d", "stride_h", "stride_w"])
+def forward(
+    logits,
+    mean,
+    variance,
+    peak,
+    mass,
+    D,
+    H,
+    W,
+    tiles,
+    stride_b,
+    stride_d,
+    stride_h,
+    stride_w,
+    S: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """One program: N (fine row, cell) pairs of one image, P of the s fine columns of each cell."""
+    GROUPS: tl.constexpr = (S + P - 1) // P
+    HALF: tl.constexpr = 0.5 if S % 2 == 0 else 0.0
+    program = tl.program_id(0)
+    group = program % GROUPS
+    tile = (program // GROUPS) % tiles
+    image = (program // (GROUPS * tiles)).to(tl.int64)
+
+    lane = tile * N + tl.arange(0, N)
+    y = lane // (W + 1)
+    w = lane % (W + 1) - 1
+    h = (y + (S - S // 2)) // S - 1
+    down = (y - S // 2 - h * S).to(ACC)
+    down = (down + HALF) / S
+    upper_left, upper_right, lower_left, lower_right = _corner_offsets(h, w, H, W, stride_h, stride_w)
+    column = group * P + tl.arange(0, P)[:, None]
+    across = (column.to(ACC) + HALF) / S
+
+    image_base = logits + image * stride_b
+    step = stride_d.to(tl.int64)
+
+    # First pass: the largest fine logit and where it is. Everything after is taken relative to both.
+    plane = image_base
+    here = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+    top = here
+    place = tl.zeros([P, N], ACC)
+    position = tl.full([], S // 2, ACC)
+    for _ in tl.range(1, D, loop_unroll_factor=2):
+        plane += step
+        there = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+        first, last, difference = _interval(here, there, S)
+        larger = tl.maximum(first, last)
+        better = larger > top
+        top = tl.where(better, larger, top)
+        place = tl.where(better, tl.where(difference > 0, position + (S - 1), position), place)
+        position += S
+        here = there
+    # The last candidate's own half: only for odd s is it above its neighbours' points.
+    better = here > top
+    top = tl.where(better, here, top)
+    place = tl.where(better, position, place)
+
+    # Second pass: moments about that place, one interval at a time.
+    plane = image_base
+    here = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+    weight = tl.exp2((here - top) * LOG2E)
+    sum0 = tl.zeros([P, N], ACC)
+    sum1 = tl.zeros([P, N], ACC)
+    sum2 = tl.zeros([P, N], ACC)
+    for j in tl.static_range(S // 2):  # the held end before the first candidate
+        distance = j - place
+        sum0 += weight
+        sum1 += weight * distance
+        sum2 += weight * distance * distance
+    position = tl.full([], S // 2, ACC)
+    for _ in tl.range(1, D, loop_unroll_factor=2):
+        plane += step
+        there = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+        first, last, difference = _interval(here, there, S)
+        # From the larger end down: no power can overflow, and every moment is a sum of non-negative terms.
+        term = tl.exp2((tl.maximum(first, last) - top) * LOG2E)
+        ratio = tl.exp2(tl.abs(difference) * (-LOG2E / S))
+        moment0 = term
+        moment1 = tl.zeros([P, N], ACC)
+        moment2 = tl.zeros([P, N], ACC)
+        for j in tl.static_range(1, S):
+            term *= ratio
+            moment0 += term
+            moment1 += j * term
+            moment2 += (j * j) * term
+        rises = difference > 0
+        moment1 = tl.where(rises, -moment1, moment1)
+        distance = tl.where(rises, position + (S - 1), position) - place
+        about = distance * moment0 + moment1
+        sum0 += moment0
+        sum1 += about
+        sum2 += distance * (about + moment1) + moment2
+        position += S
+        here = there
+    weight = tl.exp2((here - top) * LOG2E)
+    for j in tl.static_range(S - S // 2):  # the last candidate and the held end after it
+        distance = (position + j) - place
+        sum0 += weight
+        sum1 += weight * distance
+        sum2 += weight * distance * distance
+
+    shift = sum1 / sum0
+    x = S * w[None, :] + S // 2 + column
+    inside = (y[None, :] < S * H) & (x >= 0) & (x < S * W) & (column < S)
+    pixel = image * (S * H) * (S * W) + (y[None, :].to(tl.int64) * (S * W) + x)
+    tl.store(mean + pixel, place + shift, mask=inside)
+    tl.store(
+        variance + pixel, tl.maximum(sum2 / sum0 - shift * shift, 0.0, propagate_nan=tl.PropagateNan.ALL), mask=inside
+    )
+    tl.store(peak + pixel, top, mask=inside)
+    tl.store(mass + pixel, sum0, mask=inside)
+
+
+@triton.jit
+def _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC: tl.constexpr):
+    """Logits of one candidate at the R × P fine pixels of N cells; `down` is R × 1 × 1, `across` 1 × P × 1."""
+    left_top = _load(plane + upper_left, ACC)[None, None, :]
+    right_top = _load(plane + upper_right, ACC)[None, None, :]
+    left = left_top + down * (_load(plane + lower_left, ACC)[None, None, :] - left_top)
+    right = right_top + down * (_load(plane + lower_right, ACC)[None, None, :] - right_top)
+    return left + across * (right - left)
+
+
+@triton.jit
+def _interval_gradient(here, there, distance, top, slope, curve, level, S: tl.constexpr):
+    """dL/d(logit of the nearer candidate), dL/d(logit of the farther), summed over the s fine points between them.
+
+    At a fine disparity `e` away from the mean, dL/d(fine logit) = p · (slope · e + curve · e² − level).
+    """
+    first, _, difference = _interval(here, there, S)
+    base = (first - top) * LOG2E
+    step = difference * (LOG2E / S)
+    total = tl.zeros_like(here)
+    ranked = tl.zeros_like(here)  # Σ j · term, summed from the end: Σ of the partial sums
+    for i in tl.static_range(S - 1, 0, -1):
+        e = distance + i
+        total += tl.exp2(base + i * step) * (e * (slope + curve * e) - level)
+        ranked += total
+    total += tl.exp2(base) * (distance * (slope + curve * distance) - level)
+    farther = ranked * (1.0 / S)
+    if S % 2 == 0:
+        farther += total * (0.5 / S)
+    return total - farther, farther
+
+
+@triton.jit
+def _held_gradient(here, distance, top, slope, curve, level, COUNT: tl.constexpr):
+    """dL/d(logit) of the COUNT fine points at a held end, all of which have the logit `here`."""
+    shape = tl.zeros_like(here)
+    for j in tl.static_range(COUNT):
+        e = distance + j
+        shape += e * (slope + curve * e) - level
+    return tl.exp2((here - top) * LOG2E) * shape
+
+
+@triton.jit
+def _store_corners(
+    corners, plane, down, across, gradient, at_left, at_right, at_top, at_bottom, inside, part, PARTS: tl.constexpr
+):
+    """Spreads dL/d(logit at fine pixels) over the four corners of each cell, and writes one value per corner.
+
+    A later part of the cell adds to what the same thread wrote for the parts before.
+    """
+    right = tl.sum(gradient * across, 1, keep_dims=True)
+    left = tl.sum(gradient, 1, keep_dims=True) - right
+    lower_right = tl.sum(right * down, 0, keep_dims=True)
+    upper_right = tl.sum(right, 0, keep_dims=True) - lower_right
+    lower_left = tl.sum(left * down, 0, keep_dims=True)
+    upper_left = tl.sum(left, 0, keep_dims=True) - lower_left
+    # Where the border holds a row or a column, both corners are one coarse pixel: the one that exists gets all.
+    upper_right = tl.where(at_left, upper_right + upper_left, upper_right)
+    lower_right = tl.where(at_left, lower_right + lower_left, lower_right)
+    upper_left = tl.where(at_right, upper_left + upper_right, upper_left)
+    lower_left = tl.where(at_right, lower_left + lower_right, lower_left)
+    lower_left = tl.where(at_top, lower_left + upper_left, lower_left)
+    lower_right = tl.where(at_top, lower_right + upper_right, lower_right)
+    upper_left = tl.where(at_bottom, upper_left + lower_left, upper_left)
+    upper_right = tl.where(at_bottom, upper_right + lower_right, upper_right)
+    if PARTS > 1:
+        again = inside & (part > 0)
+        upper_left += tl.load(corners, mask=again, other=0.0)
+        upper_right += tl.load(corners + plane, mask=again, other=0.0)
+        lower_left += tl.load(corners + 2 * plane, mask=again, other=0.0)
+        lower_right += tl.load(corners + 3 * plane, mask=again, other=0.0)
+    tl.store(corners, upper_left, mask=inside)
+    tl.store(corners + plane, upper_right, mask=inside)
+    tl.store(corners + 2 * plane, lower_left, mask=inside)
+    tl.store(corners + 3 * plane, lower_right, mask=inside)
+
+
+@triton.jit(do_not_specialize=["B", "D", "H", "W", "tiles", "stride_b", "stride_d", "stride_h", "stride_w"])
+def backward(
+    logits,
+    mean,
+    variance,
+    peak,
+    mass,
+    grad_mean,
+    grad_variance,
+    corners,
+    B,
+    D,
+    H,
+    W,
+    tiles,
+    stride_b,
+    stride_d,
+    stride_h,
+    stride_w,
+    S: tl.constexpr,
+    R: tl.constexpr,
+    N: tl.constexpr,
+    CHUNK: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """One program: CHUNK candidates of N cells of one image; the s × s fine pixels of a cell in parts of R × R.
+
+    Writes, per cell and candidate, what each of its four corners receives: corners is 4 × B × D × (H + 1) × (W + 1).
+    """
+    HALF: tl.constexpr = 0.5 if S % 2 == 0 else 0.0
+    SIDE: tl.constexpr = (S + R - 1) // R
+    PARTS: tl.constexpr = SIDE * SIDE
+    program = tl.program_id(0)
+    tile = program % tiles
+    chunks = (D + CHUNK - 1) // CHUNK
+    begin = ((program // tiles) % chunks) * CHUNK
+    image = (program // (tiles * chunks)).to(tl.int64)
+
+    lane = tile * N + tl.arange(0, N)
+    h = lane // (W + 1) - 1
+    w = lane % (W + 1) - 1
+    upper_left, upper_right, lower_left, lower_right = _corner_offsets(h, w, H, W, stride_h, stride_w)
+    cells = (H + 1) * (W + 1)
+    lane = lane[None, None, :]
+    there_is = lane < cells
+    h = h[None, None, :]
+    w = w[None, None, :]
+    at_left = w < 0
+    at_right = w == W - 1
+    at_top = h < 0
+    at_bottom = h == H - 1
+    corner_plane = B.to(tl.int64) * D * cells
+    step = stride_d.to(tl.int64)
+
+    for part in range(PARTS):
+        row = (part // SIDE) * R + tl.arange(0, R)[:, None, None]
+        column = (part % SIDE) * R + tl.arange(0, R)[None, :, None]
+        down = (row.to(ACC) + HALF) / S
+        across = (column.to(ACC) + HALF) / S
+        y = S * h + S // 2 + row
+        x = S * w + S // 2 + column
+        inside = (row < S) & (column < S) & (y >= 0) & (y < S * H) & (x >= 0) & (x < S * W)
+        pixel = image * (S * H) * (S * W) + (y.to(tl.int64) * (S * W) + x)
+        # Said not to be contiguous, so that one thread holds all pixels of a cell and sums over them need no exchange.
+        pixel = tl.max_contiguous(pixel, (1, 1, 1))
+        top = tl.load(peak + pixel, mask=inside, other=float("inf"))  # a pixel that is not there: probability 0
+        per_mass = 1.0 / tl.load(mass + pixel, mask=inside, other=1.0)
+        average = tl.load(mean + pixel, mask=inside, other=0.0)
+        slope = tl.load(grad_mean + pixel, mask=inside, other=0.0) * per_mass
+        curve = tl.load(grad_variance + pixel, mask=inside, other=0.0) * per_mass
+        level = curve * tl.load(variance + pixel, mask=inside, other=0.0)
+
+        out = corners + (image * D + begin) * cells + lane
+        plane = logits + image * stride_b + begin * step
+        here = _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+        if begin == 0:
+            pending = _held_gradient(here, -average, top, slope, curve, level, S // 2)
+        else:
+            before = _cell_scores(plane - step, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+            distance = ((begin - 1) * S + S // 2).to(ACC) - average
+            _, pending = _interval_gradient(before, here, distance, top, slope, curve, level, S)
+        distance = (begin * S + S // 2).to(ACC) - average
+        for _ in range(begin, tl.minimum(begin + CHUNK, D - 1)):
+            plane += step
+            there = _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+            nearer, farther = _interval_gradient(here, there, distance, top, slope, curve, level, S)
+            gradient = pending + nearer
+            _store_corners(
+                out, corner_plane, down, across, gradient, at_left, at_right, at_top, at_bottom, there_is, part, PARTS
+            )
+            pending = farther
+            here = there
+            distance += S
+            out += cells
+        if begin + CHUNK >= D:
+            gradient = pending + _held_gradient(here, distance, top, slope, curve, level, S - S // 2)
+            _store_corners(
+                out, corner_plane, down, across, gradient, at_left, at_right, at_top, at_bottom, there_is, part, PARTS
+            )
+
+
+@triton.jit(do_not_specialize=["B", "D", "H", "W", "tiles", "stride_b", "stride_d", "stride_h", "stride_w"])
+def gather(
+    corners,
+    gradient,
+    B,
+    D,
+    H,
+    W,
+    tiles,
+    stride_b,
+    stride_d,
+    stride_h,
+    stride_w,
+    N: tl.constexpr,
+):
+    """One program: N coarse pixels of one candidate. Each adds what the four cells around it hold for it."""
+    program = tl.program_id(0)
+    tile = program % tiles
+    plane = program // tiles
+    lane = tile * N + tl.arange(0, N)
+    h = lane // W
+    w = lane % W
+    inside = h < H
+    cells = (H + 1) * (W + 1)
+    corner_plane = B.to(tl.int64) * D * cells
+    # Cell (h, w) has coarse pixel (h, w) as its upper left corner; the first row and column of cells are number −1.
+    lower_right = corners + plane.to(tl.int64) * cells + (h * (W + 1) + w)
+    total = tl.load(lower_right + 3 * corner_plane, mask=inside, other=0.0)
+    total += tl.load(lower_right + 2 * corner_plane + 1, mask=inside, other=0.0)
+    total += tl.load(lower_right + corner_plane + (W + 1), mask=inside, other=0.0)
+    total += tl.load(lower_right + (W + 1) + 1, mask=inside, other=0.0)
+    image = (plane // D).to(tl.int64)
+    candidate = (plane % D).to(tl.int64)
+    target = gradient + image * stride_b + candidate * stride_d + h.to(tl.int64) * stride_h + w.to(tl.int64) * stride_w
+    tl.store(target, total.to(gradient.dtype.element_ty), mask=inside)
