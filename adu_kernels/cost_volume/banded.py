@@ -4,7 +4,7 @@ A block of B columns of the own map times 2·B columns of the other one holds, i
 columns with B disparities. `gather` moves the band upright, so that loads and stores of the volume are those of a dense
 B×B block. The backward moves the volume's gradient back into the band and multiplies it with the other map.
 
-Own, other and SIGN as in kernels.py.
+Own, other and SIGN as in kernels.py. DOT is the type of the factors, ACC that of the sums.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -70,7 +70,7 @@ def band_forward(
     C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr, SIGN: tl.constexpr, INT64: tl.constexpr,
     SCALE: tl.constexpr, NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr,
     UNIT_C: tl.constexpr, UNIT_W: tl.constexpr, VEC: tl.constexpr,
-    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, ACC: tl.constexpr,
+    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     image_row = program // (wide_tiles * disparity_tiles)
@@ -90,7 +90,7 @@ def band_forward(
         channels = wide_index(first_channel + tl.arange(0, BLOCK_C), INT64)
         a = load_block(p_own, columns, channels, width, own_c, own_w, C, UNIT_C, UNIT_W, VEC)
         b = load_block(p_other, slides, channels, width, other_c, other_w, C, UNIT_C, UNIT_W, VEC)
-        band = tl.dot(a, tl.trans(b), band, input_precision="ieee", out_dtype=ACC)
+        band = tl.dot(a.to(DOT), tl.trans(b.to(DOT)), band, input_precision="ieee", out_dtype=ACC)
         if NORMALIZE != "none":
             own_squares += tl.sum(a.to(ACC) * a.to(ACC), 1)
             other_squares += tl.sum(b.to(ACC) * b.to(ACC), 1)
@@ -141,7 +141,7 @@ def band_gradient(
     slide_b, slide_c, slide_h, slide_w, volume_d, volume_w, grad_b, grad_c, grad_h, grad_w,
     OWN_TILE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr, SIGN: tl.constexpr,
     INT64: tl.constexpr, SCALE: tl.constexpr, UNIT_C: tl.constexpr, UNIT_W: tl.constexpr, VEC: tl.constexpr,
-    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, ACC: tl.constexpr,
+    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     first_column = (tile % wide_tiles) * BLOCK
     columns = wide_index(first_column + tl.arange(0, BLOCK), INT64)
@@ -156,7 +156,7 @@ def band_gradient(
             p_volume, first_column, columns, slides, first_disparity, width, num_disparities, volume_d, volume_w,
             OWN_TILE, BLOCK, SIGN, INT64, VOLUME_UNIT_D, VOLUME_UNIT_W,
         )  # fmt: skip
-        sums = tl.dot(band, vectors, sums, input_precision="ieee", out_dtype=ACC)
+        sums = tl.dot(band.to(DOT), vectors.to(DOT), sums, input_precision="ieee", out_dtype=ACC)
     o_c = channels
     if not UNIT_C:
         o_c = o_c * grad_c
@@ -175,7 +175,7 @@ def band_backward(
     NEED_OWN: tl.constexpr, NEED_OTHER: tl.constexpr,
     C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr, SIGN: tl.constexpr, INT64: tl.constexpr,
     SCALE: tl.constexpr, UNIT_C: tl.constexpr, UNIT_W: tl.constexpr, VEC: tl.constexpr,
-    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, ACC: tl.constexpr,
+    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """One launch for both gradients: a row's programs for the own map, then those for the other."""
     tiles = wide_tiles * ((C + BLOCK_C - 1) // BLOCK_C)
@@ -190,7 +190,7 @@ def band_backward(
                 other, p_volume, grad_own, batch, row, tile, width, num_disparities, wide_tiles,
                 other_b, other_c, other_h, other_w, volume_d, volume_w,
                 grad_own_b, grad_own_c, grad_own_h, grad_own_w, True, C, BLOCK, BLOCK_C, SIGN, INT64, SCALE,
-                UNIT_C, UNIT_W, VEC, VOLUME_UNIT_D, VOLUME_UNIT_W, ACC,
+                UNIT_C, UNIT_W, VEC, VOLUME_UNIT_D, VOLUME_UNIT_W, DOT, ACC,
             )  # fmt: skip
         tile -= tiles
     if NEED_OTHER:  # noqa: SIM102  the first `if` is settled when compiling, the second when running
@@ -199,5 +199,5 @@ def band_backward(
                 own, p_volume, grad_other, batch, row, tile, width, num_disparities, wide_tiles,
                 own_b, own_c, own_h, own_w, volume_d, volume_w,
                 grad_other_b, grad_other_c, grad_other_h, grad_other_w, False, C, BLOCK, BLOCK_C, -SIGN, INT64, SCALE,
-                UNIT_C, UNIT_W, VEC, VOLUME_UNIT_D, VOLUME_UNIT_W, ACC,
+                UNIT_C, UNIT_W, VEC, VOLUME_UNIT_D, VOLUME_UNIT_W, DOT, ACC,
             )  # fmt: skip

@@ -31,9 +31,7 @@ STRIDES = [
 @triton.jit
 def wide_index(index, INT64: tl.constexpr):
     """The index, in int64 where a product with a stride may pass 2³¹."""
-    if INT64:
-        return tl.cast(index, tl.int64)
-    return index
+    return tl.cast(index, tl.int64 if INT64 else tl.int32)
 
 
 @triton.jit
@@ -51,31 +49,37 @@ def split_items(items, num_blocks, GROUPS: tl.constexpr, GROUP_FASTEST: tl.const
 
 
 @triton.jit
+def vector_pointers(p_row, columns, groups, stride_c, stride_w,
+                    SIZE: tl.constexpr, BLOCK: tl.constexpr, UNIT_C: tl.constexpr, VEC: tl.constexpr):  # fmt: skip
+    """items × BLOCK: where the channels of each item's group stand at its column."""
+    o_c = groups[:, None] * SIZE + tl.arange(0, BLOCK)[None, :]
+    if not UNIT_C:
+        o_c = o_c * stride_c
+    return p_row + (columns * VEC * stride_w)[:, None] + o_c
+
+
+@triton.jit
+def vector_mask(mask, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    # One `return`: Triton wants them all of one type, also those behind a constexpr `if`.
+    vectors = mask[:, None]
+    if BLOCK != SIZE:
+        vectors = vectors & (tl.arange(0, BLOCK) < SIZE)[None, :]
+    return vectors
+
+
+@triton.jit
 def load_vectors(p_row, columns, groups, mask, stride_c, stride_w,
                  SIZE: tl.constexpr, BLOCK: tl.constexpr, UNIT_C: tl.constexpr, VEC: tl.constexpr):  # fmt: skip
     """items × BLOCK: the SIZE channels of each item's group at its column, 0 where masked."""
-    o_k = tl.arange(0, BLOCK)
-    o_c = groups[:, None] * SIZE + o_k[None, :]
-    if not UNIT_C:
-        o_c = o_c * stride_c
-    m_load = mask[:, None]
-    if BLOCK != SIZE:
-        m_load = m_load & (o_k < SIZE)[None, :]
-    return tl.load(p_row + (columns * VEC * stride_w)[:, None] + o_c, mask=m_load, other=0.0)
+    p_load = vector_pointers(p_row, columns, groups, stride_c, stride_w, SIZE, BLOCK, UNIT_C, VEC)
+    return tl.load(p_load, mask=vector_mask(mask, SIZE, BLOCK), other=0.0)
 
 
 @triton.jit
 def store_vectors(p_row, values, columns, groups, mask, stride_c, stride_w,
                   SIZE: tl.constexpr, BLOCK: tl.constexpr, UNIT_C: tl.constexpr, VEC: tl.constexpr):  # fmt: skip
-    o_k = tl.arange(0, BLOCK)
-    o_c = groups[:, None] * SIZE + o_k[None, :]
-    if not UNIT_C:
-        o_c = o_c * stride_c
-    m_store = mask[:, None]
-    if BLOCK != SIZE:
-        m_store = m_store & (o_k < SIZE)[None, :]
-    p_store = p_row + (columns * VEC * stride_w)[:, None] + o_c
-    tl.store(p_store, values.to(p_row.dtype.element_ty), mask=m_store)
+    p_store = vector_pointers(p_row, columns, groups, stride_c, stride_w, SIZE, BLOCK, UNIT_C, VEC)
+    tl.store(p_store, values.to(p_row.dtype.element_ty), mask=vector_mask(mask, SIZE, BLOCK))
 
 
 @triton.jit
@@ -128,47 +132,69 @@ def slide_disparity(step, pixel, PIXELS: tl.constexpr, SIGN: tl.constexpr):
 def first_step(part: tl.constexpr, num_disparities, PIXELS: tl.constexpr):
     """Steps in the middle part meet a disparity in [0, D) with every pixel of an item; the PIXELS − 1 at either end
     do not."""
-    if part == 0:
-        return 0
+    step = 0
     if part == 1:
-        return PIXELS - 1
-    return tl.maximum(num_disparities, PIXELS - 1)
+        step = PIXELS - 1
+    elif part == 2:
+        step = tl.maximum(num_disparities, PIXELS - 1)
+    return step
 
 
 @triton.jit
 def end_step(part: tl.constexpr, num_disparities, PIXELS: tl.constexpr):
-    if part == 0:
-        return PIXELS - 1
+    step = PIXELS - 1
     if part == 1:
-        return num_disparities
-    return tl.maximum(num_disparities, PIXELS - 1) + PIXELS - 1
+        step = num_disparities
+    elif part == 2:
+        step = tl.maximum(num_disparities, PIXELS - 1) + PIXELS - 1
+    return step
+
+
+@triton.jit
+def advanced(pointers, by, PIXELS: tl.constexpr):
+    moved = ()
+    for pixel in tl.static_range(PIXELS):
+        moved = moved + (pointers[pixel] + by,)  # noqa: RUF005  Triton adds tuples, it does not unpack them
+    return moved
+
+
+@triton.jit
+def cell_pointers(p_volume, column, slide, groups, step, volume_c, volume_d, volume_w,
+                  OWN_TILE: tl.constexpr, PIXELS: tl.constexpr, SIGN: tl.constexpr, VEC: tl.constexpr):  # fmt: skip
+    """Per pixel of the items, where the volume's cell of this step stands; the next step's is a fixed way further."""
+    cells = ()
+    for pixel in tl.static_range(PIXELS):
+        disparity = slide_disparity(step, pixel, PIXELS, SIGN)
+        volume_column = slide
+        if OWN_TILE:
+            volume_column = column + pixel
+        p_cell = p_volume + disparity * VEC * volume_d + volume_column * VEC * volume_w + groups * volume_c
+        cells = cells + (p_cell,)  # noqa: RUF005
+    return cells
 
 
 @triton.jit
 def correlate_step(
-    p_other, p_volume, own, groups, column, inside, step, width, num_disparities,
-    other_c, other_w, volume_c, volume_d, volume_w,
+    p_slide, p_cells, own, slide, column, inside, step, width, num_disparities,
     PIXELS: tl.constexpr, SIGN: tl.constexpr, GROUPS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr,
-    SCALE: tl.constexpr, NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr, EDGE: tl.constexpr,
-    UNIT_C: tl.constexpr, VEC: tl.constexpr, VOLUME_VEC: tl.constexpr, ACC: tl.constexpr,
+    NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr, EDGE: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    other_column = column + slide_column(step, PIXELS, SIGN)
-    reachable = inside & (other_column >= 0) & (other_column < width)
-    other = load_vectors(p_other, other_column, groups, reachable, other_c, other_w, K, BLOCK_K, UNIT_C, VEC).to(ACC)
+    """One column of the other map, at p_slide, against every pixel of the items; `own` holds the scale already."""
+    reachable = inside & (slide >= 0) & (slide < width)
+    other = tl.load(p_slide, mask=vector_mask(reachable, K, BLOCK_K), other=0.0).to(ACC)
     if NORMALIZE != "none":
         squares = over_norm_group(tl.sum(other * other, 1), NORMALIZE, GROUPS)
         inverse = inverse_norm(squares, EPS, EPS_ADDED)
     for pixel in tl.static_range(PIXELS):
-        disparity = slide_disparity(step, pixel, PIXELS, SIGN)
         value = tl.sum(own[pixel] * other, 1)
         if NORMALIZE != "none":
             value = value * inverse
-        value = tl.where(reachable, value * SCALE, 0.0)
         m_store = inside & (column + pixel < width)
         if EDGE:
+            disparity = slide_disparity(step, pixel, PIXELS, SIGN)
             m_store = m_store & (disparity >= 0) & (disparity < num_disparities)
-        p_store = p_volume + disparity * VOLUME_VEC * volume_d + (column + pixel) * VOLUME_VEC * volume_w
-        tl.store(p_store + groups * volume_c, value.to(p_volume.dtype.element_ty), mask=m_store)
+        value = tl.where(reachable, value, 0.0)  # 0 times what stands in own, were it NaN, is not 0
+        tl.store(p_cells[pixel], value.to(p_cells[pixel].dtype.element_ty), mask=m_store)
 
 
 @triton.jit
@@ -194,42 +220,44 @@ def correlate(
         if NORMALIZE != "none":
             squares = over_norm_group(tl.sum(vectors * vectors, 1), NORMALIZE, GROUPS)
             vectors = vectors * inverse_norm(squares, EPS, EPS_ADDED)[:, None]
-        own = own + (vectors,)  # noqa: RUF005  Triton adds tuples, it does not unpack them
+        own = own + (vectors * SCALE,)  # noqa: RUF005
     for part in tl.static_range(3):
         if PIXELS > 1 or part == 1:
+            start = wide_index(first_step(part, num_disparities, PIXELS), INT64)
+            slide = column + slide_column(start, PIXELS, SIGN)
+            p_slide = vector_pointers(p_other, slide, groups, other_c, other_w, K, BLOCK_K, UNIT_C, VEC)
+            p_cells = cell_pointers(
+                p_volume, column, slide, groups, start, volume_c, volume_d, volume_w, True, PIXELS, SIGN, VOLUME_VEC
+            )
             for step in range(first_step(part, num_disparities, PIXELS), end_step(part, num_disparities, PIXELS)):
                 correlate_step(
-                    p_other, p_volume, own, groups, column, inside, wide_index(step, INT64), width, num_disparities,
-                    other_c, other_w, volume_c, volume_d, volume_w, PIXELS, SIGN, GROUPS, K, BLOCK_K, SCALE,
-                    NORMALIZE, EPS, EPS_ADDED, part != 1, UNIT_C, VEC, VOLUME_VEC, ACC,
+                    p_slide, p_cells, own, slide, column, inside, step, width, num_disparities,
+                    PIXELS, SIGN, GROUPS, K, BLOCK_K, NORMALIZE, EPS, EPS_ADDED, part != 1, ACC,
                 )  # fmt: skip
+                slide -= SIGN
+                p_slide -= VEC * other_w * SIGN
+                p_cells = advanced(p_cells, wide_index(volume_d, INT64) * VOLUME_VEC, PIXELS)
 
 
 @triton.jit
 def gradient_step(
-    p_slide, p_volume, sums, groups, column, inside, step, width, num_disparities,
-    slide_c, slide_w, volume_c, volume_d, volume_w,
-    OWN_TILE: tl.constexpr, PIXELS: tl.constexpr, SIGN: tl.constexpr, GROUPS: tl.constexpr, K: tl.constexpr,
-    BLOCK_K: tl.constexpr, NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr, EDGE: tl.constexpr,
-    UNIT_C: tl.constexpr, VEC: tl.constexpr, VOLUME_VEC: tl.constexpr, ACC: tl.constexpr,
+    p_slide, p_cells, sums, slide, column, inside, step, width, num_disparities,
+    PIXELS: tl.constexpr, SIGN: tl.constexpr, GROUPS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr,
+    NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr, EDGE: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    slide = column + slide_column(step, PIXELS, SIGN)
+    """The sums, with one column of the sliding map times the gradients of the cells where it met the items' pixels."""
     reachable = inside & (slide >= 0) & (slide < width)
-    vectors = load_vectors(p_slide, slide, groups, reachable, slide_c, slide_w, K, BLOCK_K, UNIT_C, VEC).to(ACC)
+    vectors = tl.load(p_slide, mask=vector_mask(reachable, K, BLOCK_K), other=0.0).to(ACC)
     if NORMALIZE != "none":
         squares = over_norm_group(tl.sum(vectors * vectors, 1), NORMALIZE, GROUPS)
         vectors = vectors * inverse_norm(squares, EPS, EPS_ADDED)[:, None]
     added = ()
     for pixel in tl.static_range(PIXELS):
-        disparity = slide_disparity(step, pixel, PIXELS, SIGN)
         m_load = reachable & (column + pixel < width)
         if EDGE:
+            disparity = slide_disparity(step, pixel, PIXELS, SIGN)
             m_load = m_load & (disparity >= 0) & (disparity < num_disparities)
-        volume_column = slide
-        if OWN_TILE:
-            volume_column = column + pixel
-        p_load = p_volume + disparity * VOLUME_VEC * volume_d + volume_column * VOLUME_VEC * volume_w
-        upstream = tl.load(p_load + groups * volume_c, mask=m_load, other=0.0).to(ACC)
+        upstream = tl.load(p_cells[pixel], mask=m_load, other=0.0).to(ACC)
         product = upstream[:, None] * vectors
         if EDGE:
             product = tl.where(m_load[:, None], product, 0.0)  # 0 times an infinite feature is not 0
@@ -259,14 +287,25 @@ def correlation_gradient(
     sums = ()
     for _ in tl.static_range(PIXELS):
         sums = sums + (tl.zeros([BLOCK_N, BLOCK_K], ACC),)  # noqa: RUF005
+    way = wide_index(volume_d, INT64) * VOLUME_VEC
+    if not OWN_TILE:
+        way -= wide_index(volume_w, INT64) * VOLUME_VEC * SIGN
     for part in tl.static_range(3):
         if PIXELS > 1 or part == 1:
+            start = wide_index(first_step(part, num_disparities, PIXELS), INT64)
+            slide = column + slide_column(start, PIXELS, SIGN)
+            p_step = vector_pointers(p_slide, slide, groups, slide_c, slide_w, K, BLOCK_K, UNIT_C, VEC)
+            p_cells = cell_pointers(
+                p_volume, column, slide, groups, start, volume_c, volume_d, volume_w, OWN_TILE, PIXELS, SIGN, VOLUME_VEC
+            )
             for step in range(first_step(part, num_disparities, PIXELS), end_step(part, num_disparities, PIXELS)):
                 sums = gradient_step(
-                    p_slide, p_volume, sums, groups, column, inside, wide_index(step, INT64), width, num_disparities,
-                    slide_c, slide_w, volume_c, volume_d, volume_w, OWN_TILE, PIXELS, SIGN, GROUPS, K, BLOCK_K,
-                    NORMALIZE, EPS, EPS_ADDED, part != 1, UNIT_C, VEC, VOLUME_VEC, ACC,
+                    p_step, p_cells, sums, slide, column, inside, step, width, num_disparities,
+                    PIXELS, SIGN, GROUPS, K, BLOCK_K, NORMALIZE, EPS, EPS_ADDED, part != 1, ACC,
                 )  # fmt: skip
+                slide -= SIGN
+                p_step -= VEC * slide_w * SIGN
+                p_cells = advanced(p_cells, way, PIXELS)
     for pixel in tl.static_range(PIXELS):
         here = inside & (column + pixel < width)
         gradient = sums[pixel] * SCALE

@@ -182,8 +182,8 @@ def _band_constants(
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """What the kernels of banded.py are compiled for, and how they are started."""
     channels = maps[0].shape[1]
-    tile = plan.band_tile(volume.shape[2], volume.dtype)
     unit_c = plan.unit_stride(maps, 1)
+    tile = plan.band_tile(volume.shape[2], volume.dtype, unit_c)
     unit_d = plan.unit_stride([volume], 2)
     constants = {
         "C": channels, "BLOCK": tile.block, "BLOCK_C": min(tile.channels, max(plan.power_of_two(channels), 16)),
@@ -192,7 +192,7 @@ def _band_constants(
         "UNIT_C": unit_c, "UNIT_W": not unit_c and plan.unit_stride(maps, 3),
         "VEC": plan.vector_width(maps, 1) if unit_c else 1,
         "VOLUME_UNIT_D": unit_d, "VOLUME_UNIT_W": not unit_d and plan.unit_stride([volume], 4),
-        "ACC": _accumulator(volume),
+        "DOT": _factor(volume), "ACC": _accumulator(volume),
     }  # fmt: skip
     return constants, {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
 
@@ -209,6 +209,13 @@ def _strides_of_band(volume: Tensor) -> tuple[int, int, int, int]:
 
 def _accumulator(tensor: Tensor) -> tl.dtype:
     return tl.float64 if tensor.dtype == torch.float64 else tl.float32
+
+
+def _factor(tensor: Tensor) -> tl.dtype:
+    """The tensor's own type, but that Triton's interpreter would multiply the bit patterns of bfloat16."""
+    if tensor.dtype == torch.bfloat16:
+        return tl.float32 if launch.interpreting() else tl.bfloat16
+    return {torch.float16: tl.float16, torch.float32: tl.float32, torch.float64: tl.float64}[tensor.dtype]
 
 
 def _ceil_div(number: int, divisor: int) -> int:

@@ -9,8 +9,10 @@ the right view: V_R[d,h,x] = V_L[d,h,x+d], 0 where x + d ≥ W.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from adu_kernels import checks
@@ -57,8 +59,7 @@ def groupwise_correlation_volume(
     checks.check_count("num_groups", num_groups)
     channels_per_group(left.shape[1], num_groups)
     _check_correlation(normalize, reduction, view, eps, eps_rule)
-    run = choose("groupwise_correlation_volume", backend, left, torch_twin=reference.groupwise_correlation_volume,
-                 triton_twin=registration.groupwise_correlation_volume)  # fmt: skip
+    run = _choose("groupwise_correlation_volume", backend, left)
     return run(left, right, num_disparities, num_groups, normalize=normalize, reduction=reduction, view=view,
                eps=eps, eps_rule=eps_rule)  # fmt: skip
 
@@ -90,8 +91,7 @@ def correlation_volume(
     _check_pair("left", left, "right", right)
     checks.check_count("num_disparities", num_disparities)
     _check_correlation(normalize, reduction, view, eps, eps_rule)
-    run = choose("correlation_volume", backend, left, torch_twin=reference.correlation_volume,
-                 triton_twin=registration.correlation_volume)  # fmt: skip
+    run = _choose("correlation_volume", backend, left)
     return run(left, right, num_disparities, normalize=normalize, reduction=reduction, view=view,
                eps=eps, eps_rule=eps_rule)  # fmt: skip
 
@@ -122,8 +122,7 @@ def concatenation_volume(
     checks.check_count("num_disparities", num_disparities)
     checks.check_flag("mask_left", mask_left)
     checks.check_choice("view", view, VIEWS)
-    run = choose("concatenation_volume", backend, left, torch_twin=reference.concatenation_volume,
-                 triton_twin=registration.concatenation_volume)  # fmt: skip
+    run = _choose("concatenation_volume", backend, left)
     return run(left, right, num_disparities, mask_left=mask_left, view=view)
 
 
@@ -164,10 +163,16 @@ def combined_volume(
     channels_per_group(left.shape[1], num_groups)
     _check_correlation(normalize, reduction, view, eps, eps_rule)
     checks.check_flag("mask_left", mask_left)
-    run = choose("combined_volume", backend, left, torch_twin=reference.combined_volume,
-                 triton_twin=registration.combined_volume)  # fmt: skip
+    run = _choose("combined_volume", backend, left)
     return run(left, right, left_thin, right_thin, num_disparities, num_groups, normalize=normalize,
                reduction=reduction, mask_left=mask_left, view=view, eps=eps, eps_rule=eps_rule)  # fmt: skip
+
+
+def _choose(operation: str, backend: str, tensor: Tensor) -> Callable[..., Tensor]:
+    """As everywhere, but what is exported is the pad-and-stack form: it runs where there is no Triton."""
+    twin = getattr(reference, operation)
+    run = choose(operation, backend, tensor, torch_twin=twin, triton_twin=getattr(registration, operation))
+    return twin if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() else run
 
 
 def _check_pair(left_name: str, left: Any, right_name: str, right: Any) -> None:
