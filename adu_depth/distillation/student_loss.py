@@ -6,7 +6,7 @@ The equations are our reconstruction from the ADU-Depth abstract (2309.14744) an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,7 @@ class StudentLoss(nn.Module):
         """teacher_channels: channels of the teacher's features per level; None for a student that trains alone."""
         super().__init__()
         self.config = config
-        self.bounds = {"min_depth": min_depth, "max_depth": max_depth}
+        self.bounds: dict[str, Any] = {"min_depth": min_depth, "max_depth": max_depth}
         self.adapters: FeatureAdapters | None = None
         if teacher_channels is not None and config.features > 0:
             self.adapters = FeatureAdapters(student_channels, teacher_channels, uncertainty_bias=config.key_bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ class TeacherLoss(nn.Module):
     def __init__(self, config: TeacherLossConfig, max_disparity: int, min_depth: float, max_depth: float) -> None:
         super().__init__()
         self.config, self.max_disparity = config, max_disparity
-        self.bounds = {"min_depth": min_depth, "max_depth": max_depth}
+        self.bounds: dict[str, Any] = {"min_depth": min_depth, "max_depth": max_depth}
 
     def forward(self, prediction: DepthPrediction, target: Tensor, camera: Camera) -> dict[str, Tensor]:
         """target: B×1×H×W metres, 0, NaN or inf = none. Returns scalars by name, "total" the one with gradients."""

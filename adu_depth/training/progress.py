@@ -26,11 +26,11 @@ class Progress:
         if self.enabled:
             self.console.print(text, highlight=False, soft_wrap=True)
 
-    def track(self, items: Sequence[Item] | range, what: str) -> Iterator[Item]:
+    def track(self, items: Sequence[Item], what: str) -> Iterator[Item]:
         """Yields the items, reporting how many are done."""
         with self.task(what, len(items)) as task:
             for item in items:
-                yield item  # type: ignore[misc]
+                yield item
                 task.advance()
 
     @contextmanager

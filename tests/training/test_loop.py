@@ -15,7 +15,7 @@ from adu_depth.data.sample import StereoSample
 from adu_depth.distillation import DistillationConfig, StudentLoss
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
-from adu_depth.training.batches import Place, TrainingBatch, batches
+from adu_depth.training.batches import Place, TrainingBatch, batches, step_indices
 from adu_depth.training.checkpoint import list_checkpoints, load_model
 from adu_depth.training.config import DataConfig, LoopConfig
 from adu_depth.training.loop import NonFiniteLoss, differing_settings, look_at
@@ -71,27 +71,30 @@ def test_one_seed_starts_taught_and_lone_student_alike(tmp_path: Path) -> None:
 
 
 class Poisoned:
-    """A data set whose sample 3 has a NaN in its left image."""
+    """A data set one sample of which has a NaN in its left image; the sample is not in the run's first batch."""
 
     def __init__(self) -> None:
         self.scenes = tiny_scenes()
+        first, second = (step_indices(len(self.scenes), step, LOOP.batch_size, LOOP.seed, Place()) for step in (0, 1))
+        self.bad = next(i for i in second if i not in first)
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def __getitem__(self, index: int) -> StereoSample:
         sample = self.scenes[index]
-        return replace(sample, left=sample.left * float("nan")) if index == 3 else sample
+        return replace(sample, left=sample.left * float("nan")) if index == self.bad else sample
 
 
 def test_a_nan_names_term_step_and_samples_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    poisoned = Poisoned()
     with pytest.raises(NonFiniteLoss) as caught:
-        train_student(tiny_student(tmp_path / "run", loop=replace(LOOP, checkpoint_every=1)), samples=Poisoned())
+        train_student(tiny_student(tmp_path / "run", loop=replace(LOOP, checkpoint_every=1)), samples=poisoned)
     message = str(caught.value)
     assert "'total' is nan" in message or "'silog' is nan" in message
-    assert tiny_scenes()[3].name in message
-    step = int(message.split("step ")[1].split(",")[0])
-    assert list_checkpoints(tmp_path / "run")[-1].name == f"step-{step:08d}", "the state before the bad step"
+    assert str(poisoned.scenes[poisoned.bad].name) in message
+    assert "at step 1," in message
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000001"], "from before the bad step"
     weights = load_model(tmp_path / "run").model.state_dict()
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
