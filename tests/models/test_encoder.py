@@ -50,23 +50,27 @@ def test_a_map_stands_where_the_image_does() -> None:
     torch.manual_seed(0)
     encoder = build_encoder(FAMILIES["dinov2"]).eval()
     dark, lit = torch.zeros(2, 1, 3, 96, 96)
-    lit[..., 64:96, 0:32] = 1.0
+    lit[..., 64:80, 16:32] = 1.0
     with torch.no_grad():
-        for stride, a, b in zip(STRIDES, encoder(dark), encoder(lit), strict=True):
+        for stride, a, b in list(zip(STRIDES, encoder(dark), encoder(lit), strict=True))[:3]:
             change = (a - b).abs().sum(1)[0]
             row, column = divmod(int(change.argmax()), change.shape[1])
-            assert 64 <= (row + 0.5) * stride <= 96
-            assert 0 <= (column + 0.5) * stride <= 32
+            assert 64 <= (row + 0.5) * stride <= 80
+            assert 16 <= (column + 0.5) * stride <= 32
 
 
 def test_building_a_backbone_depends_on_the_seed_alone() -> None:
+    """Looking at the backbone first draws no random numbers of the caller's."""
+    from transformers import AutoBackbone, ResNetConfig
+
+    config = ResNetConfig(depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], embedding_size=8)
     torch.manual_seed(3)
-    first = build_encoder(FAMILIES["resnet"]).state_dict()
-    after_first = torch.rand(1)
+    expected = AutoBackbone.from_config(config).state_dict()
+    after = torch.rand(1)
     torch.manual_seed(3)
-    second = build_encoder(FAMILIES["resnet"]).state_dict()
-    assert torch.equal(after_first, torch.rand(1))
-    assert all(torch.equal(first[k], second[k]) for k in first)
+    built = build_encoder(FAMILIES["resnet"]).backbone.state_dict()
+    assert torch.equal(after, torch.rand(1))
+    assert all(torch.equal(built[k], expected[k]) for k in expected)
 
 
 def test_pretrained_weights_come_from_a_local_directory(tmp_path, caplog) -> None:
