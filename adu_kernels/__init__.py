@@ -4,6 +4,7 @@ The references are in `adu_kernels.reference`. Nothing here needs Triton to be i
 """
 
 from adu_kernels.attention_adaptation.op import attention_adaptation
+from adu_kernels.correlation_disparity.op import correlation_disparity
 from adu_kernels.cost_volume.op import (
     combined_volume,
     concatenation_volume,
@@ -28,6 +29,7 @@ __all__ = [
     "correlation_volume",
     "concatenation_volume",
     "combined_volume",
+    "correlation_disparity",
     "disparity_regression",
     "attention_adaptation",
     "feature_distillation_loss",

@@ -5,6 +5,7 @@ it must be these.
 """
 
 from adu_kernels.attention_adaptation.reference import attention_adaptation
+from adu_kernels.correlation_disparity.reference import correlation_disparity
 from adu_kernels.cost_volume.reference import (
     combined_volume,
     concatenation_volume,
@@ -27,6 +28,7 @@ __all__ = [
     "correlation_volume",
     "concatenation_volume",
     "combined_volume",
+    "correlation_disparity",
     "disparity_regression",
     "attention_adaptation",
     "feature_distillation_loss",

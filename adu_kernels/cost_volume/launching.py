@@ -78,8 +78,8 @@ def _slide_forward(wide: Pair | None, thin: Pair | None, volume: Tensor, request
     launch.run(
         kernels.volume_forward, batch * height * (wide_tiles + thin_tiles),
         maps[0], maps[1], *thin_maps, volume, height, width, num_disparities, wide_tiles, thin_tiles,
-        *_strides(maps, constants["VEC"]), *_strides(thin_maps, constants["THIN_VEC"]),
-        *_strides([volume], constants["VOLUME_VEC"]),
+        *strides(maps, constants["VEC"]), *strides(thin_maps, constants["THIN_VEC"]),
+        *strides([volume], constants["VOLUME_VEC"]),
         **constants, num_warps=num_warps,
     )  # fmt: skip
 
@@ -99,8 +99,8 @@ def _slide_backward(
     launch.run(
         kernels.volume_backward, batch * height * (wide_tiles * sum(need[:2]) + thin_tiles * sum(need[2:])),
         maps[0], maps[1], upstream, *written, height, width, num_disparities, wide_tiles, thin_tiles,
-        *_strides(maps, constants["VEC"]), *_strides([upstream], constants["VOLUME_VEC"]),
-        *_strides(written[:2], constants["VEC"]), *_strides(written[2:], constants["THIN_VEC"]),
+        *strides(maps, constants["VEC"]), *strides([upstream], constants["VOLUME_VEC"]),
+        *strides(written[:2], constants["VEC"]), *strides(written[2:], constants["THIN_VEC"]),
         NEED_OWN=need[0], NEED_OTHER=need[1], NEED_OWN_THIN=need[2], NEED_OTHER_THIN=need[3],
         **constants, num_warps=num_warps,
     )  # fmt: skip
@@ -131,7 +131,7 @@ def _slide_constants(
         "UNIT_C": unit_c, "VEC": plan.vector_width(wide_all, 1) if unit_c else 1,
         "THIN_UNIT_C": thin_unit_c, "THIN_VEC": plan.vector_width(thin_all, 1) if thin_unit_c else 1,
         "VOLUME_UNIT_C": volume_unit_c, "VOLUME_VEC": plan.vector_width([volume], 1) if volume_unit_c else 1,
-        "ACC": _accumulator(volume),
+        "ACC": accumulator(volume),
     }  # fmt: skip
     return constants, tile.num_warps
 
@@ -155,7 +155,7 @@ def _band_forward(wide: Pair, volume: Tensor, request: Request, force_int64: boo
     launch.run(
         banded.band_forward, batch * height * wide_tiles * disparity_tiles,
         wide[0], wide[1], volume, height, width, num_disparities, wide_tiles, disparity_tiles,
-        *_strides(wide, constants["VEC"]), *_strides_of_band(volume),
+        *strides(wide, constants["VEC"]), *_strides_of_band(volume),
         NORMALIZE=request.normalize, EPS=request.eps, EPS_ADDED=request.eps_rule == "add", **constants, **options,
     )  # fmt: skip
 
@@ -172,7 +172,7 @@ def _band_backward(
     launch.run(
         banded.band_backward, batch * height * programs,
         wide[0], wide[1], upstream, *written, height, width, num_disparities, wide_tiles,
-        *_strides(wide, constants["VEC"]), *_strides_of_band(upstream), *_strides(written, constants["VEC"]),
+        *strides(wide, constants["VEC"]), *_strides_of_band(upstream), *strides(written, constants["VEC"]),
         NEED_OWN=grads[0] is not None, NEED_OTHER=grads[1] is not None, **constants, **options,
     )  # fmt: skip
 
@@ -192,12 +192,12 @@ def _band_constants(
         "UNIT_C": unit_c, "UNIT_W": not unit_c and plan.unit_stride(maps, 3),
         "VEC": plan.vector_width(maps, 1) if unit_c else 1,
         "VOLUME_UNIT_D": unit_d, "VOLUME_UNIT_W": not unit_d and plan.unit_stride([volume], 4),
-        "DOT": _factor(volume), "ACC": _accumulator(volume),
+        "DOT": factor(volume), "ACC": accumulator(volume),
     }  # fmt: skip
     return constants, {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
 
 
-def _strides(tensors: Sequence[Tensor], unit: int) -> list[int]:
+def strides(tensors: Sequence[Tensor], unit: int) -> list[int]:
     """Strides of each tensor; all but the channels' in units of `unit` elements, which divides them."""
     return [s if axis == 1 else s // unit for t in tensors for axis, s in enumerate(t.stride())]
 
@@ -207,11 +207,11 @@ def _strides_of_band(volume: Tensor) -> tuple[int, int, int, int]:
     return batch, disparity, height, width
 
 
-def _accumulator(tensor: Tensor) -> tl.dtype:
+def accumulator(tensor: Tensor) -> tl.dtype:
     return tl.float64 if tensor.dtype == torch.float64 else tl.float32
 
 
-def _factor(tensor: Tensor) -> tl.dtype:
+def factor(tensor: Tensor) -> tl.dtype:
     """The tensor's own type, but that Triton's interpreter would multiply the bit patterns of bfloat16."""
     if tensor.dtype == torch.bfloat16:
         return tl.float32 if launch.interpreting() else tl.bfloat16

@@ -54,7 +54,7 @@ def groupwise_correlation_volume(
     The Triton kernels write channels_last_3d where left is channels_last, else contiguous; the reference contiguous.
     Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
     """
-    _check_pair("left", left, "right", right)
+    check_pair("left", left, "right", right)
     checks.check_count("num_disparities", num_disparities)
     checks.check_count("num_groups", num_groups)
     channels_per_group(left.shape[1], num_groups)
@@ -88,7 +88,7 @@ def correlation_volume(
     The Triton kernels write channels_last where left is channels_last, else contiguous; the reference contiguous.
     Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
     """
-    _check_pair("left", left, "right", right)
+    check_pair("left", left, "right", right)
     checks.check_count("num_disparities", num_disparities)
     _check_correlation(normalize, reduction, view, eps, eps_rule)
     run = _choose("correlation_volume", backend, left)
@@ -118,7 +118,7 @@ def concatenation_volume(
     The Triton kernels write channels_last_3d where left is channels_last, else contiguous; the reference contiguous.
     Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
     """
-    _check_pair("left", left, "right", right)
+    check_pair("left", left, "right", right)
     checks.check_count("num_disparities", num_disparities)
     checks.check_flag("mask_left", mask_left)
     checks.check_choice("view", view, VIEWS)
@@ -155,8 +155,8 @@ def combined_volume(
     The Triton kernels write channels_last_3d where left is channels_last, else contiguous; the reference contiguous.
     Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
     """
-    _check_pair("left", left, "right", right)
-    _check_pair("left_thin", left_thin, "right_thin", right_thin)
+    check_pair("left", left, "right", right)
+    check_pair("left_thin", left_thin, "right_thin", right_thin)
     _check_thin(left_thin, left)
     checks.check_count("num_disparities", num_disparities)
     checks.check_count("num_groups", num_groups)
@@ -175,7 +175,7 @@ def _choose(operation: str, backend: str, tensor: Tensor) -> Callable[..., Tenso
     return twin if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() else run
 
 
-def _check_pair(left_name: str, left: Any, right_name: str, right: Any) -> None:
+def check_pair(left_name: str, left: Any, right_name: str, right: Any) -> None:
     checks.check_tensor(left_name, left, "B×C×H×W")
     checks.check_tensor(right_name, right, "B×C×H×W")
     checks.check_same_shape(right_name, right, left_name, left)

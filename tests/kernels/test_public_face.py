@@ -17,6 +17,7 @@ WITH_KERNELS = {
     "correlation_volume",
     "concatenation_volume",
     "combined_volume",
+    "correlation_disparity",
     "disparity_regression",
 }
 OPERATIONS = [name for name in adu_kernels.__all__ if inspect.isfunction(getattr(adu_kernels, name))]
@@ -29,6 +30,7 @@ def _arguments(name: str) -> tuple:
         "correlation_volume": (volume, volume, 3),
         "concatenation_volume": (volume, volume, 3),
         "combined_volume": (volume, volume, volume[:, :2], volume[:, :2], 3, 2),
+        "correlation_disparity": (volume, volume, 3),
         "disparity_regression": (volume, 2),
         "attention_adaptation": (tokens, tokens, tokens),
         "feature_distillation_loss": (volume, volume + 1),
@@ -48,6 +50,7 @@ def test_the_contract_is_complete() -> None:
         "correlation_volume",
         "concatenation_volume",
         "combined_volume",
+        "correlation_disparity",
         "disparity_regression",
         "attention_adaptation",
         "feature_distillation_loss",
