@@ -1,4 +1,4 @@
-"""The rectified stereo camera, and the way between depth and disparity."""
+"""The rectified stereo camera, the way between depth and disparity, and from the right view to the left."""
 
 from __future__ import annotations
 
@@ -85,3 +85,21 @@ def depth_to_disparity(depth: Array, camera: Camera) -> Array:
             return np.where(depth > 0, focal_baseline / depth - offset, 0.0).astype(depth.dtype)
     positive = depth > 0
     return torch.where(positive, focal_baseline / torch.where(positive, depth, 1.0) - offset, 0.0)
+
+
+def warp_right(right: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
+    """The right view as the left camera would see it, and where it can be seen.
+
+    right: B×C×H×W; disparity: B×1×H×W pixels. Returns B×C×H×W, bilinear between the two nearest columns, and a bool
+    B×1×H×W that is False where x − disparity lies outside the right image.
+    """
+    width = right.shape[-1]
+    columns = torch.arange(width, device=right.device, dtype=disparity.dtype) - disparity
+    inside = (columns >= 0) & (columns <= width - 1)
+    columns = columns.clamp(0, width - 1)
+    first = columns.detach().floor().clamp(max=max(0, width - 2))
+    share = columns - first
+    index = first.long().expand(-1, right.shape[1], -1, -1)
+    near = right.gather(-1, index)
+    far = right.gather(-1, (index + 1).clamp(max=width - 1))
+    return near + (far - near) * share, inside

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adu_depth.distillation.photometric import photometric_loss, smoothness_loss
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity
 from adu_depth.models.prediction import DepthPrediction
@@ -25,6 +26,10 @@ class TeacherLossConfig:
     uncertainty: float = 1.0
     uncertainty_joint: bool = False
     """Let the uncertainty term train the disparity too, not its spread alone."""
+    photometric: float = 1.0
+    """The right view warped by the disparity must look like the left: teaches where no LiDAR point is."""
+    smoothness: float = 0.05
+    """Slope of the disparity where the left view has no edge."""
     decoder: float = 1.0
     """SILog of the feature decoder's own depth: what teaches the features that are distilled."""
 
@@ -47,8 +52,13 @@ class TeacherLoss(nn.Module):
         self.config, self.max_disparity = config, max_disparity
         self.bounds: dict[str, Any] = {"min_depth": min_depth, "max_depth": max_depth}
 
-    def forward(self, prediction: DepthPrediction, target: Tensor, camera: Camera) -> dict[str, Tensor]:
-        """target: B×1×H×W metres, 0, NaN or inf = none. Returns scalars by name, "total" the one with gradients."""
+    def forward(
+        self, prediction: DepthPrediction, target: Tensor, left: Tensor, right: Tensor, camera: Camera
+    ) -> dict[str, Tensor]:
+        """Scalars by name, "total" the one with gradients.
+
+        target: B×1×H×W metres; 0, NaN or inf = none. left, right: the views, B×3×H×W in [0, 1].
+        """
         config = self.config
         known = torch.isfinite(target) & (target >= self.bounds["min_depth"]) & (target <= self.bounds["max_depth"])
         disparity = depth_to_disparity(torch.where(known, target, 0.0), camera)
@@ -63,6 +73,11 @@ class TeacherLoss(nn.Module):
                 prediction.depth, prediction.log_scale, target, joint=config.uncertainty_joint, **self.bounds
             ),
         }
+        final_disparity = prediction.heads[-1][0]
+        if config.photometric > 0:
+            terms["photometric"] = config.photometric * photometric_loss(left, right, final_disparity)
+        if config.smoothness > 0:
+            terms["smoothness"] = config.smoothness * smoothness_loss(left, final_disparity)
         if prediction.decoder_depth is not None:
             terms["decoder"] = config.decoder * silog_loss(prediction.decoder_depth, target, **self.bounds)
         total = torch.stack(list(terms.values())).sum()

@@ -27,6 +27,7 @@ from adu_depth.models.decoder import (
 from adu_depth.models.encoder import build_encoder
 from adu_depth.models.padding import check_image, crop_map, pad_to_cells
 from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.refinement import Refinement
 from adu_kernels import combined_volume, disparity_regression
 
 INITIAL_SHARPNESS = 20.0  # of cosines in [−1, 1]: 60 matches better untrained, 20 learns faster (5, 20, 60 tried)
@@ -53,6 +54,8 @@ class TeacherConfig:
     """Hourglasses in the aggregation; each adds a regression head to the training."""
     feature_channels: tuple[int, int, int] = (64, 96, 128)
     """Channels of the features at 1/8, 1/16 and 1/32."""
+    refinement_channels: int = 24
+    """Channels of the full-size correction of the disparity; 0 leaves it out."""
     head_channels: int = 32
     """Channels at 1/4, which the decoder's own depth is read from."""
     min_depth: float = 0.5
@@ -71,8 +74,9 @@ class TeacherConfig:
         for name in ("num_groups", "correlation_channels", "concat_channels", "aggregation_channels", "head_channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.hourglasses < 0:
-            raise InputError(f"hourglasses: expected at least 0, got {self.hourglasses}")
+        for name in ("hourglasses", "refinement_channels"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}: expected at least 0, got {getattr(self, name)}")
         step = SCALE * VOLUME_MULTIPLE
         if self.max_disparity < step or self.max_disparity % step:
             raise InputError(f"max_disparity: expected a positive multiple of {step}, got {self.max_disparity}")
@@ -103,14 +107,16 @@ class StereoTeacher(nn.Module):
             config.norm,
         )
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(INITIAL_SHARPNESS)))
+        self.refinement = Refinement(config.refinement_channels, config.norm) if config.refinement_channels else None
         self.geometry = GeometryMaps(config.aggregation_channels, config.norm)
         widths = [c + g for c, g in zip(self.encoder.channels, self.geometry.channels, strict=True)]
         self.decoder = FeatureDecoder(widths, config.feature_channels, config.head_channels, config.norm)
         self.decoder_head = DepthHead(
             config.head_channels, config.min_depth, config.max_depth, log_scale=False, norm=config.norm
         )
-        for part in (self.matching, self.geometry, self.decoder, self.decoder_head):
-            channels_last(part)
+        for part in (self.matching, self.refinement, self.geometry, self.decoder, self.decoder_head):
+            if part is not None:
+                channels_last(part)
 
     def forward(self, left: Tensor, right: Tensor, camera: Camera) -> DepthPrediction:
         """left, right: B×3×H×W in [0, 1], rectified, any size. camera: of the left view, batched (tensors of shape B).
@@ -122,11 +128,15 @@ class StereoTeacher(nn.Module):
         if left.shape != right.shape:
             raise InputError(f"right: expected the left view's shape {tuple(left.shape)}, got {tuple(right.shape)}")
         batch, _, height, width = left.shape
-        maps = self.encoder(pad_to_cells(torch.cat([left, right])))
+        views = pad_to_cells(torch.cat([left, right]))
+        maps = self.encoder(views)
         volume = self._volume(maps)
         logits, volume = self.aggregation(volume, self._correlation_scores(volume))
-        heads = tuple(self._regress(head) for head in logits)
+        heads = [self._regress(head) for head in logits]
         disparity, variance = heads[-1]
+        if self.refinement is not None:
+            disparity = self.refinement(*views.chunk(2), disparity, self.config.max_disparity)
+            heads.append((disparity, variance))
         depth, log_scale = self._metric(disparity, variance, camera)
         # The decoder learns from the geometry, it does not steer it.
         geometry = self.geometry(volume.detach(), logits[-1].detach(), depth.detach(), log_scale.detach())

@@ -47,7 +47,8 @@ class TeacherTask(nn.Module):
         left = colour_jitter(sample.left, self.augmentation, generator)
         right = colour_jitter(sample.right, self.augmentation, generator)
         prediction = self.network(left, right, sample.camera)
-        terms: dict[str, Tensor] = self.loss(prediction, sample.training_target(context.dense), sample.camera)
+        target = sample.training_target(context.dense)
+        terms: dict[str, Tensor] = self.loss(prediction, target, sample.left, sample.right, sample.camera)
         return terms
 
 

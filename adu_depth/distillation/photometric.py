@@ -1,0 +1,55 @@
+"""What a stereo pair says about its own disparity, without ground truth.
+
+A LiDAR measures a tenth of the pixels and none above the horizon. Where it is silent the two views still must agree:
+the right one, warped by the disparity, has to look like the left (Garg et al., 1603.04992; Godard et al., 1609.03677).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adu_depth.geometry import warp_right
+
+WINDOW = 5
+FLOOR = 1e-4
+"""Local variance of grey levels in [0, 1] below which a window has nothing to compare: sensor noise."""
+
+
+def dissimilarity(one: Tensor, other: Tensor) -> Tensor:
+    """1 − local correlation of grey levels in 5×5 windows, B×1×H×W in [0, 2].
+
+    The structure term of SSIM (Wang et al., TIP 2004): brightness and contrast are left out, since two cameras differ
+    in both.
+    """
+    one, other = one.mean(1, keepdim=True), other.mean(1, keepdim=True)
+
+    def local(values: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(values, [WINDOW // 2] * 4, mode="reflect"), WINDOW, stride=1)
+
+    mean_one, mean_other = local(one), local(other)
+    variance_one = (local(one * one) - mean_one * mean_one).clamp_min(0)
+    variance_other = (local(other * other) - mean_other * mean_other).clamp_min(0)
+    covariance = local(one * other) - mean_one * mean_other
+    return 1 - (covariance + FLOOR) / torch.sqrt((variance_one + FLOOR) * (variance_other + FLOOR))
+
+
+def photometric_loss(left: Tensor, right: Tensor, disparity: Tensor) -> Tensor:
+    """Mean dissimilarity of the left view and the warped right one, over pixels the right view contains.
+
+    left, right: B×3×H×W in [0, 1]; disparity: B×1×H×W pixels, at least 3×3. Differentiable in disparity.
+    """
+    warped, inside = warp_right(right, disparity)
+    error = torch.where(inside, dissimilarity(left, warped), 0.0)
+    return error.sum() / inside.sum().clamp(min=1)
+
+
+def smoothness_loss(left: Tensor, disparity: Tensor) -> Tensor:
+    """Mean slope of the disparity relative to its image's mean, less where the left view has an edge (1609.03677)."""
+    relative = disparity / disparity.mean((-2, -1), keepdim=True).clamp_min(1e-3)
+    slopes = []
+    for axis in (-1, -2):
+        edge = left.diff(dim=axis).abs().mean(1, keepdim=True)
+        slopes.append((relative.diff(dim=axis).abs() * torch.exp(-10 * edge)).mean())
+    return slopes[0] + slopes[1]

@@ -1,0 +1,42 @@
+"""What a volume at a quarter of the image cannot see: edges, and the last fraction of a pixel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adu_depth.geometry import warp_right
+from adu_depth.models.blocks import Norm, ResidualBlock, conv_norm_relu, initialise
+
+OFFSETS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+"""Pixels around the disparity at which the two views are compared once more, at full size."""
+FINE = 2  # works at half size: each cell holds 2×2 pixels
+
+
+class Refinement(nn.Module):
+    """Full-size disparity and both views → a correction of the disparity (in the spirit of StereoNet, 1807.08865).
+
+    Starts as no correction. Works at half size on 2×2 cells, so that it costs little.
+    """
+
+    def __init__(self, channels: int, norm: Norm) -> None:
+        super().__init__()
+        inputs = (3 + len(OFFSETS) + 1) * FINE**2
+        self.enter = conv_norm_relu(inputs, channels, norm=norm)
+        self.blocks = nn.Sequential(*(ResidualBlock(channels, channels, norm=norm) for _ in range(2)))
+        self.correct = nn.Conv2d(channels, FINE**2, 3, padding=1)
+        initialise(self)
+        nn.init.zeros_(self.correct.weight)
+
+    def forward(self, left: Tensor, right: Tensor, disparity: Tensor, longest: float) -> Tensor:
+        """left, right: B×3×H×W, H and W even; disparity: B×1×H×W pixels; longest: the largest disparity searched.
+
+        Returns the corrected disparity, never negative. Its gradient reaches `disparity` through the sum alone.
+        """
+        given = disparity.detach()
+        grey_left, grey_right = left.mean(1, keepdim=True), right.mean(1, keepdim=True)
+        differences = [grey_left - warp_right(grey_right, given + offset)[0] for offset in OFFSETS]
+        seen = torch.cat([left - 0.5, *differences, given / longest], 1).to(left.dtype)
+        corrections = self.correct(self.blocks(self.enter(F.pixel_unshuffle(seen, FINE))))
+        return (disparity + F.pixel_shuffle(corrections, FINE).float()).clamp_min(0)
