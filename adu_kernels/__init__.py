@@ -4,6 +4,7 @@ The references are in `adu_kernels.reference`. Nothing here needs Triton to be i
 """
 
 from adu_kernels.attention_adaptation.op import attention_adaptation
+from adu_kernels.concat_free_conv.module import ConcatFreeConv3d
 from adu_kernels.correlation_disparity.op import correlation_disparity
 from adu_kernels.cost_volume.op import (
     combined_volume,
@@ -39,6 +40,7 @@ __all__ = [
     "uncertainty_guide",
     "teacher_gate",
     "depth_objective",
+    "ConcatFreeConv3d",
     "ObjectiveTerms",
     "ObjectiveWeights",
 ]
