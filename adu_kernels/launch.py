@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 LARGEST_GRID = 2**31 - 1
+WARP_SIZE = 64 if torch.version.hip else 32
+"""Threads that run in step: num_warps = threads // WARP_SIZE."""
 
 
 def interpreting() -> bool:

@@ -48,7 +48,10 @@ def _interval(here, there, S: tl.constexpr):
     first = here
     if S % 2 == 0:
         first = here + difference * inset
-    return first, there - difference * inset, difference
+    last = first
+    if S > 1:
+        last = there - difference * inset
+    return first, last, difference
 
 
 @triton.jit
@@ -357,9 +360,15 @@ def backward(
             )
 
 
-@triton.jit(do_not_specialize=["B", "D", "H", "W", "tiles", "stride_b", "stride_d", "stride_h", "stride_w"])
+@triton.jit(
+    do_not_specialize=[
+        *("B", "D", "H", "W", "tiles", "stride_b", "stride_d", "stride_h", "stride_w"),
+        *("gradient_stride_b", "gradient_stride_d", "gradient_stride_h", "gradient_stride_w"),
+    ]
+)
 def gather(
     corners,
+    logits,
     gradient,
     B,
     D,
@@ -370,9 +379,16 @@ def gather(
     stride_d,
     stride_h,
     stride_w,
+    gradient_stride_b,
+    gradient_stride_d,
+    gradient_stride_h,
+    gradient_stride_w,
     N: tl.constexpr,
 ):
-    """One program: N coarse pixels of one candidate. Each adds what the four cells around it hold for it."""
+    """One program: N coarse pixels of one candidate. Each adds what the four cells around it hold for it.
+
+    A logit that counts as LOWEST was not used itself, so its gradient is 0.
+    """
     program = tl.program_id(0)
     tile = program % tiles
     plane = program // tiles
@@ -390,5 +406,10 @@ def gather(
     total += tl.load(lower_right + (W + 1) + 1, mask=inside, other=0.0)
     image = (plane // D).to(tl.int64)
     candidate = (plane % D).to(tl.int64)
-    target = gradient + image * stride_b + candidate * stride_d + h.to(tl.int64) * stride_h + w.to(tl.int64) * stride_w
+    h = h.to(tl.int64)
+    w = w.to(tl.int64)
+    source = logits + image * stride_b + candidate * stride_d + h * stride_h + w * stride_w
+    total = tl.where(tl.load(source, mask=inside, other=0.0).to(total.dtype) < LOWEST, 0.0, total)
+    target = gradient + image * gradient_stride_b + candidate * gradient_stride_d
+    target += h * gradient_stride_h + w * gradient_stride_w
     tl.store(target, total.to(gradient.dtype.element_ty), mask=inside)

@@ -75,13 +75,13 @@ class LaunchShape:
     rows: int
     """Side of the square of fine pixels per thread, backward."""
     lanes: int
-    """Cells per program; with 32 per warp one thread has one cell."""
+    """Cells per program, one per thread: then all sums over a cell's pixels stay in its thread."""
     candidates: int
     """Coarse candidates per program, backward: the one before them is calculated twice."""
 
     @property
     def warps(self) -> int:
-        return self.lanes // 32
+        return self.lanes // launch.WARP_SIZE
 
 
 LAUNCH_SHAPES = (
@@ -182,12 +182,14 @@ def _backward(
         kernels.gather,
         batch * candidates * tiles,
         corners,
+        logits,
         gradient,
         batch,
         candidates,
         height,
         width,
         tiles,
+        *logits.stride(),
         *gradient.stride(),
         N=GATHER_LANES,
         num_warps=4,

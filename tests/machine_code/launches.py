@@ -55,14 +55,14 @@ class _AbsentGpu:
 
 @contextmanager
 def _installed(target: GPUTarget, hook: Callable[..., bool]) -> Iterator[None]:
-    allowed = launch.check_device
-    launch.check_device = lambda tensor: None
+    allowed, warp_size = launch.check_device, launch.WARP_SIZE
+    launch.check_device, launch.WARP_SIZE = lambda tensor: None, target.warp_size
     driver.set_active(_AbsentGpu(target))  # and stays: such a process does nothing else
     knobs.runtime.jit_cache_hook = hook
     try:
         yield
     finally:
-        launch.check_device = allowed
+        launch.check_device, launch.WARP_SIZE = allowed, warp_size
         knobs.runtime.jit_cache_hook = None
 
 
