@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adu_depth.models.blocks import Norm, conv_norm, conv_norm_relu, initialise, make_norm, set_layout
+from adu_kernels.concat_free_conv.module import concat_free_conv3d
 
 VOLUME_MULTIPLE = 4  # an hourglass halves disparities, rows and columns twice
 
@@ -66,11 +68,25 @@ class Aggregation(nn.Module):
             nn.init.normal_(head.weight, std=0.5 / (27 * channels) ** 0.5)  # type: ignore[arg-type]
         set_layout(self, memory_format)
 
-    def forward(self, volume: Tensor, prior: Tensor) -> tuple[list[Tensor], Tensor]:
-        volume = torch.relu(self.enter(volume.contiguous(memory_format=self.memory_format)))
+    def forward(
+        self, volume: Tensor, prior: Tensor, thin: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """thin: the pair of maps whose concatenation volume would be the last channels of `volume`, if it is not."""
+        volume = torch.relu(self._enter(volume.contiguous(memory_format=self.memory_format), thin))
         stages = [volume]
         for hourglass in self.hourglasses:
             stages.append(hourglass(stages[-1]))
         first = 0 if self.training else len(stages) - 1
         logits = [prior + self.heads[i](stages[i]).squeeze(1) for i in range(first, len(stages))]
         return logits, stages[-1]
+
+    def _enter(self, volume: Tensor, thin: tuple[Tensor, Tensor] | None) -> Tensor:
+        if thin is None:
+            return self.enter(volume)
+        first, second = self.enter
+        weight = first.get_parameter("conv.weight")
+        # A convolution is linear: the correlated channels from their volume, the concatenated ones without one.
+        correlated, levels = volume.shape[1:3]
+        entered = F.conv3d(volume, weight[:, :correlated], padding=1)
+        entered = entered + concat_free_conv3d(*thin, weight[:, correlated:], num_disparities=levels)
+        return second(first.get_submodule("relu")(first.get_submodule("norm")(entered)))

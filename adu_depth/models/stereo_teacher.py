@@ -28,7 +28,7 @@ from adu_depth.models.encoder import build_encoder
 from adu_depth.models.padding import check_image, crop_map, pad_to_cells
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.refinement import Refinement
-from adu_kernels import combined_volume, disparity_regression
+from adu_kernels import combined_volume, disparity_regression, groupwise_correlation_volume
 
 INITIAL_SHARPNESS = 20.0  # of cosines in [−1, 1]: 60 matches better untrained, 20 learns faster (5, 20, 60 tried)
 SCALE = 4  # the volume stands at a quarter of the image
@@ -64,6 +64,8 @@ class TeacherConfig:
     """Depths are clipped to at most this, metres."""
     norm: Norm = "group"
     """"group" or "batch" normalisation; see adu_depth.models.blocks."""
+    concat_free: bool = False
+    """Take the first 3-D convolution without writing the concatenated half of the volume: the same up to rounding."""
     backend: Literal["auto", "triton", "torch"] = "auto"
     """Which implementation of the volume and the regression runs."""
 
@@ -130,8 +132,8 @@ class StereoTeacher(nn.Module):
         batch, _, height, width = left.shape
         views = pad_to_cells(torch.cat([left, right]))
         maps = self.encoder(views)
-        volume = self._volume(maps)
-        logits, volume = self.aggregation(volume, self._correlation_scores(volume))
+        volume, thin = self._volume(maps)
+        logits, volume = self.aggregation(volume, self._correlation_scores(volume), thin)
         heads = [self._regress(head) for head in logits]
         disparity, variance = heads[-1]
         if self.refinement is not None:
@@ -152,19 +154,15 @@ class StereoTeacher(nn.Module):
             decoder_depth=crop_map(self.decoder_head(quarter)[0], height, width) if self.training else None,
         )
 
-    def _volume(self, maps: Sequence[Tensor]) -> Tensor:
+    def _volume(self, maps: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """The combined volume; with `concat_free` that of the correlation alone, and the pair left to concatenate."""
         wide, thin = self.matching(maps)
         (left, right), (left_thin, right_thin) = wide.chunk(2), thin.chunk(2)
-        config = self.config
-        return combined_volume(
-            left,
-            right,
-            left_thin,
-            right_thin,
-            num_disparities=config.max_disparity // SCALE,
-            num_groups=config.num_groups,
-            backend=config.backend,
-        )
+        levels, groups, backend = self.config.max_disparity // SCALE, self.config.num_groups, self.config.backend
+        if self.config.concat_free:
+            volume = groupwise_correlation_volume(left, right, levels, groups, backend=backend)
+            return volume, (left_thin, right_thin)
+        return combined_volume(left, right, left_thin, right_thin, levels, groups, backend=backend), None
 
     def _correlation_scores(self, volume: Tensor) -> Tensor:
         """Mean correlation over the groups, sharpened: random features match by it already, so training starts there.
