@@ -6,9 +6,11 @@ from typing import Any
 
 import tyro
 
+from bench.cost_volume import CostVolumeBenchmark
 from bench.render import RenderBenchmark
 
 BENCHMARKS: dict[str, Any] = {
+    "cost-volume": CostVolumeBenchmark,
     "render": RenderBenchmark,
 }
 

@@ -165,8 +165,7 @@ def _request(disparities: int, groups: int, plain: bool = False, **changed: Any)
     return Request(disparities, groups, plain, **{**options, **changed})
 
 
-@pytest.mark.parametrize("plain", [False, True])
-@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("plain", "last"), [(False, True), (True, False)])
 def test_registration(plain: bool, last: bool) -> None:
     left, right, left_thin, right_thin = _maps(WIDE, WIDE, THIN, THIN, last=last)
     counts = (3, 1 if plain else 3, plain, "none", "mean", True, "left", 1e-12, "max")
@@ -310,6 +309,19 @@ def test_int64_is_chosen_where_a_tensor_reaches_beyond_int32(monkeypatch: pytest
     assert not chosen(2**31 // (48 * 4 * 64 * 128), 48, 4, False)
     assert chosen(2**31 // (48 * 64 * 128) + 1, 48, 1, True)
     assert not chosen(2**31 // (48 * 64 * 128), 48, 1, True)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_maps_that_lie_beyond_int32(plain: bool) -> None:
+    """The third image of a batch starts 2³¹ elements after the first; the memory between them is never touched."""
+    storage = torch.empty(2**31 + 64, dtype=torch.float16)
+    far = [storage[first:].as_strided((3, 2, 1, 5), (2**30, 1, 10, 2)) for first in (0, 32)]
+    near = _maps((3, 2, 1, 5), (3, 2, 1, 5), dtype=torch.float16)
+    for apart, together in zip(far, near, strict=True):
+        apart.copy_(together)
+    name, counts = ("correlation_volume", (3,)) if plain else ("groupwise_correlation_volume", (3, 2))
+    operation = _operation(name, *counts)
+    assert torch.equal(operation.triton(*far)[0], operation.triton(*near)[0])
 
 
 @pytest.mark.parametrize("plain", [False, True])
