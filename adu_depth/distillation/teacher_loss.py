@@ -26,7 +26,7 @@ class TeacherLossConfig:
     uncertainty: float = 1.0
     uncertainty_joint: bool = False
     """Let the uncertainty term train the disparity too, not its spread alone."""
-    photometric: float = 1.0
+    photometric: float = 2.0
     """The right view warped by the disparity must look like the left: teaches where no LiDAR point is."""
     smoothness: float = 0.05
     """Slope of the disparity where the left view has no edge."""
