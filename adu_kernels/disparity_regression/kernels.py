@@ -193,6 +193,41 @@ def _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across
 
 
 @triton.jit
+def _load_pixels(
+    maps,
+    stride_y,
+    stride_x,
+    h,
+    w,
+    first_row,
+    first_column,
+    other: tl.constexpr,
+    H,
+    W,
+    S: tl.constexpr,
+    R: tl.constexpr,
+    N: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """R × R × N values of a map: fine rows and columns of N cells (h, w) from the first ones on, `other` where none is.
+
+    One load per pixel and not one for all: so each thread holds all pixels of its cell, whatever layout Triton would
+    choose for such a load, and sums over them need no exchange between threads. The choosing below costs nothing then.
+    """
+    row = tl.arange(0, R)[:, None, None]
+    column = tl.arange(0, R)[None, :, None]
+    values = tl.full([R, R, N], other, ACC)
+    for i in tl.static_range(R):
+        for j in tl.static_range(R):
+            y = S * h + (S // 2 + i) + first_row
+            x = S * w + (S // 2 + j) + first_column
+            inside = (first_row + i < S) & (first_column + j < S) & (y >= 0) & (y < S * H) & (x >= 0) & (x < S * W)
+            one = tl.load(maps + y.to(tl.int64) * stride_y + x.to(tl.int64) * stride_x, mask=inside, other=other)
+            values = tl.where((row == i) & (column == j), one[None, None, :], values)
+    return values
+
+
+@triton.jit
 def _interval_gradient(here, there, distance, top, slope, curve, level, S: tl.constexpr):
     """dL/d(logit of the nearer candidate), dL/d(logit of the farther), summed over the s fine points between them.
 
@@ -259,7 +294,13 @@ def _store_corners(
     tl.store(corners + 3 * plane, lower_right, mask=inside)
 
 
-@triton.jit(do_not_specialize=["B", "D", "H", "W", "tiles", "stride_b", "stride_d", "stride_h", "stride_w"])
+@triton.jit(
+    do_not_specialize=[
+        *("B", "D", "H", "W", "tiles", "stride_b", "stride_d", "stride_h", "stride_w"),
+        *("grad_mean_stride_b", "grad_mean_stride_y", "grad_mean_stride_x"),
+        *("grad_variance_stride_b", "grad_variance_stride_y", "grad_variance_stride_x"),
+    ]
+)
 def backward(
     logits,
     mean,
@@ -278,6 +319,12 @@ def backward(
     stride_d,
     stride_h,
     stride_w,
+    grad_mean_stride_b,
+    grad_mean_stride_y,
+    grad_mean_stride_x,
+    grad_variance_stride_b,
+    grad_variance_stride_y,
+    grad_variance_stride_x,
     S: tl.constexpr,
     R: tl.constexpr,
     N: tl.constexpr,
@@ -302,36 +349,36 @@ def backward(
     w = lane % (W + 1) - 1
     upper_left, upper_right, lower_left, lower_right = _corner_offsets(h, w, H, W, stride_h, stride_w)
     cells = (H + 1) * (W + 1)
-    lane = lane[None, None, :]
-    there_is = lane < cells
-    h = h[None, None, :]
-    w = w[None, None, :]
-    at_left = w < 0
-    at_right = w == W - 1
-    at_top = h < 0
-    at_bottom = h == H - 1
+    there_is = lane[None, None, :] < cells
+    at_left = (w < 0)[None, None, :]
+    at_right = (w == W - 1)[None, None, :]
+    at_top = (h < 0)[None, None, :]
+    at_bottom = (h == H - 1)[None, None, :]
     corner_plane = B.to(tl.int64) * D * cells
     step = stride_d.to(tl.int64)
+    map_start = image * (S * H) * (S * W)
+    grad_mean += image * grad_mean_stride_b
+    grad_variance += image * grad_variance_stride_b
 
     for part in range(PARTS):
-        row = (part // SIDE) * R + tl.arange(0, R)[:, None, None]
-        column = (part % SIDE) * R + tl.arange(0, R)[None, :, None]
-        down = (row.to(ACC) + HALF) / S
-        across = (column.to(ACC) + HALF) / S
-        y = S * h + S // 2 + row
-        x = S * w + S // 2 + column
-        inside = (row < S) & (column < S) & (y >= 0) & (y < S * H) & (x >= 0) & (x < S * W)
-        pixel = image * (S * H) * (S * W) + (y.to(tl.int64) * (S * W) + x)
-        # Said not to be contiguous, so that one thread holds all pixels of a cell and sums over them need no exchange.
-        pixel = tl.max_contiguous(pixel, (1, 1, 1))
-        top = tl.load(peak + pixel, mask=inside, other=float("inf"))  # a pixel that is not there: probability 0
-        per_mass = 1.0 / tl.load(mass + pixel, mask=inside, other=1.0)
-        average = tl.load(mean + pixel, mask=inside, other=0.0)
-        slope = tl.load(grad_mean + pixel, mask=inside, other=0.0) * per_mass
-        curve = tl.load(grad_variance + pixel, mask=inside, other=0.0) * per_mass
-        level = curve * tl.load(variance + pixel, mask=inside, other=0.0)
+        row = (part // SIDE) * R
+        column = (part % SIDE) * R
+        down = ((row + tl.arange(0, R)[:, None, None]).to(ACC) + HALF) / S
+        across = ((column + tl.arange(0, R)[None, :, None]).to(ACC) + HALF) / S
+        # A pixel that is not there has probability 0.
+        top = _load_pixels(peak + map_start, S * W, 1, h, w, row, column, float("inf"), H, W, S, R, N, ACC)
+        per_mass = 1.0 / _load_pixels(mass + map_start, S * W, 1, h, w, row, column, 1.0, H, W, S, R, N, ACC)
+        average = _load_pixels(mean + map_start, S * W, 1, h, w, row, column, 0.0, H, W, S, R, N, ACC)
+        level = _load_pixels(variance + map_start, S * W, 1, h, w, row, column, 0.0, H, W, S, R, N, ACC)
+        slope = per_mass * _load_pixels(
+            grad_mean, grad_mean_stride_y, grad_mean_stride_x, h, w, row, column, 0.0, H, W, S, R, N, ACC
+        )
+        curve = per_mass * _load_pixels(
+            grad_variance, grad_variance_stride_y, grad_variance_stride_x, h, w, row, column, 0.0, H, W, S, R, N, ACC
+        )
+        level *= curve
 
-        out = corners + (image * D + begin) * cells + lane
+        out = corners + (image * D + begin) * cells + lane[None, None, :]
         plane = logits + image * stride_b + begin * step
         here = _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
         if begin == 0:

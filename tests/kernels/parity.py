@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+from adu_kernels import launch
+
+DEVICE = "cuda" if torch.cuda.is_available() and not launch.interpreting() else "cpu"
 EPSILON = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6}
 """ε of the error budget: some eight units in the last place of what is calculated in."""
 ROUNDING = {torch.float16: 2**-11, torch.bfloat16: 2**-8 if DEVICE == "cuda" else 2**-7}
