@@ -1,0 +1,126 @@
+"""The shell scripts, with a stand-in for Python that keeps a list of "installed" packages and writes down its calls."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+# `installed` lists packages, as pip would. As on a server without libGL, cv2 loads with the headless build alone:
+# `cv2_files` says which of the two builds wrote the shared folder last, and uninstalling either one empties it.
+PYTHON = r"""#!/usr/bin/env bash
+state=$STATE
+echo "$*" >>"$state/calls"
+case "$*" in
+    "-c import sys"*) exit 0 ;;
+    "--version") echo "Python 3.12.0" ;;
+    "-m venv "*)
+        [ ! -e "$state/venv_fails" ] || exit 1
+        mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && touch "$3/has_pip"
+        rm -f "$state"/installed "$state"/cv2_files ;;
+    "-m pip --version") [ -e "$(dirname "$0")/../has_pip" ] ;;
+    "-m pip show opencv-python")
+        grep -qx opencv-python "$state/installed" || { echo "WARNING: Package(s) not found" >&2; exit 1; }
+        echo "Name: opencv-python"; echo "Version: 4.12.0.88" ;;
+    "-m pip uninstall "*opencv-python) sed -i '/^opencv-python$/d' "$state/installed"; rm -f "$state/cv2_files" ;;
+    "-m pip install "*opencv-python-headless==*)
+        if [[ "$*" == *--force-reinstall* ]] || ! grep -qx opencv-python-headless "$state/installed"; then
+            echo opencv-python-headless >>"$state/installed"; echo headless >"$state/cv2_files"
+        fi ;;
+    "-m pip install "*" -e "*)
+        printf '#!/usr/bin/env bash\necho "ran in $PWD: $*"\n' >"$(dirname "$0")/adu-depth"
+        chmod +x "$(dirname "$0")/adu-depth"
+        [ -e "$state/no_opencv" ] || grep -qx opencv-python "$state/installed" 2>/dev/null ||
+            { echo opencv-python >>"$state/installed"; echo full >"$state/cv2_files"; } ;;
+    "-m pip install "*) ;;
+    "-c import cv2")
+        [ "$(cat "$state/cv2_files" 2>/dev/null)" = headless ] || { echo "ImportError: libGL.so.1" >&2; exit 1; } ;;
+    *) echo "unexpected: $*" >&2; exit 99 ;;
+esac
+"""
+
+
+class Checkout:
+    """A copy of what the scripts need, with a stand-in for Python."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.state = folder / "a checkout", folder / "state"
+        shutil.copytree(SCRIPTS, self.root / "scripts")
+        (self.root / "pyproject.toml").write_text("[project]\n")
+        self.state.mkdir()
+        self.python = folder / "stand-in-python"
+        self.python.write_text(PYTHON)
+        self.python.chmod(0o755)
+        self.venv = self.root / ".venv"
+
+    def quickstart(self, *arguments: str, where: Path | None = None) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PYTHON": str(self.python), "STATE": str(self.state)}
+        command = ["bash", str(self.root / "scripts" / "quickstart.sh"), *arguments]
+        (self.state / "calls").write_text("")
+        return subprocess.run(
+            command, cwd=where or self.root, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def calls(self) -> str:
+        return (self.state / "calls").read_text()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def test_quickstart_runs_in_the_callers_folder_and_installs_once(checkout: Checkout, tmp_path: Path) -> None:
+    first = checkout.quickstart("--output", "mine", where=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert f"ran in {tmp_path}: quickstart --output mine" in first.stdout
+    assert "pip install" in checkout.calls()
+    assert checkout.quickstart().returncode == 0
+    assert "pip" not in checkout.calls()
+
+
+def test_a_second_setup_keeps_the_headless_opencv_working(checkout: Checkout) -> None:
+    assert checkout.quickstart().returncode == 0
+    (checkout.root / "pyproject.toml").write_text("[project]\nname = 'other'\n")
+    second = checkout.quickstart()
+    assert second.returncode == 0, second.stderr
+    assert "pip install" in checkout.calls()
+
+
+def test_an_opencv_that_cannot_be_helped_is_said(checkout: Checkout) -> None:
+    (checkout.state / "no_opencv").touch()
+    result = checkout.quickstart()
+    assert result.returncode == 1
+    assert "setup failed: import cv2 fails: ImportError: libGL.so.1" in result.stderr
+
+
+def test_an_environment_without_pip_is_made_anew(checkout: Checkout) -> None:
+    assert checkout.quickstart().returncode == 0
+    (checkout.venv / "has_pip").unlink()
+    (checkout.venv / ".installed").unlink()
+    result = checkout.quickstart()
+    assert result.returncode == 0, result.stderr
+    assert "-m venv" in checkout.calls()
+
+
+def test_an_environment_of_somebody_else_is_not_deleted(checkout: Checkout) -> None:
+    checkout.venv.mkdir()
+    (checkout.venv / "thesis.txt").write_text("mine")
+    (checkout.state / "venv_fails").touch()
+    result = checkout.quickstart()
+    assert result.returncode == 1
+    assert "did not make it" in result.stderr
+    assert (checkout.venv / "thesis.txt").read_text() == "mine"
+
+
+def test_a_failed_environment_leaves_nothing(checkout: Checkout) -> None:
+    (checkout.state / "venv_fails").touch()
+    result = checkout.quickstart()
+    assert result.returncode == 1
+    assert "cannot make a virtual environment" in result.stderr
+    assert not checkout.venv.exists()
