@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -43,10 +44,13 @@ class Camera:
             disparity_offset=self.disparity_offset * scale_x,
         )
 
-    def to(self, device: torch.device | str) -> Camera:
-        """The same camera with its tensors on `device`; floats stay as they are."""
-        moved = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in vars(self).items()}
-        return Camera(**moved)
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Camera:
+        """The same camera with its tensors on `device`."""
+        return self.map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Camera:
+        """Every tensor passed through `change`; floats stay as they are."""
+        return Camera(**{name: change(v) if isinstance(v, Tensor) else v for name, v in vars(self).items()})
 
 
 def stack_cameras(cameras: list[Camera]) -> Camera:
@@ -99,7 +103,8 @@ def warp_right(right: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
     columns = columns.clamp(0, width - 1)
     first = columns.detach().floor().clamp(max=max(0, width - 2))
     share = columns - first
-    index = first.long().expand(-1, right.shape[1], -1, -1)
+    # A NaN disparity must give a NaN view, which a loss can show, and not an index outside the image.
+    index = first.nan_to_num(nan=0.0).long().expand(-1, right.shape[1], -1, -1)
     near = right.gather(-1, index)
     far = right.gather(-1, (index + 1).clamp(max=width - 1))
     return near + (far - near) * share, inside

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adu_depth.errors import InputError
+
 
 @dataclass(frozen=True)
 class AugmentationConfig:
@@ -17,6 +19,13 @@ class AugmentationConfig:
     colour: float = 0.5
     """Gamma, brightness and per-channel gain, each factor from [1 − strength, 1 + strength]."""
     strength: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "colour"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"augmentation.{name} is a probability, 0 to 1, got {getattr(self, name)}")
+        if not 0 <= self.strength < 1:
+            raise InputError(f"augmentation.strength must be at least 0 and below 1, got {self.strength}")
 
 
 def draw_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
@@ -30,8 +39,8 @@ def draw_flips(count: int, probability: float, generator: torch.Generator) -> Te
 
 
 def flip_where(maps: Tensor, flips: Tensor) -> Tensor:
-    """Mirrors the columns of those of B×C×H×W maps whose flag (bool, shape B) is set."""
-    return torch.where(flips.to(maps.device).reshape(-1, 1, 1, 1), maps.flip(-1), maps)
+    """Mirrors the columns of those of B×C×H×W maps whose flag (bool, shape B, on the same device) is set."""
+    return torch.where(flips.reshape(-1, 1, 1, 1), maps.flip(-1), maps)
 
 
 def colour_jitter(images: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
@@ -39,6 +48,6 @@ def colour_jitter(images: Tensor, config: AugmentationConfig, generator: torch.G
     count = images.shape[0]
     applied = (torch.rand(count, 1, generator=generator) < config.colour).float()
     factors = 1 + config.strength * applied * (2 * torch.rand(count, 5, generator=generator) - 1)
-    factors = factors.to(images.device, images.dtype).reshape(count, 5, 1, 1)
+    factors = factors.to(images.device, images.dtype, non_blocking=True).reshape(count, 5, 1, 1)
     gamma, gain = factors[:, 0:1], factors[:, 1:2] * factors[:, 2:5]
     return (images.pow(gamma) * gain).clamp(0, 1)

@@ -16,12 +16,14 @@ from adu_depth.files import replacing
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+.\deE]+)[ \t]*\r?\n")
 
 
-def read_image(path: str | Path) -> Tensor:
+def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
     """A PNG or JPEG as 3×H×W float32 RGB in [0, 1]. Grey becomes three equal channels, alpha is dropped.
 
-    8 and 16 bits per channel are understood. Raises InputError naming the file if it is missing, cut short or no image.
+    upright: turn the picture as its EXIF orientation says. Data sets leave it: their maps and calibration are of the
+    pixels as stored. 8 and 16 bits per channel are understood. Raises InputError naming the file if it is missing, cut short or no image.
     """
-    pixels = _decode(Path(path))
+    # OpenCV turns a picture with every flag but UNCHANGED; ANYDEPTH keeps 16 bits.
+    pixels = _decode(Path(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if upright else cv2.IMREAD_UNCHANGED)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: expected 8 or 16 bits per channel, got {pixels.dtype}")
     colour = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., 2::-1]
@@ -84,11 +86,11 @@ def write_pfm(path: str | Path, values: np.ndarray) -> None:
     _write_bytes(Path(path), f"Pf\n{width} {height}\n-1.0\n".encode() + rows.tobytes())
 
 
-def _decode(path: Path) -> np.ndarray:
+def _decode(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
     data = _read_bytes(path)
     if not _complete(data):
         raise InputError(f"{path}: the image is cut short ({len(data)} bytes); copy or download it again")
-    pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
     if pixels is None:
         raise InputError(f"{path}: not an image that can be read, expected PNG or JPEG ({len(data)} bytes)")
     return pixels

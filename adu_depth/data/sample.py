@@ -48,7 +48,7 @@ class StereoSample:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StereoSample:
         moved = self.map(lambda t: t.to(device, non_blocking=non_blocking))
-        return replace(moved, camera=self.camera.to(device))
+        return replace(moved, camera=self.camera.to(device, non_blocking))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> StereoSample:
         """Every image and map passed through `change`; the camera stays."""

@@ -21,7 +21,7 @@ class TeacherLossConfig:
     """Weights of the teacher's loss terms."""
 
     head_weights: tuple[float, ...] = (0.5, 0.7, 1.0)
-    """Smooth-L1 weights of the regression heads; the last one is the final head's, earlier heads count back from it."""
+    """Smooth-L1 weights of the regression heads, the final one's last; heads before them take the first weight."""
     silog: float = 1.0
     uncertainty: float = 1.0
     uncertainty_joint: bool = False
@@ -63,7 +63,8 @@ class TeacherLoss(nn.Module):
         known = torch.isfinite(target) & (target >= self.bounds["min_depth"]) & (target <= self.bounds["max_depth"])
         disparity = depth_to_disparity(torch.where(known, target, 0.0), camera)
         matchable = known & (disparity > 0) & (disparity < self.max_disparity)
-        weights = config.head_weights[-len(prediction.heads) :]
+        heads = len(prediction.heads)
+        weights = ((config.head_weights[0],) * heads + config.head_weights)[-heads:]
         head_losses = [masked_smooth_l1(d, disparity, matchable) for d, _ in prediction.heads]
         terms = {
             "disparity": torch.stack([w * loss for w, loss in zip(weights, head_losses, strict=True)]).sum(),

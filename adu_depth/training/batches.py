@@ -7,7 +7,7 @@ never stopped and in one resumed at k.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -20,8 +20,11 @@ from adu_depth.data.augmentation import draw_generator
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.fitting import draw_window, resize_sample
 from adu_depth.data.sample import StereoSample, collate
+from adu_depth.errors import InputError
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.config import DataConfig, LoopConfig
+
+EPOCH_DRAWS, CROP_DRAWS = 4098, 2048  # kept apart from the draws of processes, which count from 0
 
 
 class TeacherOutputs(Protocol):
@@ -44,7 +47,8 @@ class TrainingBatch:
     def pin_memory(self) -> TrainingBatch:
         """Called by the DataLoader, so that copies to a GPU overlap with its work."""
         teacher = None if self.teacher is None else self.teacher.map(Tensor.pin_memory)
-        return TrainingBatch(self.sample.map(Tensor.pin_memory), teacher)
+        camera = self.sample.camera.map(Tensor.pin_memory)
+        return TrainingBatch(replace(self.sample.map(Tensor.pin_memory), camera=camera), teacher)
 
 
 class InMemory:
@@ -92,7 +96,7 @@ def step_indices(length: int, step: int, batch_size: int, seed: int, place: Plac
     for position in range(first, first + batch_size):
         epoch, offset = divmod(position, length)
         if epoch not in orders:
-            orders[epoch] = torch.randperm(length, generator=draw_generator(seed, epoch, rank=4098))
+            orders[epoch] = torch.randperm(length, generator=draw_generator(seed, epoch, rank=EPOCH_DRAWS))
         indices.append(int(orders[epoch][offset]))
     return indices
 
@@ -106,19 +110,31 @@ class _Key:
     index: int
 
 
-class _TrainingView(TorchDataset[tuple[StereoSample, "DepthPrediction | None"]]):
-    """Samples with their teacher outputs, cropped by a window that depends on (seed, step, slot)."""
+Item = tuple[StereoSample, "DepthPrediction | None"]
+
+
+class _TrainingView(TorchDataset["Item | InputError"]):
+    """Samples with their teacher outputs, cropped by a window that depends on (seed, step, slot).
+
+    What a user must hear of a bad file is handed on as a value: raised in a worker it would arrive as a traceback.
+    """
 
     def __init__(self, samples: Dataset, teacher: TeacherOutputs | None, crop: tuple[int, int], seed: int) -> None:
         self.samples, self.teacher, self.crop, self.seed = samples, teacher, crop, seed
 
-    def __getitem__(self, key: _Key) -> tuple[StereoSample, DepthPrediction | None]:
+    def __getitem__(self, key: _Key) -> Item | InputError:
+        try:
+            return self._load(key)
+        except InputError as error:
+            return error
+
+    def _load(self, key: _Key) -> Item:
         sample = self.samples[key.index]
         teacher = None if self.teacher is None else self.teacher[key.index]
         height, width = sample.left.shape[-2:]
         if (height, width) == self.crop:
             return sample, teacher
-        generator = draw_generator(self.seed, key.step, rank=key.slot)
+        generator = draw_generator(self.seed, key.step, rank=CROP_DRAWS + key.slot)
         # Features can be cut exactly only on their own grid.
         top, left = draw_window((height, width), self.crop, generator, align=1 if teacher is None else 32)
         return sample.crop(top, left, *self.crop), None if teacher is None else teacher.crop(top, left, *self.crop)
@@ -140,8 +156,16 @@ class _StepKeys:
             yield [_Key(step, first_slot + slot, index) for slot, index in enumerate(indices)]
 
 
-def _collate(items: list[tuple[StereoSample, DepthPrediction | None]]) -> TrainingBatch:
-    sample = collate([s for s, _ in items])
+def _collate(found: list[Item | InputError]) -> TrainingBatch | InputError:
+    items = []
+    for item in found:
+        if isinstance(item, InputError):
+            return item
+        items.append(item)
+    try:
+        sample = collate([s for s, _ in items])
+    except InputError as error:
+        return error
     teachers = [t for _, t in items if t is not None]
     if not teachers:
         return TrainingBatch(sample)
@@ -171,7 +195,15 @@ def batches(
         num_workers=0 if in_this_process else loop.workers,
         pin_memory=device.type == "cuda",
     )
-    return (batch.to(device) for batch in loader)
+    return _arriving(loader, device)
+
+
+def _arriving(loader: DataLoader[Item | InputError], device: torch.device) -> Iterator[TrainingBatch]:
+    batch: TrainingBatch | InputError
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch.to(device)
 
 
 def _endless(

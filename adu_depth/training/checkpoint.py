@@ -32,13 +32,18 @@ TRAINING = "training.safetensors"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network from a checkpoint, in eval mode: which kind it is, the run's configuration, and its (height, width)."""
+    """A network from a checkpoint, in eval mode.
+
+    config: the run's configuration. size: (height, width) it was trained at. fit: whether whole images were resized to
+    that size, or windows of it were cut at native resolution.
+    """
 
     model: nn.Module
     kind: Kind
     config: dict[str, Any]
     size: tuple[int, int]
     path: Path
+    fit: Literal["resize", "crop"] = "resize"
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -47,7 +52,7 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 def list_checkpoints(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first (a half-written one has a temporary name and is not listed)."""
-    return sorted((run / "checkpoints").glob("step-*"))
+    return sorted(path for path in (run / "checkpoints").glob(f"step-{'[0-9]' * 8}") if path.is_dir())
 
 
 def save_checkpoint(
@@ -92,7 +97,7 @@ def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Opt
     _load_state(module, state, path)
     saved = {n.removeprefix("optimizer."): t for n, t in training.items() if n.startswith("optimizer.")}
     _restore_optimizer(optimizer, saved, path)
-    return int(_read_json(path / "state.json")["step"])
+    return int(read_json(path / "state.json")["step"])
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedModel:
@@ -107,15 +112,16 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
         if not found:
             raise InputError(f"{path} holds no checkpoint: expected {MODEL} in it, or checkpoints/step-… folders")
         path = found[-1]
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     try:
         kind: Kind = config["kind"]
         size = (int(config["data"]["size"][0]), int(config["data"]["size"][1]))
+        fit = config["data"]["fit"]
         model = build_model(kind, config["model"] | {"pretrained": False})
     except (KeyError, TypeError, IndexError) as error:
         raise InputError(f"{path / 'config.json'} does not describe a teacher or a student: {error!r}") from error
     _load_state(model, _read_tensors(path / MODEL), path)
-    return LoadedModel(model.to(device).eval(), kind, config, size, path)
+    return LoadedModel(model.to(device).eval(), kind, config, size, path, fit)
 
 
 def build_model(kind: Kind, settings: dict[str, Any]) -> nn.Module:
@@ -171,13 +177,14 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a run. InputError where there is none, or something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"checkpoint file {path} is missing") from error
+        raise InputError(f"file {path} is missing") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"checkpoint file {path} is not JSON: {error}") from error
+        raise InputError(f"file {path} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise InputError(f"checkpoint file {path} must hold a JSON object, got {type(value).__name__}")
+        raise InputError(f"file {path} must hold a JSON object, got {type(value).__name__}")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -53,6 +54,15 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 leaves them as they are."""
 
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "weight_decay", "clip_norm"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"optimizer.{name} must be a number of 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"optimizer.warmup is a share of the steps, 0 to 1, got {self.warmup}")
+        if not self.power > 0:
+            raise InputError(f"optimizer.power must be above 0, got {self.power}")
+
 
 @dataclass(frozen=True)
 class LoopConfig:
@@ -79,6 +89,10 @@ class LoopConfig:
         for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "log_every", "check_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"loop.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**31:
+            raise InputError(f"loop.seed must be from 0 to {2**31 - 1}, got {self.seed}")
+        if self.workers < 0:
+            raise InputError(f"loop.workers must be 0 or more, got {self.workers}")
         if self.device not in ("auto", "cuda", "cpu"):
             raise InputError(f'loop.device must be "auto", "cuda" or "cpu", got {self.device!r}')
 

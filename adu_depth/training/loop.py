@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,7 +23,13 @@ from torch.utils.tensorboard import SummaryWriter
 from adu_depth.errors import InputError
 from adu_depth.files import replacing, write_json
 from adu_depth.training.batches import Place, TrainingBatch
-from adu_depth.training.checkpoint import list_checkpoints, restore_checkpoint, save_checkpoint
+from adu_depth.training.checkpoint import (
+    checkpoint_path,
+    list_checkpoints,
+    read_json,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from adu_depth.training.config import LoopConfig, OptimizerConfig
 from adu_depth.training.progress import Progress
 from adu_depth.training.schedule import learning_rate_factor
@@ -39,10 +46,8 @@ class NonFiniteLoss(RuntimeError):
 class Interrupted(RuntimeError):
     """The run was asked to stop by a signal, and has saved its state."""
 
-    def __init__(self, signum: int, checkpoint: Path) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(signum).name}; state saved in {checkpoint}: go on with --loop.resume"
-        )
+    def __init__(self, signum: int, advice: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; {advice}")
         self.signum = signum
 
 
@@ -61,7 +66,8 @@ def make_accelerator(loop: LoopConfig) -> Accelerator:
         raise InputError(
             'loop.device is "cuda", but torch sees no CUDA device: use "cpu", or install a CUDA build of torch'
         )
-    accelerator = Accelerator(cpu=loop.device == "cpu", mixed_precision=loop.mixed_precision)
+    on_cpu = loop.device == "cpu" or not torch.cuda.is_available()
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=loop.mixed_precision)
     set_seed(loop.seed)
     return accelerator
 
@@ -84,32 +90,34 @@ def train(
     batch. Stops with NonFiniteLoss (the last good checkpoint stays), or with Interrupted after SIGINT or SIGTERM.
     """
     place = Place(accelerator.process_index, accelerator.num_processes)
+    config = {**config, "processes": place.processes}
     optimizer = torch.optim.AdamW(
         task.parameters(), lr=optimizer_config.learning_rate, weight_decay=optimizer_config.weight_decay
     )
     if accelerator.is_main_process:
         prepare_run_folder(run, config, loop.resume)
     accelerator.wait_for_everyone()
-    start = (
-        restore_checkpoint(list_checkpoints(run)[-1], task, optimizer) if loop.resume and list_checkpoints(run) else 0
-    )
     module, optimizer = accelerator.prepare(task, optimizer)
-    log = RunLog(run, start, accelerator.is_main_process)
+    done = list_checkpoints(run)[-1:] if loop.resume else []
+    start = restore_checkpoint(done[0], task, optimizer) if done else 0
     warmup_steps = round(optimizer_config.warmup * loop.steps)
-
-    def save(step: int) -> Path:
-        """Every process looks at its losses first, so that a checkpoint is never a bad one."""
-        look_at(unseen)
-        accelerator.wait_for_everyone()
-        if not accelerator.is_main_process:
-            return run
-        return save_checkpoint(
-            run, step, kind=task.kind, module=task, optimizer=optimizer, config=config, keep=loop.keep_checkpoints
-        )
-
     unseen: list[_Step] = []
+
+    def save(step: int) -> None:
+        """Every process looks at its losses first, so that a checkpoint is never a bad one."""
+        look_at(unseen, run)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            save_checkpoint(
+                run, step, kind=task.kind, module=task, optimizer=optimizer, config=config, keep=loop.keep_checkpoints
+            )
+
     module.train()
-    with catch_signals() as caught, progress.task(f"training {run.name}", loop.steps, start) as bar:
+    with (
+        closing(RunLog(run, start, accelerator.is_main_process)) as log,
+        catch_signals() as caught,
+        progress.task(f"training {run.name}", loop.steps, start) as bar,
+    ):
         stream, clock = batches(start), Speedometer(loop.batch_size * place.processes)
         for step in range(start, loop.steps):
             batch = next(stream)
@@ -119,17 +127,18 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = optimizer_config.learning_rate * factor
             context = StepContext(loop.seed, step, place.rank, step / loop.steps, bool(config["data"]["dense"]))
+            seed_step(context)
 
             with accelerator.autocast():
                 batch = teach(batch)
             terms = module(batch, context)
             accelerator.backward(terms["total"])
-            if optimizer_config.clip_norm > 0:
-                terms["gradient_norm"] = accelerator.clip_grad_norm_(module.parameters(), optimizer_config.clip_norm)
+            clip_norm = optimizer_config.clip_norm or math.inf  # the norm is wanted in any case: it shows a NaN
+            terms["gradient_norm"] = accelerator.clip_grad_norm_(module.parameters(), clip_norm)
             terms = {name: term.detach() for name, term in terms.items()}
             unseen.append(_Step(step, list(batch.sample.name), terms))
             if len(unseen) >= loop.check_every or step + 1 == loop.steps:
-                look_at(unseen)
+                look_at(unseen, run)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
@@ -137,26 +146,49 @@ def train(
             if (step + 1) % loop.log_every == 0 or step + 1 == loop.steps:
                 log.write(step + 1, terms, factor * optimizer_config.learning_rate, clock.images_per_second())
             bar.advance(log.note)
-            if (step + 1) % loop.checkpoint_every == 0 or step + 1 == loop.steps:
+            stopping = stop_requested(caught, step, loop.check_every, accelerator)
+            if (step + 1) % loop.checkpoint_every == 0 or step + 1 == loop.steps or stopping:
                 save(step + 1)
-            elif caught:
-                raise Interrupted(caught[0], save(step + 1))
-    log.close()
+            if stopping and step + 1 < loop.steps:
+                raise Interrupted(
+                    caught[0] if caught else signal.SIGTERM,
+                    f"state saved in {checkpoint_path(run, step + 1)}: go on with --loop.resume",
+                )
     return log.rows
 
 
-def look_at(steps: list[_Step]) -> None:
+def seed_step(context: StepContext) -> None:
+    """What a backbone draws (drop-path, dropout) must follow from the step too, or a resumed run would differ."""
+    torch.manual_seed((context.seed * 1_000_003 + context.step) * 4099 + context.rank)
+
+
+def stop_requested(caught: list[int], step: int, check_every: int, accelerator: Accelerator) -> bool:
+    """Whether to stop after this step. Several processes must agree, or one would wait for the others for ever."""
+    if accelerator.num_processes == 1:
+        return bool(caught)
+    if (step + 1) % check_every:
+        return False
+    asked = torch.tensor(float(bool(caught)), device=accelerator.device)
+    return bool(accelerator.reduce(asked, "sum") > 0)
+
+
+def look_at(steps: list[_Step], run: Path) -> None:
     """Waits for the device and raises NonFiniteLoss for the first step with a bad term; forgets the rest."""
     if not steps:
         return
     values = torch.stack([torch.stack([t.float() for t in s.terms.values()]) for s in steps]).cpu()
     for seen, row in zip(steps, values, strict=True):
-        for (name, _), value in zip(seen.terms.items(), row.tolist(), strict=True):
-            if not math.isfinite(value):
-                raise NonFiniteLoss(
-                    f"loss term {name!r} is {value} at step {seen.number}, samples {', '.join(seen.names)}: "
-                    "training stopped; the last checkpoint is good. Look at the samples, or lower the learning rate."
-                )
+        bad = {name: v for name, v in zip(seen.terms, row.tolist(), strict=True) if not math.isfinite(v)}
+        if bad:
+            # The total, and then the gradient, are bad wherever a term is: they are named only where nothing else is.
+            causes = {n: v for n, v in bad.items() if n not in ("total", "gradient_norm")} or bad
+            kept = list_checkpoints(run)[-1:]
+            raise NonFiniteLoss(
+                f"loss term {', '.join(f'{name} is {value}' for name, value in causes.items())} at step {seen.number}, "
+                f"samples {', '.join(seen.names)}. Training stopped; "
+                + (f"the last good checkpoint is {kept[0]}." if kept else "there is no checkpoint yet.")
+                + " Look at the samples, or lower the learning rate."
+            )
     steps.clear()
 
 
@@ -168,7 +200,7 @@ def prepare_run_folder(run: Path, config: dict[str, Any], resume: bool) -> None:
             f"run folder {run} already holds a training: go on with --loop.resume, or name another with --run"
         )
     if existing:
-        differing = differing_settings(json.loads((run / "config.json").read_text(encoding="utf-8")), config)
+        differing = differing_settings(read_json(run / "config.json"), config)
         if differing:
             raise InputError(f"cannot resume {run} with other settings; these differ: {'; '.join(differing)}")
     for leftover in (run / "checkpoints").glob(".*.tmp"):  # a save that a kill cut short

@@ -17,7 +17,7 @@ from adu_depth.training.config import DataConfig, StudentTrainingConfig, Teacher
 from adu_depth.training.loop import make_accelerator, train
 from adu_depth.training.progress import Progress
 from adu_depth.training.tasks import OnlineTeacher, StudentTask, TeacherTask
-from adu_depth.training.teacher_outputs import OutputsOnDisk, cache_identity
+from adu_depth.training.teacher_outputs import OutputsOnDisk, cache_identity, weights_digest
 
 History = list[dict[str, float]]
 
@@ -87,7 +87,8 @@ def train_student(
     if teacher is not None and outputs is None and config.teacher_cache is not None:
         if isinstance(source, SyntheticStereo):
             raise InputError("teacher_cache needs a finite data set: set data.pairs, or leave teacher_cache out")
-        on_disk = OutputsOnDisk(config.teacher_cache, cache_identity(teacher, config.data, len(source)))
+        with accelerator.main_process_first():
+            on_disk = OutputsOnDisk(config.teacher_cache, cache_identity(teacher, config.data, len(source)))
         on_disk.fill(teacher, source, accelerator.device, place, progress)
         accelerator.wait_for_everyone()
         outputs = on_disk
@@ -101,13 +102,20 @@ def train_student(
         config.run,
         StudentTask(network, loss, config.augmentation),
         stream,
-        config=config_dict(config),
+        config=config_dict(config) | taught_by(teacher, outputs),
         optimizer_config=config.optimizer,
         loop=config.loop,
         accelerator=accelerator,
         progress=progress,
         teach=teach,
     )
+
+
+def taught_by(teacher: StereoTeacher | None, outputs: TeacherOutputs | None) -> dict[str, str]:
+    """What a resumed run must have again: the same teacher, and its outputs from the same place."""
+    if teacher is None:
+        return {}
+    return {"teacher_weights": weights_digest(teacher), "teacher_outputs": "online" if outputs is None else "cached"}
 
 
 def _load_teacher(config: StudentTrainingConfig, device: torch.device) -> StereoTeacher:

@@ -65,6 +65,7 @@ class StudentTask(nn.Module):
         sample = batch.sample
         generator = draw_generator(context.seed, context.step, context.rank)
         flips = draw_flips(sample.left.shape[0], self.augmentation.flip, generator)
+        flips = flips.to(sample.left.device, non_blocking=True)
         image = colour_jitter(flip_where(sample.left, flips), self.augmentation, generator)
         target = flip_where(sample.training_target(context.dense), flips)
         teacher = None if batch.teacher is None else batch.teacher.map(lambda t: flip_where(t, flips))

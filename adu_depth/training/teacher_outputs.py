@@ -23,6 +23,7 @@ from adu_depth.errors import InputError
 from adu_depth.files import replacing, write_json
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.batches import Place
+from adu_depth.training.checkpoint import read_json
 from adu_depth.training.config import DataConfig
 from adu_depth.training.progress import Progress
 
@@ -56,17 +57,14 @@ class OutputsOnDisk:
         self.folder = folder
         note = folder / "cache.json"
         if note.is_file():
-            try:
-                found = json.loads(note.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise InputError(f"teacher cache note {note} is not JSON: {error}") from error
+            found = read_json(note)
             differing = sorted(k for k in identity.keys() | found.keys() if identity.get(k) != found.get(k))
             if differing:
                 raise InputError(
                     f"teacher cache {folder} belongs to another run (it differs in {', '.join(differing)}): "
                     "name another folder, or remove this one"
                 )
-        elif folder.is_dir() and any(folder.iterdir()):
+        elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise InputError(f"teacher cache {folder} is not empty and has no cache.json: name another folder")
         else:
             write_json(note, identity)
@@ -99,10 +97,15 @@ class OutputsOnDisk:
 
 def cache_identity(teacher: nn.Module, data: DataConfig, count: int) -> dict[str, Any]:
     """What cached outputs depend on: the teacher's weights, and how samples are read and sized."""
-    digest = hashlib.sha256()
-    for name, tensor in teacher.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     described: dict[str, Any] = json.loads(json.dumps(asdict(data)))
     described.pop("dense")  # supervision does not reach the teacher's outputs
-    return {"teacher": digest.hexdigest(), "samples": count, **described}
+    return {"teacher": weights_digest(teacher), "samples": count, **described}
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's weights and their names."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

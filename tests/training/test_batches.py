@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adu_depth.data import SyntheticStereo
+from adu_depth.data import StereoSample, SyntheticStereo
 from adu_depth.data.augmentation import AugmentationConfig, colour_jitter, draw_flips, draw_generator, flip_where
 from adu_depth.data.fitting import draw_window, resize_sample
 from adu_depth.errors import InputError
@@ -51,6 +51,25 @@ def test_workers_give_the_same_batches() -> None:
     there = list(batches(scenes, DATA, replace(LOOP, workers=2), 0, Place(), CPU))
     for one, other in zip(here, there, strict=True):
         assert torch.equal(one.sample.left, other.sample.left)
+
+
+class Unreadable:
+    """A data set whose sample 2 cannot be read."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> StereoSample:
+        if index == 2:
+            raise InputError("image 2.png is cut short")
+        return tiny_scenes()[index]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_file_is_one_clear_message_from_a_worker_too(workers: int) -> None:
+    with pytest.raises(InputError) as caught:
+        list(batches(Unreadable(), DATA, replace(LOOP, workers=workers), 0, Place(), CPU))
+    assert str(caught.value) == "image 2.png is cut short"
 
 
 def test_endless_scenes_never_repeat_over_steps_and_processes() -> None:

@@ -17,8 +17,9 @@ from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.training.batches import Place, TrainingBatch, batches, step_indices
 from adu_depth.training.checkpoint import list_checkpoints, load_model
-from adu_depth.training.config import DataConfig, LoopConfig
+from adu_depth.training.config import DataConfig, LoopConfig, OptimizerConfig
 from adu_depth.training.loop import NonFiniteLoss, differing_settings, look_at
+from adu_depth.training.loop import _Step as Step
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.schedule import learning_rate_factor
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask
@@ -91,7 +92,9 @@ def test_a_nan_names_term_step_and_samples_and_keeps_the_last_good_checkpoint(tm
     with pytest.raises(NonFiniteLoss) as caught:
         train_student(tiny_student(tmp_path / "run", loop=replace(LOOP, checkpoint_every=1)), samples=poisoned)
     message = str(caught.value)
-    assert "'total' is nan" in message or "'silog' is nan" in message
+    assert "silog is nan" in message
+    assert "total" not in message, "the cause, not what follows from it"
+    assert "step-00000001" in message, "and where to go on from"
     assert str(poisoned.scenes[poisoned.bad].name) in message
     assert "at step 1," in message
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000001"], "from before the bad step"
@@ -99,9 +102,16 @@ def test_a_nan_names_term_step_and_samples_and_keeps_the_last_good_checkpoint(tm
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
-def test_look_at_forgets_what_is_good() -> None:
-    steps: list = []
-    look_at(steps)
+def test_a_diverging_teacher_ends_with_its_loss_named_not_in_an_index_error(tmp_path: Path) -> None:
+    """A NaN disparity passes through the warping of the right view on its way to the loss."""
+    reckless = replace(tiny_teacher(tmp_path).optimizer, learning_rate=1e12, warmup=0.0)
+    with pytest.raises(NonFiniteLoss, match=r"is nan at step .* there is no checkpoint yet"):
+        train_teacher(tiny_teacher(tmp_path / "run", optimizer=reckless, loop=replace(LOOP, checkpoint_every=100)))
+
+
+def test_look_at_forgets_what_is_good(tmp_path: Path) -> None:
+    steps = [Step(0, ["a"], {"total": torch.tensor(1.0)})]
+    look_at(steps, tmp_path)
     assert steps == []
 
 
@@ -162,6 +172,11 @@ def test_differing_settings_ignores_how_a_run_is_watched() -> None:
         (lambda: DataConfig(size=(96, 300)), r"data\.size must be two positive multiples of 32.*300"),
         (lambda: LoopConfig(steps=0), r"loop\.steps must be at least 1, got 0"),
         (lambda: LoopConfig(device="tpu"), r"loop\.device must be .* got 'tpu'"),
+        (lambda: LoopConfig(seed=-1), r"loop\.seed must be from 0 to \d+, got -1"),
+        (lambda: LoopConfig(workers=-1), r"loop\.workers must be 0 or more, got -1"),
+        (lambda: OptimizerConfig(learning_rate=-1), r"optimizer\.learning_rate must be .* got -1"),
+        (lambda: OptimizerConfig(warmup=3), r"optimizer\.warmup is a share of the steps, 0 to 1, got 3"),
+        (lambda: AugmentationConfig(flip=7), r"augmentation\.flip is a probability, 0 to 1, got 7"),
         (lambda: DistillationConfig(gamma=0.5), r"distillation\.gamma must be at least 1, got 0\.5"),
         (lambda: DistillationConfig(response=-1), r"distillation\.response must be 0 or more, got -1"),
     ],

@@ -77,11 +77,36 @@ def test_taught_student_with_cached_outputs_resumes_to_the_same_bits(tmp_path: P
     assert [row["step"] for row in rows] == [2, 4, 6], "the curve has each step once"
 
 
+def test_a_backbone_that_draws_random_numbers_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    encoder = "config:convnext?depths=1,1,1,1&hidden_sizes=8,8,16,16&drop_path_rate=0.5"
+    settings = {"model": replace(tiny_student(tmp_path).model, encoder=encoder)}
+    train_student(tiny_student(tmp_path / "whole", **settings))
+    with pytest.raises(KeyboardInterrupt):
+        train_student(tiny_student(tmp_path / "broken", **settings), samples=Stopping(reads=7))
+    train_student(tiny_student(tmp_path / "broken", **settings, loop=replace(LOOP, resume=True)))
+    assert_same_bits(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_resumed_run_keeps_its_teacher_and_where_its_outputs_come_from(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        train_teacher(tiny_teacher(tmp_path / f"teacher{seed}", loop=replace(LOOP, steps=1, seed=seed)))
+    short = replace(LOOP, steps=1)
+    train_student(tiny_student(tmp_path / "run", teacher=tmp_path / "teacher0", loop=short))
+    again = replace(short, resume=True)
+    cached = {"teacher": tmp_path / "teacher0", "teacher_cache": tmp_path / "cache"}
+    with pytest.raises(InputError, match="teacher_outputs: online → cached"):
+        train_student(tiny_student(tmp_path / "run", **cached, loop=again))
+    (tmp_path / "teacher0").rename(tmp_path / "moved")
+    (tmp_path / "teacher1").rename(tmp_path / "teacher0")
+    with pytest.raises(InputError, match="teacher_weights"):
+        train_student(tiny_student(tmp_path / "run", teacher=tmp_path / "teacher0", loop=again))
+
+
 def command(run: Path, *more: str) -> list[str]:
     return [
         *(sys.executable, "-m", "adu_depth", "train-teacher", "--run", str(run), "--data.pairs", "4"),
-        *("--data.size", "32", "64", "--model.max-disparity", "16", "--loop.steps", "40", "--loop.batch-size", "2"),
-        *("--loop.checkpoint-every", "3", "--loop.device", "cpu", "--model.aggregation-channels", "4", *more),
+        *("--data.size", "32", "64", "--model.max-disparity", "16", "--loop.steps", "24", "--loop.batch-size", "2"),
+        *("--loop.checkpoint-every", "3", "--loop.workers", "0", "--loop.device", "cpu", "--model.aggregation-channels", "4", *more),
     ]
 
 
@@ -100,10 +125,10 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path: Path) -> None:
     subprocess.run(command(whole), check=True, env=environment, capture_output=True)
     process = subprocess.Popen(command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for_checkpoint(killed, process)
-    time.sleep(random.random())
+    time.sleep(0.5 * random.random())
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert newest(killed).name != "step-00000040", "killed too late to show anything"
+    assert newest(killed).name != "step-00000024", "killed too late to show anything"
     subprocess.run(command(killed, "--loop.resume"), check=True, env=environment, capture_output=True)
     assert_same_bits(whole, killed)
     assert list((killed / "checkpoints").glob(".*")) == [], "no half-written checkpoint stays behind"
@@ -165,6 +190,9 @@ def test_load_model_names_what_is_wrong(trained: Path, tmp_path: Path) -> None:
         (broken / file.name).write_bytes(file.read_bytes())
     (broken / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(InputError, match=r"model\.safetensors cannot be read"):
+        load_model(broken)
+    (broken / "config.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"config\.json must hold a JSON object, got list"):
         load_model(broken)
     (broken / "config.json").write_text("{}")
     with pytest.raises(InputError, match="does not describe a teacher or a student"):

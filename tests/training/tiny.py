@@ -21,7 +21,7 @@ TEACHER = TeacherConfig(
 )
 STUDENT = StudentConfig(feature_channels=(8, 8, 12), head_channels=8)
 DATA = DataConfig(size=SIZE, pairs=5)
-LOOP = LoopConfig(steps=6, batch_size=2, device="cpu", checkpoint_every=2, log_every=2, check_every=2)
+LOOP = LoopConfig(steps=6, batch_size=2, device="cpu", workers=0, checkpoint_every=2, log_every=2, check_every=2)
 
 
 def tiny_scenes(pairs: int = 5) -> InMemory:
