@@ -6,6 +6,7 @@ truth. Evaluation is on the dense ground truth of scenes that no training saw.
 
 from __future__ import annotations
 
+import re
 import shutil
 import statistics
 import time
@@ -35,7 +36,7 @@ from adu_depth.training.config import (
     StudentTrainingConfig,
     TeacherTrainingConfig,
 )
-from adu_depth.training.loop import make_accelerator
+from adu_depth.training.loop import Interrupted, make_accelerator
 from adu_depth.training.progress import Progress
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.teacher_outputs import OutputsInMemory
@@ -43,6 +44,7 @@ from adu_depth.training.teacher_outputs import OutputsInMemory
 MODELS = ("teacher", "student_alone", "student_distilled")
 TRAINING_SCENES, HELD_OUT_SCENES = 1, 2  # scene seeds: no scene is in both
 SCENES_SHOWN = 4
+SETTINGS = "settings.json"  # marks a folder as a quickstart's
 TEACHER_LEARNING_RATE = 2e-3
 STUDENT_LEARNING_RATE = 4e-3  # the best of four for the student that learns alone; the taught one takes it as it is
 
@@ -75,6 +77,7 @@ class QuickstartConfig:
         for name in ("seeds", "steps", "teacher_steps", "pairs", "held_out"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        DataConfig(size=self.size)  # its checks are ours
         if self.batch_size < 2:
             raise InputError(f"batch_size must be at least 2, got {self.batch_size}")
 
@@ -103,7 +106,9 @@ class Stopwatch:
 def run_quickstart(config: QuickstartConfig, console: Console) -> dict[str, Any]:
     """Runs the comparison and returns what report.json holds. An earlier quickstart in the folder is replaced."""
     progress, stopwatch = Progress(console), Stopwatch()
+    device = make_accelerator(LoopConfig(device=config.device)).device  # before anything earlier is removed
     clear_output(config.output)
+    write_json(config.output / SETTINGS, config_dict(config))
     height, width = config.size
     training = InMemory(SyntheticStereo(config.pairs, height, width, seed=TRAINING_SCENES))
     held_out = InMemory(SyntheticStereo(config.held_out, height, width, seed=HELD_OUT_SCENES))
@@ -111,19 +116,22 @@ def run_quickstart(config: QuickstartConfig, console: Console) -> dict[str, Any]
         for scenes, what in ((training, "training scenes"), (held_out, "held-out scenes")):
             for index in progress.track(range(len(scenes)), f"rendering {what}"):
                 scenes[index]
-    seeds = [run_seed(config, seed, training, held_out, progress, stopwatch) for seed in range(config.seeds)]
+    try:
+        seeds = [run_seed(config, seed, training, held_out, progress, stopwatch) for seed in range(config.seeds)]
+    except Interrupted as stopped:
+        raise Interrupted(stopped.signum, "a quickstart begins anew when it is called again") from stopped
     report = {
         **{model: summarise([outcome.metrics[model] for outcome in seeds]) for model in MODELS},
         "seeds": config.seeds,
         "seconds": {stage: round(seconds, 1) for stage, seconds in stopwatch.seconds.items()},
-        "environment": describe_environment(make_accelerator(LoopConfig(device=config.device)).device),
+        "environment": describe_environment(device),
         "settings": config_dict(config),
     }
     write_json(config.output / "report.json", report)
     panels = [scene_panel(config, held_out[index]) for index in range(min(SCENES_SHOWN, len(held_out)))]
     write_report(config.output / "report.html", report, panels, seeds[0].history)
     console.print(result_table(report))
-    console.print(f"report: {config.output / 'report.html'}")
+    console.print(f"report: {config.output / 'report.html'}", markup=False)
     return report
 
 
@@ -131,9 +139,13 @@ def clear_output(output: Path) -> None:
     """Removes an earlier quickstart from `output`; refuses a folder that holds anything else."""
     if not output.exists():
         return
+    if not output.is_dir():
+        raise InputError(f"output {output} is a file: name a folder")
     entries = list(output.iterdir())
-    ours = {"report.json", "report.html"}
-    strangers = [e.name for e in entries if e.name not in ours and not e.name.startswith("seed-")]
+    ours = {SETTINGS, "report.json", "report.html"}
+    strangers = [e.name for e in entries if e.name not in ours and not re.fullmatch(r"seed-\d+", e.name)]
+    if entries and not (output / SETTINGS).is_file():
+        strangers = [e.name for e in entries]
     if strangers:
         raise InputError(f"output {output} holds {strangers[0]!r}, which no quickstart wrote: name an empty folder")
     for entry in entries:
@@ -199,15 +211,16 @@ def scene_panel(config: QuickstartConfig, sample: StereoSample) -> ScenePanel:
 
 def result_table(report: dict[str, Any]) -> Table:
     """The comparison for the terminal; mean ± sample standard deviation where there are several seeds."""
-    metrics = ("abs_rel", "sq_rel", "rmse", "silog", "a1", "epe", "d1")
-    table = Table("", *metrics, title=f"held-out scenes, {report['seeds']} seed(s)")
-    for model in MODELS:
+    table = Table("held-out scenes", *(model.replace("_", " ") for model in MODELS))
+
+    def cell(model: str, metric: str) -> str:
         found = report[model]
-        cells = [
-            "–" if m not in found else f"{found[m]:.3f}" + (f" ± {found[m + '_sd']:.3f}" if m + "_sd" in found else "")
-            for m in metrics
-        ]
-        table.add_row(model, *cells)
+        if metric not in found:
+            return "–"
+        return f"{found[metric]:.3f}" + (f" ± {found[metric + '_sd']:.3f}" if f"{metric}_sd" in found else "")
+
+    for metric in ("abs_rel", "sq_rel", "rmse", "silog", "a1", "epe", "d1"):
+        table.add_row(metric, *(cell(model, metric) for model in MODELS))
     return table
 
 
