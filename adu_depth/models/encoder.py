@@ -46,7 +46,7 @@ def build_encoder(name: str, pretrained: bool = False, norm: Norm = "group") -> 
     "small": the built-in light one. "config:<family>?<key>=<value>&…": a transformers backbone of random weights, e.g.
     "config:resnet?depths=2,2,2,2". Anything with a slash: a local directory or a name on the Hugging Face hub, e.g.
     "microsoft/resnet-50", with its trained weights if `pretrained`, else with random ones. `norm` is the small
-    encoder's. The log says which weights were taken.
+    encoder's. The log says which weights were taken: random ones when training starts from them.
 
     InputError: unknown name, family or key; trained weights asked for and not to be had. Nothing is replaced silently.
     """
@@ -116,14 +116,22 @@ class BackboneEncoder(Encoder):
         stages = sorted(set(chosen), key=config.stage_names.index)
         config.out_features = stages
         self.backbone = _load_weights(config, name) if pretrained else _from_config(config, name)
-        if not pretrained:
-            logger.warning("encoder %s: random weights (pretrained=False)", name)
         self._taken = tuple(stages.index(stage) for stage in chosen)
         with torch.random.fork_rng(devices=[]):
             maps = self._probe(self.backbone, name)
             self._freeze_unused(maps)
         c4, c8, c16, c32 = (maps[i].shape[1] for i in self._taken)
         self.channels = (c4, c8, c16, c32)
+        self._name, self._random = name, not pretrained
+        self.register_load_state_dict_post_hook(_has_weights)
+
+    def train(self, mode: bool = True) -> BackboneEncoder:
+        """As of any module. Training from random weights is worth a line; they are no news where others are loaded."""
+        if mode and self._random:
+            logger.warning("encoder %s: random weights (pretrained=False)", self._name)
+            self._random = False
+        super().train(mode)
+        return self
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         maps = self._run(self.backbone, image)
@@ -167,6 +175,12 @@ class BackboneEncoder(Encoder):
         for parameter, grad in zip(parameters, torch.autograd.grad(total, parameters, allow_unused=True), strict=True):
             if grad is None:
                 parameter.requires_grad_(False)
+
+
+def _has_weights(encoder: nn.Module, _: object) -> None:
+    """Called when weights have been loaded."""
+    assert isinstance(encoder, BackboneEncoder)
+    encoder._random = False
 
 
 def _at_stride(maps: Tensor, stride: int, image: Tensor) -> Tensor:

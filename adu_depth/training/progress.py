@@ -24,7 +24,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         if self.enabled:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def track(self, items: Sequence[Item], what: str) -> Iterator[Item]:
         """Yields the items, reporting how many are done."""
@@ -42,13 +42,14 @@ class Progress:
         if not self.console.is_terminal:
             task = Task(self, what, total, done, None)
             yield task
-            task.line()
+            if task.last_told != task.done:
+                task.line()
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
@@ -62,6 +63,7 @@ class Task:
     def __init__(self, progress: Progress, what: str, total: int, done: int, bar: Bar | None) -> None:
         self.progress, self.what, self.total, self.done, self.bar = progress, what, total, done, bar
         self.note, self.started, self.start_done, self.last_line = "", time.monotonic(), done, time.monotonic()
+        self.last_told: int | None = None
         self.id = None if bar is None else bar.add_task(what, total=total, completed=done, note="")
 
     def advance(self, note: str | None = None) -> None:
@@ -75,7 +77,7 @@ class Task:
 
     def line(self) -> None:
         """Where it stands, as one line of a log."""
-        self.last_line = time.monotonic()
+        self.last_line, self.last_told = time.monotonic(), self.done
         spent = self.last_line - self.started
         left = spent / max(1, self.done - self.start_done) * (self.total - self.done)
         self.progress.say(f"{self.what}: {self.done}/{self.total}  {self.note}  {spent:.0f} s, {left:.0f} s left")

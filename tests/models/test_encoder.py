@@ -88,8 +88,14 @@ def test_pretrained_weights_come_from_a_local_directory(tmp_path, caplog) -> Non
     torch.testing.assert_close(loaded(image)[-1], expected)
 
     with caplog.at_level(logging.INFO, logger="adu_depth"):
+        random = build_encoder(str(tmp_path), pretrained=False)
+        random.load_state_dict(random.state_dict())
+        random.train()
+        assert "random weights" not in caplog.text, "others were loaded, as from a checkpoint"
         random = build_encoder(str(tmp_path), pretrained=False).eval()
-    assert "random weights" in caplog.text
+        assert "random weights" not in caplog.text, "said when training starts from them"
+        random.train().train().eval()
+    assert caplog.text.count("random weights") == 1
     assert not torch.allclose(random(image)[-1], expected)
 
 
