@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.text import Text
+from safetensors import SafetensorError
 from tyro.conf import Positional, subcommand
 
 from adu_depth.data import SyntheticStereo
@@ -16,14 +19,16 @@ from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
 from adu_depth.inference import Predictor, predict_files
 from adu_depth.inference.camera_file import camera_from_numbers
+from adu_depth.inference.predict_files import needed_numbers
 from adu_depth.inference.render import write_samples
 from adu_depth.quickstart import QuickstartConfig, run_quickstart
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import Interrupted, NonFiniteLoss
 from adu_depth.training.runs import train_student, train_teacher
 
-console = Console(soft_wrap=True)
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+# File names are the user's: brackets and colons in them are no markup.
+console = Console(soft_wrap=True, markup=False, emoji=False)
+errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class PredictConfig:
     """Predict depth for an image, a pair (--right) or a folder of either.
 
     Writes NAME_depth.png (16-bit, metres × 256), NAME_depth_color.png and NAME_uncertainty.png. A stereo teacher needs
-    the calibration: the four numbers here, or camera.toml beside the images (`adu-depth render` writes one).
+    the calibration, a student with a reference focal length fx: the numbers here, or camera.toml beside the images
+    (`adu-depth render` writes one).
     """
 
     checkpoint: Positional[Path]
@@ -57,11 +63,12 @@ class PredictConfig:
     baseline: float | None = None
     """Distance of the two cameras in metres."""
     cx: float | None = None
-    """Principal point in pixels."""
+    """Principal point in pixels (of a pair; a student needs none)."""
     cy: float | None = None
     size: Literal["trained", "full"] = "trained"
     """Run the network at the size it was trained at, or at each image's own."""
-    device: str = "auto"
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """"auto" is CUDA where there is one."""
 
 
 def render(config: RenderConfig) -> int:
@@ -79,12 +86,17 @@ def evaluate(config: EvaluateConfig) -> int:
 def predict(config: PredictConfig) -> int:
     predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size)
     camera = camera_from_numbers(
-        config.fx, cx=config.cx, cy=config.cy, baseline=config.baseline, source="--fx, --cx, --cy, --baseline"
+        config.fx,
+        cx=config.cx,
+        cy=config.cy,
+        baseline=config.baseline,
+        source="the camera of --fx, --cx, --cy, --baseline",
+        needed=needed_numbers(predictor.stereo),
     )
     outcome = predict_files(predictor, config.source, config.output, right=config.right, camera=camera)
     console.print(f"wrote {len(outcome.written)} files to {config.output}")
     for file, reason in outcome.failures:
-        errors.print(f"[red]failed[/] {file}: {reason}")
+        complain("failed", f"{file}: {reason}")
     return 1 if outcome.failures else 0
 
 
@@ -123,17 +135,24 @@ Command = (
 )
 
 
+def complain(what: str, text: str) -> None:
+    errors.print(Text.assemble((what, "red"), f" {text}"))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and exits: 0 done, 1 a part failed, 2 bad input, 3 a NaN loss, 128 + n stopped by signal n."""
     try:
         config: Any = tyro.cli(Command, args=arguments, prog="adu-depth", description=__doc__)  # type: ignore[arg-type]
         code = COMMANDS[type(config)](config)
-    except InputError as error:
-        errors.print(f"[red]error:[/] {error}")
+    except (InputError, OSError, SafetensorError) as error:  # the latter two: a full disk, no permission
+        complain("error:", str(error))
         code = 2
     except NonFiniteLoss as error:
-        errors.print(f"[red]error:[/] {error}")
+        complain("error:", str(error))
         code = 3
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        code = 128 + signal.SIGINT
     except Interrupted as error:
         errors.print(str(error))
         code = 128 + error.signum

@@ -10,26 +10,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from adu_depth.errors import InputError
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write a file or a folder to; renames it to `path` if nothing was raised.
 
-    A file already at `path` is replaced; a folder there is removed just before the rename.
+    A file already at `path` is replaced; a folder there is removed just before the rename. Raises InputError where
+    the system refuses: no such folder can be made, no permission, a full disk.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            if path.is_dir():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
+            else:
+                temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: str | Path) -> None:
+    """Makes the folder that results will go to, before the work for them begins. Raises InputError if that fails."""
+    with _writing(Path(path)):
+        Path(path).mkdir(parents=True, exist_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -37,3 +47,13 @@ def write_json(path: str | Path, value: Any) -> None:
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        elsewhere = error.filename not in (None, str(path))
+        at = f"{error.filename}: " if elsewhere else ""
+        raise InputError(f"cannot write {path}: {at}{error.strerror or error}") from error

@@ -8,7 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from adu_depth import cli
 from adu_depth.cli import main
 
 TINY = [
@@ -140,3 +142,90 @@ def test_one_bad_file_in_a_folder_does_not_stop_the_rest(folder: Path, tmp_path:
     (images / "broken.png").write_bytes(b"\x89PNG")
     assert run("predict", folder / "student", images, "--output", tmp_path / "out") == 1
     assert sorted(p.name for p in (tmp_path / "out").glob("*_depth.png")) == ["a_depth.png", "b_depth.png"]
+
+
+def test_names_with_brackets_are_shown_as_they_are(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expect_error(capsys, "nosuch[red].png does not exist", "predict", folder / "student", tmp_path / "nosuch[red].png")
+    odd = tmp_path / "x[" / "y]"
+    (odd / "images").mkdir(parents=True)
+    (odd / "images" / "broken[red].png").write_bytes(b"\x89PNG")
+    assert run("predict", folder / "student", odd / "images", "--output", odd / "out") == 1
+    told = capsys.readouterr()
+    assert f"to {odd / 'out'}" in told.out
+    assert "broken[red].png: " in told.err
+    assert run("train-teacher", "--run", odd / "run", "--model.max-disparity", "16", *TINY) == 0
+    assert f"teacher in {odd / 'run'}:" in capsys.readouterr().out
+    assert run("evaluate", odd / "run", "--pairs", "1", "--output", odd / "metrics", "--device", "cpu") == 0
+    assert f"wrote {odd / 'metrics'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("output", ["file", "file/below"])
+def test_an_output_that_cannot_be_written_is_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    bad, image = tmp_path / output, folder / "scenes" / "left" / "000000.png"
+    cannot = f"cannot write {bad}"
+    expect_error(capsys, cannot, "render", "--output", bad, "--count", "1", "--size", "32", "64")
+    expect_error(capsys, cannot, "predict", folder / "student", image, "--output", bad)
+    expect_error(capsys, cannot, "predict", folder / "student", image.parent, "--output", bad)
+    expect_error(capsys, cannot, "train-teacher", "--run", bad, "--model.max-disparity", "16", *TINY)
+    expect_error(capsys, cannot, "distill", "--run", bad, *TINY)
+    capsys.readouterr()
+    assert run("evaluate", folder / "student", "--pairs", "1", "--output", bad, "--device", "cpu") == 2
+    told = capsys.readouterr()
+    assert cannot in told.err
+    assert told.out == "", "found before the work"
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "text"),
+    [
+        (OSError(28, "No space left on device", "/full[red]"), 2, "No space left on device: '/full[red]'"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_the_system_and_the_user_may_stop_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    raised: BaseException,
+    code: int,
+    text: str,
+) -> None:
+    def stopped(config: object) -> int:
+        raise raised
+
+    monkeypatch.setitem(cli.COMMANDS, cli.RenderConfig, stopped)
+    assert run("render") == code
+    [line] = capsys.readouterr().err.splitlines()
+    assert text in line
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_devices_are_named(folder: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    source = [folder / "scenes" / "left"] if command == "predict" else []
+    expect_error(capsys, "'banana'", command, folder / "student", *source, "--device", "banana")
+    if not torch.cuda.is_available():
+        expect_error(capsys, "no CUDA device", command, folder / "student", *source, "--device", "cuda")
+
+
+def test_a_student_with_a_reference_focal_length_asks_for_fx_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = tmp_path / "student"
+    assert run("distill", "--run", student, "--model.reference-focal", "60", *TINY) == 0
+    image = tmp_path / "image.png"
+    image.write_bytes((folder / "scenes" / "left" / "000000.png").read_bytes())
+    expect_error(capsys, "give --fx (pixels), or put it into", "predict", student, image, "--output", tmp_path / "out")
+    means = []
+    for fx in ("60", "120"):
+        assert run("predict", student, image, "--output", tmp_path / fx, "--fx", fx) == 0
+        means.append(cv2.imread(str(tmp_path / fx / "image_depth.png"), cv2.IMREAD_UNCHANGED).mean())
+    assert means[1] == pytest.approx(2 * means[0], rel=0.01)
+    (tmp_path / "camera.toml").write_text("fx = 60\n")
+    assert run("predict", student, image, "--output", tmp_path / "from-file") == 0
+    same = [(tmp_path / name / "image_depth.png").read_bytes() for name in ("60", "from-file")]
+    assert same[0] == same[1]

@@ -20,7 +20,8 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
     """A PNG or JPEG as 3×H×W float32 RGB in [0, 1]. Grey becomes three equal channels, alpha is dropped.
 
     upright: turn the picture as its EXIF orientation says. Data sets leave it: their maps and calibration are of the
-    pixels as stored. 8 and 16 bits per channel are understood. Raises InputError naming the file if it is missing, cut short or no image.
+    pixels as stored. 8 and 16 bits per channel are understood. Raises InputError naming the file if it is missing, cut
+    short or no image.
     """
     # OpenCV turns a picture with every flag but UNCHANGED; ANYDEPTH keeps 16 bits.
     pixels = _decode(Path(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if upright else cv2.IMREAD_UNCHANGED)

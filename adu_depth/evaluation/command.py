@@ -17,7 +17,7 @@ from adu_depth.errors import InputError
 from adu_depth.evaluation.baselines import ConstantDisparity, SemiGlobalMatching
 from adu_depth.evaluation.evaluator import EvaluationResult, evaluate
 from adu_depth.evaluation.table import comparison_table
-from adu_depth.files import write_json
+from adu_depth.files import make_folder, write_json
 from adu_depth.inference import Predictor
 from adu_depth.training.progress import Progress
 
@@ -45,13 +45,16 @@ class EvaluateConfig:
     """Also say how well the predicted uncertainty orders and covers the errors."""
     output: Path | None = None
     """Folder for metrics.json and one CSV of per-image metrics per method; the table is printed in any case."""
-    device: str = "auto"
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """"auto" is CUDA where there is one."""
 
 
 def evaluate_checkpoint(config: EvaluateConfig, console: Console) -> dict[str, EvaluationResult]:
     """Evaluates, prints the table, writes the files asked for; returns the results by method."""
     predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size)
     dataset = open_evaluation_set(config, predictor)
+    if config.output is not None:
+        make_folder(config.output)
     progress = Progress(console)
 
     def run(name: str, method: Predictor | SemiGlobalMatching | ConstantDisparity) -> EvaluationResult:
@@ -74,19 +77,20 @@ def evaluate_checkpoint(config: EvaluateConfig, console: Console) -> dict[str, E
         results[f"constant {constant.disparity:.1f} px"] = run("constant disparity", constant)
         console.print(comparison_table(results, ("epe", "d1", "abs_rel", "rmse", "a1")))
         matched = sum(matcher.density.values()) / len(matcher.density)
-        console.print(
+        progress.say(
             f"StereoSGBM searched {matcher.num_disparities} px and matched {matched:.0%} of the pixels; the rest is "
             "filled along rows. The constant is the median of this set's own ground truth, so it has peeked."
         )
     result = results[own]
-    console.print(
+    size = "each image's own size" if predictor.size is None else "×".join(map(str, predictor.size))
+    progress.say(
         f"{len(result.rows)} images of {config.data}, window {result.protocol!r}, depths {result.min_depth:g} to "
-        f"{result.max_depth:g} m, network at {'×'.join(map(str, predictor.size or ())) or 'full size'}"
+        f"{result.max_depth:g} m, network at {size}"
     )
     console.print(means_table(own, result))
     if config.output is not None:
         write_results(config, results, predictor)
-        console.print(f"wrote {config.output}")
+        progress.say(f"wrote {config.output}")
     return results
 
 
@@ -104,12 +108,13 @@ def searched_disparities(width: int) -> int:
 
 
 def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset:
-    """The data set named, or held-out scenes at the size the network works at."""
+    """The data set named, or held-out scenes at the size the network works at, else at the one it was trained at."""
     if config.data != "synthetic":
         return open_dataset(config.data, config.layout)
-    if predictor.size is None:
-        raise InputError("the built-in scenes have no size of their own: leave out --size full, or name a data set")
-    return SyntheticStereo(config.pairs, *predictor.size, seed=HELD_OUT_SCENES)
+    size = predictor.size or predictor.trained_size
+    if size is None:
+        raise InputError("the built-in scenes have no size of their own, nor has the predictor: name a data set")
+    return SyntheticStereo(config.pairs, *size, seed=HELD_OUT_SCENES)
 
 
 def write_results(config: EvaluateConfig, results: dict[str, EvaluationResult], predictor: Predictor) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from adu_depth.geometry import Camera
 FILE_NAME = "camera.toml"
 _CAMERA_KEYS = tuple(f.name for f in fields(Camera))
 _SIZE_KEYS = ("width", "height")
+ALL_NEEDED = ("fx", "cx", "cy")
 _Table = dict[str, float]
 
 
@@ -40,20 +42,25 @@ def camera_from_numbers(
     baseline: float | None = None,
     disparity_offset: float | None = None,
     source: str = "the camera",
+    needed: Sequence[str] = ALL_NEEDED,
 ) -> Camera | None:
     """The camera from loose numbers; None if none is given. fy defaults to fx, baseline and offset to 0 (one view).
 
+    needed: the numbers that must be there. cx and cy that are neither needed nor given are NaN: not known.
     Raises InputError, naming `source`, where a number is missing, not finite, or a focal length is not positive.
     """
     given = {"fx": fx, "fy": fy, "cx": cx, "cy": cy, "baseline": baseline, "disparity_offset": disparity_offset}
     table = {name: float(value) for name, value in given.items() if value is not None}
-    return _camera(table, source) if table else None
+    return _camera(table, source, needed) if table else None
 
 
-def read_camera(path: str | Path, name: str = "", size: tuple[int, int] | None = None) -> Camera:
+def read_camera(
+    path: str | Path, name: str = "", size: tuple[int, int] | None = None, needed: Sequence[str] = ALL_NEEDED
+) -> Camera:
     """The camera that the file gives for the image `name` (without extension) of `size` (height, width) pixels.
 
-    Raises InputError if the file is missing or malformed, lacks a number, or is for images of another size.
+    needed: as for camera_from_numbers. Raises InputError if the file is missing or malformed, lacks a number, or is for
+    images of another size.
     """
     path = Path(path)
     tables = _read_tables(path)
@@ -63,7 +70,7 @@ def read_camera(path: str | Path, name: str = "", size: tuple[int, int] | None =
             raise InputError(
                 f"{path} is for images of {key} {table[key]:g}, but {name or 'the image'} has {key} {actual}"
             )
-    return _camera({k: v for k, v in table.items() if k in _CAMERA_KEYS}, str(path))
+    return _camera({k: v for k, v in table.items() if k in _CAMERA_KEYS}, str(path), needed)
 
 
 def find_camera_file(image: Path) -> Path | None:
@@ -95,18 +102,19 @@ def _assignments(table: _Table) -> list[str]:
     return [f"{key} = {value!r}" for key, value in table.items()]
 
 
-def _camera(table: _Table, source: str) -> Camera:
-    missing = [key for key in ("fx", "cx", "cy") if key not in table]
+def _camera(table: _Table, source: str, needed: Sequence[str]) -> Camera:
+    missing = [key for key in needed if key not in table]
     if missing:
         raise InputError(
-            f"{source} lacks {', '.join(missing)}: expected fx, cx, cy (pixels), and for a pair baseline (metres)"
+            f"{source} lacks {', '.join(missing)}: expected {', '.join(needed)} (pixels), and for a pair baseline "
+            "(metres)"
         )
     for key, value in table.items():
         if not math.isfinite(value):
             raise InputError(f"{key} of {source} must be finite, got {value}")
         if (key in ("fx", "fy") and value <= 0) or (key == "baseline" and value < 0):
             raise InputError(f"{key} of {source} must be positive, got {value}")
-    return Camera(**{"fy": table["fx"], "baseline": 0.0, **table})
+    return Camera(**{"fy": table["fx"], "cx": math.nan, "cy": math.nan, "baseline": 0.0, **table})
 
 
 def _read_tables(path: Path) -> dict[str, _Table]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from adu_depth.data.image_files import read_image
 from adu_depth.errors import InputError
+from adu_depth.files import make_folder
 from adu_depth.geometry import Camera
-from adu_depth.inference.camera_file import FILE_NAME, find_camera_file, read_camera
+from adu_depth.inference.camera_file import ALL_NEEDED, FILE_NAME, find_camera_file, read_camera
 from adu_depth.inference.colour import DEPTH, ColourScale
 from adu_depth.inference.image_files import write_depth_png, write_png
 from adu_depth.inference.pictures import depth_picture, uncertainty_picture
@@ -56,9 +57,10 @@ def predict_files(
 
     source: an image, or a folder; with a stereo predictor a folder that holds left/ and right/ (or image_2/, image_3/).
     right: the right image of `source`, or the folder of right images by the same names.
-    camera: calibration; where None, camera.toml beside the images or in the folder above is used if there is one.
+    camera: calibration; where None and the predictor needs one, camera.toml beside the images or in the folder above.
     progress: called after each image with the reason it failed, or None.
 
+    A student's image is turned upright as its EXIF orientation says; a pair is taken as stored, as rows must match.
     A single image or pair that cannot be used raises InputError. In a folder such a file goes to `failures` and the
     rest is done; a folder without any image raises InputError.
     """
@@ -66,6 +68,8 @@ def predict_files(
     tasks = find_tasks(source, None if right is None else Path(right), predictor.stereo)
     if source.is_dir() and output.resolve() in {task.left.resolve().parent for task in tasks}:
         raise InputError(f"output must be another folder than that of the images, got {output} for both")
+    if source.is_dir():
+        make_folder(output)  # otherwise each image would fail for the same reason
     outcome = PredictOutcome()
     for task in tasks:
         reason = None
@@ -85,7 +89,7 @@ def predict_one(
     predictor: Predictor, task: ImageTask, output: Path, camera: Camera | None, depth_colours: ColourScale = DEPTH
 ) -> list[Path]:
     """Predicts one task and writes its files; returns them. Raises InputError if the input cannot be used."""
-    left = read_image(task.left)
+    left = read_image(task.left, upright=not predictor.stereo)
     right = None
     if predictor.stereo:
         if task.right is None:
@@ -94,14 +98,8 @@ def predict_one(
         if left.shape != right.shape:
             sizes = " and ".join(f"{v.shape[1]}×{v.shape[2]}" for v in (left, right))
             raise InputError(f"{task.left} and {task.right} must have one size, got {sizes}")
-    camera_file = find_camera_file(task.left) if camera is None else None
-    if camera_file is not None:
-        camera = read_camera(camera_file, task.left.stem, (left.shape[1], left.shape[2]))
-    if camera is None and predictor.stereo:
-        raise InputError(
-            f"no calibration for {task.left}: give fx, cx, cy (pixels) and baseline (metres), or put them into "
-            f"{task.left.parent / FILE_NAME}"
-        )
+    if camera is None and predictor.needs_camera:
+        camera = camera_beside(task.left, (left.shape[1], left.shape[2]), predictor.stereo)
     prediction = predictor.predict_image(left, right, camera)
     depth, log_scale = to_map(prediction.depth), to_map(prediction.log_scale)
     paths = [output / f"{task.name}_{kind}.png" for kind in ("depth", "depth_color", "uncertainty")]
@@ -109,6 +107,20 @@ def predict_one(
     write_png(paths[1], depth_picture(depth, depth_colours))
     write_png(paths[2], uncertainty_picture(log_scale))
     return paths
+
+
+def camera_beside(image: Path, size: tuple[int, int], stereo: bool) -> Camera:
+    """The camera that camera.toml gives for `image` of `size` (height, width). Raises InputError if there is none."""
+    file = find_camera_file(image)
+    if file is None:
+        wanted = "--fx, --cx, --cy (pixels) and --baseline (metres)" if stereo else "--fx (pixels)"
+        raise InputError(f"no calibration for {image}: give {wanted}, or put it into {image.parent / FILE_NAME}")
+    return read_camera(file, image.stem, size, needed_numbers(stereo))
+
+
+def needed_numbers(stereo: bool) -> tuple[str, ...]:
+    """What a camera must hold: a student reads the focal length alone."""
+    return ALL_NEEDED if stereo else ("fx",)
 
 
 def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask]:

@@ -25,9 +25,11 @@ class Predictor:
     model: forward(left, right, camera) if `stereo`, else forward(image, camera), returning DepthPrediction. Where
     `stereo` is None, a forward with a parameter named `right` is a stereo one.
     size: (height, width) images are resized to before the network sees them; None leaves them as they are.
+    trained_size: (height, width) of the images or windows the network was trained on, where that is known.
     device: where the network and its inputs are put.
 
     A network learns how large things look at one size, so the size it was trained at gives its best depths.
+    `needs_camera` is true of a stereo network, and of a student whose depth is scaled by the focal length.
     """
 
     def __init__(
@@ -37,13 +39,16 @@ class Predictor:
         size: tuple[int, int] | None,
         device: torch.device | str = "cpu",
         stereo: bool | None = None,
+        trained_size: tuple[int, int] | None = None,
     ) -> None:
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise InputError(f"size must be (height, width), both positive, or None, got {size}")
         self.device = torch.device(device)
         self.model = model.to(self.device)
-        self.size = size
+        self.size, self.trained_size = size, trained_size
         self.stereo = "right" in inspect.signature(model.forward).parameters if stereo is None else stereo
+        scaled = getattr(getattr(model, "config", None), "reference_focal", None) is not None
+        self.needs_camera = self.stereo or scaled
 
     @classmethod
     def from_checkpoint(
@@ -54,6 +59,7 @@ class Predictor:
     ) -> Predictor:
         """The predictor of a run folder or checkpoint; size "trained", "full" (each image's own) or (height, width).
 
+        A network trained on windows cut from the images saw them at their own size: for it "trained" is "full".
         device "auto" is CUDA where there is one. Raises InputError if there is no usable checkpoint at `path`.
         """
         from adu_depth.training.checkpoint import load_model  # training evaluates through this file: no import circle
@@ -61,14 +67,20 @@ class Predictor:
         loaded = load_model(path, _device(device))
         working_size: tuple[int, int] | None
         if size == "trained":
-            working_size = loaded.size
+            working_size = None if loaded.fit == "crop" else loaded.size
         elif size == "full":
             working_size = None
         elif isinstance(size, str):
             raise InputError(f'size must be "trained", "full" or (height, width), got {size!r}')
         else:
             working_size = size
-        return cls(loaded.model, size=working_size, device=_device(device), stereo=loaded.kind == "teacher")
+        return cls(
+            loaded.model,
+            size=working_size,
+            device=_device(device),
+            stereo=loaded.kind == "teacher",
+            trained_size=loaded.size,
+        )
 
     def __call__(self, sample: StereoSample) -> DepthPrediction:
         """Predicts for a batched sample (left B×3×H×W in [0, 1], camera of tensors B); maps are B×1×H×W.
@@ -159,7 +171,10 @@ def _inverse(depth: Tensor) -> Tensor:
 def _device(device: torch.device | str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f'device must be "auto", "cuda", "cpu" or another that torch knows, got {device!r}') from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device} was asked for, but torch sees no CUDA device here")
     return device

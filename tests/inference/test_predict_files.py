@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,44 @@ def test_one_image_gives_three_files(tmp_path: Path) -> None:
     depth = read_depth_png(tmp_path / "out" / "street_depth.png")
     assert depth.shape == (32, 64)
     assert 5 < depth.mean() < 7
+
+
+def test_a_student_without_need_of_a_camera_reads_no_camera_file(tmp_path: Path) -> None:
+    write_images(tmp_path, "street.png")
+    (tmp_path / "camera.toml").write_text("fx = 1\ncx = 1\ncy = 1\nwidth = 7\n")
+    assert len(predict_files(student(), tmp_path / "street.png", tmp_path / "out").written) == 3
+
+
+def turned_jpeg(pixels: np.ndarray, orientation: int) -> bytes:
+    """A JPEG with the EXIF tag that cameras write when they are held sideways."""
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    exif = b"Exif\0\0" + b"II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    jpeg = encode_jpeg(pixels, quality=100)
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+
+
+def test_a_photo_is_predicted_upright_and_a_pair_as_stored(tmp_path: Path) -> None:
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:, 32:] = 255  # bright on the right: turned clockwise, bright at the bottom
+    for name in ("photo.jpg", "other.jpg"):
+        (tmp_path / name).write_bytes(turned_jpeg(pixels, 6))
+    predict_files(Predictor(Student(), size=None), tmp_path / "photo.jpg", tmp_path / "out")
+    depth = read_depth_png(tmp_path / "out" / "photo_depth.png")
+    assert depth.shape == (64, 32)
+    assert depth[:24].max() < 1.5
+    assert depth[40:].min() > 10.5
+    assert read_image(tmp_path / "photo.jpg").shape == (3, 32, 64), "data sets take pixels as stored"
+    predict_files(teacher(), tmp_path / "photo.jpg", tmp_path / "pair", right=tmp_path / "other.jpg", camera=CAMERA)
+    assert read_depth_png(tmp_path / "pair" / "photo_depth.png").shape == (32, 64)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_upright_changes_no_pixel_of_an_upright_image(tmp_path: Path, name: str) -> None:
+    write_images(tmp_path, name)
+    assert torch.equal(read_image(tmp_path / name, upright=True), read_image(tmp_path / name))
+    deep = np.random.default_rng(0).integers(0, 65535, (8, 9, 4), np.uint16)
+    (tmp_path / "deep.png").write_bytes(cv2.imencode(".png", deep)[1].tobytes())
+    assert torch.equal(read_image(tmp_path / "deep.png", upright=True), read_image(tmp_path / "deep.png"))
 
 
 def test_a_folder_is_done_in_spite_of_broken_files(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.errors import InputError
+from adu_depth.evaluation.command import EvaluateConfig, open_evaluation_set
 from adu_depth.geometry import Camera, disparity_to_depth
 from adu_depth.inference.predictor import Predictor, resize_prediction
 from adu_depth.models import MonoStudent, StudentConfig
@@ -149,14 +150,14 @@ def test_bad_sizes_are_refused() -> None:
             Predictor(MeanStudent(), size=size)  # type: ignore[arg-type]
 
 
-def save_student(folder: Path) -> MonoStudent:
+def save_student(folder: Path, fit: str = "resize") -> MonoStudent:
     torch.manual_seed(0)
     config = StudentConfig()
     student = MonoStudent(config).eval()
     folder.mkdir()
     weights = {name: tensor.contiguous() for name, tensor in student.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
-    settings = {"kind": "student", "model": config_dict(config), "data": {"size": [64, 96]}}
+    settings = {"kind": "student", "model": config_dict(config), "data": {"size": [64, 96], "fit": fit}}
     (folder / "config.json").write_text(json.dumps(settings))
     return student
 
@@ -173,12 +174,29 @@ def test_from_a_checkpoint_at_the_size_it_was_trained_at_or_another(tmp_path: Pa
     assert torch.allclose(predictor.predict_image(image).depth, expected.depth, rtol=1e-5)
 
 
+def test_a_network_trained_on_windows_sees_images_at_their_own_size(tmp_path: Path) -> None:
+    student = save_student(tmp_path / "student", fit="crop")
+    predictor = Predictor.from_checkpoint(tmp_path / "student", "cpu")
+    assert predictor.size is None
+    assert predictor.trained_size == (64, 96)
+    image = torch.rand(3, 80, 128, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = student(image[None])
+    assert torch.allclose(predictor.predict_image(image).depth, expected.depth, rtol=1e-5)
+    scenes = open_evaluation_set(EvaluateConfig(tmp_path / "student", pairs=1), predictor)
+    assert scenes[0].left.shape == (3, 64, 96)
+    with pytest.raises(InputError, match="no size of their own"):
+        open_evaluation_set(EvaluateConfig(tmp_path / "student"), Predictor(student, size=None))
+
+
 def test_wrong_checkpoints_sizes_and_devices_are_refused(tmp_path: Path) -> None:
     save_student(tmp_path / "student")
     with pytest.raises(InputError, match="nowhere does not exist"):
         Predictor.from_checkpoint(tmp_path / "nowhere")
     with pytest.raises(InputError, match="'half'"):
         Predictor.from_checkpoint(tmp_path / "student", "cpu", "half")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'banana'"):
+        Predictor.from_checkpoint(tmp_path / "student", "banana")
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no CUDA device"):
             Predictor.from_checkpoint(tmp_path / "student", "cuda")
