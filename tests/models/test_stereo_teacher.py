@@ -26,7 +26,7 @@ def test_shapes_follow_the_image(teacher: StereoTeacher, make_pair, make_camera,
         assert [tuple(f.shape) for f in prediction.features] == [
             (2, c, -(-height // s), -(-width // s)) for c, s in zip((16, 24, 32), (8, 16, 32), strict=True)
         ]
-    assert [v.shape for head in trained.heads for v in head] == [(2, 1, height, width)] * 4
+    assert [v.shape for head in trained.heads for v in head] == [(2, 1, height, width)] * 6
     assert torch.equal(trained.heads[-1][0], trained.disparity)
     assert trained.decoder_depth.shape == (2, 1, height, width)
     assert used.heads == ()
@@ -60,10 +60,32 @@ def test_depth_stays_in_its_bounds_where_nothing_matches(teacher: StereoTeacher,
 
 
 def test_every_parameter_gets_a_gradient_at_the_first_step(teacher: StereoTeacher, make_pair, make_camera) -> None:
-    prediction = teacher(*make_pair(2, 64, 96), make_camera(2))
-    loss = sum(d.square().mean() for d, _ in prediction.heads) + prediction.decoder_depth.log().square().mean()
-    loss.backward()
-    assert [n for n, p in teacher.named_parameters() if p.grad is None or not p.grad.any()] == []
+    """The refinement's last layer starts at zero, as no correction: it moves first, the layers below it one step later."""
+    optimizer = torch.optim.SGD(teacher.parameters(), lr=1e-4)
+
+    def still() -> list[str]:
+        optimizer.zero_grad()
+        prediction = teacher(*make_pair(2, 64, 96), make_camera(2))
+        loss = sum(d.square().mean() for d, _ in prediction.heads) + prediction.decoder_depth.log().square().mean()
+        loss.backward()
+        optimizer.step()
+        return [n for n, p in teacher.named_parameters() if p.grad is None or not p.grad.any()]
+
+    first = still()
+    assert first
+    assert all(name.startswith("refinement.") and not name.startswith("refinement.correct.") for name in first)
+    assert still() == []
+
+
+def test_the_refinement_starts_as_no_correction_and_can_be_left_out(
+    teacher: StereoTeacher, make_pair, make_camera
+) -> None:
+    heads = teacher(*make_pair(1, 64, 64), make_camera(1)).heads
+    assert torch.equal(heads[-1][0], heads[-2][0])
+    torch.nn.init.constant_(teacher.refinement.correct.bias, 0.75)
+    heads = teacher(*make_pair(1, 64, 64), make_camera(1)).heads
+    torch.testing.assert_close(heads[-1][0], heads[-2][0] + 0.75)
+    assert StereoTeacher(TeacherConfig(refinement_channels=0)).refinement is None
 
 
 def test_the_decoder_does_not_steer_the_matching(teacher: StereoTeacher, make_pair, make_camera) -> None:
