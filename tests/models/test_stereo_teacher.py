@@ -60,7 +60,7 @@ def test_depth_stays_in_its_bounds_where_nothing_matches(teacher: StereoTeacher,
 
 
 def test_every_parameter_gets_a_gradient_at_the_first_step(teacher: StereoTeacher, make_pair, make_camera) -> None:
-    """The refinement's last layer starts at zero, as no correction: it moves first, the layers below it one step later."""
+    """The refinement's last layer starts at zero, as no correction: it moves first, those below a step later."""
     optimizer = torch.optim.SGD(teacher.parameters(), lr=1e-4)
 
     def still() -> list[str]:
