@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 from safetensors import SafetensorError
-from tyro.conf import Positional, subcommand
+from tyro.conf import Positional, arg, subcommand
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.errors import InputError
@@ -135,6 +135,13 @@ Command = (
 )
 
 
+@dataclass(frozen=True)
+class Arguments:
+    """The whole command line. tyro names this field where it refuses a value; for a bare union it makes up a name."""
+
+    settings: Annotated[Command, arg(name="")]
+
+
 def complain(what: str, text: str) -> None:
     errors.print(Text.assemble((what, "red"), f" {text}"))
 
@@ -142,7 +149,7 @@ def complain(what: str, text: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and exits: 0 done, 1 a part failed, 2 bad input, 3 a NaN loss, 128 + n stopped by signal n."""
     try:
-        config: Any = tyro.cli(Command, args=arguments, prog="adu-depth", description=__doc__)  # type: ignore[arg-type]
+        config: Any = tyro.cli(Arguments, args=arguments, prog="adu-depth", description=__doc__).settings
         code = COMMANDS[type(config)](config)
     except (InputError, OSError, SafetensorError) as error:  # the latter two: a full disk, no permission
         complain("error:", str(error))

@@ -130,6 +130,7 @@ def test_bad_input_is_named(folder: Path, tmp_path: Path, capsys: pytest.Capture
     )
     expect_error(capsys, "num_groups", "train-teacher", "--model.num-groups", "7", "--run", tmp_path / "run", *TINY)
     expect_error(capsys, "multiples of 32", "train-teacher", "--run", tmp_path / "run", "--data.size", "50", "50")
+    expect_error(capsys, "parsing settings.model: ", "train-teacher", "--model.max-disparity", "7")
     expect_error(capsys, str(empty), "train-teacher", "--run", tmp_path / "run", "--data.root", empty)
     assert not (tmp_path / "run").exists(), "nothing is begun with bad input"
 
