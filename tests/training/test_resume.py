@@ -106,7 +106,17 @@ def command(run: Path, *more: str) -> list[str]:
     return [
         *(sys.executable, "-m", "adu_depth", "train-teacher", "--run", str(run), "--data.pairs", "4"),
         *("--data.size", "32", "64", "--model.max-disparity", "16", "--loop.steps", "24", "--loop.batch-size", "2"),
-        *("--loop.checkpoint-every", "3", "--loop.workers", "0", "--loop.device", "cpu", "--model.aggregation-channels", "4", *more),
+        *(
+            "--loop.checkpoint-every",
+            "3",
+            "--loop.workers",
+            "0",
+            "--loop.device",
+            "cpu",
+            "--model.aggregation-channels",
+            "4",
+            *more,
+        ),
     ]
 
 
