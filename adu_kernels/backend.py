@@ -28,7 +28,7 @@ def choose(
     """The implementation of `operation` to call for inputs that live where `tensor` lives.
 
     "torch": the plain PyTorch reference. "triton": the Triton twin, NotImplementedError if the operation has none,
-    RuntimeError if Triton is not installed; on a CPU tensor it needs Triton's interpreter (`adu_kernels.launch` checks).
+    RuntimeError if Triton is not installed; a CPU tensor needs Triton's interpreter (`adu_kernels.launch` checks).
     "auto": the Triton twin where there is one, Triton is installed and the tensor is on a GPU; the reference everywhere
     else. Another name is a ValueError.
     """
