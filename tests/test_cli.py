@@ -230,3 +230,37 @@ def test_a_student_with_a_reference_focal_length_asks_for_fx_alone(
     assert run("predict", student, image, "--output", tmp_path / "from-file") == 0
     same = [(tmp_path / name / "image_depth.png").read_bytes() for name in ("60", "from-file")]
     assert same[0] == same[1]
+
+
+def kitti_from(scenes: Path, root: Path) -> Path:
+    """Rendered pairs laid out as KITTI 2015, with a calibration of no importance."""
+    truth = (("disparity", "disp_noc_0"), ("disparity", "disp_occ_0"))
+    pairs = (("left", "image_2"), ("right", "image_3"), *truth)
+    for source, name in pairs:
+        (root / name).mkdir(parents=True)
+        for file in (scenes / source).iterdir():
+            (root / name / f"{file.stem}_10.png").write_bytes(file.read_bytes())
+    (root / "calib_cam_to_cam").mkdir()
+    for file in (scenes / "left").iterdir():
+        lines = [f"P_rect_{n}: 60 0 48 {shift} 0 60 24 0 0 0 1 0" for n, shift in (("02", 0), ("03", -30))]
+        (root / "calib_cam_to_cam" / f"{file.stem}.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_a_student_trained_on_windows_is_evaluated_on_whole_images(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = kitti_from(folder / "scenes", tmp_path / "kitti")
+    student = tmp_path / "student"
+    settings = ["--data.root", data, "--data.fit", "crop", "--loop.workers", "0"]
+    assert run("distill", "--run", student, *settings, *TINY) == 0
+    metrics = []
+    for size in ("trained", "full"):
+        output = tmp_path / size
+        capsys.readouterr()
+        arguments = ["--data", data, "--size", size, "--output", output, "--device", "cpu"]
+        assert run("evaluate", student, *arguments) == 0
+        assert "network at each image's own size" in capsys.readouterr().out
+        metrics.append((output / "student.csv").read_text())
+    assert metrics[0] == metrics[1]
+    assert run("evaluate", student, "--pairs", "1", "--device", "cpu") == 0, "built-in scenes of the windows' size"
