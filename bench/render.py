@@ -1,10 +1,9 @@
-"""How fast the built-in scenes render: pairs per second, without and with what a training step would overlap."""
+"""How fast the built-in scenes render: pairs per second."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import time
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from adu_depth.data import SyntheticStereo
+from adu_depth.environment import describe_environment
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class RenderBenchmark:
             "device": torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else "cpu",
             "threads": torch.get_num_threads(),
             "load_before": round(load, 2),
-            "torch": torch.__version__,
-            "machine": platform.machine(),
+            "environment": describe_environment(scenes.device),
         }
 
     def _timed(self, scenes: SyntheticStereo, repeat: int) -> float:
