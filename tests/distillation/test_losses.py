@@ -126,6 +126,13 @@ def test_the_teacher_with_the_right_answer_pays_for_its_wrong_head_and_decoder_o
     assert terms["total"].item() == pytest.approx(sum(v.item() for n, v in terms.items() if n != "total"), rel=1e-5)
 
 
+def test_a_disparity_that_is_not_searched_is_not_taught() -> None:
+    """Depth 2 m is 25 px here, beyond the 16 that are searched: a head could only be pulled to the end of its range."""
+    near = torch.full((2, 1, 32, 64), 2.0)
+    assert teacher_terms(near)["disparity"].item() == 0.0
+    assert teacher_terms(near)["silog"].item() > 0.0
+
+
 def test_an_empty_target_teaches_nothing() -> None:
     for empty in (torch.zeros(2, 1, 32, 64), torch.full((2, 1, 32, 64), float("nan"))):
         assert teacher_terms(empty)["total"].item() == 0.0

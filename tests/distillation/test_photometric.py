@@ -49,6 +49,14 @@ def test_pixels_the_right_view_does_not_contain_teach_nothing() -> None:
     assert torch.equal(disparity.grad[..., :1], torch.zeros(1, 1, 24, 1))
 
 
+def test_what_the_right_view_does_not_contain_is_not_counted() -> None:
+    """At disparity 8 the first eight columns have no partner: what the outer five hold reaches no window that counts."""
+    left, right = textured_pair()
+    other = left.clone()
+    other[..., :5] = torch.rand(1, 3, 24, 5)
+    assert loss_at(8.0, other, right) == loss_at(8.0, left, right)
+
+
 def test_a_plain_surface_says_nothing() -> None:
     plain = torch.full((1, 3, 8, 8), 0.5)
     assert dissimilarity(plain, plain).abs().max() < 1e-3
