@@ -50,7 +50,7 @@ def test_pixels_the_right_view_does_not_contain_teach_nothing() -> None:
 
 
 def test_what_the_right_view_does_not_contain_is_not_counted() -> None:
-    """At disparity 8 the first eight columns have no partner: what the outer five hold reaches no window that counts."""
+    """At disparity 8 the first eight columns have no partner: the outer five reach no window that counts."""
     left, right = textured_pair()
     other = left.clone()
     other[..., :5] = torch.rand(1, 3, 24, 5)
