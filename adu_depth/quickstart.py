@@ -23,6 +23,7 @@ from adu_depth.data import StereoSample, SyntheticStereo, collate
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.evaluation import evaluate
+from adu_depth.evaluation.command import HELD_OUT_SCENES
 from adu_depth.files import write_json
 from adu_depth.inference import Predictor
 from adu_depth.models import StudentConfig, TeacherConfig
@@ -42,7 +43,7 @@ from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.teacher_outputs import OutputsInMemory
 
 MODELS = ("teacher", "student_alone", "student_distilled")
-TRAINING_SCENES, HELD_OUT_SCENES = 1, 2  # scene seeds: no scene is in both
+TRAINING_SCENES = 1  # a scene seed unlike HELD_OUT_SCENES: no scene is in both
 SCENES_SHOWN = 4
 SETTINGS = "settings.json"  # marks a folder as a quickstart's
 TEACHER_LEARNING_RATE = 2e-3

@@ -28,9 +28,14 @@ class AugmentationConfig:
             raise InputError(f"augmentation.strength must be at least 0 and below 1, got {self.strength}")
 
 
+def draw_seed(seed: int, step: int, rank: int = 0) -> int:
+    """One number from these three, unlike those of other steps and ranks."""
+    return (seed * 1_000_003 + step) * 4099 + rank
+
+
 def draw_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
     """A CPU generator that depends on these three numbers and on nothing else."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 4099 + rank)
+    return torch.Generator().manual_seed(draw_seed(seed, step, rank))
 
 
 def draw_flips(count: int, probability: float, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,6 @@
 """Teacher, student and adapters."""
 
 from adu_depth.models.adapter import FeatureAdapter, FeatureAdapters
-from adu_depth.models.blocks import parameter_count
 from adu_depth.models.encoder import build_encoder
 from adu_depth.models.mono_student import MonoStudent, StudentConfig
 from adu_depth.models.prediction import DepthPrediction
@@ -16,5 +15,4 @@ __all__ = [
     "FeatureAdapter",
     "FeatureAdapters",
     "build_encoder",
-    "parameter_count",
 ]

@@ -91,8 +91,3 @@ def set_layout(module: nn.Module, memory_format: torch.memory_format) -> None:
 def channels_last(module: nn.Module) -> None:
     """The 2-D convolutions below `module` in the layout that runs fastest on CPU and GPU."""
     set_layout(module, torch.channels_last)
-
-
-def parameter_count(module: nn.Module) -> int:
-    """How many numbers `module` trains."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -20,6 +20,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from adu_depth.data.augmentation import draw_seed
 from adu_depth.errors import InputError
 from adu_depth.files import replacing, write_json
 from adu_depth.training.batches import Place, TrainingBatch
@@ -159,7 +160,7 @@ def train(
 
 def seed_step(context: StepContext) -> None:
     """What a backbone draws (drop-path, dropout) must follow from the step too, or a resumed run would differ."""
-    torch.manual_seed((context.seed * 1_000_003 + context.step) * 4099 + context.rank)
+    torch.manual_seed(draw_seed(context.seed, context.step, context.rank))
 
 
 def stop_requested(caught: list[int], step: int, check_every: int, accelerator: Accelerator) -> bool:
