@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -40,13 +41,17 @@ class Encoder(nn.Module):
         return ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
-def build_encoder(name: str, pretrained: bool = False, norm: Norm = "group") -> Encoder:
+def build_encoder(
+    name: str, pretrained: bool = False, norm: Norm = "group", backbone: dict[str, Any] | None = None
+) -> Encoder:
     """The encoder called `name`.
 
     "small": the built-in light one. "config:<family>?<key>=<value>&…": a transformers backbone of random weights, e.g.
     "config:resnet?depths=2,2,2,2". Anything with a slash: a local directory or a name on the Hugging Face hub, e.g.
     "microsoft/resnet-50", with its trained weights if `pretrained`, else with random ones. `norm` is the small
     encoder's. The log says which weights were taken: random ones when training starts from them.
+    `backbone`: what `backbone_settings` said of a network built from this name, kept with its weights; the encoder is
+    then rebuilt from that alone, without the hub, the directory or today's defaults of transformers.
 
     InputError: unknown name, family or key; trained weights asked for and not to be had. Nothing is replaced silently.
     """
@@ -54,6 +59,8 @@ def build_encoder(name: str, pretrained: bool = False, norm: Norm = "group") -> 
         if pretrained:
             raise InputError("encoder 'small' has no pretrained weights: set pretrained=False or name another encoder")
         return SmallEncoder(norm=norm)
+    if backbone is not None:
+        return BackboneEncoder(_config_from_settings(backbone, name), name, pretrained=False)
     if name.startswith("config:"):
         if pretrained:
             raise InputError(f"encoder {name!r} is made from a configuration and has no pretrained weights: "
@@ -110,7 +117,7 @@ class BackboneEncoder(Encoder):
 
     def __init__(self, config: Any, name: str, pretrained: bool) -> None:
         super().__init__()
-        self._patch = _odd_patch(config)
+        self.config, self._patch = config, _odd_patch(config)
         with torch.random.fork_rng(devices=[]):  # looking at the backbone must not move the caller's random numbers
             chosen = self._choose_stages(config, name)
         stages = sorted(set(chosen), key=config.stage_names.index)
@@ -175,6 +182,17 @@ class BackboneEncoder(Encoder):
         for parameter, grad in zip(parameters, torch.autograd.grad(total, parameters, allow_unused=True), strict=True):
             if grad is None:
                 parameter.requires_grad_(False)
+
+
+def backbone_settings(network: nn.Module) -> dict[str, Any] | None:
+    """The transformers configuration of a network's encoder as JSON values; None where it has the built-in one."""
+    encoder = getattr(network, "encoder", None)
+    if not isinstance(encoder, BackboneEncoder):
+        return None
+    settings: dict[str, Any] = json.loads(encoder.config.to_json_string(use_diff=False))
+    for labels in ("id2label", "label2id"):  # a classifier's thousands of class names: no backbone reads them
+        settings.pop(labels, None)
+    return settings
 
 
 def _has_weights(encoder: nn.Module, _: object) -> None:
@@ -250,6 +268,18 @@ def _config_from_hub(name: str) -> Any:
     if not hasattr(config, "out_features") or config.model_type not in families():
         raise InputError(f"encoder {name!r} is a {config.model_type!r}, which is no backbone. {_accepted()}")
     return config
+
+
+def _config_from_settings(settings: dict[str, Any], name: str) -> Any:
+    from transformers import AutoConfig
+
+    family = settings.get("model_type")
+    if family not in families():
+        raise InputError(f"encoder {name!r}: the kept configuration is of a {family!r}, which is no backbone here")
+    try:
+        return AutoConfig.for_model(family, **{k: v for k, v in settings.items() if k != "model_type"})
+    except Exception as error:
+        raise InputError(f"encoder {name!r}: {family} refuses the kept configuration: {error}") from error
 
 
 def _from_config(config: Any, name: str) -> nn.Module:

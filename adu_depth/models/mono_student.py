@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,10 +50,11 @@ class StudentConfig:
 class MonoStudent(nn.Module):
     """Encoder → decoder → depth bounded in [min_depth, max_depth], log scale, features at 1/8, 1/16 and 1/32."""
 
-    def __init__(self, config: StudentConfig | None = None) -> None:
+    def __init__(self, config: StudentConfig | None = None, backbone: dict[str, Any] | None = None) -> None:
+        """backbone: see `build_encoder`; for networks rebuilt from a checkpoint."""
         super().__init__()
         self.config = config = config or StudentConfig()
-        self.encoder = build_encoder(config.encoder, config.pretrained, config.norm)
+        self.encoder = build_encoder(config.encoder, config.pretrained, config.norm, backbone)
         self.decoder = FeatureDecoder(self.encoder.channels, config.feature_channels, config.head_channels, config.norm)
         self.head = DepthHead(
             config.head_channels, config.min_depth, config.max_depth, log_scale=True, norm=config.norm

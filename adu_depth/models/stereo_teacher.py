@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -95,10 +95,11 @@ class StereoTeacher(nn.Module):
     The features for distillation come from a decoder over the left view's encoder maps and what the matching found.
     """
 
-    def __init__(self, config: TeacherConfig | None = None) -> None:
+    def __init__(self, config: TeacherConfig | None = None, backbone: dict[str, Any] | None = None) -> None:
+        """backbone: see `build_encoder`; for networks rebuilt from a checkpoint."""
         super().__init__()
         self.config = config = config or TeacherConfig()
-        self.encoder = build_encoder(config.encoder, config.pretrained, config.norm)
+        self.encoder = build_encoder(config.encoder, config.pretrained, config.norm, backbone)
         self.matching = MatchingFeatures(
             self.encoder.channels, config.correlation_channels, config.concat_channels, config.norm
         )

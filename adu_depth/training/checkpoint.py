@@ -4,7 +4,7 @@ RUN/config.json                      everything the run was asked to do
 RUN/checkpoints/step-00000500/
     model.safetensors                the network alone: all that inference needs
     training.safetensors             optimiser state, and parts used in training only (the adapters)
-    config.json                      how to rebuild the network, and the run's configuration
+    config.json                      how to rebuild the network (no hub needed), and the run's configuration
     state.json                       the step
 """
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from adu_depth.errors import InputError
 from adu_depth.files import replacing, write_json
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
+from adu_depth.models.encoder import backbone_settings
 
 Kind = Literal["teacher", "student"]
 MODEL = "model.safetensors"
@@ -82,7 +83,8 @@ def save_checkpoint(
         temporary.mkdir()
         save_file(network, temporary / MODEL)
         save_file(training, temporary / TRAINING)
-        write_json(temporary / "config.json", {"kind": kind, **config})
+        backbone = backbone_settings(module.get_submodule("network"))
+        write_json(temporary / "config.json", {"kind": kind, **config, "backbone": backbone})
         write_json(temporary / "state.json", {"step": step})
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(old)
@@ -117,20 +119,23 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
         kind: Kind = config["kind"]
         size = (int(config["data"]["size"][0]), int(config["data"]["size"][1]))
         fit = config["data"]["fit"]
-        model = build_model(kind, config["model"] | {"pretrained": False})
+        model = build_model(kind, config["model"] | {"pretrained": False}, config.get("backbone"))
     except (KeyError, TypeError, IndexError) as error:
         raise InputError(f"{path / 'config.json'} does not describe a teacher or a student: {error!r}") from error
     _load_state(model, _read_tensors(path / MODEL), path)
     return LoadedModel(model.to(device).eval(), kind, config, size, path, fit)
 
 
-def build_model(kind: Kind, settings: dict[str, Any]) -> nn.Module:
-    """A teacher or a student from its configuration as read from JSON (lists become tuples again)."""
+def build_model(kind: Kind, settings: dict[str, Any], backbone: dict[str, Any] | None = None) -> nn.Module:
+    """A teacher or a student from its configuration as read from JSON (lists become tuples again).
+
+    backbone: its encoder's configuration, see `build_encoder`; without it the encoder's name must be found again.
+    """
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     if kind == "teacher":
-        return StereoTeacher(TeacherConfig(**settings))
+        return StereoTeacher(TeacherConfig(**settings), backbone)
     if kind == "student":
-        return MonoStudent(StudentConfig(**settings))
+        return MonoStudent(StudentConfig(**settings), backbone)
     raise InputError(f"a checkpoint's kind must be 'teacher' or 'student', got {kind!r}")
 
 
