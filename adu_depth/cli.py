@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from tyro.conf import Positional, arg, subcommand
 
 from adu_depth.data import SyntheticStereo
+from adu_depth.data.camera_file import camera_from_numbers
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
 from adu_depth.inference import Predictor, predict_files
-from adu_depth.inference.camera_file import camera_from_numbers
 from adu_depth.inference.predict_files import needed_numbers
 from adu_depth.inference.render import write_samples
 from adu_depth.quickstart import QuickstartConfig, run_quickstart

@@ -32,7 +32,7 @@ def resize_sample(sample: StereoSample, height: int, width: int) -> StereoSample
     return replace(
         sample,
         left=view(sample.left),
-        right=view(sample.right),
+        right=None if sample.right is None else view(sample.right),
         depth=nearest(sample.depth),
         disparity=nearest(sample.disparity) * scale_x,
         valid=nearest(sample.valid),

@@ -13,6 +13,7 @@ from torch import Tensor
 from adu_depth.errors import InputError
 from adu_depth.files import replacing
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+.\deE]+)[ \t]*\r?\n")
 
 

@@ -18,6 +18,7 @@ class StereoSample:
     """A rectified pair. Shapes are given for one sample; `collate` puts a batch dimension in front of each.
 
     left, right: 3×H×W float32 in [0, 1], RGB. A point at column x of the left image is at x − disparity in the right.
+    right is None in a data set of single images; its camera then has baseline 0.
     depth: 1×H×W float32 metres, 0 where unknown. disparity: 1×H×W float32 pixels, 0 where unknown.
     valid: 1×H×W bool, where depth and disparity are known.
     occluded: 1×H×W bool or None, left pixels the right camera cannot see, where known.
@@ -26,7 +27,7 @@ class StereoSample:
     """
 
     left: Tensor
-    right: Tensor
+    right: Tensor | None
     depth: Tensor
     disparity: Tensor
     valid: Tensor
@@ -40,6 +41,13 @@ class StereoSample:
         if self.sparse_depth is not None and not dense:
             return self.sparse_depth
         return torch.where(self.valid, self.depth, 0.0)
+
+    def require_right(self, purpose: str) -> Tensor:
+        """The right image. Raises InputError, saying what it is needed for, in a data set of single images."""
+        if self.right is None:
+            name = self.name if isinstance(self.name, str) else ", ".join(self.name[:3])
+            raise InputError(f"{name}: {purpose} needs pairs, but this data set has no right images")
+        return self.right
 
     def crop(self, top: int, left: int, height: int, width: int) -> StereoSample:
         """The same window of both views and of every map, with the principal point moved."""
@@ -60,12 +68,12 @@ class StereoSample:
 
 
 def collate(samples: list[StereoSample]) -> StereoSample:
-    """One batched StereoSample. An optional map is kept if every sample has it."""
+    """One batched StereoSample. An optional map, and the right image, is kept if every sample has it."""
     shapes = {tuple(s.left.shape[-2:]) for s in samples}
     if len(shapes) != 1:
         found = ", ".join(f"{h}×{w}" for h, w in sorted(shapes))
         raise InputError(f"a batch needs images of one size, got {found}: set a crop size, or batch size 1")
-    tensors: dict[str, Any] = {}
+    tensors: dict[str, Any] = {"right": None}
     for name in samples[0]._tensors():
         values = [getattr(s, name) for s in samples]
         if all(isinstance(v, Tensor) for v in values):

@@ -58,7 +58,7 @@ class SemiGlobalMatching:
     def __call__(self, sample: StereoSample) -> DepthPrediction:
         """sample: a batch. Raises InputError for a pair in which nothing at all matches."""
         maps = []
-        for name, left, right in zip(sample.name, sample.left, sample.right, strict=True):
+        for name, left, right in zip(sample.name, sample.left, sample.require_right("stereo matching"), strict=True):
             disparity = self.match(left, right)
             matched = disparity >= 0
             self.density[name] = float(matched.mean())

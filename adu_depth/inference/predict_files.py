@@ -7,18 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adu_depth.data.image_files import read_image
+from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, find_camera_file, read_camera
+from adu_depth.data.image_files import IMAGE_SUFFIXES, read_image
 from adu_depth.errors import InputError
 from adu_depth.files import make_folder
 from adu_depth.geometry import Camera
-from adu_depth.inference.camera_file import ALL_NEEDED, FILE_NAME, find_camera_file, read_camera
 from adu_depth.inference.colour import DEPTH, ColourScale
 from adu_depth.inference.image_files import write_depth_png, write_png
 from adu_depth.inference.pictures import depth_picture, uncertainty_picture
 from adu_depth.inference.predictor import Predictor
 from adu_depth.inference.render import to_map
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
 PAIR_FOLDERS = (("left", "right"), ("image_2", "image_3"), ("image_02/data", "image_03/data"))
 
 
@@ -137,9 +136,9 @@ def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask
     if stereo and rights is None:
         expected = " or ".join("/, ".join(pair) + "/" for pair in PAIR_FOLDERS)
         raise InputError(f"a stereo teacher needs pairs: expected {expected} in {source}, or a folder of right images")
-    images = sorted(p for p in lefts.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
+    images = sorted(p for p in lefts.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not images:
-        raise InputError(f"no image in {lefts}: expected files ending in {', '.join(sorted(EXTENSIONS))}")
+        raise InputError(f"no image in {lefts}: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     names = _result_names(images)
     return [ImageTask(n, p, None if rights is None else rights / p.name) for n, p in zip(names, images, strict=True)]
 

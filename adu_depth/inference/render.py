@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from adu_depth.data.camera_file import FILE_NAME, write_cameras
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
-from adu_depth.inference.camera_file import FILE_NAME, write_cameras
 from adu_depth.inference.image_files import write_depth_png, write_png
 from adu_depth.inference.pictures import depth_picture, lidar_overlay, side_by_side
 
@@ -32,8 +32,9 @@ def write_samples(
         disparity/                000000.png …   16-bit, pixels × 256, 0 = none
         occluded/                 000000.png …   255 where the right camera cannot see the left image's pixel
         preview/                  000000.png …   both views, depth and LiDAR points in colour
-        camera.toml               calibration (see camera_file)
+        camera.toml               calibration (see data/camera_file.py)
 
+    This is the layout `rig` of open_dataset: what is written here can be trained and evaluated on.
     Maps that the samples do not have are left out. Raises InputError if `count` is not from 1 to the data set's length.
     """
     if not 1 <= count <= len(dataset):
@@ -56,7 +57,7 @@ def write_samples(
 
 def _write_sample(sample: StereoSample, directory: Path, name: str) -> Path:
     file = f"{name}.png"
-    left, right = to_uint8(sample.left), to_uint8(sample.right)
+    left, right = to_uint8(sample.left), to_uint8(sample.require_right("writing a pair"))
     write_png(directory / "left" / file, left)
     write_png(directory / "right" / file, right)
     depth, disparity = (np.where(to_map(sample.valid), to_map(m), 0.0) for m in (sample.depth, sample.disparity))

@@ -45,10 +45,11 @@ class TeacherTask(nn.Module):
         sample = batch.sample
         generator = draw_generator(context.seed, context.step, context.rank)
         left = colour_jitter(sample.left, self.augmentation, generator)
-        right = colour_jitter(sample.right, self.augmentation, generator)
+        right_view = sample.require_right("a stereo teacher")
+        right = colour_jitter(right_view, self.augmentation, generator)
         prediction = self.network(left, right, sample.camera)
         target = sample.training_target(context.dense)
-        terms: dict[str, Tensor] = self.loss(prediction, target, sample.left, sample.right, sample.camera)
+        terms: dict[str, Tensor] = self.loss(prediction, target, sample.left, right_view, sample.camera)
         return terms
 
 
@@ -83,5 +84,6 @@ class OnlineTeacher:
     @torch.no_grad()
     def __call__(self, batch: TrainingBatch) -> TrainingBatch:
         sample = batch.sample
-        prediction: DepthPrediction = self.network(sample.left, sample.right, sample.camera)
+        right = sample.require_right("a stereo teacher")
+        prediction: DepthPrediction = self.network(sample.left, right, sample.camera)
         return TrainingBatch(sample, prediction)

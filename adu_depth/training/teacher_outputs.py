@@ -32,7 +32,7 @@ from adu_depth.training.progress import Progress
 def teacher_predicts(teacher: nn.Module, samples: Dataset, index: int, device: torch.device) -> DepthPrediction:
     """The teacher's output for one sample, batch dimension 1, on the CPU. The teacher must be in eval mode."""
     sample = collate([samples[index]]).to(device)
-    prediction: DepthPrediction = teacher(sample.left, sample.right, sample.camera)
+    prediction: DepthPrediction = teacher(sample.left, sample.require_right("a stereo teacher"), sample.camera)
     return DepthPrediction(prediction.depth, prediction.log_scale, prediction.features).map(lambda t: t.cpu())
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adu_depth.data.camera_file import camera_from_numbers, read_camera, write_cameras
 from adu_depth.data.image_files import read_image
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth
-from adu_depth.inference.camera_file import camera_from_numbers, read_camera, write_cameras
 from adu_depth.inference.image_files import encode_jpeg, read_depth_png, write_png
 from adu_depth.inference.predict_files import ImageTask, predict_files
 from adu_depth.inference.predictor import Predictor

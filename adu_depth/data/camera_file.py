@@ -12,6 +12,9 @@
     [000003]              # optional: what differs for one image, by its name without extension
     fx = 707.09
 
+    ["monday/000003"]     # the same where images lie in folders of sequences; ["monday"] is for a whole one
+    fx = 707.09
+
 It is read by the few lines below, not by `tomllib`, which Python 3.10 does not have: numbers are all it holds.
 """
 
@@ -62,15 +65,27 @@ def read_camera(
     needed: as for camera_from_numbers. Raises InputError if the file is missing or malformed, lacks a number, or is for
     images of another size.
     """
-    path = Path(path)
-    tables = _read_tables(path)
-    table = tables[""] | tables.get(name, {})
-    for key, actual in zip(_SIZE_KEYS, reversed(size or ()), strict=False):
-        if key in table and table[key] != actual:
-            raise InputError(
-                f"{path} is for images of {key} {table[key]:g}, but {name or 'the image'} has {key} {actual}"
-            )
-    return _camera({k: v for k, v in table.items() if k in _CAMERA_KEYS}, str(path), needed)
+    return CameraFile(path).camera(name, size, needed)
+
+
+class CameraFile:
+    """A camera.toml that is read once and asked for many images. InputError if it is missing or malformed."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._tables = _read_tables(self.path)
+
+    def camera(self, name: str = "", size: tuple[int, int] | None = None, needed: Sequence[str] = ALL_NEEDED) -> Camera:
+        """See read_camera. A name with folders, `monday/000003`, also takes what `["monday"]` says."""
+        table = dict(self._tables[""])
+        for end in [*(i for i, letter in enumerate(name) if letter == "/"), len(name)]:
+            table |= self._tables.get(name[:end], {})
+        for key, actual in zip(_SIZE_KEYS, reversed(size or ()), strict=False):
+            if key in table and table[key] != actual:
+                raise InputError(
+                    f"{self.path} is for images of {key} {table[key]:g}, but {name or 'the image'} has {key} {actual}"
+                )
+        return _camera({k: v for k, v in table.items() if k in _CAMERA_KEYS}, str(self.path), needed)
 
 
 def find_camera_file(image: Path) -> Path | None:
