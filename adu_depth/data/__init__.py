@@ -1,10 +1,14 @@
 """Stereo pairs with ground truth, from whatever source, as StereoSample."""
 
 from adu_depth.data.dataset import Dataset, FileDataset
+from adu_depth.data.driving_stereo import DrivingStereo
 from adu_depth.data.kitti import KITTI_2012, KITTI_2015, KittiStereo
+from adu_depth.data.kitti_depth import KittiDepth
 from adu_depth.data.kitti_object import KittiObject
+from adu_depth.data.kitti_raw import KittiRaw
 from adu_depth.data.layouts import LAYOUTS, Layout, open_dataset
 from adu_depth.data.middlebury import MiddleburyStereo
+from adu_depth.data.rig import Rig
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.data.synthetic import LidarConfig, PhotometryConfig, RigConfig, SyntheticStereo
 
@@ -22,6 +26,10 @@ __all__ = [
     "KITTI_2012",
     "KittiObject",
     "MiddleburyStereo",
+    "KittiRaw",
+    "KittiDepth",
+    "DrivingStereo",
+    "Rig",
     "LAYOUTS",
     "Layout",
     "open_dataset",

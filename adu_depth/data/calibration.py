@@ -89,6 +89,15 @@ def read_middlebury_calibration(path: Path) -> tuple[Camera, tuple[int, int]]:
     return camera, (int(numbers["height"][0]), int(numbers["width"][0]))
 
 
+def read_numbers(path: Path) -> np.ndarray:
+    """All numbers of a file of nothing else, a float64 vector."""
+    words = _read_text(path).split()
+    try:
+        return np.array([float(word) for word in words])
+    except ValueError as error:
+        raise InputError(f"{path}: expected nothing but numbers: {error}") from error
+
+
 def _number(row: dict[str, str], column: str, path: Path) -> float:
     try:
         return float(row[column])

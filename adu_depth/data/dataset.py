@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adu_depth.data.image_files import read_image
+from adu_depth.data.image_files import IMAGE_SUFFIXES, read_image
+from adu_depth.data.listing import Listing
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth
+
+GROUND_TRUTH_ROLES = frozenset({"depth", "disparity", "scan"})
+KB_SIZE = (352, 1216)
 
 
 class Dataset(Protocol):
@@ -25,11 +29,19 @@ class Dataset(Protocol):
 
 
 class FileDataset(ABC):
-    """A data set read from files, one frame at a time. `names` says which frame stands at which index."""
+    """A data set read from files, one frame at a time.
+
+    names: which frame stands at which index; `select` narrows them. notes: what a user should hear of this data set
+    (frames without ground truth, skipped ones), a sentence each. kb_crop: hand out KITTI's benchmark window of each
+    frame, see `kb_window`.
+    """
 
     def __init__(self, root: str | Path, names: list[str]) -> None:
         self.root = Path(root)
         self.names = names
+        self.notes: list[str] = []
+        self.kb_crop = False
+        self.listing = Listing()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -37,11 +49,39 @@ class FileDataset(ABC):
     def __getitem__(self, index: int) -> StereoSample:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of a data set of {len(self)} pairs")
-        return self.load(self.names[index])
+        sample = self.load(self.names[index])
+        return kb_window(sample) if self.kb_crop else sample
 
     @abstractmethod
     def load(self, name: str) -> StereoSample:
-        """The frame of this name. Raises InputError naming the file that is missing or wrong."""
+        """The frame of this name, whole. Raises InputError naming the file that is missing or wrong."""
+
+    @abstractmethod
+    def files(self, name: str) -> dict[str, Path]:
+        """The files that `load` reads, by role: left, right, depth, disparity, scan, calibration, … Each must be there;
+        what a frame may lack (ground truth of some layouts) is left out where it is absent."""
+
+    def missing(self, name: str) -> list[Path]:
+        """Those of a frame's files that are not there."""
+        return [path for path in self.files(name).values() if not self.listing.holds(path)]
+
+    def labelled(self, name: str) -> bool:
+        """Whether the frame has a file of ground truth."""
+        return any(role in GROUND_TRUTH_ROLES for role in self.files(name))
+
+    def sequence(self, name: str) -> str:
+        """The recording a frame is part of, "" where the layout does not say. Frames of one must not be both trained
+        and validated on: neighbours look alike."""
+        return name.rpartition("/")[0]
+
+    def split_entry(self, line: str) -> str:
+        """The name of the frame that a line of a split file means. Raises InputError if it cannot be understood."""
+        stem, dot, suffix = line.rpartition(".")
+        return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else line
+
+    def select(self, names: list[str]) -> None:
+        """Leaves these frames, in this order."""
+        self.names = names
 
 
 def find_names(folder: Path, pattern: str) -> list[str]:
@@ -69,6 +109,24 @@ def require_size(found: tuple[int, ...], image: Tensor, what: str | Path) -> Non
         raise InputError(f"{what}: expected the image's height and width {tuple(image.shape[-2:])}, got {tuple(found)}")
 
 
+def kb_window(sample: StereoSample) -> StereoSample:
+    """The 352×1216 window of a KITTI frame that its depth benchmark is cut to: at the bottom, in the middle.
+
+    top = H − 352, left = int((W − 1216) / 2); the principal point moves along. InputError if the frame is smaller.
+    """
+    height, width = sample.left.shape[-2:]
+    if height < KB_SIZE[0] or width < KB_SIZE[1]:
+        raise InputError(
+            f"{sample.name}: kb_crop needs at least {KB_SIZE[0]}×{KB_SIZE[1]} pixels, got {height}×{width}"
+        )
+    return sample.crop(height - KB_SIZE[0], (width - KB_SIZE[1]) // 2, *KB_SIZE)
+
+
+def no_maps(image: Tensor) -> dict[str, Tensor]:
+    """StereoSample's depth, disparity and valid of a frame without ground truth: nothing known."""
+    return _as_maps(*(np.zeros(tuple(image.shape[-2:]), dtype=np.float32) for _ in range(2)))
+
+
 def maps_from_disparity(disparity: np.ndarray, camera: Camera) -> dict[str, Tensor]:
     """StereoSample's depth, disparity and valid from an H×W disparity; 0, negative, NaN and inf mean unknown."""
     known = np.isfinite(disparity) & (disparity > 0)
@@ -77,10 +135,33 @@ def maps_from_disparity(disparity: np.ndarray, camera: Camera) -> dict[str, Tens
 
 
 def maps_from_depth(depth: np.ndarray, camera: Camera) -> dict[str, Tensor]:
-    """StereoSample's depth, disparity and valid from an H×W depth; 0, negative, NaN and inf mean unknown."""
+    """StereoSample's depth, disparity and valid from an H×W depth; 0, negative, NaN and inf mean unknown.
+
+    A camera without a baseline has no disparities: they are 0, and valid is where the depth is known.
+    """
     known = np.isfinite(depth) & (depth > 0)
     depth = np.where(known, depth, 0).astype(np.float32)
+    if not float(camera.baseline) > 0:
+        return {
+            "depth": torch.from_numpy(depth)[None],
+            "disparity": torch.zeros(1, *depth.shape),
+            "valid": torch.from_numpy(known)[None],
+        }
     return _as_maps(depth, depth_to_disparity(depth, camera))
+
+
+def maps_from_both(depth: np.ndarray, disparity: np.ndarray) -> dict[str, Tensor]:
+    """StereoSample's maps from a depth and a disparity that were both stored: known where both are."""
+    known = np.isfinite(depth) & (depth > 0) & np.isfinite(disparity) & (disparity > 0)
+    return _as_maps(np.where(known, depth, 0), np.where(known, disparity, 0))
+
+
+def depth_disparity_product(maps: dict[str, Tensor], camera: Camera) -> float:
+    """median(depth · (disparity + offset)) / (f · B) over the known pixels: 1 where maps and calibration agree; NaN
+    where nothing is known."""
+    depth, disparity = maps["depth"][maps["valid"]], maps["disparity"][maps["valid"]]
+    product = (depth * (disparity + camera.disparity_offset)).median() if depth.numel() else torch.tensor(torch.nan)
+    return float(product) / (float(camera.fx) * float(camera.baseline))
 
 
 def _as_maps(depth: np.ndarray, disparity: np.ndarray) -> dict[str, Tensor]:

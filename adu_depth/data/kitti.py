@@ -76,11 +76,21 @@ class KittiStereo(FileDataset):
         self.frame_table = Path(frame_table) if frame_table is not None else None
         super().__init__(root, find_names(self.training / folders.left, FIRST_FRAMES))
 
-    def load(self, name: str) -> StereoSample:
+    def files(self, name: str) -> dict[str, Path]:
         where = self.folders
-        left, right = read_pair(*(self.training / side / f"{name}.png" for side in (where.left, where.right)))
+        truth = where.occ if self.occluded_too else where.noc
+        folders = {"left": where.left, "right": where.right, "disparity": truth}
+        found = {role: self.training / folder / f"{name}.png" for role, folder in folders.items()}
+        return found | {"calibration": self._calibration_file(name)}
+
+    def sequence(self, name: str) -> str:
+        return ""  # the benchmark does not say which frames are of one drive
+
+    def load(self, name: str) -> StereoSample:
+        files = self.files(name)
+        left, right = read_pair(files["left"], files["right"])
         camera = self._camera(name, left)
-        disparity = self._disparity(where.occ if self.occluded_too else where.noc, name, left)
+        disparity = self._disparity(files["disparity"].parent.name, name, left)
         return StereoSample(
             left=left,
             right=right,
@@ -104,17 +114,25 @@ class KittiStereo(FileDataset):
         return torch.from_numpy(everywhere & ~seen_by_both)[None]
 
     def _camera(self, name: str, image: Tensor) -> Camera:
-        official = self.training / self.folders.calibration / f"{name.split('_')[0]}.txt"
-        tables = [self.frame_table] if self.frame_table is not None else self._usual_tables()
-        if self.frame_table is None and official.is_file():
-            return self._official_camera(official, image)
-        for table in tables:
-            if table.is_file():
-                camera, size = read_frame_table(table, name)
-                require_size(size, image, f"{table}, frame {name}")
-                return camera
-        tried = [str(path) for path in ([official] if self.frame_table is None else []) + tables]
-        raise InputError(f"no calibration of frame {name}: looked for {', '.join(tried)}")
+        path = self._calibration_file(name)
+        if not path.is_file():
+            tried = ", ".join(map(str, self._calibration_files(name)))
+            raise InputError(f"no calibration of frame {name}: looked for {tried}")
+        if self.frame_table is None and path.suffix == ".txt":
+            return self._official_camera(path, image)
+        camera, size = read_frame_table(path, name)
+        require_size(size, image, f"{path}, frame {name}")
+        return camera
+
+    def _calibration_file(self, name: str) -> Path:
+        """The first of the files that is there, else the first."""
+        paths = self._calibration_files(name)
+        return next((path for path in paths if self.listing.holds(path)), paths[0])
+
+    def _calibration_files(self, name: str) -> list[Path]:
+        if self.frame_table is not None:
+            return [self.frame_table]
+        return [self.training / self.folders.calibration / f"{name.split('_')[0]}.txt", *self._usual_tables()]
 
     def _official_camera(self, path: Path, image: Tensor) -> Camera:
         values = read_kitti_calibration(path)

@@ -40,6 +40,9 @@ class KittiObject(FileDataset):
             raise InputError(f"{root}: no stereo pairs, expected image_2/*.png, left.png or */left.png")
         super().__init__(root, list(self.frames))
 
+    def files(self, name: str) -> dict[str, Path]:
+        return vars(self.frames[name])
+
     def load(self, name: str) -> StereoSample:
         frame = self.frames[name]
         left, right = read_pair(frame.left, frame.right)

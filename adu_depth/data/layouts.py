@@ -6,10 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adu_depth.data.dataset import Dataset
+from adu_depth.data import driving_stereo, kitti_depth, kitti_raw
+from adu_depth.data.dataset import FileDataset
+from adu_depth.data.driving_stereo import DrivingStereo
 from adu_depth.data.kitti import KITTI_2012, KITTI_2015, KittiStereo, training_folder
+from adu_depth.data.kitti_depth import KittiDepth
 from adu_depth.data.kitti_object import KittiObject
+from adu_depth.data.kitti_raw import KittiRaw
 from adu_depth.data.middlebury import MiddleburyStereo
+from adu_depth.data.rig import Rig
+from adu_depth.data.splits import leave_out_missing, use_split
 from adu_depth.errors import InputError
 
 
@@ -20,7 +26,9 @@ class Layout:
     name: str
     looks_for: str
     recognises: Callable[[Path], bool]
-    opens: Callable[[Path], Dataset]
+    opens: Callable[[Path], FileDataset]
+    opens_with_truth: Callable[[Path, Path], FileDataset] | None = None
+    """Where the ground truth may lie in a folder of its own: opens both."""
 
 
 def _holds(root: Path, *groups: tuple[str, ...]) -> bool:
@@ -64,20 +72,75 @@ LAYOUTS = (
         lambda root: _has_file(root, "two_view_training/*/im0.png"),
         MiddleburyStereo,
     ),
+    Layout(
+        "kitti_raw",
+        "2011_09_26/<drive>/image_02/data, image_03/data (KITTI raw, for the Eigen split and others)",
+        kitti_raw.recognises,
+        KittiRaw,
+        KittiRaw,
+    ),
+    Layout(
+        "kitti_depth",
+        "image, intrinsics and groundtruth_depth (val_selection_cropped, or test_depth_prediction_anonymous without)",
+        lambda root: bool(kitti_depth.find_parts(root)),
+        KittiDepth,
+    ),
+    Layout(
+        "driving_stereo",
+        "train-left-image (test-…, …-half-size, …-full-size) beside right-image, depth-map, disparity-map and calib",
+        lambda root: bool(driving_stereo.find_left_folders(root)),
+        DrivingStereo,
+    ),
+    Layout(
+        "rig",
+        "left, right and camera.toml (your own pairs; depth, disparity, sparse_depth where known)",
+        lambda root: (root / "left").is_dir() and (root / "right").is_dir(),
+        Rig,
+    ),
 )
 
 
-def open_dataset(root: str | Path, layout: str = "auto") -> Dataset:
+def open_dataset(
+    root: str | Path,
+    layout: str = "auto",
+    *,
+    split: str | Path | None = None,
+    ground_truth: str | Path | None = None,
+    kb_crop: bool = False,
+    skip_missing: bool = False,
+) -> FileDataset:
     """The data set at `root`, a sequence of StereoSample. `layout` is a name in LAYOUTS, or "auto" to recognise it.
+
+    split: a file that names the samples wanted, one a line (see `use_split`). ground_truth: the folder of the ground
+    truth, for layouts that may keep it apart (kitti_raw). kb_crop: cut frames to KITTI's 352×1216 window.
+    skip_missing: leave out, and count in the data set's `notes`, frames whose files are not all there; without it a
+    split that names such a frame is refused, and any other is refused when it is loaded.
 
     Raises InputError if there is no such folder, the layout is unknown, none or several are recognised, or it is empty.
     """
     root = Path(root)
+    chosen = find_layout(root, layout)
+    if ground_truth is None:
+        dataset = chosen.opens(root)
+    elif chosen.opens_with_truth is None:
+        raise InputError(f"ground_truth {ground_truth}: layout {chosen.name} keeps its ground truth in {root}")
+    else:
+        dataset = chosen.opens_with_truth(root, Path(ground_truth))
+    if split is not None:
+        use_split(dataset, split, skip_missing)
+    elif skip_missing:
+        leave_out_missing(dataset)
+    dataset.kb_crop = kb_crop
+    return dataset
+
+
+def find_layout(root: Path, layout: str = "auto") -> Layout:
+    """The layout of this name, or the one that recognises `root`. InputError as for open_dataset."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder, expected a data set")
     chosen = [known for known in LAYOUTS if (known.recognises(root) if layout == "auto" else known.name == layout)]
     if len(chosen) == 1:
-        return chosen[0].opens(root)
+        return chosen[0]
     table = "".join(f"\n  {known.name}: {known.looks_for}" for known in LAYOUTS)
     if layout != "auto":
         raise InputError(f"layout: {layout!r} is not known, expected 'auto' or one of{table}")

@@ -34,6 +34,12 @@ class MiddleburyStereo(FileDataset):
             raise InputError(f"{root}: no stereo pairs, expected im0.png, */im0.png or two_view_training/*/im0.png")
         super().__init__(root, list(self.scenes))
 
+    def files(self, name: str) -> dict[str, Path]:
+        scene = self.scenes[name]
+        found = {"left": scene / "im0.png", "right": scene / "im1.png", "calibration": scene / "calib.txt"}
+        candidates = _disparity_files(scene)
+        return found | {"disparity": next((path for path in candidates if self.listing.holds(path)), candidates[0])}
+
     def load(self, name: str) -> StereoSample:
         scene = self.scenes[name]
         left, right = read_pair(scene / "im0.png", scene / "im1.png")
@@ -60,10 +66,15 @@ def find_scenes(root: Path) -> dict[str, Path]:
     return {image.parent.resolve().name: image.parent for image in images}
 
 
-def _disparity_file(scene: Path) -> Path:
+def _disparity_files(scene: Path) -> list[Path]:
+    """Where a scene's ground truth may stand."""
     scene = scene.absolute()
     apart = scene.parent.with_name(f"{scene.parent.name}_gt") / scene.name
-    candidates = [folder / name for folder in (scene, apart) for name in DISPARITY_NAMES]
+    return [folder / name for folder in (scene, apart) for name in DISPARITY_NAMES]
+
+
+def _disparity_file(scene: Path) -> Path:
+    candidates = _disparity_files(scene)
     for path in candidates:
         if path.is_file():
             return path

@@ -1,0 +1,139 @@
+"""Your own stereo rig: two folders of images and one camera.toml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, CameraFile
+from adu_depth.data.dataset import (
+    FileDataset,
+    maps_from_both,
+    maps_from_depth,
+    maps_from_disparity,
+    no_maps,
+    read_pair,
+    require_size,
+)
+from adu_depth.data.image_files import IMAGE_SUFFIXES, read_mask, read_pfm, read_png16
+from adu_depth.data.sample import StereoSample
+from adu_depth.errors import InputError
+
+MAP_SUFFIXES = (".png", ".pfm", ".npy")
+MAP_ROLES = ("depth", "disparity", "sparse_depth")
+NEEDED = (*ALL_NEEDED, "baseline")
+
+
+class Rig(FileDataset):
+    """Rectified pairs in folders, as you would put your own, and as `adu-depth render` writes them.
+
+        left/ right/      images of any common kind; a pair is two files of one name, extensions may differ
+        camera.toml       fx, fy, cx, cy (pixels) and baseline (metres), for all images or by name (data/camera_file.py)
+        depth/            optional: ground truth in metres
+        disparity/        optional: ground truth in pixels of the left image
+        sparse_depth/     optional: a LiDAR's points in metres, for training; evaluation is on the two above
+        occluded/         optional: 8-bit PNG, not 0 where the right camera does not see the left image's pixel
+
+    Maps are named as the left image: 16-bit PNG of value · 256 (0 = none), PFM, or a float .npy of H×W (0, NaN and inf
+    = none); the first of the three that is there is read. Depth and disparity follow from each other where only one is
+    given, and are handed out as stored where both are. Frames without ground truth have none known.
+    Images may lie in folders of sequences, `left/monday/000001.jpg`; the frame is then called `monday/000001`.
+    Raises InputError if there is no pair or no camera.toml.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        root = Path(root)
+        lefts = root / "left"
+        images = sorted(p for p in lefts.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        self.lefts: dict[str, Path] = {}
+        for image in images:
+            name = image.relative_to(lefts).with_suffix("").as_posix()
+            if name in self.lefts:
+                raise InputError(f"{image} and {self.lefts[name]} have one name: a frame needs a single left image")
+            self.lefts[name] = image
+        if not images:
+            raise InputError(f"{lefts}: no images, expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        if not (root / FILE_NAME).is_file():
+            raise InputError(
+                f"{root / FILE_NAME} is missing: expected a line each of "
+                f"{', '.join(f'{key} = …' for key in NEEDED)} (pixels; baseline in metres)"
+            )
+        self.cameras = CameraFile(root / FILE_NAME)
+        super().__init__(root, list(self.lefts))
+
+    def files(self, name: str) -> dict[str, Path]:
+        folder, stem = (self.root / "right" / name).parent, Path(name).name
+        right = self.listing.find(folder, stem, _same_suffix_first(self.lefts[name].suffix))
+        found = {
+            "left": self.lefts[name],
+            "right": right or folder / self.lefts[name].name,
+            "calibration": self.cameras.path,
+        }
+        for role in MAP_ROLES:
+            if path := self.listing.find((self.root / role / name).parent, stem, MAP_SUFFIXES):
+                found[role] = path
+        if occluded := self.listing.find((self.root / "occluded" / name).parent, stem, (".png",)):
+            found["occluded"] = occluded
+        return found
+
+    def load(self, name: str) -> StereoSample:
+        files = self.files(name)
+        left, right = read_pair(files["left"], files["right"])
+        camera = self.cameras.camera(name, (left.shape[1], left.shape[2]), NEEDED)
+        if not camera.baseline > 0:
+            raise InputError(f"{self.cameras.path}: baseline must be positive, got {camera.baseline}")
+        maps = {role: read_map(files[role], left) for role in MAP_ROLES if role in files}
+        if "depth" in maps and "disparity" in maps:
+            known = maps_from_both(maps["depth"], maps["disparity"])
+        elif "depth" in maps:
+            known = maps_from_depth(maps["depth"], camera)
+        elif "disparity" in maps:
+            known = maps_from_disparity(maps["disparity"], camera)
+        else:
+            known = no_maps(left)
+        return StereoSample(
+            left=left,
+            right=right,
+            **known,
+            camera=camera,
+            occluded=_occluded(files["occluded"], left) if "occluded" in files else None,
+            sparse_depth=torch.from_numpy(maps["sparse_depth"])[None] if "sparse_depth" in maps else None,
+            name=name,
+        )
+
+
+def read_map(path: Path, image: Tensor) -> np.ndarray:
+    """H×W float32 of a 16-bit PNG (value / 256), a PFM or a float .npy, of the image's size; none known = 0."""
+    if path.suffix == ".png":
+        values = read_png16(path)
+    elif path.suffix == ".pfm":
+        values = read_pfm(path)
+    else:
+        values = _read_npy(path)
+    require_size(values.shape, image, path)
+    return np.where(np.isfinite(values) & (values > 0), values, 0).astype(np.float32)
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        values: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not an array that can be read: {error}") from error
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
+        raise InputError(f"{path}: expected H×W floats, got {values.dtype} of shape {values.shape}")
+    return values
+
+
+def _occluded(path: Path, image: Tensor) -> Tensor:
+    mask = read_mask(path)
+    require_size(mask.shape, image, path)
+    return torch.from_numpy(mask > 0)[None]
+
+
+def _same_suffix_first(suffix: str) -> tuple[str, ...]:
+    """A right image as the left one's kind; else any, in lower or upper case."""
+    others = [form for known in IMAGE_SUFFIXES for form in (known, known.upper())]
+    return (suffix, *others)

@@ -1,0 +1,127 @@
+"""Split files: which frames of a data set to use, and the command that writes such files from what is on disk.
+
+A split file has one frame a line, by the name the data set calls it (with or without the image's suffix). Empty lines
+and lines that begin with # are passed over. Layouts may understand more: kitti_raw takes BTS's and Monodepth2's lists.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from adu_depth.data.dataset import FileDataset
+from adu_depth.errors import InputError
+from adu_depth.files import replacing
+
+SHOWN = 3  # examples in a sentence
+
+
+def use_split(dataset: FileDataset, path: str | Path, skip_missing: bool = False) -> None:
+    """Leaves the frames that the split file names, in its order; says in `dataset.notes` what a user should know.
+
+    Raises InputError naming file and line if a line cannot be understood, or names a frame one of whose files is not
+    there; with skip_missing such frames are left out and counted. InputError too if no frame remains.
+    """
+    names: list[str] = []
+    skipped: list[str] = []
+    for where, line in _lines(Path(path)):
+        try:
+            name = dataset.split_entry(line)
+            missing = _missing(dataset, name)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+        if not missing:
+            names.append(name)
+        elif skip_missing:
+            skipped.append(name)
+        else:
+            raise InputError(f"{where}: {missing} (skip_missing leaves such frames out)")
+    if not names:
+        raise InputError(f"{path}: no frame of {dataset.root} remains, {len(skipped)} were skipped")
+    dataset.select(names)
+    _note_skipped(dataset, skipped, f"{path}: ")
+    if repeated := len(names) - len(set(names)):
+        dataset.notes.append(f"{path}: {repeated} of {len(names)} lines repeat a frame")
+    unlabelled = sum(not dataset.labelled(name) for name in names)
+    if unlabelled:
+        dataset.notes.append(f"{path}: {unlabelled} of {len(names)} frames have no ground truth")
+
+
+def leave_out_missing(dataset: FileDataset) -> None:
+    """Leaves the frames whose files are all there, and notes how many were not. InputError if none is whole."""
+    skipped = [name for name in dataset.names if dataset.missing(name)]
+    gone = set(skipped)
+    dataset.select([name for name in dataset.names if name not in gone])
+    if not dataset.names:
+        raise InputError(f"{dataset.root}: every frame lacks a file, such as {_missing(dataset, skipped[0])}")
+    _note_skipped(dataset, skipped)
+
+
+def divide(dataset: FileDataset, names: Sequence[str], validation: float, seed: int) -> tuple[list[str], list[str]]:
+    """Training and validation frames, both sorted. No sequence has frames in both.
+
+    validation: the share of frames wanted, above 0 and below 1. Sequences are drawn by `seed` while they bring the
+    count nearer to that share. Where the layout names fewer than two sequences the validation part is one stretch of
+    neighbouring frames, at a place drawn by `seed`: frames drawn one by one would each have its near twin in training.
+    """
+    if not 0 < validation < 1:
+        raise InputError(f"validation must be a share above 0 and below 1, got {validation}")
+    if len(names) < 2:
+        raise InputError(f"{dataset.root}: {len(names)} frame cannot be divided in two")
+    rng = random.Random(seed)
+    wanted = min(max(round(validation * len(names)), 1), len(names) - 1)
+    sequences: dict[str, list[str]] = {}
+    for name in sorted(names):
+        sequences.setdefault(dataset.sequence(name), []).append(name)
+    if len(sequences) < 2:
+        ordered = sorted(names)
+        start = rng.randrange(len(ordered) - wanted + 1)
+        return ordered[:start] + ordered[start + wanted :], ordered[start : start + wanted]
+    order = list(sequences)
+    rng.shuffle(order)
+    held_out: list[str] = []
+    for sequence in order[:-1]:
+        now, then = (abs(n - wanted) for n in (len(held_out), len(held_out) + len(sequences[sequence])))
+        if then < now or not held_out:
+            held_out += sequences[sequence]
+    gone = set(held_out)
+    return [name for name in sorted(names) if name not in gone], sorted(held_out)
+
+
+def write_splits(dataset: FileDataset, output: str | Path, validation: float, seed: int) -> dict[str, Path]:
+    """Writes train.txt and val.txt of the data set's frames into `output`, see `divide`; returns them by part."""
+    parts = dict(zip(("train", "val"), divide(dataset, dataset.names, validation, seed), strict=True))
+    written = {}
+    for part, names in parts.items():
+        written[part] = Path(output) / f"{part}.txt"
+        with replacing(written[part]) as temporary:
+            temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return written
+
+
+def _lines(path: Path) -> list[tuple[str, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"split file {path} cannot be read: {error}") from error
+    numbered = ((f"{path}, line {number}", line.strip()) for number, line in enumerate(lines, start=1))
+    return [(where, line) for where, line in numbered if line and not line.startswith("#")]
+
+
+def _missing(dataset: FileDataset, name: str) -> str:
+    """What of this frame is not there, in words; "" if all is."""
+    try:
+        missing = dataset.missing(name)
+    except KeyError:
+        return f"no frame {name!r} in {dataset.root}, whose frames are called {_some(dataset.names)}"
+    return f"frame {name} lacks {', '.join(map(str, missing))}" if missing else ""
+
+
+def _note_skipped(dataset: FileDataset, skipped: list[str], where: str = "") -> None:
+    if skipped:
+        dataset.notes.append(f"{where}{len(skipped)} frames with missing files were skipped: {_some(skipped)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
