@@ -22,6 +22,14 @@ class DataConfig:
     """A data set's folder, or "synthetic" for the built-in scenes."""
     layout: str = "auto"
     """The folder's layout; "auto" recognises it."""
+    split: str = ""
+    """A file that names the samples to use, one a line; KITTI's takes BTS's and Monodepth2's lists. Empty: all."""
+    ground_truth: str = ""
+    """Folder of the ground truth where it is not in `root` (KITTI raw)."""
+    kb_crop: bool = False
+    """Cut every frame to KITTI's 352×1216 benchmark window first."""
+    skip_missing: bool = False
+    """Pass over, and count, frames whose files are not all there, instead of refusing them."""
     size: tuple[int, int] = (96, 320)
     """Height and width the network is trained at, multiples of 32."""
     fit: Literal["resize", "crop"] = "resize"

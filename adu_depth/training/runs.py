@@ -22,14 +22,24 @@ from adu_depth.training.teacher_outputs import OutputsOnDisk, cache_identity, we
 History = list[dict[str, float]]
 
 
-def open_samples(data: DataConfig, device: torch.device) -> Dataset:
+def open_samples(data: DataConfig, device: torch.device, progress: Progress | None = None) -> Dataset:
     """The data set a configuration names, its samples at the size and fit it asks for."""
     if data.root == "synthetic":
         height, width = data.size
         if data.pairs:
             return InMemory(SyntheticStereo(data.pairs, height, width, seed=data.scene_seed))
         return SyntheticStereo(None, height, width, seed=data.scene_seed, device=device)
-    samples: Dataset = open_dataset(data.root, data.layout)
+    samples = open_dataset(
+        data.root,
+        data.layout,
+        split=data.split or None,
+        ground_truth=data.ground_truth or None,
+        kb_crop=data.kb_crop,
+        skip_missing=data.skip_missing,
+    )
+    if progress is not None:
+        for note in samples.notes:
+            progress.say(note)
     return Resized(samples, data.size) if data.fit == "resize" else samples
 
 
@@ -41,7 +51,7 @@ def train_teacher(
     progress = progress or Progress(enabled=accelerator.is_main_process)
     network = StereoTeacher(config.model)
     loss = TeacherLoss(config.loss, config.model.max_disparity, config.model.min_depth, config.model.max_depth)
-    source = samples or open_samples(config.data, accelerator.device)
+    source = samples or open_samples(config.data, accelerator.device, progress)
     place = Place(accelerator.process_index, accelerator.num_processes)
 
     def stream(start: int) -> Iterator[TrainingBatch]:
@@ -81,7 +91,7 @@ def train_student(
         config.model.min_depth,
         config.model.max_depth,
     )
-    source = samples or open_samples(config.data, accelerator.device)
+    source = samples or open_samples(config.data, accelerator.device, progress)
     place = Place(accelerator.process_index, accelerator.num_processes)
     teach: Callable[[TrainingBatch], TrainingBatch] = lambda batch: batch  # noqa: E731
     if teacher is not None and outputs is None and config.teacher_cache is not None:
