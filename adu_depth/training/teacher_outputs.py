@@ -99,6 +99,8 @@ def cache_identity(teacher: nn.Module, data: DataConfig, count: int) -> dict[str
     """What cached outputs depend on: the teacher's weights, and how samples are read and sized."""
     described: dict[str, Any] = json.loads(json.dumps(asdict(data)))
     described.pop("dense")  # supervision does not reach the teacher's outputs
+    if data.split:  # the same path may hold other frames another day
+        described["split"] = hashlib.sha256(Path(data.split).read_bytes()).hexdigest()
     return {"teacher": weights_digest(teacher), "samples": count, **described}
 
 
