@@ -93,7 +93,7 @@ class DrivingStereo(FileDataset):
             return
         if abs(product - 1) > PRODUCT_TOLERANCE:
             raise InputError(
-                f"{files['depth']}: depth · disparity is {product:.2f} times f·B of {files['calibration']}, expected 1: "
+                f"{files['depth']}: depth · disparity is {product:.2f} times f·B of {files['calibration']}, not 1: "
                 "maps and calibration are of different sizes (half and full), or the maps' scale is not DrivingStereo's"
             )
         self._product_seen = True

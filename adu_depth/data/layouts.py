@@ -73,7 +73,7 @@ LAYOUTS = (
         MiddleburyStereo,
     ),
     Layout(
-        "kitti_raw",
+        "kitti_eigen",
         "2011_09_26/<drive>/image_02/data, image_03/data (KITTI raw, for the Eigen split and others)",
         kitti_raw.recognises,
         KittiRaw,
@@ -112,7 +112,7 @@ def open_dataset(
     """The data set at `root`, a sequence of StereoSample. `layout` is a name in LAYOUTS, or "auto" to recognise it.
 
     split: a file that names the samples wanted, one a line (see `use_split`). ground_truth: the folder of the ground
-    truth, for layouts that may keep it apart (kitti_raw). kb_crop: cut frames to KITTI's 352×1216 window.
+    truth, for layouts that may keep it apart (kitti_eigen). kb_crop: cut frames to KITTI's 352×1216 window.
     skip_missing: leave out, and count in the data set's `notes`, frames whose files are not all there; without it a
     split that names such a frame is refused, and any other is refused when it is loaded.
 

@@ -1,7 +1,7 @@
 """Split files: which frames of a data set to use, and the command that writes such files from what is on disk.
 
 A split file has one frame a line, by the name the data set calls it (with or without the image's suffix). Empty lines
-and lines that begin with # are passed over. Layouts may understand more: kitti_raw takes BTS's and Monodepth2's lists.
+and lines that begin with # are passed over. Layouts may understand more: kitti_eigen takes BTS's and Monodepth2's lists.
 """
 
 from __future__ import annotations
