@@ -33,6 +33,10 @@ class Camera:
         """The camera of the crop whose first pixel is (left, top); both views are cropped alike."""
         return replace(self, cx=self.cx - left, cy=self.cy - top)
 
+    def mirrored(self, width: int) -> Camera:
+        """The camera of the image (of this width) mirrored left to right: of one view alone, not of the pair."""
+        return replace(self, cx=width - 1 - self.cx)
+
     def resized(self, scale_x: float, scale_y: float) -> Camera:
         """The camera after the image was resized by these factors (pixel areas scale, as in cv2.resize)."""
         return replace(

@@ -83,7 +83,7 @@ def test_evaluate_prints_the_teacher_beside_the_baselines(folder: Path, capsys: 
     assert "StereoSGBM" in text
     assert "constant" in text
     kept = json.loads((folder / "metrics" / "metrics.json").read_text())
-    assert {"epe", "d1", "abs_rel", "nll"} <= kept["methods"]["teacher"]["means"].keys()
+    assert {"epe", "d1", "abs_rel", "nll"} <= kept["methods"]["teacher"]["none"]["means"].keys()
     assert len((folder / "metrics" / "teacher.csv").read_text().splitlines()) == 3
 
 

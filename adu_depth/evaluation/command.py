@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
-from rich.table import Table
 from tyro.conf import Positional
 
-from adu_depth.data import SyntheticStereo, open_dataset
+from adu_depth.data import KittiStereo, SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset
+from adu_depth.data.layouts import find_layout
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.evaluation.baselines import ConstantDisparity, SemiGlobalMatching
-from adu_depth.evaluation.evaluator import EvaluationResult, evaluate
-from adu_depth.evaluation.table import comparison_table
+from adu_depth.evaluation.evaluator import EvaluationResult, Predict, evaluate_protocols
+from adu_depth.evaluation.processes import Processes, joined_processes
+from adu_depth.evaluation.protocols import PROTOCOLS, choose_protocols
+from adu_depth.evaluation.result_files import write_results
+from adu_depth.evaluation.scoring import Scorer
+from adu_depth.evaluation.table import blocks, comparison_table, means_table
+from adu_depth.evaluation.temperature import (
+    FILE_NAME,
+    fitted_temperature,
+    read_temperature,
+    split_for_fit,
+    temperature_record,
+)
 from adu_depth.files import make_folder, write_json
 from adu_depth.inference import Predictor
+from adu_depth.inference.predictor import Flip
 from adu_depth.training.progress import Progress
 
 HELD_OUT_SCENES = 2
@@ -35,71 +49,201 @@ class EvaluateConfig:
     """A data set's folder, or "synthetic" for held-out built-in scenes."""
     layout: str = "auto"
     """The folder's layout; "auto" recognises it."""
-    protocol: str = "none"
-    """Evaluation window: "none", "garg" or "eigen"."""
+    split: Path | None = None
+    """File that names the samples to evaluate on, a line each (KITTI Eigen: the lists of BTS or Monodepth2)."""
+    ground_truth: Path | None = None
+    """Folder of the ground truth, where the layout may keep it apart (kitti_eigen)."""
+    kb_crop: bool = False
+    """Show the network KITTI's 352×1216 window instead of the whole image, as AdaBins and others do."""
+    protocol: str = "auto"
+    """Evaluation window and metrics: none, garg, eigen, garg-352x1216, kitti-depth, or several by comma. "auto" takes
+    those usual for the data set (KITTI Eigen: garg-352x1216 first, then the others), "all" every one that fits."""
     size: Literal["trained", "full"] = "trained"
     """Run the network at the size it was trained at, or at each image's own; metrics are at each image's own size."""
+    flip: Flip = "none"
+    """Test-time augmentation of a student: the mean with the mirrored image, plain or with Monodepth's ramp."""
+    min_depth: float = 1e-3
+    """Metres; nearer truths do not count, nearer predictions are moved there."""
+    max_depth: float = 80.0
+    """Metres; farther truths do not count, farther predictions are moved there."""
+    scale: Literal["none", "median"] = "none"
+    """"median" gives each prediction the truth's median depth first: for networks that do not know metres."""
+    batch_size: int = 1
+    """Images that are predicted together, where neighbours have one size."""
     pairs: int = 32
     """Built-in scenes: how many."""
     uncertainty: bool = True
     """Also say how well the predicted uncertainty orders and covers the errors."""
+    fit_temperature: float | None = None
+    """Fit one factor on the predicted scale on this share of the images (the first ones), evaluate on the others."""
+    temperature: str | None = None
+    """Such a factor from before: a number, or the temperature.json of an earlier fit."""
     output: Path | None = None
-    """Folder for metrics.json and one CSV of per-image metrics per method; the table is printed in any case."""
+    """Folder for metrics.json and .md, every image's metrics, and pictures of the uncertainty."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """"auto" is CUDA where there is one."""
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch_size: expected at least 1, got {self.batch_size}")
+        if self.temperature is not None and self.fit_temperature is not None:
+            raise InputError("temperature: give one, or have one fitted (fit_temperature), not both")
+        if not self.uncertainty and (self.temperature is not None or self.fit_temperature is not None):
+            raise InputError("temperature: it is for the uncertainty, which --no-uncertainty leaves out")
 
-def evaluate_checkpoint(config: EvaluateConfig, console: Console) -> dict[str, EvaluationResult]:
-    """Evaluates, prints the table, writes the files asked for; returns the results by method."""
-    predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size)
-    dataset = open_evaluation_set(config, predictor)
-    if config.output is not None:
-        make_folder(config.output)
-    progress = Progress(console)
 
-    def run(name: str, method: Predictor | SemiGlobalMatching | ConstantDisparity) -> EvaluationResult:
-        with progress.task(f"evaluating {name}", len(dataset)) as task:
-            return evaluate(
-                method,
-                dataset,
-                protocol=config.protocol,
-                uncertainty=config.uncertainty and isinstance(method, Predictor),
-                device=predictor.device if isinstance(method, Predictor) else "cpu",
-                progress=lambda done, _: task.advance(),
-            )
+Results = dict[str, dict[str, EvaluationResult]]
 
-    own = "teacher" if predictor.stereo else "student"
-    results = {own: run(own, predictor)}
-    if predictor.stereo:
-        matcher = SemiGlobalMatching(searched_disparities(dataset[0].left.shape[-1]))
-        results["StereoSGBM"] = run("StereoSGBM", matcher)
-        constant = ConstantDisparity.median_of(dataset)
-        results[f"constant {constant.disparity:.1f} px"] = run("constant disparity", constant)
-        console.print(comparison_table(results, ("epe", "d1", "abs_rel", "rmse", "a1")))
-        matched = sum(matcher.density.values()) / len(matcher.density)
-        progress.say(
+
+def evaluate_checkpoint(config: EvaluateConfig, console: Console) -> Results:
+    """Evaluates, prints the tables, writes the files asked for; returns the results by method and protocol.
+
+    Started by torchrun or `accelerate launch` in several processes, these share the images, and the first one reports.
+    """
+    with joined_processes() as processes:
+        quiet = console if processes.is_main else Console(quiet=True)
+        return _Evaluation(config, quiet, processes).run()
+
+
+class _Evaluation:
+    """What the steps of one evaluation share."""
+
+    def __init__(self, config: EvaluateConfig, console: Console, processes: Processes) -> None:
+        self.config, self.console, self.processes = config, console, processes
+        self.progress = Progress(console, enabled=processes.is_main)
+        self.predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size, config.flip)
+        self.own = "teacher" if self.predictor.stereo else "student"
+        self.dataset = open_evaluation_set(config, self.predictor)
+        if len(self.dataset) == 0:
+            raise InputError(f"{config.data}: 0 images, nothing to evaluate on")
+        for note in getattr(self.dataset, "notes", ()):
+            self.progress.say(note)
+        first = self.dataset[0]
+        if self.predictor.stereo:
+            first.require_right("a stereo teacher")
+        height, width = first.left.shape[-2:]
+        self.width = width
+        self.layout = layout_of(config)
+        self.scorer = Scorer(
+            choose_protocols(
+                config.protocol, self.layout, (height, width), config.kb_crop and self.layout != "kitti_depth"
+            ),
+            config.min_depth,
+            config.max_depth,
+            temperature=None if config.temperature is None else read_temperature(config.temperature),
+            scale=config.scale,
+        )
+        self.fit: dict[str, Any] | None = None
+
+    def run(self) -> Results:
+        if self.config.output is not None:
+            make_folder(self.config.output)
+        if self.config.fit_temperature is not None:
+            self._fit(self.config.fit_temperature)
+        results: Results = {self.own: self._evaluate(self.own, self.predictor)}
+        if self.predictor.stereo:
+            results |= self._baselines(results[self.own])
+        self._report(results[self.own])
+        if self.config.output is not None and self.processes.is_main:
+            write_results(self.config.output, results, self._settings())
+            if self.fit is not None:
+                write_json(self.config.output / FILE_NAME, self.fit | {"data": self.config.data})
+            self.progress.say(f"wrote {self.config.output}")
+        return results
+
+    def _fit(self, share: float) -> None:
+        part, self.dataset = split_for_fit(self.dataset, share)
+        usual = [name for name in self.scorer.protocols if not PROTOCOLS[name].benchmark]
+        scorer = replace(self.scorer, protocols=(*usual, "none")[:1])
+        (fitted,) = self._evaluate("temperature", self.predictor, part, scorer).values()
+        self.fit = {"checkpoint": str(self.config.checkpoint), **temperature_record(fitted)}
+        self.scorer = replace(self.scorer, temperature=fitted_temperature(fitted))
+
+    def _evaluate(
+        self, name: str, method: Predict, dataset: Dataset | None = None, scorer: Scorer | None = None
+    ) -> dict[str, EvaluationResult]:
+        """A network with its uncertainty, a baseline without."""
+        dataset, network = dataset or self.dataset, isinstance(method, Predictor)
+        with self.progress.task(f"evaluating {name}", -(-len(dataset) // self.processes.count)) as task:
+
+            def advance(done: int, _: int) -> None:
+                while task.done < done:
+                    task.advance()
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # skipped images are told with the table
+                return evaluate_protocols(
+                    method,
+                    dataset,
+                    replace(scorer or self.scorer, uncertainty=network and self.config.uncertainty),
+                    batch_size=self.config.batch_size,
+                    device=self.predictor.device if network else "cpu",
+                    progress=advance,
+                    processes=self.processes,
+                )
+
+    def _baselines(self, own: dict[str, EvaluationResult]) -> Results:
+        matcher = SemiGlobalMatching(searched_disparities(self.width))
+        found = {"StereoSGBM": self._evaluate("StereoSGBM", matcher)}
+        constant = ConstantDisparity.median_of(self.dataset)
+        found[f"constant {constant.disparity:.1f} px"] = self._evaluate("constant disparity", constant)
+        for protocol, result in own.items():
+            side_by_side = {self.own: result, **{name: by_protocol[protocol] for name, by_protocol in found.items()}}
+            shown = None if PROTOCOLS[protocol].benchmark else ("epe", "d1", "abs_rel", "rmse", "a1")
+            self.console.print(comparison_table(side_by_side, shown, f"protocol {protocol}"))
+        density = {name: share for part in self.processes.gather(matcher.density) for name, share in part.items()}
+        matched = sum(density.values()) / len(density)
+        self.progress.say(
             f"StereoSGBM searched {matcher.num_disparities} px and matched {matched:.0%} of the pixels; the rest is "
             "filled along rows. The constant is the median of this set's own ground truth, so it has peeked."
         )
-    result = results[own]
-    size = "each image's own size" if predictor.size is None else "×".join(map(str, predictor.size))
-    progress.say(
-        f"{len(result.rows)} images of {config.data}, window {result.protocol!r}, depths {result.min_depth:g} to "
-        f"{result.max_depth:g} m, network at {size}"
-    )
-    console.print(means_table(own, result))
-    if config.output is not None:
-        write_results(config, results, predictor)
-        progress.say(f"wrote {config.output}")
-    return results
+        return found
 
+    def _report(self, found: Mapping[str, EvaluationResult]) -> None:
+        for block in blocks(found):
+            title = f"{self.own} on {self.config.data}"
+            if PROTOCOLS[next(iter(block))].benchmark:
+                title += "\nKITTI depth benchmark: SILog and errors × 100, iRMSE in 1/km"
+            self.console.print(means_table(block, title))
+        for protocol, result in found.items():
+            skipped = f", {len(result.skipped)} without ground truth skipped" if result.skipped else ""
+            span = f"{result.min_depth:g} to {result.max_depth:g} m"
+            if PROTOCOLS[protocol].benchmark:
+                span = "no cap"
+            self.progress.say(f"{protocol}: {PROTOCOLS[protocol].about}; {span}; {len(result.rows)} images{skipped}")
+        size = self.predictor.size
+        told = ["network at " + ("each image's own size" if size is None else "×".join(map(str, size)))]
+        if self.predictor.flip != "none":
+            told.append(f"flip {self.predictor.flip}")
+        if self.config.scale != "none":
+            told.append("each prediction scaled to the truth's median")
+        self.progress.say(", ".join(told))
+        self._report_temperature(found)
 
-def means_table(name: str, result: EvaluationResult) -> Table:
-    """All of one method's means, a line each: too many for columns of a terminal."""
-    table = Table("metric", name)
-    for metric, value in result.means().items():
-        table.add_row(metric, f"{value:.4f}")
-    return table
+    def _report_temperature(self, found: Mapping[str, EvaluationResult]) -> None:
+        measured = next((result for result in found.values() if result.curves), None)
+        if self.scorer.temperature is None or measured is None:
+            return
+        mean = measured.means()
+        source = "given" if self.fit is None else f"fitted on the first {self.fit['fitted_on_images']} images"
+        change = "; ".join(
+            f"{name.replace('_', ' ')} {mean[name]:.4f} before, {mean[f'{name}_scaled']:.4f} after"
+            for name in ("nll", "calibration_error")
+        )
+        self.progress.say(f"temperature {self.scorer.temperature:.4g}, {source}: {change}")
+
+    def _settings(self) -> dict[str, Any]:
+        size = self.predictor.size
+        return {
+            "checkpoint": str(self.config.checkpoint),
+            "data": self.config.data,
+            "layout": self.layout,
+            "network_size": None if size is None else list(size),
+            "flip": self.predictor.flip,
+            "scale": self.config.scale,
+            "temperature": self.scorer.temperature,
+            "environment": describe_environment(self.predictor.device),
+        }
 
 
 def searched_disparities(width: int) -> int:
@@ -108,27 +252,24 @@ def searched_disparities(width: int) -> int:
 
 
 def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset:
-    """The data set named, or held-out scenes at the size the network works at, else at the one it was trained at."""
+    """The data set named, or held-out scenes at the size the network works at, else at the one it was trained at.
+
+    KITTI's stereo sets give their fullest ground truth, disp_occ, where it is on disk: epe and d1 are then over all
+    pixels, as in the benchmark's D1-all, and epe_noc and d1_noc over those that both cameras see.
+    """
     if config.data != "synthetic":
-        return open_dataset(config.data, config.layout)
+        dataset = open_dataset(
+            config.data, config.layout, split=config.split, ground_truth=config.ground_truth, kb_crop=config.kb_crop
+        )
+        if isinstance(dataset, KittiStereo):
+            dataset.occluded_too = (dataset.training / dataset.folders.occ).is_dir()
+        return dataset
     size = predictor.size or predictor.trained_size
     if size is None:
         raise InputError("the built-in scenes have no size of their own, nor has the predictor: name a data set")
     return SyntheticStereo(config.pairs, *size, seed=HELD_OUT_SCENES)
 
 
-def write_results(config: EvaluateConfig, results: dict[str, EvaluationResult], predictor: Predictor) -> None:
-    """metrics.json with means and settings, and METHOD.csv with a line per image."""
-    assert config.output is not None
-    for name, result in results.items():
-        result.write_csv(config.output / f"{name.replace(' ', '_')}.csv")
-    write_json(
-        config.output / "metrics.json",
-        {
-            "checkpoint": str(config.checkpoint),
-            "data": config.data,
-            "network_size": None if predictor.size is None else list(predictor.size),
-            "methods": {name: {k: v for k, v in r.as_dict().items() if k != "rows"} for name, r in results.items()},
-            "environment": describe_environment(predictor.device),
-        },
-    )
+def layout_of(config: EvaluateConfig) -> str:
+    """The layout that `open_dataset` opened the data with, or "synthetic"."""
+    return "synthetic" if config.data == "synthetic" else find_layout(Path(config.data), config.layout).name

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.errors import InputError
-from adu_depth.evaluation.metrics import depth_metrics, stereo_metrics
-from adu_depth.evaluation.protocols import window_mask
-from adu_depth.evaluation.uncertainty import uncertainty_metrics
-from adu_depth.files import replacing, write_json
+from adu_depth.evaluation.processes import Processes
+from adu_depth.evaluation.scoring import ImageScore, Row, Scorer
 from adu_depth.models.prediction import DepthPrediction
 
 Predict: TypeAlias = Callable[[StereoSample], DepthPrediction]
-Row: TypeAlias = dict[str, float]
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What one method scored on one data set.
+    """What one method scored on one data set under one protocol.
 
     rows: image name → its metrics, in the data set's order. skipped: images without ground truth to compare with.
+    curves: means over the images of the curves of UncertaintyScore, where uncertainty was measured.
     """
 
     rows: dict[str, Row]
@@ -37,30 +33,27 @@ class EvaluationResult:
     min_depth: float
     max_depth: float
     skipped: tuple[str, ...] = ()
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+    scale: str = "none"
+
+    def metrics(self) -> list[str]:
+        """Every metric that an image has."""
+        return list(dict.fromkeys(metric for row in self.rows.values() for metric in row))
 
     def means(self) -> Row:
-        """Every metric averaged over the images, each image counting once however many valid pixels it has."""
-        rows = list(self.rows.values())
-        return {metric: sum(row[metric] for row in rows) / len(rows) for metric in rows[0]}
-
-    def write_csv(self, path: str | Path) -> None:
-        """One line per image: name, then its metrics."""
-        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["name", *next(iter(self.rows.values()))])
-            writer.writerows([name, *row.values()] for name, row in self.rows.items())
-
-    def write_json(self, path: str | Path) -> None:
-        """Protocol, depth range, means, and the rows."""
-        write_json(path, self.as_dict())
+        """Every metric averaged over the images that have it, each counting once however many valid pixels it has."""
+        values = {metric: [row[metric] for row in self.rows.values() if metric in row] for metric in self.metrics()}
+        return {metric: sum(found) / len(found) for metric, found in values.items()}
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "protocol": self.protocol,
             "depth_range_m": [self.min_depth, self.max_depth],
+            "scale": self.scale,
             "images": len(self.rows),
             "skipped": list(self.skipped),
             "means": self.means(),
+            "curves": {name: curve.tolist() for name, curve in self.curves.items()},
             "rows": self.rows,
         }
 
@@ -77,77 +70,133 @@ def evaluate(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
+    """`evaluate_protocols` for one protocol, in this process alone."""
+    scorer = Scorer((protocol,), min_depth, max_depth, uncertainty)
+    return evaluate_protocols(predict, dataset, scorer, batch_size=batch_size, device=device, progress=progress)[
+        protocol
+    ]
+
+
+def evaluate_protocols(
+    predict: Predict,
+    dataset: Dataset,
+    scorer: Scorer,
+    *,
+    batch_size: int = 1,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+    processes: Processes | None = None,
+) -> dict[str, EvaluationResult]:
     """Scores `predict`, a function from a batched StereoSample to a DepthPrediction, on the dense ground truth.
 
-    Every metric looks at the valid pixels inside the protocol's window (see PROTOCOLS): depth metrics always, epe and
-    d1 where the prediction has a disparity, uncertainty metrics if asked. Neighbouring images share a batch while they
-    have one size, so sets of mixed sizes work with any batch_size. `device` is where `predict` gets its batch.
-    progress: called as progress(images done, images in all).
+    Every image is predicted once and measured under each protocol of `scorer`, on the valid pixels inside its window:
+    depth metrics always, epe and d1 where the prediction has a disparity, uncertainty if asked. `batch_size` images
+    that follow one another share a batch, as far as they have one size. `device` is where `predict` gets its batch.
+    processes: share the batches between them; each makes the batches that one process alone would make, and all
+    return the same result. progress: called as progress(images done, images in all), of this process's share.
     An image without a valid pixel is skipped, with a warning, and listed in the result. Raises InputError for an empty
-    data set, one without any ground truth, an unknown protocol, or a prediction of the wrong shape or with NaN (named).
+    data set, a protocol that has no ground truth at all, an unknown protocol, or a prediction of the wrong shape or
+    with NaN (named); in several processes all of them raise it.
     """
+    processes = processes or Processes()
     if len(dataset) == 0:
         raise InputError("dataset: empty, expected at least one image to evaluate on")
     if batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
-    rows: dict[str, Row] = {}
-    skipped: list[str] = []
-    for samples in _batches(dataset, batch_size):
-        window = window_mask(protocol, *samples[0].left.shape[-2:])
-        with torch.no_grad():
-            prediction = predict(collate(samples).to(device))
-        _require_shape(prediction, samples)
-        for i, sample in enumerate(samples):
-            name = _unused_name(str(sample.name), rows)
-            if not _has_target(sample, window, min_depth, max_depth):
-                skipped.append(name)
-                continue
-            try:
-                rows[name] = _score(prediction, i, sample, window, min_depth, max_depth, uncertainty)
-            except InputError as error:
-                raise InputError(f"image {name}: {error}") from error
-        if progress is not None:
-            progress(len(rows) + len(skipped), len(dataset))
-    if not rows:
-        raise InputError(f"dataset: none of {len(dataset)} images has a valid depth within protocol {protocol!r}")
-    if skipped:
+    found: list[_Scored] = []
+    failure: str | None = None
+    try:
+        for scored, total in _score_share(predict, dataset, scorer, batch_size, device, processes):
+            found.append(scored)
+            if progress is not None and scored.ends_batch:
+                progress(len(found), total)
+    except InputError as error:  # told to all, or the others would wait for this process for ever
+        failure = str(error)
+    shares = processes.gather((found, failure))
+    for _, failure in shares:
+        if failure is not None:
+            raise InputError(failure)
+    everything = sorted((scored for share, _ in shares for scored in share), key=lambda scored: scored.index)
+    results = {name: _result(name, everything, scorer) for name in scorer.protocols}
+    skipped = list(dict.fromkeys(name for result in results.values() for name in result.skipped))
+    if skipped and processes.is_main:
         warnings.warn(f"{len(skipped)} images without valid depth were skipped: {', '.join(skipped[:5])}", stacklevel=2)
-    return EvaluationResult(rows, protocol, min_depth, max_depth, tuple(skipped))
+    return results
 
 
-def _batches(dataset: Dataset, batch_size: int) -> Iterator[list[StereoSample]]:
-    waiting: list[StereoSample] = []
-    for index in range(len(dataset)):
+@dataclass(frozen=True)
+class _Scored:
+    index: int
+    name: str
+    scores: dict[str, ImageScore]
+    ends_batch: bool
+
+
+def _score_share(
+    predict: Predict,
+    dataset: Dataset,
+    scorer: Scorer,
+    batch_size: int,
+    device: torch.device | str,
+    processes: Processes,
+) -> Iterator[tuple[_Scored, int]]:
+    """This process's images, scored, and how many they are: every count-th block of batch_size images."""
+    blocks = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
+    own = blocks[processes.rank :: processes.count]
+    total = sum(map(len, own))
+    for block in own:
+        for batch in _batches(block, dataset):
+            samples = [sample for _, sample in batch]
+            windows = [scorer.windows(sample) for sample in samples]
+            prediction = None
+            if any(windows):  # no time is spent on what nothing can be compared with
+                with torch.no_grad():
+                    prediction = predict(collate(samples).to(device))
+                _require_shape(prediction, samples)
+            for place, (index, sample) in enumerate(batch):
+                name = str(sample.name)
+                try:
+                    scores = {} if prediction is None else scorer.score(prediction, place, sample, windows[place])
+                except InputError as error:
+                    raise InputError(f"image {name or index}: {error}") from error
+                yield _Scored(index, name, scores, place == len(batch) - 1), total
+
+
+def _batches(block: range, dataset: Dataset) -> Iterator[list[tuple[int, StereoSample]]]:
+    waiting: list[tuple[int, StereoSample]] = []
+    for index in block:
         sample = dataset[index]
-        if waiting and (len(waiting) == batch_size or sample.left.shape != waiting[0].left.shape):
+        if waiting and sample.left.shape != waiting[0][1].left.shape:
             yield waiting
             waiting = []
-        waiting.append(sample)
+        waiting.append((index, sample))
     yield waiting
 
 
-def _score(
-    prediction: DepthPrediction,
-    index: int,
-    sample: StereoSample,
-    window: Tensor,
-    min_depth: float,
-    max_depth: float,
-    uncertainty: bool,
-) -> Row:
-    seen = sample.valid.cpu() & window
-    depth, target = prediction.depth[index], torch.where(seen, sample.depth.cpu(), 0.0)
-    row = depth_metrics(depth, target, min_depth, max_depth)
-    if prediction.disparity is not None:
-        row |= stereo_metrics(prediction.disparity[index], torch.where(seen, sample.disparity.cpu(), 0.0))
-    if uncertainty:
-        row |= uncertainty_metrics(depth, prediction.log_scale[index], target, min_depth, max_depth)
-    return row
-
-
-def _has_target(sample: StereoSample, window: Tensor, min_depth: float, max_depth: float) -> bool:
-    depth = sample.depth.cpu()
-    return bool((sample.valid.cpu() & window & (depth >= min_depth) & (depth <= max_depth)).any())
+def _result(protocol: str, images: list[_Scored], scorer: Scorer) -> EvaluationResult:
+    rows: dict[str, Row] = {}
+    skipped: list[str] = []
+    curves: dict[str, np.ndarray] = {}
+    for image in images:
+        name = _unused_name(image.name, rows)
+        if protocol not in image.scores:
+            skipped.append(name)
+            continue
+        score = image.scores[protocol]
+        rows[name] = score.row
+        for curve, values in score.curves.items():
+            curves[curve] = curves.get(curve, 0.0) + values
+    if not rows:
+        raise InputError(f"dataset: none of {len(images)} images has a valid depth within protocol {protocol!r}")
+    return EvaluationResult(
+        rows,
+        protocol,
+        scorer.min_depth,
+        scorer.max_depth,
+        tuple(skipped),
+        {name: total / len(rows) for name, total in curves.items()},
+        scorer.scale,
+    )
 
 
 def _unused_name(name: str, rows: dict[str, Row]) -> str:

@@ -17,6 +17,11 @@ Map: TypeAlias = "np.ndarray | Tensor"
 
 DEPTH_METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "a1", "a2", "a3")
 STEREO_METRICS = ("epe", "d1")
+KITTI_DEPTH_METRICS = ("SILog", "sqErrorRel", "absErrorRel", "iRMSE")
+"""As the benchmark's own table calls them: SILog and the relative errors × 100, iRMSE in 1/km."""
+
+KITTI_DEPTH_RANGE = (1 / 256, 65535 / 256)
+"""Metres that a depth map of KITTI can hold: a uint16 PNG of metres × 256, 0 = none."""
 
 
 def as_map(value: Map, name: str) -> np.ndarray:
@@ -70,6 +75,26 @@ def depth_metrics(prediction: Map, target: Map, min_depth: float = 1e-3, max_dep
         "a1": np.mean(ratio < 1.25),
         "a2": np.mean(ratio < 1.25**2),
         "a3": np.mean(ratio < 1.25**3),
+    }
+    return {name: float(value) for name, value in values.items()}
+
+
+def kitti_depth_metrics(prediction: Map, target: Map) -> dict[str, float]:
+    """The four columns of KITTI's depth prediction benchmark for one image; both H×W or 1×H×W metres, numpy or torch.
+
+    With p predicted, g true, δ = ln p − ln g: SILog = 100·√(mean δ² − (mean δ)²), sqErrorRel = 100·mean (p−g)²/g² (the
+    papers' sq_rel divides by g once), absErrorRel = 100·mean |p−g|/g, iRMSE = 1000·√(mean (1/p − 1/g)²) in 1/km. The
+    benchmark caps no depth: every truth counts that its maps can hold (1/256 to 65535/256 m), and predictions are
+    clamped to what a submission can hold, the same range. From its development kit, cpp/evaluate_depth.cpp.
+    Raises InputError for different shapes, no valid pixel, or NaN among the predictions of valid pixels.
+    """
+    p, g, _ = depth_pixels(prediction, target, *KITTI_DEPTH_RANGE)
+    relative = (p - g) / g
+    values = {
+        "SILog": 100.0 * np.std(np.log(p) - np.log(g)),
+        "sqErrorRel": 100.0 * np.mean(relative**2),
+        "absErrorRel": 100.0 * np.mean(np.abs(relative)),
+        "iRMSE": 1000.0 * np.sqrt(np.mean((1.0 / p - 1.0 / g) ** 2)),
     }
     return {name: float(value) for name, value in values.items()}
 

@@ -1,4 +1,9 @@
-"""Which part of an image an evaluation looks at. Each window is a published one; fractions are of height and width."""
+"""Which pixels of an image a published evaluation looks at, and which metrics it reports there.
+
+Two protocols are called "Garg" in papers: the window of the whole ground truth (BTS, offline), and the same fractions
+of a ground truth that was cut to 352×1216 before (AdaBins, NeWCRFs, URCDC-Depth), which leaves out 13 far rows. Numbers
+of the one must not stand beside numbers of the other, so they have two names here.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +16,90 @@ from adu_depth.errors import InputError
 
 
 @dataclass(frozen=True)
-class Window:
-    """Rows int(top·H) to int(bottom·H), columns int(left·W) to int(right·W), ends excluded."""
+class Protocol:
+    """Rows int(top·H) to int(bottom·H), columns int(left·W) to int(right·W), ends excluded.
+
+    crop: (height, width) cut out first, the lowest rows and the middle columns; H and W are then its own.
+    benchmark: report KITTI's own depth metrics there (`kitti_depth_metrics`) instead of the papers'.
+    about: what it is, in words.
+    """
 
     top: float
     bottom: float
     left: float
     right: float
+    crop: tuple[int, int] | None = None
+    benchmark: bool = False
+    about: str = ""
+
+    def fits(self, height: int, width: int) -> bool:
+        """Whether an image of this size is large enough for the crop."""
+        return self.crop is None or (height >= self.crop[0] and width >= self.crop[1])
 
     def mask(self, height: int, width: int) -> Tensor:
         """H×W bool, true inside."""
         inside = torch.zeros(height, width, dtype=torch.bool)
-        rows = slice(int(self.top * height), int(self.bottom * height))
-        inside[rows, int(self.left * width) : int(self.right * width)] = True
+        cut = inside
+        if self.crop is not None:
+            first = int((width - self.crop[1]) / 2)
+            cut = inside[height - self.crop[0] :, first : first + self.crop[1]]
+        rows, columns = cut.shape
+        cut[int(self.top * rows) : int(self.bottom * rows), int(self.left * columns) : int(self.right * columns)] = True
         return inside
 
 
-# Windows of the ground truth as it is loaded; the "Garg" of papers that first crop KITTI to 352×1216 is another one.
+_WHOLE = (0.0, 1.0, 0.0, 1.0)
+_GARG = (0.40810811, 0.99189189, 0.03594771, 0.96405229)  # Garg et al., 1603.04992
+_EIGEN = (0.3324324, 0.91351351, 0.0359477, 0.96405229)  # Eigen et al., 1406.2283
+KITTI_CROP = (352, 1216)
+
 PROTOCOLS = {
-    "none": Window(0.0, 1.0, 0.0, 1.0),
-    "garg": Window(0.40810811, 0.99189189, 0.03594771, 0.96405229),  # Garg et al., 1603.04992
-    "eigen": Window(0.3324324, 0.91351351, 0.0359477, 0.96405229),  # Eigen et al., 1406.2283
+    "none": Protocol(*_WHOLE, about="every pixel with ground truth"),
+    "garg": Protocol(*_GARG, about="Garg's window of the whole ground truth"),
+    "eigen": Protocol(*_EIGEN, about="Eigen's window of the whole ground truth"),
+    "garg-352x1216": Protocol(*_GARG, crop=KITTI_CROP, about="ground truth cut to 352×1216, then Garg's window"),
+    "kitti-depth": Protocol(*_WHOLE, benchmark=True, about="KITTI's depth benchmark: every pixel, its own metrics"),
 }
+
+BY_LAYOUT = {
+    "kitti_eigen": ("garg-352x1216", "garg", "eigen", "none"),
+    "kitti_depth": ("kitti-depth", "none"),
+}
+"""What "auto" means for a data set's layout, the default protocol first; every other layout is taken whole."""
 
 
 def window_mask(protocol: str, height: int, width: int) -> Tensor:
-    """H×W bool, the pixels a protocol looks at. Raises InputError for an unknown name."""
-    if protocol not in PROTOCOLS:
-        raise InputError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}")
-    return PROTOCOLS[protocol].mask(height, width)
+    """H×W bool, the pixels a protocol looks at. Raises InputError for an unknown name, or an image below its crop."""
+    chosen = protocol_named(protocol)
+    if not chosen.fits(height, width):
+        assert chosen.crop is not None
+        size = "×".join(map(str, chosen.crop))
+        raise InputError(f"protocol {protocol!r} needs images of {size} or larger, got {height}×{width}")
+    return chosen.mask(height, width)
+
+
+def choose_protocols(wanted: str, layout: str, size: tuple[int, int], cropped: bool = False) -> tuple[str, ...]:
+    """The protocols that a word names: "auto" the layout's, "all" those that fit, else names separated by commas.
+
+    size: (height, width) of the data set's images. cropped: they were cut to 352×1216 before, so what looks at the
+    whole ground truth cannot be measured and is left out of "auto" and "all". Raises InputError for an unknown name,
+    and for one that needs the whole ground truth of cropped images.
+    """
+    possible = [name for name, protocol in PROTOCOLS.items() if not cropped or protocol.crop == KITTI_CROP]
+    if wanted == "auto":
+        return tuple(name for name in BY_LAYOUT.get(layout, ("none",)) if name in possible) or tuple(possible)
+    if wanted == "all":
+        return tuple(name for name in possible if PROTOCOLS[name].fits(*size))
+    names = tuple(dict.fromkeys(name.strip() for name in wanted.split(",")))
+    for name in names:
+        protocol_named(name)
+        if name not in possible:
+            raise InputError(f"protocol {name!r} is of the whole ground truth, which kb_crop has cut to 352×1216")
+    return names
+
+
+def protocol_named(name: str) -> Protocol:
+    """The protocol of this name. Raises InputError for an unknown one."""
+    if name not in PROTOCOLS:
+        raise InputError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {name!r}")
+    return PROTOCOLS[name]

@@ -1,4 +1,4 @@
-"""Several methods on one data set, side by side."""
+"""Methods or protocols on one data set, side by side."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from rich.table import Table
 
 from adu_depth.data.dataset import Dataset
 from adu_depth.evaluation.evaluator import EvaluationResult, Predict, evaluate
-from adu_depth.evaluation.metrics import DEPTH_METRICS, STEREO_METRICS
-from adu_depth.evaluation.uncertainty import UNCERTAINTY_METRICS
+from adu_depth.evaluation.metrics import DEPTH_METRICS, KITTI_DEPTH_METRICS, STEREO_METRICS
+from adu_depth.evaluation.protocols import PROTOCOLS
+from adu_depth.evaluation.uncertainty import SCALED_METRICS, UNCERTAINTY_METRICS
 
-METRIC_ORDER = (*STEREO_METRICS, *DEPTH_METRICS, *UNCERTAINTY_METRICS)
+METRIC_ORDER = (
+    *STEREO_METRICS,
+    *(f"{metric}_noc" for metric in STEREO_METRICS),
+    *DEPTH_METRICS,
+    *KITTI_DEPTH_METRICS,
+    *UNCERTAINTY_METRICS,
+    *SCALED_METRICS,
+)
 MISSING = "–"
 
 Results = Mapping[str, EvaluationResult]
@@ -23,16 +31,21 @@ def compare(methods: Mapping[str, Predict], dataset: Dataset, **options: Any) ->
     return {name: evaluate(predict, dataset, **options) for name, predict in methods.items()}
 
 
-def markdown_table(results: Results, metrics: Sequence[str] | None = None) -> str:
-    """The methods' means as a Markdown table, one row per method. metrics: which, default every one somebody has."""
-    header, rows = _cells(results, metrics)
+def markdown_table(
+    results: Results, metrics: Sequence[str] | None = None, first: str = "method", digits: int = 3
+) -> str:
+    """The means as a Markdown table, one row per result. metrics: which, default every one somebody has.
+
+    first: what the results' names are, the head of their column.
+    """
+    header, rows = _cells(results, metrics, first, digits)
     lines = [header, ["-", *["-:"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def comparison_table(results: Results, metrics: Sequence[str] | None = None, title: str = "") -> Table:
     """The same as a rich table, for the terminal."""
-    header, rows = _cells(results, metrics)
+    header, rows = _cells(results, metrics, "method", 3)
     table = Table(title=title or None)
     for column in header:
         table.add_column(column, justify="left" if column == header[0] else "right")
@@ -41,8 +54,31 @@ def comparison_table(results: Results, metrics: Sequence[str] | None = None, tit
     return table
 
 
-def _cells(results: Results, metrics: Sequence[str] | None) -> tuple[list[str], list[list[str]]]:
+def means_table(results: Results, title: str) -> Table:
+    """One method's means with the protocols as columns and a line for each metric: too many for a terminal's width."""
+    header, rows = _cells(results, None, "metric", 4)
+    table = Table(title=title)
+    for column in ("metric", *(row[0] for row in rows)):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for line in list(zip(header, *rows, strict=True))[1:]:
+        table.add_row(*line)
+    return table
+
+
+def blocks(results: Results) -> list[dict[str, EvaluationResult]]:
+    """One method's results by protocol, those with the papers' metrics apart from KITTI's benchmark; no empty block."""
+    found: tuple[dict[str, EvaluationResult], dict[str, EvaluationResult]] = ({}, {})
+    for protocol, result in results.items():
+        found[PROTOCOLS[protocol].benchmark][protocol] = result
+    return [block for block in found if block]
+
+
+def _cells(
+    results: Results, metrics: Sequence[str] | None, first: str, digits: int
+) -> tuple[list[str], list[list[str]]]:
     means = {name: result.means() for name, result in results.items()}
     chosen = metrics or [m for m in METRIC_ORDER if any(m in mean for mean in means.values())]
-    rows = [[name, *(f"{mean[m]:.3f}" if m in mean else MISSING for m in chosen)] for name, mean in means.items()]
-    return ["method", *chosen], rows
+    rows = [
+        [name, *(f"{mean[m]:.{digits}f}" if m in mean else MISSING for m in chosen)] for name, mean in means.items()
+    ]
+    return [first, *chosen], rows

@@ -6,18 +6,38 @@ Poggi et al., 2005.06209). Likelihood and coverage: the prediction read as a Lap
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from adu_depth.errors import InputError
 from adu_depth.evaluation.metrics import Map, as_map, depth_pixels
 
+RANKED_ERRORS = ("abs_rel", "rmse", "a1")
 UNCERTAINTY_METRICS = (
-    *(f"{area}_{error}" for error in ("abs_rel", "rmse", "a1") for area in ("ause", "aurg")),
+    *(f"{area}_{error}" for error in RANKED_ERRORS for area in ("ause", "aurg")),
     "nll",
     "calibration_error",
+    "temperature",
 )
+SCALED_METRICS = ("nll_scaled", "calibration_error_scaled")
+"""The same two after the predicted scale was multiplied by a temperature."""
+
 INTERVALS = 50
 QUANTILES = np.arange(1, 100) / 100.0
+
+
+@dataclass(frozen=True)
+class UncertaintyScore:
+    """One image's metrics, and the curves they are areas of.
+
+    curves: "method_E" and "oracle_E" for each E of RANKED_ERRORS, INTERVALS + 1 points of the error that is left after
+    dropping k/INTERVALS of the pixels; "coverage" (and "coverage_scaled"), the share of pixels whose truth lies below
+    the predicted quantile, at QUANTILES.
+    """
+
+    metrics: dict[str, float]
+    curves: dict[str, np.ndarray]
 
 
 def uncertainty_metrics(
@@ -30,9 +50,22 @@ def uncertainty_metrics(
     pixels at random (0 is useless), in the unit of the error: abs_rel, rmse in metres, and 1 − a1. The same map s ranks
     the pixels for all three, in 50 steps; the oracle ranks by the error itself. nll: mean of |r|/b + ln 2b with
     r = ln p − ln g. calibration_error: mean over q = 1 %, …, 99 % of |share of pixels whose truth lies below the
-    predicted q-quantile − q|; 0 is calibrated, 0.25 about the worst a centred prediction can do.
+    predicted q-quantile − q|; 0 is calibrated, 0.25 about the worst a centred prediction can do. temperature: mean of
+    |r|/b, the factor on b that would give this image its best nll; 1 is right, above 1 the prediction was too sure.
     Raises InputError for different shapes, no valid pixel, or a log_scale that is not finite at a valid pixel.
     """
+    return uncertainty_score(prediction, log_scale, target, min_depth, max_depth).metrics
+
+
+def uncertainty_score(
+    prediction: Map,
+    log_scale: Map,
+    target: Map,
+    min_depth: float = 1e-3,
+    max_depth: float = 80.0,
+    temperature: float | None = None,
+) -> UncertaintyScore:
+    """`uncertainty_metrics` with the curves; with a `temperature` also nll and calibration of temperature·b."""
     p, g, valid = depth_pixels(prediction, target, min_depth, max_depth)
     scale_map = as_map(log_scale, "log_scale")
     if scale_map.shape != valid.shape:
@@ -42,14 +75,22 @@ def uncertainty_metrics(
         raise InputError(f"log_scale: NaN or inf at {int((~np.isfinite(s)).sum())} of {s.size} valid pixels")
     ratio = np.maximum(p / g, g / p)
     relative, squared, wrong = np.abs(p - g) / g, (p - g) ** 2, (ratio >= 1.25).astype(np.float64)
+    metrics: dict[str, float] = {}
+    curves: dict[str, np.ndarray] = {}
+    for name, error, oracle in (("abs_rel", relative, relative), ("rmse", squared, squared), ("a1", wrong, ratio)):
+        method, best = (sparsification_curve(error, ranking, root=name == "rmse") for ranking in (s, oracle))
+        metrics |= {f"ause_{name}": _area(method) - _area(best), f"aurg_{name}": float(method[0]) - _area(method)}
+        curves |= {f"method_{name}": method, f"oracle_{name}": best}
     residual = (np.log(g) - np.log(p)) / np.exp(s)
-    return {
-        **_areas("abs_rel", relative, s, relative),
-        **_areas("rmse", squared, s, squared, root=True),
-        **_areas("a1", wrong, s, ratio),
-        "nll": float(np.mean(np.abs(residual) + s + np.log(2.0))),
-        "calibration_error": _calibration_error(residual),
-    }
+    curves["coverage"] = coverage_curve(residual)
+    metrics["nll"] = _laplace_nll(residual, s)
+    metrics["calibration_error"] = _calibration_error(curves["coverage"])
+    metrics["temperature"] = float(np.mean(np.abs(residual)))
+    if temperature is not None:
+        curves["coverage_scaled"] = coverage_curve(residual / temperature)
+        metrics["nll_scaled"] = _laplace_nll(residual / temperature, s + np.log(temperature))
+        metrics["calibration_error_scaled"] = _calibration_error(curves["coverage_scaled"])
+    return UncertaintyScore(metrics, curves)
 
 
 def sparsification_curve(error: np.ndarray, uncertainty: np.ndarray, root: bool = False) -> np.ndarray:
@@ -65,18 +106,23 @@ def sparsification_curve(error: np.ndarray, uncertainty: np.ndarray, root: bool 
     return np.append(np.sqrt(means) if root else means, 0.0)
 
 
-def _areas(
-    name: str, error: np.ndarray, uncertainty: np.ndarray, oracle: np.ndarray, root: bool = False
-) -> dict[str, float]:
-    method = sparsification_curve(error, uncertainty, root)
-    best = sparsification_curve(error, oracle, root)
-    area, best_area = (float((curve[:-1] + curve[1:]).sum() / (2 * INTERVALS)) for curve in (method, best))
-    return {f"ause_{name}": area - best_area, f"aurg_{name}": float(method[0]) - area}
+def coverage_curve(residual: np.ndarray) -> np.ndarray:
+    """Share of pixels whose truth lies below the predicted quantile, for each of QUANTILES; calibrated is QUANTILES.
 
-
-def _calibration_error(residual: np.ndarray) -> float:
-    """residual: (ln g − ln p)/b, which is Laplace(0, 1) where the prediction is right about its own errors."""
+    residual: (ln g − ln p)/b, which is Laplace(0, 1) where the prediction is right about its own errors.
+    """
     tail = 0.5 * np.exp(-np.abs(residual))
     probability = np.sort(np.where(residual < 0, tail, 1.0 - tail))
-    covered = np.searchsorted(probability, QUANTILES, side="right") / probability.size
-    return float(np.mean(np.abs(covered - QUANTILES)))
+    return np.searchsorted(probability, QUANTILES, side="right") / probability.size
+
+
+def _area(curve: np.ndarray) -> float:
+    return float((curve[:-1] + curve[1:]).sum() / (2 * INTERVALS))
+
+
+def _laplace_nll(residual: np.ndarray, s: np.ndarray) -> float:
+    return float(np.mean(np.abs(residual) + s + np.log(2.0)))
+
+
+def _calibration_error(coverage: np.ndarray) -> float:
+    return float(np.mean(np.abs(coverage - QUANTILES)))

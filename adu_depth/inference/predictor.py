@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, stack_cameras
 from adu_depth.models.prediction import DepthPrediction
 
+Flip = Literal["none", "mean", "monodepth"]
+
 
 class Predictor:
     """A network and the size it works at; predicts at the size of the image it is given.
@@ -27,6 +29,8 @@ class Predictor:
     size: (height, width) images are resized to before the network sees them; None leaves them as they are.
     trained_size: (height, width) of the images or windows the network was trained on, where that is known.
     device: where the network and its inputs are put.
+    flip: also predict the mirrored image and merge the two (`merge_flipped`); for a student. A pair cannot be mirrored
+    so: what its network then sees as left is the right view, another picture with other depths.
 
     A network learns how large things look at one size, so the size it was trained at gives its best depths.
     `needs_camera` is true of a stereo network, and of a student whose depth is scaled by the focal length.
@@ -40,6 +44,7 @@ class Predictor:
         device: torch.device | str = "cpu",
         stereo: bool | None = None,
         trained_size: tuple[int, int] | None = None,
+        flip: Flip = "none",
     ) -> None:
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise InputError(f"size must be (height, width), both positive, or None, got {size}")
@@ -49,6 +54,11 @@ class Predictor:
         self.stereo = "right" in inspect.signature(model.forward).parameters if stereo is None else stereo
         scaled = getattr(getattr(model, "config", None), "reference_focal", None) is not None
         self.needs_camera = self.stereo or scaled
+        if flip not in get_args(Flip):
+            raise InputError(f"flip: expected one of {', '.join(get_args(Flip))}, got {flip!r}")
+        if self.stereo and flip != "none":
+            raise InputError(f"flip {flip!r} is for a student; a mirrored pair asks for the right view's depth")
+        self.flip = flip
 
     @classmethod
     def from_checkpoint(
@@ -56,6 +66,7 @@ class Predictor:
         path: str | Path,
         device: torch.device | str = "auto",
         size: Literal["trained", "full"] | tuple[int, int] = "trained",
+        flip: Flip = "none",
     ) -> Predictor:
         """The predictor of a run folder or checkpoint; size "trained", "full" (each image's own) or (height, width).
 
@@ -80,6 +91,7 @@ class Predictor:
             device=_device(device),
             stereo=loaded.kind == "teacher",
             trained_size=loaded.size,
+            flip=flip,
         )
 
     def __call__(self, sample: StereoSample) -> DepthPrediction:
@@ -109,6 +121,9 @@ class Predictor:
             inputs += (resize_image(right.to(self.device), size),)
         with evaluating(self.model), torch.no_grad():
             prediction = self.model(*inputs, camera)
+            if self.flip != "none":
+                mirrored = self.model(inputs[0].flip(-1), None if camera is None else camera.mirrored(size[1]))
+                prediction = merge_flipped(prediction, mirrored, self.flip)
         return resize_prediction(prediction, own_size)
 
     def _check_stereo(self, left: Tensor, right: Tensor | None, camera: Camera | None) -> Tensor:
@@ -148,6 +163,27 @@ def resize_prediction(prediction: DepthPrediction, size: tuple[int, int]) -> Dep
         log_scale=resize_image(prediction.log_scale.float(), size),
         features=(),
         disparity=disparity,
+    )
+
+
+def merge_flipped(prediction: DepthPrediction, mirrored: DepthPrediction, flip: Flip) -> DepthPrediction:
+    """One prediction from that of an image and that of its mirror image; depth and log scale, without features.
+
+    "mean": the plain mean of both depths (AdaBins, ZoeDepth). "monodepth": the mean in the middle, and within a
+    twentieth of the width from a side the one of the two whose picture had that side on its right: for the left rim
+    the mirrored one, for the right rim the other, with a ramp as wide again in between (Godard et al., 1609.03677, made
+    for what a stereo pair does not show at the left rim; NeWCRFs uses it on depths).
+    """
+    depth, log_scale = mirrored.depth.flip(-1), mirrored.log_scale.flip(-1)
+    share: Tensor | float = 0.5
+    if flip == "monodepth":
+        across = torch.linspace(0.0, 1.0, depth.shape[-1], device=depth.device, dtype=depth.dtype)
+        left_rim = 1.0 - (20.0 * (across - 0.05)).clamp(0.0, 1.0)
+        share = 0.5 + 0.5 * left_rim - 0.5 * left_rim.flip(-1)  # of the mirrored prediction
+    return DepthPrediction(
+        depth=prediction.depth + share * (depth - prediction.depth),
+        log_scale=prediction.log_scale + share * (log_scale - prediction.log_scale),
+        features=(),
     )
 
 

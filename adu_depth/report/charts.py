@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, coloured by the page's style sheet (classes series-0, series-1, …)."""
+"""Line charts as SVG: inline ones coloured by the page's style sheet (classes series-0, …), and files of their own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from html import escape
 import numpy as np
 
 from adu_depth.inference.colour import nice_step
+from adu_depth.report.style import PICTURE_STYLE
 
 SERIES_COLOURS = 6
 """How many classes series-N the style sheet colours; more lines repeat them, dashed."""
@@ -79,6 +80,63 @@ def line_chart(series: Mapping[str, Series], title: str, colours: Mapping[str, i
 
 
 @dataclass(frozen=True)
+class Panel:
+    """One chart of a picture: lines by the name its legend shows; `about` stands below the title."""
+
+    title: str
+    lines: Mapping[str, Series]
+    across: str
+    up: str
+    about: str = ""
+
+
+def picture(panels: Sequence[Panel]) -> str:
+    """A whole SVG file of charts side by side: lines as they are, on white, in the report's colours."""
+    if not panels or not all(panel.lines for panel in panels):
+        raise ValueError("picture: expected at least one panel, and a line in each")
+    head = 62
+    height = head + _HEIGHT
+    drawn = "".join(
+        f'<g transform="translate({i * _WIDTH} 0)">{_head(panel)}<g transform="translate(0 {head})">'
+        f"{_drawing(panel)}</g></g>"
+        for i, panel in enumerate(panels)
+    )
+    width = _WIDTH * len(panels)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+        f'<style>{PICTURE_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>{drawn}</svg>\n'
+    )
+
+
+def _head(panel: Panel) -> str:
+    """Title, what is said of it, and the legend."""
+    parts = [
+        f'<text class="title" x="{_LEFT}" y="22">{escape(panel.title)}</text>',
+        f'<text class="tick" x="{_LEFT}" y="41">{escape(panel.about)}</text>',
+    ]
+    x = float(_LEFT)
+    for number, name in enumerate(panel.lines):
+        css = f"series-{number % SERIES_COLOURS}"
+        parts.append(f'<polyline class="line {css}" points="{x:.0f},56 {x + 16:.0f},56"/>')
+        parts.append(f'<text class="tick" x="{x + 21:.0f}" y="60">{escape(name)}</text>')
+        x += 40 + 7.2 * len(name)
+    return "".join(parts)
+
+
+def _drawing(panel: Panel) -> str:
+    lines = panel.lines.values()
+    across = _Axis(min(s.steps[0] for s in lines), max(s.steps[-1] for s in lines), _LEFT, _WIDTH - _RIGHT)
+    low, high = min(s.values.min() for s in lines), max(s.values.max() for s in lines)
+    up = _Axis(min(0.0, float(low)), float(high) * 1.04 if high > 0 else 1.0, _HEIGHT - _BOTTOM, _TOP)
+    drawn = "".join(
+        f'<polyline class="line series-{number % SERIES_COLOURS}" points="{_points(s.steps, s.values, across, up)}"/>'
+        for number, s in enumerate(lines)
+    )
+    name = f'<text class="tick" x="12" y="{_TOP + 4}" transform="rotate(-90 12 {_TOP + 4})" text-anchor="end">'
+    return f"{_grid(across, up, panel.across)}{name}{escape(panel.up)}</text>{drawn}"
+
+
+@dataclass(frozen=True)
 class _Axis:
     """Values from low to high at drawing coordinates start to end."""
 
@@ -104,7 +162,7 @@ def _value_range(lines: Iterable[np.ndarray]) -> tuple[float, float]:
     return (0.0 if 0.0 <= low < 0.4 * high else low - margin), high + margin
 
 
-def _grid(across: _Axis, up: _Axis) -> str:
+def _grid(across: _Axis, up: _Axis, name: str = "step") -> str:
     parts = []
     for value in up.ticks(5):
         y = up(value)
@@ -116,7 +174,7 @@ def _grid(across: _Axis, up: _Axis) -> str:
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{base}" y2="{base + 5}"/>')
         parts.append(f'<text class="tick" x="{x:.1f}" y="{base + 19}" text-anchor="middle">{_number(value)}</text>')
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>')
-    parts.append(f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">step</text>')
+    parts.append(f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{escape(name)}</text>')
     return "".join(parts)
 
 

@@ -73,3 +73,14 @@ vertical-align:top}
 .facts th{white-space:normal;width:45%;overflow-wrap:anywhere}.tick{font-size:17px}.bar{flex:1 1 100%;margin:0 14px}}
 @media print{section{break-inside:auto}.scene,.chart{break-inside:avoid}}
 """
+
+PICTURE_STYLE = """
+text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif}
+.title{fill:#1c1b1a;font-size:16px;font-weight:600}
+.tick{fill:#6a6762;font-size:13px;font-variant-numeric:tabular-nums}
+polyline{fill:none;stroke:currentColor;stroke-linejoin:round;stroke-width:2.2}
+.grid{stroke:#e3dfd8}.axis{stroke:#6a6762}
+.series-0{color:#3a6fb0}.series-1{color:#d9822b}.series-2{color:#a8326b}
+.series-3{color:#2f8f6b}.series-4{color:#7a5bb5}.series-5{color:#7d766c}
+"""
+"""For a chart that is a file of its own: always light, as documents are that take it in."""

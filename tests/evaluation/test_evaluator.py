@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -124,21 +121,6 @@ def test_the_depth_range_is_passed_on() -> None:
     assert result.means() == pytest.approx(
         depth_metrics(depth, torch.where(sample.valid[0], sample.depth[0], 0), 3.0, 20.0), rel=1e-5
     )
-
-
-def test_files(tmp_path: Path) -> None:
-    result = evaluate(predict_from_image, [make_sample(0), make_sample(1, name="ä, b")], protocol="garg")
-    result.write_csv(tmp_path / "out" / "rows.csv")
-    result.write_json(tmp_path / "out" / "result.json")
-    with (tmp_path / "out" / "rows.csv").open(encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    assert [line["name"] for line in lines] == ["image0", "ä, b"]
-    assert {k: float(v) for k, v in lines[1].items() if k != "name"} == result.rows["ä, b"]
-    content = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
-    assert content["means"] == result.means()
-    assert content["rows"] == result.rows
-    assert (content["protocol"], content["images"], content["depth_range_m"]) == ("garg", 2, [0.001, 80.0])
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["result.json", "rows.csv"]
 
 
 def test_images_of_one_name_keep_their_own_rows() -> None:

@@ -1,0 +1,115 @@
+"""Everything that is measured on one image, under each of the protocols asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adu_depth.data.sample import StereoSample
+from adu_depth.errors import InputError
+from adu_depth.evaluation.metrics import (
+    KITTI_DEPTH_RANGE,
+    as_map,
+    depth_metrics,
+    kitti_depth_metrics,
+    stereo_metrics,
+)
+from adu_depth.evaluation.protocols import PROTOCOLS, protocol_named, window_mask
+from adu_depth.evaluation.uncertainty import uncertainty_score
+from adu_depth.models.prediction import DepthPrediction
+
+Row: TypeAlias = dict[str, float]
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One image's metrics, and the curves of its uncertainty (see UncertaintyScore) where it was measured."""
+
+    row: Row
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What is measured and how.
+
+    protocols: names in PROTOCOLS. min_depth, max_depth: metres; truths outside do not count, predictions are clamped.
+    uncertainty: measure the predicted uncertainty too; temperature: also that of temperature·b (see
+    `uncertainty_score`). scale: "median" multiplies each predicted depth map by median truth / median prediction over
+    the protocol's pixels first, as is usual for networks that learned without metres (Zhou et al., 1704.07813): it
+    uses the truth, so its numbers never belong beside those of "none". Disparities are not touched.
+    """
+
+    protocols: tuple[str, ...] = ("none",)
+    min_depth: float = 1e-3
+    max_depth: float = 80.0
+    uncertainty: bool = False
+    temperature: float | None = None
+    scale: Literal["none", "median"] = "none"
+
+    def __post_init__(self) -> None:
+        if not self.protocols:
+            raise InputError("protocols: expected at least one, got none")
+        for name in self.protocols:
+            protocol_named(name)
+        if not 0 < self.min_depth < self.max_depth:
+            raise InputError(
+                f"depth range: expected 0 < min_depth < max_depth, got {self.min_depth} and {self.max_depth}"
+            )
+        if self.temperature is not None and not 0 < self.temperature < float("inf"):
+            raise InputError(f"temperature: expected a positive number, got {self.temperature}")
+
+    def windows(self, sample: StereoSample) -> dict[str, Tensor]:
+        """For each protocol that has a truth to compare with in this image, 1×H×W bool: the pixels that it looks at."""
+        depth, valid = sample.depth.cpu(), sample.valid.cpu()
+        found = {}
+        for name in self.protocols:
+            near, far = KITTI_DEPTH_RANGE if PROTOCOLS[name].benchmark else (self.min_depth, self.max_depth)
+            seen = valid & window_mask(name, *sample.left.shape[-2:])
+            if bool((seen & (depth >= near) & (depth <= far)).any()):
+                found[name] = seen
+        return found
+
+    def score(
+        self, prediction: DepthPrediction, index: int, sample: StereoSample, windows: dict[str, Tensor]
+    ) -> dict[str, ImageScore]:
+        """The scores of image `index` of a batch by protocol. windows: what `self.windows(sample)` returned."""
+        return {name: self._score(prediction, index, sample, seen, name) for name, seen in windows.items()}
+
+    def _score(
+        self, prediction: DepthPrediction, index: int, sample: StereoSample, seen: Tensor, protocol: str
+    ) -> ImageScore:
+        target = as_map(torch.where(seen, sample.depth.cpu(), 0.0), "depth")
+        depth = as_map(prediction.depth[index], "prediction")
+        if self.scale == "median":
+            depth = depth * self._median_ratio(depth, target)
+        if PROTOCOLS[protocol].benchmark:
+            return ImageScore(kitti_depth_metrics(depth, target))
+        row = depth_metrics(depth, target, self.min_depth, self.max_depth)
+        if prediction.disparity is not None:
+            row |= _stereo_row(prediction.disparity[index], sample, seen)
+        if not self.uncertainty:
+            return ImageScore(row)
+        log_scale = prediction.log_scale[index]
+        found = uncertainty_score(depth, log_scale, target, self.min_depth, self.max_depth, self.temperature)
+        return ImageScore(row | found.metrics, found.curves)
+
+    def _median_ratio(self, depth: np.ndarray, target: np.ndarray) -> float:
+        counted = (target >= self.min_depth) & (target <= self.max_depth)
+        median = float(np.median(depth[counted])) if counted.any() else float("nan")
+        if not median > 0:
+            raise InputError(f"scale: expected a positive median of the predicted depths, got {median}")
+        return float(np.median(target[counted])) / median
+
+
+def _stereo_row(disparity: Tensor, sample: StereoSample, seen: Tensor) -> Row:
+    """epe and d1; where the data set says what the right camera cannot see, epe_noc and d1_noc without those pixels."""
+    truth = sample.disparity.cpu()
+    row = stereo_metrics(disparity, torch.where(seen, truth, 0.0))
+    if sample.occluded is not None and bool((both := seen & ~sample.occluded.cpu()).any()):
+        row |= {f"{k}_noc": v for k, v in stereo_metrics(disparity, torch.where(both, truth, 0.0)).items()}
+    return row
