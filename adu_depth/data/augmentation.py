@@ -1,4 +1,8 @@
-"""Changes to a batch that keep its geometry true, a function of (seed, step, process): a resumed run repeats them."""
+"""Changes to a batch that keep its geometry true, a function of (seed, step, process): a resumed run repeats them.
+
+All of it runs on the training device, for a whole batch at once; the draws are made on the CPU. Here is what the
+student sees; what a pair for the teacher goes through is in `pair_augmentation.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,49 @@ from torch import Tensor
 
 from adu_depth.errors import InputError
 
+CUT_CELL = 32  # rows are cut between cells of the coarsest features, so that every map can follow exactly
+CUT_FROM, CUT_TO = 0.2, 0.8  # where an image is cut, as URCDC-Depth does (2302.08149, its CutFlip)
+
 
 @dataclass(frozen=True)
-class AugmentationConfig:
-    """Probabilities per image and the range of the colour changes (BTS's and Monodepth's values)."""
+class ColourConfig:
+    """Colour changes. Defaults are BTS's; with contrast and saturation 0.2 they come near Monodepth2's."""
+
+    colour: float = 0.5
+    """Probability that an image's colours change."""
+    strength: float = 0.1
+    """Gamma, brightness and per-channel gain, each factor from [1 − strength, 1 + strength]."""
+    contrast: float = 0.0
+    """Contrast about the image's mean grey, a factor from [1 − contrast, 1 + contrast]."""
+    saturation: float = 0.0
+    """Distance of the colours from grey, a factor from [1 − saturation, 1 + saturation]."""
+
+    def __post_init__(self) -> None:
+        check_probabilities(self, "colour")
+        for name in ("strength", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"augmentation.{name} must be at least 0 and below 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class AugmentationConfig(ColourConfig):
+    """What the student's image goes through; probabilities are per image."""
 
     flip: float = 0.5
     """The student sees the mirrored left view; the teacher never does, its outputs are mirrored instead."""
-    colour: float = 0.5
-    """Gamma, brightness and per-channel gain, each factor from [1 − strength, 1 + strength]."""
-    strength: float = 0.1
+    cut_flip: float = 0.0
+    """The image is cut along a row and its two parts change places, as URCDC-Depth does; every map follows."""
 
     def __post_init__(self) -> None:
-        for name in ("flip", "colour"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"augmentation.{name} is a probability, 0 to 1, got {getattr(self, name)}")
-        if not 0 <= self.strength < 1:
-            raise InputError(f"augmentation.strength must be at least 0 and below 1, got {self.strength}")
+        super().__post_init__()
+        check_probabilities(self, "flip", "cut_flip")
+
+
+def check_probabilities(config: ColourConfig, *names: str) -> None:
+    """InputError for a setting that is no probability."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise InputError(f"augmentation.{name} is a probability, 0 to 1, got {getattr(config, name)}")
 
 
 def draw_seed(seed: int, step: int, rank: int = 0) -> int:
@@ -48,11 +78,52 @@ def flip_where(maps: Tensor, flips: Tensor) -> Tensor:
     return torch.where(flips.reshape(-1, 1, 1, 1), maps.flip(-1), maps)
 
 
-def colour_jitter(images: Tensor, config: AugmentationConfig, generator: torch.Generator) -> Tensor:
-    """Gamma, brightness and channel gains of B×3×H×W images in [0, 1], each image its own; stays in [0, 1]."""
-    count = images.shape[0]
+def draw_cuts(count: int, height: int, probability: float, generator: torch.Generator) -> Tensor:
+    """The row each image of a batch is cut at: whole numbers of shape B, multiples of 32, 0 = not cut.
+
+    An image too low for a cut between 0.2 and 0.8 of its height stays whole.
+    """
+    first, last = -int(-CUT_FROM * height // CUT_CELL), int(CUT_TO * height // CUT_CELL)
+    applied = torch.rand(count, generator=generator) < probability
+    places = torch.randint(first, max(last, first) + 1, (count,), generator=generator) * CUT_CELL
+    return torch.where(applied & (places < height), places, 0)
+
+
+def cut_rows(maps: Tensor, cuts: Tensor, height: int) -> Tensor:
+    """Rows from each image's cut on come first, those above it last. B×C×H×W; cuts in rows of an image of `height`."""
+    rows = maps.shape[-2]
+    start = (cuts * rows) // height
+    index = (torch.arange(rows, device=maps.device) + start.reshape(-1, 1)) % rows
+    return maps.gather(-2, index.reshape(-1, 1, rows, 1).expand_as(maps))
+
+
+def draw_colours(count: int, config: ColourConfig, generator: torch.Generator) -> Tensor:
+    """Factors of gamma, brightness and three channels, B×5, and of contrast and saturation where wanted, B×7.
+
+    All of an image's are 1 where it does not change.
+    """
     applied = (torch.rand(count, 1, generator=generator) < config.colour).float()
     factors = 1 + config.strength * applied * (2 * torch.rand(count, 5, generator=generator) - 1)
-    factors = factors.to(images.device, images.dtype, non_blocking=True).reshape(count, 5, 1, 1)
-    gamma, gain = factors[:, 0:1], factors[:, 1:2] * factors[:, 2:5]
-    return (images.pow(gamma) * gain).clamp(0, 1)
+    if not (config.contrast or config.saturation):  # nothing more is drawn either: a plain run keeps its numbers
+        return factors
+    strengths = torch.tensor([config.contrast, config.saturation])
+    return torch.cat([factors, 1 + strengths * applied * (2 * torch.rand(count, 2, generator=generator) - 1)], 1)
+
+
+def recolour(images: Tensor, factors: Tensor) -> Tensor:
+    """B×3×H×W images in [0, 1] with the factors of `draw_colours`; stays in [0, 1]."""
+    factors = factors.to(images.device, images.dtype, non_blocking=True)[..., None, None]
+    changed = (images.pow(factors[:, 0:1]) * (factors[:, 1:2] * factors[:, 2:5])).clamp(0, 1)
+    if factors.shape[1] == 5:
+        return changed
+    contrast, saturation = factors[:, 5:6], factors[:, 6:7]
+    weights = images.new_tensor((0.299, 0.587, 0.114)).reshape(1, 3, 1, 1)  # ITU-R BT.601
+    mean = (changed * weights).sum(1, keepdim=True).mean((-2, -1), keepdim=True)
+    changed = (mean + contrast * (changed - mean)).clamp(0, 1)
+    grey = (changed * weights).sum(1, keepdim=True)
+    return (grey + saturation * (changed - grey)).clamp(0, 1)
+
+
+def colour_jitter(images: Tensor, config: ColourConfig, generator: torch.Generator) -> Tensor:
+    """The colour changes of a batch of B×3×H×W images in [0, 1], each image its own."""
+    return recolour(images, draw_colours(images.shape[0], config, generator))

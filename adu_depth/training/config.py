@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from adu_depth.data.augmentation import AugmentationConfig
+from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.distillation import DistillationConfig, TeacherLossConfig
 from adu_depth.errors import InputError
 from adu_depth.models import StudentConfig, TeacherConfig
@@ -114,7 +115,7 @@ class TeacherTrainingConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: TeacherConfig = field(default_factory=TeacherConfig)
     loss: TeacherLossConfig = field(default_factory=TeacherLossConfig)
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    augmentation: PairAugmentationConfig = field(default_factory=PairAugmentationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 

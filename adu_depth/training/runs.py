@@ -25,6 +25,9 @@ History = list[dict[str, float]]
 def open_samples(data: DataConfig, device: torch.device, progress: Progress | None = None) -> Dataset:
     """The data set a configuration names, its samples at the size and fit it asks for."""
     if data.root == "synthetic":
+        if data.fit == "crop":
+            raise InputError("data.fit crop: the built-in scenes are rendered at data.size, there is nothing to cut; "
+                             "leave data.fit out")  # fmt: skip
         height, width = data.size
         if data.pairs:
             return InMemory(SyntheticStereo(data.pairs, height, width, seed=data.scene_seed))

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adu_depth.data.augmentation import AugmentationConfig, colour_jitter, draw_flips, draw_generator, flip_where
+from adu_depth.data.augmentation import (
+    AugmentationConfig,
+    colour_jitter,
+    cut_rows,
+    draw_cuts,
+    draw_flips,
+    draw_generator,
+    flip_where,
+)
+from adu_depth.data.pair_augmentation import PairAugmentationConfig, augment_pair
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.models.prediction import DepthPrediction
@@ -33,23 +42,22 @@ class StepContext:
 
 
 class TeacherTask(nn.Module):
-    """The stereo teacher on ground truth. Each view gets its own colour changes, as two real cameras would differ."""
+    """The stereo teacher on ground truth, and on the pair itself as it is beneath what makes its matching harder."""
 
     kind: Kind = "teacher"
 
-    def __init__(self, network: StereoTeacher, loss: TeacherLoss, augmentation: AugmentationConfig) -> None:
+    def __init__(self, network: StereoTeacher, loss: TeacherLoss, augmentation: PairAugmentationConfig) -> None:
         super().__init__()
         self.network, self.loss, self.augmentation = network, loss, augmentation
 
     def forward(self, batch: TrainingBatch, context: StepContext) -> dict[str, Tensor]:
-        sample = batch.sample
         generator = draw_generator(context.seed, context.step, context.rank)
-        left = colour_jitter(sample.left, self.augmentation, generator)
-        right_view = sample.require_right("a stereo teacher")
-        right = colour_jitter(right_view, self.augmentation, generator)
+        sample, left, right = augment_pair(batch.sample, self.augmentation, generator)
         prediction = self.network(left, right, sample.camera)
         target = sample.training_target(context.dense)
-        terms: dict[str, Tensor] = self.loss(prediction, target, sample.left, right_view, sample.camera)
+        terms: dict[str, Tensor] = self.loss(
+            prediction, target, sample.left, sample.require_right("a stereo teacher"), sample.camera
+        )
         return terms
 
 
@@ -70,6 +78,12 @@ class StudentTask(nn.Module):
         image = colour_jitter(flip_where(sample.left, flips), self.augmentation, generator)
         target = flip_where(sample.training_target(context.dense), flips)
         teacher = None if batch.teacher is None else batch.teacher.map(lambda t: flip_where(t, flips))
+        if self.augmentation.cut_flip:
+            height = image.shape[-2]
+            cuts = draw_cuts(len(image), height, self.augmentation.cut_flip, generator)
+            cuts = cuts.to(image.device, non_blocking=True)
+            image, target = cut_rows(image, cuts, height), cut_rows(target, cuts, height)
+            teacher = None if teacher is None else teacher.map(lambda t: cut_rows(t, cuts, height))
         prediction = self.network(image, sample.camera)
         terms: dict[str, Tensor] = self.loss(prediction, teacher, target, context.progress)
         return terms

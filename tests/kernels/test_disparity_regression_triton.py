@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from adu_depth.data import SyntheticStereo
-from adu_depth.data.augmentation import AugmentationConfig
+from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.data.sample import collate
 from adu_depth.distillation.teacher_loss import TeacherLoss, TeacherLossConfig
 from adu_depth.models import StereoTeacher, TeacherConfig, stereo_teacher
@@ -260,7 +260,7 @@ def _training_losses(regress: Callable[..., tuple[Tensor, Tensor]], monkeypatch:
         head_channels=8,
     )
     loss = TeacherLoss(TeacherLossConfig(), config.max_disparity, config.min_depth, config.max_depth)
-    task = TeacherTask(StereoTeacher(config), loss, AugmentationConfig()).to(parity.DEVICE).train()
+    task = TeacherTask(StereoTeacher(config), loss, PairAugmentationConfig()).to(parity.DEVICE).train()
     optimiser = torch.optim.AdamW(task.parameters(), lr=1e-4)
     batch = TrainingBatch(collate([SyntheticStereo(1, 32, 64, seed=0)[0]])).to(torch.device(parity.DEVICE))
     losses = []

@@ -14,6 +14,7 @@ from adu_depth.errors import InputError
 from adu_depth.geometry import disparity_to_depth
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.batches import InMemory, Place, TrainingBatch, batches, step_indices
+from adu_depth.training.runs import open_samples
 from tests.training.tiny import DATA, LOOP, SIZE, tiny_scenes
 
 CPU = torch.device("cpu")
@@ -113,6 +114,11 @@ def test_resizing_keeps_depth_and_its_disparity_together() -> None:
     depth = disparity_to_depth(small.disparity, small.camera)
     assert torch.allclose(depth[small.valid], small.depth[small.valid], rtol=1e-4)
     assert set(small.depth[small.valid].tolist()) <= set(sample.depth[sample.valid].tolist()), "no invented depth"
+
+
+def test_built_in_scenes_are_not_cut_and_say_so() -> None:
+    with pytest.raises(InputError, match=r"data\.fit crop: the built-in scenes are rendered at data\.size"):
+        open_samples(replace(DATA, fit="crop"), CPU)
 
 
 def test_a_crop_larger_than_the_image_names_both() -> None:

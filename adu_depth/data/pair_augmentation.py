@@ -1,0 +1,207 @@
+"""What a stereo pair goes through before the teacher reads it: every change leaves the pair a rectified one.
+
+Two kinds. Some change the scene itself, ground truth and camera with it: the pair is mirrored (and its views change
+places), or a window of it is magnified. Others only make the matching harder, and the supervision stays with the views
+as they were: colours of their own per view, a right view that stands a little too high or low, patches of it covered
+(the latter two as in RAFT-Stereo, 2109.07547). Never a rotation: rows would no longer be epipolar lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adu_depth.data.augmentation import ColourConfig, check_probabilities, draw_colours, draw_flips, recolour
+from adu_depth.data.sample import StereoSample
+from adu_depth.errors import InputError
+from adu_depth.geometry import Camera, depth_to_disparity
+
+PATCHES = 2  # at most, per image
+
+
+@dataclass(frozen=True)
+class PairAugmentationConfig(ColourConfig):
+    """What a pair goes through before the teacher reads it; probabilities are per pair."""
+
+    asymmetric: float = 1.0
+    """Probability that the two views' colours change apart from each other; else the right changes as the left."""
+    flip: float = 0.0
+    """Both views are mirrored and change places. Ground truth is carried over to the right view, which loses some."""
+    zoom: float = 1.0
+    """A window of both views is magnified by a factor from [1, zoom]; disparities and focal length grow with it."""
+    vertical_jitter: float = 0.0
+    """The right view moves up or down by at most so many pixels, as a rig that is a little out of adjustment."""
+    erase: float = 0.0
+    """One or two patches of the right view are filled with its mean colour, as if something stood before it."""
+    erase_size: tuple[int, int] = (50, 100)
+    """Smallest and largest side of such a patch, pixels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_probabilities(self, "asymmetric", "flip", "erase")
+        if not self.zoom >= 1:
+            raise InputError(f"augmentation.zoom must be at least 1, got {self.zoom}")
+        if not 0 <= self.vertical_jitter < 32:
+            raise InputError(f"augmentation.vertical_jitter is in pixels, 0 to 32, got {self.vertical_jitter}")
+        if len(self.erase_size) != 2 or not 1 <= self.erase_size[0] <= self.erase_size[1]:
+            raise InputError(f"augmentation.erase_size must be two sides, smallest first, got {self.erase_size}")
+
+
+def augment_pair(
+    sample: StereoSample, config: PairAugmentationConfig, generator: torch.Generator
+) -> tuple[StereoSample, Tensor, Tensor]:
+    """A batch as it is supervised, and the left and right view as the network reads them.
+
+    The same batch, configuration and state of `generator` give the same result. Raises InputError without right views.
+    """
+    sample.require_right("a stereo teacher")
+    count, device = sample.left.shape[0], sample.left.device
+    colours = draw_colours(count, config, generator), draw_colours(count, config, generator)
+    if config.asymmetric < 1:
+        apart = torch.rand(count, 1, generator=generator) < config.asymmetric
+        colours = colours[0], torch.where(apart, colours[1], colours[0])
+    if config.flip:
+        sample = mirror_pair(sample, draw_flips(count, config.flip, generator).to(device, non_blocking=True))
+    if config.zoom > 1:
+        draws = torch.rand(3, count, generator=generator)
+        sample = magnify(sample, *torch.cat([1 + (config.zoom - 1) * draws[:1], draws[1:]]).to(device))
+    left = recolour(sample.left, colours[0])
+    right = recolour(sample.require_right("a stereo teacher"), colours[1])
+    if config.vertical_jitter:
+        shift = config.vertical_jitter * (2 * torch.rand(count, generator=generator) - 1)
+        right = shift_rows(right, shift.to(device, non_blocking=True))
+    if config.erase:
+        patches = draw_patches(count, right.shape[-2:], config, generator)
+        right = cover(right, patches.to(device, non_blocking=True))
+    return sample, left, right
+
+
+def mirror_pair(sample: StereoSample, flips: Tensor) -> StereoSample:
+    """The flagged pairs (bool, shape B) seen in a mirror: the right view, mirrored, is the new left one.
+
+    Ground truth belongs to the left view, so each of its pixels is carried to where the right camera sees it, to the
+    nearest column, the nearest surface in front; what is known to be hidden from the right camera is left out. A sparse
+    map that does not know it (a LiDAR's) may keep points that shine through. Which pixels the new right view cannot see
+    is not known: `occluded` is None.
+    """
+    width = sample.left.shape[-1]
+    right, camera, occluded = sample.require_right("mirroring a pair"), sample.camera, sample.occluded
+    hidden = torch.zeros_like(sample.valid) if occluded is None else occluded
+    depth = _mirrored_depth(torch.where(sample.valid, sample.depth, 0.0), camera, hidden)
+    disparity = depth_to_disparity(depth, camera)
+    valid = (depth > 0) & (disparity > 0)
+    sparse = sample.sparse_depth
+    chosen = flips.reshape(-1, 1, 1, 1)
+    return replace(
+        sample,
+        left=torch.where(chosen, right.flip(-1), sample.left),
+        right=torch.where(chosen, sample.left.flip(-1), right),
+        depth=torch.where(chosen, torch.where(valid, depth, 0.0), sample.depth),
+        disparity=torch.where(chosen, torch.where(valid, disparity, 0.0), sample.disparity),
+        valid=torch.where(chosen, valid, sample.valid),
+        occluded=None,
+        sparse_depth=None if sparse is None else torch.where(chosen, _mirrored_depth(sparse, camera, hidden), sparse),
+        camera=replace(
+            camera, cx=torch.where(flips, width - 1 - (camera.cx + camera.disparity_offset), torch.as_tensor(camera.cx))
+        ),
+    )
+
+
+def _mirrored_depth(depth: Tensor, camera: Camera, hidden: Tensor) -> Tensor:
+    """Depth of the mirrored right view from that of the left one, B×1×H×W, 0 = none in both."""
+    width = depth.shape[-1]
+    columns = torch.arange(width, device=depth.device) - depth_to_disparity(depth, camera)
+    target = (width - 1 - columns.round()).long()
+    seen = (depth > 0) & ~hidden & (target >= 0) & (target < width)
+    nearest = depth.new_full((*depth.shape[:-1], width + 1), torch.inf)  # one column more, for what is not seen
+    # The smallest of several values does not depend on their order: the same bits on every device and run.
+    nearest = nearest.scatter_reduce(-1, torch.where(seen, target, width), torch.where(seen, depth, torch.inf), "amin")
+    return torch.where(torch.isfinite(nearest), nearest, 0.0)[..., :width]
+
+
+def magnify(sample: StereoSample, factor: Tensor, across: Tensor, down: Tensor) -> StereoSample:
+    """A window of each pair, 1/factor as wide and high, at the full size; the same window of both views.
+
+    factor: B, at least 1. across, down: B in [0, 1], where the window stands between the left and right, top and bottom
+    edges. Views are bilinear, maps take the nearest pixel (no depth is invented), disparities grow by the factor.
+    """
+    height, width = sample.left.shape[-2:]
+    left, top = across * (width - width / factor), down * (height - height / factor)
+    rows = _window(height, factor, top)
+    columns = _window(width, factor, left)
+    grid = torch.stack(
+        [columns.unsqueeze(1).expand(-1, height, -1), rows.unsqueeze(2).expand(-1, -1, width)], -1
+    )  # B×H×W×(x, y), where grid_sample counts −1 … 1 from edge to edge
+
+    def view(image: Tensor) -> Tensor:
+        return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    def nearest(values: Tensor) -> Tensor:
+        taken = F.grid_sample(values.float(), grid, mode="nearest", padding_mode="border", align_corners=False)
+        return taken.to(values.dtype)
+
+    camera, scale = sample.camera, factor.reshape(-1, 1, 1, 1)
+    return replace(
+        sample,
+        left=view(sample.left),
+        right=view(sample.require_right("magnifying a pair")),
+        depth=nearest(sample.depth),
+        disparity=nearest(sample.disparity) * scale,
+        valid=nearest(sample.valid),
+        occluded=None if sample.occluded is None else nearest(sample.occluded),
+        sparse_depth=None if sample.sparse_depth is None else nearest(sample.sparse_depth),
+        camera=Camera(
+            fx=camera.fx * factor,
+            fy=camera.fy * factor,
+            cx=(camera.cx + 0.5 - left) * factor - 0.5,
+            cy=(camera.cy + 0.5 - top) * factor - 0.5,
+            baseline=camera.baseline,
+            disparity_offset=camera.disparity_offset * factor,
+        ),
+    )
+
+
+def _window(size: int, factor: Tensor, start: Tensor) -> Tensor:
+    """Where the pixels of a magnified axis stand in the original one, B×size, in grid_sample's −1 … 1."""
+    edges = (torch.arange(size, device=factor.device) + 0.5) / factor.unsqueeze(1) + start.unsqueeze(1)
+    return 2 * edges / size - 1
+
+
+def shift_rows(images: Tensor, shift: Tensor) -> Tensor:
+    """B×C×H×W images whose row y shows what row y + shift (pixels, shape B) showed, bilinear; edge rows go on."""
+    height = images.shape[-2]
+    rows = (torch.arange(height, device=images.device) + shift.unsqueeze(1)).clamp(0, height - 1)
+    first = rows.floor().clamp(max=max(0, height - 2))
+    share = (rows - first).to(images.dtype).reshape(-1, 1, height, 1)
+    index = first.long().reshape(-1, 1, height, 1).expand_as(images)
+    upper, lower = images.gather(-2, index), images.gather(-2, (index + 1).clamp(max=height - 1))
+    return upper + (lower - upper) * share
+
+
+def draw_patches(
+    count: int, size: tuple[int, ...], config: PairAugmentationConfig, generator: torch.Generator
+) -> Tensor:
+    """Rectangles to cover, B×PATCHES×4 of (top, left, height, width) in pixels; height 0 where there is none."""
+    height, width = size
+    applied = torch.rand(count, 1, generator=generator) < config.erase
+    number = torch.randint(1, PATCHES + 1, (count, 1), generator=generator)
+    wanted = applied & (torch.arange(PATCHES) < number)
+    top = torch.randint(height, (count, PATCHES), generator=generator)
+    left = torch.randint(width, (count, PATCHES), generator=generator)
+    smallest, largest = config.erase_size
+    sides = torch.randint(smallest, largest + 1, (count, PATCHES, 2), generator=generator)
+    return torch.stack([top, left, torch.where(wanted, sides[..., 0], 0), sides[..., 1]], -1)
+
+
+def cover(images: Tensor, patches: Tensor) -> Tensor:
+    """B×C×H×W images with the rectangles of `draw_patches` filled with each image's mean colour."""
+    height, width = images.shape[-2:]
+    top, left, high, wide = patches.unsqueeze(-1).unbind(2)  # B×PATCHES×1 each
+    rows, columns = (torch.arange(n, device=images.device) for n in (height, width))
+    in_rows = (rows >= top) & (rows < top + high)
+    in_columns = (columns >= left) & (columns < left + wide)
+    covered = (in_rows.unsqueeze(-1) & in_columns.unsqueeze(-2)).any(1, keepdim=True)
+    return torch.where(covered, images.mean((-2, -1), keepdim=True), images)
