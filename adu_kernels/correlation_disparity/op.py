@@ -92,6 +92,7 @@ class Tile:
 
 # Chosen from the machine code (README): with 3 chunks sm_80 spills. No row is measured yet.
 HALF = Tile(block=64, channels=64, chunks=1, num_warps=4, num_stages=2)
+HALF_INT64 = Tile(block=64, channels=64, chunks=1, num_warps=4, num_stages=1)  # in two stages sm_80 spills 16 bytes
 HALF_BACKWARD = Tile(block=64, channels=64, chunks=2, num_warps=8, num_stages=1)
 WIDER = Tile(block=32, channels=32, chunks=1, num_warps=4, num_stages=1)
 WIDER_BACKWARD = Tile(block=32, channels=64, chunks=1, num_warps=8, num_stages=1)
@@ -107,7 +108,8 @@ def _forward(
 
     maps = _new_maps(own, other, num_disparities, softmax_scale, reduction, zero_fill, sign)
     batch, _, height, width = own.shape
-    tile = HALF if _on_matrix_units(own, other) else WIDER
+    half = HALF_INT64 if plan.needs_int64([own, other]) else HALF
+    tile = half if _on_matrix_units(own, other) else WIDER
     constants = _constants([own, other], tile, sign, reduction)
     tiles = -(-width // tile.block)
     launch.run(

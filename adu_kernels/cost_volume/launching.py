@@ -183,12 +183,12 @@ def _band_constants(
     """What the kernels of banded.py are compiled for, and how they are started."""
     channels = maps[0].shape[1]
     unit_c = plan.unit_stride(maps, 1)
-    tile = plan.band_tile(volume.shape[2], volume.dtype, unit_c)
+    int64 = force_int64 or plan.needs_int64([*maps, volume])
+    tile = plan.band_tile(volume.shape[2], volume.dtype, unit_c, int64)
     unit_d = plan.unit_stride([volume], 2)
     constants = {
         "C": channels, "BLOCK": tile.block, "BLOCK_C": min(tile.channels, max(plan.power_of_two(channels), 16)),
-        "SIGN": request.sign, "INT64": force_int64 or plan.needs_int64([*maps, volume]),
-        "SCALE": request.scale(channels),
+        "SIGN": request.sign, "INT64": int64, "SCALE": request.scale(channels),
         "UNIT_C": unit_c, "UNIT_W": not unit_c and plan.unit_stride(maps, 3),
         "VEC": plan.vector_width(maps, 1) if unit_c else 1,
         "VOLUME_UNIT_D": unit_d, "VOLUME_UNIT_W": not unit_d and plan.unit_stride([volume], 4),

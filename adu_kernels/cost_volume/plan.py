@@ -71,6 +71,8 @@ THIN_VECTOR = 8
 """Concatenated channels copied at once, where they divide C'."""
 # 64 fills the matrix unit of sm_90; 32 wastes less where there are few disparities.
 BAND = BandTile(block=64, channels=64, num_warps=8, num_stages=3)
+# Longer offsets take registers: in three stages the backward spills 8 bytes on sm_80.
+BAND_INT64 = BandTile(block=64, channels=64, num_warps=8, num_stages=1)
 BAND_FEW_DISPARITIES = BandTile(block=32, channels=64, num_warps=4, num_stages=3)
 # Loads narrower than 4 bytes cannot run ahead into shared memory; stages would hold them in registers.
 BAND_OTHER = BandTile(block=32, channels=32, num_warps=4, num_stages=1)
@@ -91,12 +93,14 @@ def slide_tile(per_group: int, groups: int, channels_last: bool) -> SlideTile:
     return SlideTile(max(tile.items, groups), tile.pixels, tile.num_warps)
 
 
-def band_tile(num_disparities: int, dtype: torch.dtype, channels_last: bool) -> BandTile:
+def band_tile(num_disparities: int, dtype: torch.dtype, channels_last: bool, int64: bool) -> BandTile:
     if not channels_last:
         return BAND_OTHER
     if dtype.itemsize > 2:
         return BAND_WIDE_TYPES
-    return BAND if num_disparities > BAND_FEW_DISPARITIES.block else BAND_FEW_DISPARITIES
+    if num_disparities <= BAND_FEW_DISPARITIES.block:
+        return BAND_FEW_DISPARITIES
+    return BAND_INT64 if int64 else BAND
 
 
 def is_channels_last(features: Tensor) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import triton
+from torch import Tensor
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -32,6 +33,10 @@ class Launch:
     """Triton's own cache key: two launches with one key share a compilation."""
     source: ASTSource
     options: dict[str, int]
+    programs: int
+    """How many programs are started."""
+    tensor_bytes: int
+    """Of all tensors handed to the kernel, each counted once."""
 
     def compile(self, target: str) -> Any:
         return triton.compile(self.source, target=TARGETS[target], options=self.options)
@@ -54,15 +59,22 @@ class _AbsentGpu:
 
 
 @contextmanager
-def _installed(target: GPUTarget, hook: Callable[..., bool]) -> Iterator[None]:
-    allowed, warp_size = launch.check_device, launch.WARP_SIZE
-    launch.check_device, launch.WARP_SIZE = lambda tensor: None, target.warp_size
+def _installed(target: GPUTarget, hook: Callable[..., bool], starting: list[tuple[int, int]]) -> Iterator[None]:
+    """`starting` always holds programs and tensor bytes of the launch that the hook is told of."""
+    started, allowed, warp_size = launch.run, launch.check_device, launch.WARP_SIZE
+
+    def run(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
+        tensors = {(a.data_ptr(), a.nbytes): a.nbytes for a in arguments if isinstance(a, Tensor)}
+        starting[:] = [(programs, sum(tensors.values()))]
+        started(kernel, programs, *arguments, **options)
+
+    launch.run, launch.check_device, launch.WARP_SIZE = run, lambda tensor: None, target.warp_size
     driver.set_active(_AbsentGpu(target))  # and stays: such a process does nothing else
     knobs.runtime.jit_cache_hook = hook
     try:
         yield
     finally:
-        launch.check_device, launch.WARP_SIZE = allowed, warp_size
+        launch.run, launch.check_device, launch.WARP_SIZE = started, allowed, warp_size
         knobs.runtime.jit_cache_hook = None
 
 
@@ -71,13 +83,14 @@ def caught(call: Callable[[], object], target: str) -> list[Launch]:
     if launch.interpreting():
         raise RuntimeError("kernels are interpreted here and cannot be compiled: unset TRITON_INTERPRET")
     launches: dict[tuple[str, str], Launch] = {}
+    starting = [(0, 0)]
 
     def hook(*, key: str, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
         source = ASTSource(fn.jit_function, compile["signature"], compile["constants"], compile["configs"][0])
         options = {name: compile[name] for name in ("num_warps", "num_stages")}
-        launches.setdefault((fn.name, key), Launch(fn.name, key, source, options))
+        launches.setdefault((fn.name, key), Launch(fn.name, key, source, options, *starting[0]))
         return True  # "handled": Triton neither compiles nor launches
 
-    with _installed(TARGETS[target], hook):
+    with _installed(TARGETS[target], hook, starting):
         call()
     return list(launches.values())

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 IMAGE_SIZES = ((64, 128), (60, 100), (96, 312), (33, 47), (17, 160), (48, 80))
 """Sizes of a map, rows × columns, that one training run may meet: odd, prime and divisible by 16."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one launch of a kernel has to do at the size of its case, by the formulas of the room's README."""
+
+    read: int
+    """Bytes from device memory at the least: each input once."""
+    written: int
+    """Bytes to device memory: each output once, scratch memory too."""
+    flops: int = 0
+    """Floating-point operations the result needs; a multiply-add counts two."""
+    matrix: bool = False
+    """Whether they run on matrix units."""
+    special: int = 0
+    """Exponentials, logarithms, reciprocals, roots."""
+    instructions: int = 0
+    """Instructions of single threads, all threads together, where the README counted them in the machine code of sm_90;
+    0: not counted."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +44,8 @@ class Case:
     launches are caught, and results are whatever memory held."""
     double: bool = False
     """Whether the kernels may calculate in fp64."""
+    work: Mapping[str, Work] = field(default_factory=dict)
+    """By the kernel's name: what is predicted of it (README of this folder). fp64 cases need none."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +56,20 @@ class Room:
     at_size: Callable[[int, int], object]
     """Calls the operation, forward and backward, on maps of so many rows and columns: run at every IMAGE_SIZES, it may
     compile each kernel at most twice."""
+    size: str = ""
+    """The size of the cases in words: "1×320×64×128, D 48"."""
+
+
+def beyond_int32(count: int, channels: int, height: int, width: int, dtype: torch.dtype) -> list[Tensor]:
+    """Maps 3×C×H×W, channels-last, whose third image starts 2³¹ elements after the first: offsets need 64 bits.
+
+    The memory between the images is reserved and never touched.
+    """
+    apart, image = 2**30, channels * height * width
+    storage = torch.empty(2 * apart + count * image, dtype=dtype)
+    strides = (apart, 1, width * channels, channels)
+    views = (torch.as_strided(storage, (3, channels, height, width), strides, n * image) for n in range(count))
+    return [view.requires_grad_() for view in views]
 
 
 def all_rooms() -> list[Room]:

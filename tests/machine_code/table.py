@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import triton
 
+from bench.machine_facts import GPUS, MULTIPROCESSORS
+from tests.machine_code import launch_tables
 from tests.machine_code.assembly import Figures, read
 from tests.machine_code.launches import TARGETS, Launch, caught
-from tests.machine_code.room import IMAGE_SIZES, Room
+from tests.machine_code.prediction import occupancy, predict
+from tests.machine_code.room import IMAGE_SIZES, Case, Room
 
 BUDGETS = Path(__file__).with_name("budgets.json")
+AT_MOST = ("registers", "shared", "instructions")
+AT_LEAST = ("wide_loads", "wide_stores")
 
 
 @dataclass(frozen=True)
@@ -24,24 +30,39 @@ class Entry:
     """One kernel of one case on one target."""
 
     room: str
-    case: str
+    case: Case
     target: str
-    double: bool
     launch: Launch
 
     @property
     def name(self) -> str:
-        return f"{self.room} | {self.case} | {self.launch.kernel} | {self.target}"
+        return f"{self.room} | {self.case.name} | {self.launch.kernel} | {self.target}"
 
 
-def entries(rooms: list[Room]) -> list[Entry]:
-    return [
-        Entry(room.name, case.name, target, case.double, launch)
-        for room in rooms
-        for case in room.cases
-        for target in TARGETS
-        for launch in caught(case.call, target)
-    ]
+@dataclass
+class Found:
+    """What the cases of the rooms launch, and which rows of the rooms' launch tables they never take."""
+
+    entries: list[Entry] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=dict)
+    """Rows of its tables, by room."""
+    never_taken: list[str] = field(default_factory=list)
+
+
+def find(rooms: list[Room], targets: Iterable[str] = TARGETS) -> Found:
+    found = Found()
+    for room in rooms:
+        table = launch_tables.rows(room.name)
+        with launch_tables.taken(table) as taken:
+            found.entries += [
+                Entry(room.name, case, target, launch)
+                for case in room.cases
+                for target in targets
+                for launch in caught(case.call, target)
+            ]
+        found.rows[room.name] = len(table)
+        found.never_taken += [f"{room.name}: {name}" for name in table if name not in taken]
+    return found
 
 
 def compilations(room: Room) -> dict[str, int]:
@@ -66,25 +87,74 @@ def _figures(index: int) -> Figures:
     return read(entry.launch.compile(entry.target))
 
 
-def measure(found: list[Entry]) -> dict[str, Figures]:
+def measure(entries: list[Entry]) -> dict[str, Figures]:
     """Figures by entry name, compiled in as many processes as there are cores. Triton's cache makes a rerun short."""
-    duplicates = {e.name for e in found if sum(e.name == other.name for other in found) > 1}
+    names = [entry.name for entry in entries]
+    duplicates = {name for name in names if names.count(name) > 1}
     if duplicates:
         raise ValueError(f"a case must launch each kernel in one specialisation alone; split it: {sorted(duplicates)}")
-    _shared_with_workers[:] = found
+    _shared_with_workers[:] = entries
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
-        measured = list(pool.map(_figures, range(len(found))))
-    return {entry.name: figures for entry, figures in zip(found, measured, strict=True)}
+        measured = list(pool.map(_figures, range(len(entries))))
+    return dict(zip(names, measured, strict=True))
 
 
-def report(rooms: list[Room]) -> dict[str, Any]:
-    found = entries(rooms)
+def report(rooms: list[Room], targets: Iterable[str] = TARGETS) -> dict[str, Any]:
+    """Everything the tests and a person ask for, ready for JSON."""
+    found = find(rooms, targets)
+    figures = measure(found.entries)
     return {
         "triton": triton.__version__,
-        "kernels": {name: figures.as_dict() for name, figures in measure(found).items()},
-        "double": [entry.name for entry in found if entry.double],
+        "kernels": {name: row.as_dict() for name, row in figures.items()},
+        "launches": {entry.name: _launch(entry, figures[entry.name]) for entry in found.entries},
+        "double": [entry.name for entry in found.entries if entry.case.double],
+        "work_without_a_kernel": _work_without_a_kernel(found),
         "compilations": {room.name: compilations(room) for room in rooms},
+        "table_rows": found.rows,
+        "table_rows_never_taken": found.never_taken,
+        "sizes": {room.name: room.size for room in rooms},
     }
+
+
+def _launch(entry: Entry, figures: Figures) -> dict[str, Any]:
+    """How a kernel is started, how many of its programs stand side by side, and what is predicted of it."""
+    num_warps = entry.launch.options["num_warps"]
+    room = occupancy(entry.target, figures.registers, figures.shared, num_warps)
+    work = entry.case.work.get(entry.launch.kernel)
+    predictions = {}
+    for gpu, facts in GPUS.items():
+        if work is not None and facts.target == entry.target:
+            prediction = predict(gpu, work)
+            at_once = facts.multiprocessors * room.programs
+            predictions[gpu] = {
+                "microseconds": prediction.microseconds,
+                "bound": prediction.bound,
+                "rounds": entry.launch.programs / at_once if at_once else None,
+            }
+    return {
+        "programs": entry.launch.programs,
+        "num_warps": num_warps,
+        "threads": num_warps * MULTIPROCESSORS[entry.target].warp,
+        "occupancy": asdict(room),
+        "tensor_bytes": entry.launch.tensor_bytes,
+        "work": None if work is None else asdict(work),
+        "predictions": predictions,
+    }
+
+
+def _work_without_a_kernel(found: Found) -> list[str]:
+    """Names under which a case gives work, and none of its kernels has."""
+    given = {f"{e.room} | {e.case.name} | {name}" for e in found.entries for name in e.case.work}
+    return sorted(given - {f"{e.room} | {e.case.name} | {e.launch.kernel}" for e in found.entries})
+
+
+def breaks(budget: dict[str, int], figures: dict[str, int]) -> list[str]:
+    """What of a kernel's figures is worse than its budget, in words; empty where nothing is."""
+    found = [f"{k}: {figures[k]}, the budget is {budget[k]} at most" for k in AT_MOST if figures[k] > budget[k]]
+    found += [f"{k}: {figures[k]}, the budget is {budget[k]} at least" for k in AT_LEAST if figures[k] < budget[k]]
+    if (figures["tensor_core"] > 0) != (budget["tensor_core"] > 0):
+        found.append(f"tensor_core: {figures['tensor_core']} instructions, the budget has {budget['tensor_core']}")
+    return found
 
 
 def write_budgets(measured: dict[str, Any]) -> None:
