@@ -1,22 +1,44 @@
-"""`python -m bench <name> [options]`: the benchmarks by name. Each is a dataclass of options with a `main` method."""
+"""`python -m bench NAME [options]`: the benchmarks by name. Each is a dataclass of options with a `main` method."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import tyro
 
+from adu_depth.errors import InputError
+from bench.attention_adaptation import AttentionAdaptationBenchmark
+from bench.concat_free_conv import ConcatFreeConvBenchmark
+from bench.correlation_disparity import CorrelationDisparityBenchmark
 from bench.cost_volume import CostVolumeBenchmark
+from bench.depth_objective import DepthObjectiveBenchmark
+from bench.disparity_regression import DisparityRegressionBenchmark
+from bench.feature_distillation import FeatureDistillationBenchmark
 from bench.render import RenderBenchmark
 
 BENCHMARKS: dict[str, Any] = {
     "cost-volume": CostVolumeBenchmark,
+    "correlation-disparity": CorrelationDisparityBenchmark,
+    "concat-free-conv": ConcatFreeConvBenchmark,
+    "disparity-regression": DisparityRegressionBenchmark,
+    "attention-adaptation": AttentionAdaptationBenchmark,
+    "feature-distillation": FeatureDistillationBenchmark,
+    "depth-objective": DepthObjectiveBenchmark,
     "render": RenderBenchmark,
 }
 
 
 def main() -> None:
-    tyro.extras.subcommand_cli_from_dict(BENCHMARKS, prog="python -m bench").main()
+    """Runs one of them; bad input ends with its message and exit code 2."""
+    chosen = tyro.extras.subcommand_cli_from_dict(
+        BENCHMARKS, prog="python -m bench", description=__doc__, config=(tyro.conf.UseAppendAction,)
+    )
+    try:
+        chosen.main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

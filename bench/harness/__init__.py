@@ -1,0 +1,1 @@
+"""What every benchmark is made of: cases, contenders, parity, timing, roofs, results, tables."""
