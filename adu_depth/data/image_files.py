@@ -33,6 +33,13 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
 
+def grey_levels(image: Tensor) -> np.ndarray:
+    """A 3×H×W image in [0, 1] as H×W uint8 grey, for OpenCV's matchers."""
+    levels = (image.detach().cpu() * 255.0).round().clamp(0, 255).byte().numpy().transpose(1, 2, 0)
+    grey: np.ndarray = cv2.cvtColor(np.ascontiguousarray(levels), cv2.COLOR_RGB2GRAY)
+    return grey
+
+
 def read_png16(path: str | Path, scale: float = 256.0) -> np.ndarray:
     """A map stored as uint16 PNG, H×W float32 = stored value / scale. KITTI's maps: scale 256, 0 = none."""
     stored = _decode(Path(path))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adu_depth.data.dataset import Dataset
+from adu_depth.data.image_files import grey_levels
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import disparity_to_depth
@@ -71,7 +72,7 @@ class SemiGlobalMatching:
     def match(self, left: Tensor, right: Tensor) -> np.ndarray:
         """H×W float32 disparity of a 3×H×W pair, negative where there is no match."""
         rim = self.num_disparities
-        views = (cv2.copyMakeBorder(_grey(v), 0, 0, rim, 0, cv2.BORDER_REPLICATE) for v in (left, right))
+        views = (cv2.copyMakeBorder(grey_levels(v), 0, 0, rim, 0, cv2.BORDER_REPLICATE) for v in (left, right))
         disparity: np.ndarray = self._matcher.compute(*views)[:, rim:].astype(np.float32) / SGBM_FIXED_POINT
         return disparity
 
@@ -118,12 +119,6 @@ def fill_along_rows(values: np.ndarray, known: np.ndarray) -> np.ndarray:
         raise ValueError("known: no pixel is known, nothing to fill from")
     above = np.searchsorted(full_rows, np.arange(height), side="right") - 1
     return filled[full_rows[above.clip(min=0)]].astype(values.dtype)
-
-
-def _grey(image: Tensor) -> np.ndarray:
-    levels = (image.detach().cpu() * 255.0).round().clamp(0, 255).byte()
-    grey: np.ndarray = cv2.cvtColor(np.ascontiguousarray(levels.numpy().transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY)
-    return grey
 
 
 def _prediction(disparity: Tensor, sample: StereoSample) -> DepthPrediction:

@@ -1,0 +1,95 @@
+"""The work of `adu-depth doctor` and `adu-depth splits`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from adu_depth.data import open_dataset
+from adu_depth.data.layouts import find_layout
+from adu_depth.data.splits import write_splits
+from adu_depth.doctor.examine import examine
+from adu_depth.doctor.findings import ERROR, WARNING
+from adu_depth.errors import InputError
+from adu_depth.files import write_json
+from adu_depth.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Look a data set over before training: files, calibration, order of the views, units, ground truth.
+
+    Says for each problem which files it is in and what to do. Exit code 0: usable, with warnings or without; 1: errors;
+    2: not a data set, or no frame of it can be read.
+    """
+
+    root: Positional[Path]
+    """The data set's folder."""
+    layout: str = "auto"
+    """The folder's layout; "auto" recognises it."""
+    split: str = ""
+    """Look at the frames of this file only."""
+    ground_truth: str = ""
+    """Folder of the ground truth where it is not in `root` (KITTI raw)."""
+    samples: int = 24
+    """How many frames to decode and match, evenly spread; files are looked for, and at their ends, for all."""
+    all: bool = False
+    """Decode every frame, not only those that are matched."""
+    json: Path | None = None
+    """Also write all findings to this file, with every file named."""
+
+
+@dataclass(frozen=True)
+class SplitsConfig:
+    """Write train.txt and val.txt for a data set, for --data.split. No sequence is in both."""
+
+    root: Positional[Path]
+    """The data set's folder."""
+    output: Path
+    """Folder for the two files."""
+    layout: str = "auto"
+    """The folder's layout; "auto" recognises it."""
+    ground_truth: str = ""
+    """Folder of the ground truth where it is not in `root` (KITTI raw)."""
+    validation: float = 0.1
+    """Share of the frames to validate on."""
+    seed: int = 0
+    labelled_only: bool = False
+    """Leave out frames without ground truth."""
+
+
+def doctor(config: DoctorConfig, console: Console) -> int:
+    """Prints what was found; returns the exit code."""
+    layout = find_layout(config.root, config.layout).name
+    dataset = open_dataset(
+        config.root, layout, split=config.split or None, ground_truth=config.ground_truth or None, skip_missing=False
+    )
+    report = examine(dataset, layout, config.samples, config.all, Progress(console))
+    console.print(report.table())
+    if config.json is not None:
+        write_json(config.json, report.as_dict())
+    errors, warnings = report.count(ERROR), report.count(WARNING)
+    console.print(f"{errors} errors, {warnings} warnings; {report.looked_at} of {report.frames} frames compared")
+    return report.exit_code
+
+
+def splits(config: SplitsConfig, console: Console) -> int:
+    """Writes the two lists of the frames that are whole, and says what they hold."""
+    dataset = open_dataset(config.root, config.layout, ground_truth=config.ground_truth or None, skip_missing=True)
+    for note in dataset.notes:
+        console.print(note)
+    if config.labelled_only:
+        dataset.select([name for name in dataset.names if dataset.labelled(name)])
+        if not dataset.names:
+            raise InputError(f"{config.root}: no frame has ground truth")
+    named = len({dataset.sequence(name) for name in dataset.names}) > 1
+    for part, path in write_splits(dataset, config.output, config.validation, config.seed).items():
+        names = path.read_text(encoding="utf-8").splitlines()
+        sequences = f" of {len({dataset.sequence(name) for name in names})} sequences" if named else ""
+        console.print(f"{part}: {len(names)} frames{sequences} in {path}")
+    if not named:
+        console.print("no sequences are named here: the validation part is one stretch of neighbouring frames")
+    return 0

@@ -1,0 +1,93 @@
+"""Checks that need no image decoded: which files are there, and whether each has its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from adu_depth.data.dataset import FileDataset
+from adu_depth.doctor.findings import ERROR, OK, WARNING, Report, counted
+
+# The last bytes of a whole file; a JPEG may carry some padding behind its mark.
+ENDINGS = {".png": (b"IEND\xaeB`\x82", 12), ".jpg": (b"\xff\xd9", 64), ".jpeg": (b"\xff\xd9", 64)}
+COPY_AGAIN = "copy or download them again"
+
+
+def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> set[str]:
+    """Adds what was found out about every frame's files; returns the frames that have all of them, whole.
+
+    frames: the data set's names, in whatever wrapping shows progress.
+    """
+    roles: Counter[str] = Counter()
+    missing: dict[str, list[Path]] = {}
+    cut: list[Path] = []
+    unlabelled: list[str] = []
+    calibrations: set[Path] = set()
+    whole: set[str] = set()
+    seen: dict[Path, bool] = {}
+    for name in frames:
+        files = dataset.files(name)
+        roles.update(files.keys())
+        absent = [role for role, path in files.items() if not dataset.listing.holds(path)]
+        for role in absent:
+            missing.setdefault(role, []).append(files[role])
+        calibrations |= {path for role, path in files.items() if role == "calibration" and role not in absent}
+        broken = [p for role, p in files.items() if role not in absent and not _known_whole(p, seen)]
+        cut += broken
+        if not dataset.labelled(name):
+            unlabelled.append(name)
+        if not absent and not broken:
+            whole.add(name)
+    pairs = counted(roles["right"], "pair") if roles["right"] else f"{counted(roles['left'], 'image')}, no right ones"
+    if not missing:
+        report.add("files", OK, f"{pairs}, every file is there")
+    for role, paths in missing.items():
+        report.add(
+            "files",
+            ERROR,
+            f"{counted(len(set(paths)), f'{role} file')} missing, of {pairs}",
+            sorted(set(paths)),
+            "put them there, or use --data.skip-missing, which passes over such frames",
+        )
+    if cut:
+        report.add(
+            "file ends", ERROR, f"empty or cut short: {counted(len(set(cut)), 'file')}", sorted(set(cut)), COPY_AGAIN
+        )
+    else:
+        report.add("file ends", OK, f"every image of {len(seen)} files is whole at its end")
+    labelled = len(dataset) - len(unlabelled)
+    if not unlabelled:
+        report.add("ground truth", OK, f"every frame has {', '.join(sorted(_truth_roles(roles)))}")
+    else:
+        level = WARNING if labelled else OK
+        text = f"{labelled} of {len(dataset)} frames have ground truth"
+        advice = "the others teach nothing without a teacher, and evaluation passes over them"
+        report.add("ground truth", level, text, unlabelled if labelled else (), advice)
+    if calibrations:
+        report.add(
+            "calibration files", OK, f"{counted(len(calibrations), 'file')} for {counted(len(dataset), 'frame')}"
+        )
+    return whole
+
+
+def _truth_roles(roles: Iterable[str]) -> list[str]:
+    return [role for role in roles if role in ("depth", "disparity", "scan", "sparse_depth")]
+
+
+def _known_whole(path: Path, seen: dict[Path, bool]) -> bool:
+    if path not in seen:
+        seen[path] = has_its_end(path)
+    return seen[path]
+
+
+def has_its_end(path: Path) -> bool:
+    """Whether a file is not empty and, if PNG or JPEG, ends as such a file must. Reads its last bytes alone."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            mark, depth = ENDINGS.get(path.suffix.lower(), (b"", 0))
+            file.seek(max(0, size - depth))
+            return size > 0 and mark in file.read()
+    except OSError:
+        return False

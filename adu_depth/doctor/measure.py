@@ -1,0 +1,106 @@
+"""One frame's measurements: all that the checks judge, without the frame's images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from adu_depth.data.dataset import depth_disparity_product
+from adu_depth.data.sample import StereoSample
+from adu_depth.doctor.matching import FEWEST_PIXELS, Features, match_features, match_pair, warp_error
+from adu_depth.geometry import Camera
+
+FEWEST_FEATURES = 30
+DECIDED = 0.8  # share of the features that must agree on the views' order
+DENSER = 1.25  # by what factor one order must match more pixels than the other, where features are too few
+CANDIDATES = {"the ground truth": 1.0, "zero": 0.0, "the opposite sign": -1.0, "half of it": 0.5, "its double": 2.0}
+
+Order = Literal["right", "swapped", "unclear", "identical"]
+
+
+@dataclass(frozen=True)
+class FrameFacts:
+    """name, files by role, (height, width), the camera, and what was measured; NaN where there was nothing to measure.
+
+    valid: share of the pixels with ground truth. median_depth: metres. ratio: median of matched over stated disparity.
+    product: median(depth · disparity) / (f·B). sparse_ratio: median of sparse_depth over depth where both are known.
+    warp_errors: grey levels by candidate, see CANDIDATES.
+    """
+
+    name: str
+    files: dict[str, Path]
+    size: tuple[int, int]
+    camera: Camera
+    valid: float
+    median_depth: float
+    sparse_ratio: float = float("nan")
+    product: float = float("nan")
+    order: Order = "unclear"
+    features: Features | None = None
+    ratio: float = float("nan")
+    warp_errors: tuple[float, ...] = ()
+
+    @cached_property
+    def best_candidate(self) -> str:
+        """Which of CANDIDATES warps the right view onto the left one best."""
+        errors = [error if np.isfinite(error) else np.inf for error in self.warp_errors]
+        return list(CANDIDATES)[int(np.argmin(errors))]
+
+    @property
+    def focal_baseline(self) -> float:
+        return float(self.camera.fx) * float(self.camera.baseline)
+
+
+def measure_frame(sample: StereoSample, files: dict[str, Path]) -> FrameFacts:
+    """Measures a single (unbatched) sample as its data set gives it."""
+    known = sample.valid[0].numpy()
+    depth = sample.depth[sample.valid]
+    height, width = sample.left.shape[-2:]
+    facts = {
+        "name": str(sample.name),
+        "files": files,
+        "size": (height, width),
+        "camera": sample.camera,
+        "valid": float(known.mean()),
+        "median_depth": float(depth.median()) if depth.numel() else float("nan"),
+        "sparse_ratio": _sparse_ratio(sample),
+    }
+    if sample.right is None:
+        return FrameFacts(**facts)  # type: ignore[arg-type]
+    matched, features = match_pair(sample.left, sample.right), match_features(sample.left, sample.right)
+    disparity = sample.disparity[0].numpy()
+    both = known & (matched.disparity > 0)
+    ratio = float(np.median(matched.disparity[both] / disparity[both])) if both.sum() >= FEWEST_PIXELS else float("nan")
+    errors = (warp_error(sample.left, sample.right, disparity * factor, known) for factor in CANDIDATES.values())
+    return FrameFacts(
+        **facts,  # type: ignore[arg-type]
+        product=depth_disparity_product(vars(sample), sample.camera),
+        order=_order(sample, features, matched.density, matched.swapped_density),
+        features=features,
+        ratio=ratio,
+        warp_errors=tuple(errors),
+    )
+
+
+def _order(sample: StereoSample, features: Features, density: float, swapped_density: float) -> Order:
+    if sample.right is not None and torch.equal(sample.left, sample.right):
+        return "identical"
+    if features.count >= FEWEST_FEATURES and not DECIDED > features.forward > 1 - DECIDED:
+        return "right" if features.forward >= DECIDED else "swapped"
+    if density > DENSER * swapped_density:
+        return "right"
+    return "swapped" if swapped_density > DENSER * density else "unclear"
+
+
+def _sparse_ratio(sample: StereoSample) -> float:
+    if sample.sparse_depth is None:
+        return float("nan")
+    both = sample.valid & (sample.sparse_depth > 0)
+    if both.sum() < FEWEST_PIXELS:
+        return float("nan")
+    return float((sample.sparse_depth[both] / sample.depth[both]).median())
