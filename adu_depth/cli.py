@@ -16,6 +16,8 @@ from tyro.conf import Positional, arg, subcommand
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.camera_file import camera_from_numbers
+from adu_depth.doctor import command as doctor_command
+from adu_depth.doctor.command import DoctorConfig, SplitsConfig
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
 from adu_depth.inference import Predictor, predict_files
@@ -117,9 +119,19 @@ def distill(config: StudentTrainingConfig) -> int:
     return 0
 
 
+def doctor(config: DoctorConfig) -> int:
+    return doctor_command.doctor(config, console)
+
+
+def splits(config: SplitsConfig) -> int:
+    return doctor_command.splits(config, console)
+
+
 COMMANDS: dict[type, Any] = {
     QuickstartConfig: quickstart,
     RenderConfig: render,
+    DoctorConfig: doctor,
+    SplitsConfig: splits,
     TeacherTrainingConfig: teacher,
     StudentTrainingConfig: distill,
     EvaluateConfig: evaluate,
@@ -128,6 +140,8 @@ COMMANDS: dict[type, Any] = {
 Command = (
     Annotated[QuickstartConfig, subcommand("quickstart")]
     | Annotated[RenderConfig, subcommand("render")]
+    | Annotated[DoctorConfig, subcommand("doctor")]
+    | Annotated[SplitsConfig, subcommand("splits")]
     | Annotated[TeacherTrainingConfig, subcommand("train-teacher")]
     | Annotated[StudentTrainingConfig, subcommand("distill")]
     | Annotated[EvaluateConfig, subcommand("evaluate")]
