@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg, subcommand
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.camera_file import camera_from_numbers
+from adu_depth.data.packed import PackConfig, run_pack
 from adu_depth.doctor import command as doctor_command
 from adu_depth.doctor.command import DoctorConfig, SplitsConfig
 from adu_depth.errors import InputError
@@ -24,6 +25,8 @@ from adu_depth.inference import Predictor, predict_files
 from adu_depth.inference.predict_files import needed_numbers
 from adu_depth.inference.render import write_samples
 from adu_depth.quickstart import QuickstartConfig, run_quickstart
+from adu_depth.submission.command import SubmitConfig
+from adu_depth.submission.command import submit as write_or_check_submission
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import Interrupted, NonFiniteLoss
 from adu_depth.training.runs import train_student, train_teacher
@@ -119,12 +122,24 @@ def distill(config: StudentTrainingConfig) -> int:
     return 0
 
 
+def pack(config: PackConfig) -> int:
+    run_pack(config, lambda text: console.print(text, highlight=False))
+    return 0
+
+
 def doctor(config: DoctorConfig) -> int:
     return doctor_command.doctor(config, console)
 
 
 def splits(config: SplitsConfig) -> int:
     return doctor_command.splits(config, console)
+
+
+def submit(config: SubmitConfig) -> int:
+    faults = write_or_check_submission(config, console)
+    for fault in faults:
+        complain("fault:", fault)
+    return 1 if faults else 0
 
 
 COMMANDS: dict[type, Any] = {
@@ -136,6 +151,8 @@ COMMANDS: dict[type, Any] = {
     StudentTrainingConfig: distill,
     EvaluateConfig: evaluate,
     PredictConfig: predict,
+    SubmitConfig: submit,
+    PackConfig: pack,
 }
 Command = (
     Annotated[QuickstartConfig, subcommand("quickstart")]
@@ -146,6 +163,8 @@ Command = (
     | Annotated[StudentTrainingConfig, subcommand("distill")]
     | Annotated[EvaluateConfig, subcommand("evaluate")]
     | Annotated[PredictConfig, subcommand("predict")]
+    | Annotated[SubmitConfig, subcommand("submit")]
+    | Annotated[PackConfig, subcommand("pack")]
 )
 
 

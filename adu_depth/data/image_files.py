@@ -95,14 +95,18 @@ def write_pfm(path: str | Path, values: np.ndarray) -> None:
     _write_bytes(Path(path), f"Pf\n{width} {height}\n-1.0\n".encode() + rows.tobytes())
 
 
-def _decode(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
-    data = _read_bytes(path)
+def decode_image(data: bytes, name: str | Path, flags: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
+    """A PNG's or JPEG's bytes as OpenCV gives its pixels. InputError, with `name`, if cut short or no image."""
     if not _complete(data):
-        raise InputError(f"{path}: the image is cut short ({len(data)} bytes); copy or download it again")
+        raise InputError(f"{name}: the image is cut short ({len(data)} bytes); copy or download it again")
     pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
     if pixels is None:
-        raise InputError(f"{path}: not an image that can be read, expected PNG or JPEG ({len(data)} bytes)")
+        raise InputError(f"{name}: not an image that can be read, expected PNG or JPEG ({len(data)} bytes)")
     return pixels
+
+
+def _decode(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
+    return decode_image(_read_bytes(path), path, flags)
 
 
 def _complete(data: bytes) -> bool:
