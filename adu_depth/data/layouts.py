@@ -14,6 +14,8 @@ from adu_depth.data.kitti_depth import KittiDepth
 from adu_depth.data.kitti_object import KittiObject
 from adu_depth.data.kitti_raw import KittiRaw
 from adu_depth.data.middlebury import MiddleburyStereo
+from adu_depth.data.packed import PackedStereo
+from adu_depth.data.packed import dataset as packed
 from adu_depth.data.rig import Rig
 from adu_depth.data.splits import leave_out_missing, use_split
 from adu_depth.errors import InputError
@@ -90,6 +92,12 @@ LAYOUTS = (
         "train-left-image (test-…, …-half-size, …-full-size) beside right-image, depth-map, disparity-map and calib",
         lambda root: bool(driving_stereo.find_left_folders(root)),
         DrivingStereo,
+    ),
+    Layout(
+        "packed",
+        "pack.json (what `adu-depth pack` wrote)",
+        packed.recognises,
+        PackedStereo,
     ),
     Layout(
         "rig",

@@ -6,8 +6,9 @@ never stopped and in one resumed at k.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -19,6 +20,7 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import draw_generator
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.fitting import draw_window, resize_sample
+from adu_depth.data.packed import PackedStereo
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.errors import InputError
 from adu_depth.models.prediction import DepthPrediction
@@ -129,15 +131,19 @@ class _TrainingView(TorchDataset["Item | InputError"]):
             return error
 
     def _load(self, key: _Key) -> Item:
-        sample = self.samples[key.index]
         teacher = None if self.teacher is None else self.teacher[key.index]
-        height, width = sample.left.shape[-2:]
-        if (height, width) == self.crop:
-            return sample, teacher
+        cut: Callable[[int, int, int, int], StereoSample]
+        if isinstance(self.samples, PackedStereo):  # reads the window's rows alone
+            size, cut = self.samples.image_size(key.index), partial(self.samples.window, key.index)
+        else:
+            sample = self.samples[key.index]
+            size, cut = (sample.left.shape[-2], sample.left.shape[-1]), sample.crop
+        if size == self.crop:
+            return cut(0, 0, *size), teacher
         generator = draw_generator(self.seed, key.step, rank=CROP_DRAWS + key.slot)
         # Features can be cut exactly only on their own grid.
-        top, left = draw_window((height, width), self.crop, generator, align=1 if teacher is None else 32)
-        return sample.crop(top, left, *self.crop), None if teacher is None else teacher.crop(top, left, *self.crop)
+        top, left = draw_window(size, self.crop, generator, align=1 if teacher is None else 32)
+        return cut(top, left, *self.crop), None if teacher is None else teacher.crop(top, left, *self.crop)
 
 
 class _StepKeys:
@@ -187,12 +193,13 @@ def batches(
     steps = range(start, loop.steps)
     if isinstance(samples, SyntheticStereo) and samples.length is None:
         return _endless(samples, steps, loop.batch_size, place, device)
-    in_this_process = isinstance(samples, InMemory)  # workers would each fill a memory of their own
+    workers = 0 if isinstance(samples, InMemory) else loop.workers  # each would fill a memory of its own
     loader = DataLoader(
         _TrainingView(samples, teacher, data.size, loop.seed),
         batch_sampler=_StepKeys(len(samples), steps, loop.batch_size, loop.seed, place),
         collate_fn=_collate,
-        num_workers=0 if in_this_process else loop.workers,
+        num_workers=workers,
+        prefetch_factor=loop.prefetch if workers else None,
         pin_memory=device.type == "cuda",
     )
     return _arriving(loader, device)

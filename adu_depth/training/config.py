@@ -86,6 +86,8 @@ class LoopConfig:
     mixed_precision: Literal["no", "bf16"] = "no"
     workers: int = 2
     """Processes that read and decode the data set."""
+    prefetch: int = 2
+    """Batches that each of them keeps ready."""
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     log_every: int = 20
@@ -95,7 +97,8 @@ class LoopConfig:
     """Go on from the newest checkpoint in the run folder."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "keep_checkpoints", "log_every", "check_every"):
+        often = ("checkpoint_every", "keep_checkpoints", "log_every", "check_every")
+        for name in ("steps", "batch_size", "prefetch", *often):
             if getattr(self, name) < 1:
                 raise InputError(f"loop.{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**31:

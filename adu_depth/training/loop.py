@@ -210,7 +210,7 @@ def prepare_run_folder(run: Path, config: dict[str, Any], resume: bool) -> None:
 
 
 # How a run is executed and watched may change when it is resumed; what it computes may not.
-FREE_TO_CHANGE = {"run", "loop.resume", "loop.workers", "loop.log_every", "loop.check_every"} | {
+FREE_TO_CHANGE = {"run", "loop.resume", "loop.workers", "loop.prefetch", "loop.log_every", "loop.check_every"} | {
     "loop.checkpoint_every",
     "loop.keep_checkpoints",
     "loop.device",

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adu_depth.data import StereoSample, SyntheticStereo
+import adu_depth.training.batches
+from adu_depth.data import StereoSample, SyntheticStereo, collate
 from adu_depth.data.augmentation import AugmentationConfig, colour_jitter, draw_flips, draw_generator, flip_where
 from adu_depth.data.fitting import draw_window, resize_sample
 from adu_depth.errors import InputError
@@ -52,6 +53,53 @@ def test_workers_give_the_same_batches() -> None:
     there = list(batches(scenes, DATA, replace(LOOP, workers=2), 0, Place(), CPU))
     for one, other in zip(here, there, strict=True):
         assert torch.equal(one.sample.left, other.sample.left)
+
+
+@pytest.mark.parametrize(("device", "workers", "prefetch"), [("cpu", 0, 2), ("cpu", 1, 5), ("cuda", 2, 4)])
+def test_settings_reach_the_loader(device: str, workers: int, prefetch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinned memory is for copies to a GPU; in memory there is nothing for workers to do."""
+    seen: dict[str, object] = {}
+
+    class Loader(torch.utils.data.DataLoader):  # type: ignore[type-arg]
+        def __init__(self, *arguments: object, **settings: object) -> None:
+            seen.update(settings)
+            super().__init__(*arguments, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(adu_depth.training.batches, "DataLoader", Loader)
+    loop = replace(LOOP, workers=workers, prefetch=prefetch)
+    batches(SyntheticStereo(5, *SIZE, seed=0), DATA, loop, 0, Place(), torch.device(device))
+    assert seen["num_workers"] == workers
+    assert seen["prefetch_factor"] == (prefetch if workers else None)
+    assert seen["pin_memory"] == (device == "cuda")
+    batches(tiny_scenes(), DATA, loop, 0, Place(), torch.device(device))
+    assert (seen["num_workers"], seen["prefetch_factor"]) == (0, None)
+
+
+def test_a_batch_is_pinned_whole_and_moved_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[int] = []
+    moved: list[bool] = []
+    to = torch.Tensor.to
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.data_ptr())
+        return tensor
+
+    def watched(tensor: torch.Tensor, *arguments: object, **settings: object) -> torch.Tensor:
+        moved.append(bool(settings.get("non_blocking")))
+        return to(tensor, *arguments, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    sample = collate([tiny_scenes()[0]])
+    features = (torch.ones(1, 2, 4, 8), torch.ones(1, 2, 2, 4))
+    taught = TrainingBatch(sample, DepthPrediction(torch.ones(1, 1, 32, 64), torch.zeros(1, 1, 32, 64), features))
+    batch = taught.pin_memory()
+    tensors = [*sample._tensors().values(), *vars(sample.camera).values(), *features]
+    assert taught.teacher is not None
+    assert set(pinned) == {t.data_ptr() for t in [*tensors, taught.teacher.depth, taught.teacher.log_scale]}
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    batch.to(torch.device("cpu"))
+    assert len(moved) == len(pinned)
+    assert all(moved)
 
 
 class Unreadable:

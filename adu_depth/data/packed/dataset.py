@@ -1,0 +1,81 @@
+"""A packed data set as any other, and windows of it without the rest of the frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from adu_depth.data.dataset import KB_SIZE, FileDataset
+from adu_depth.data.packed.encoding import Window, decode_sample
+from adu_depth.data.packed.shards import MANIFEST, PACKING, Shard, read_manifest, require_sizes
+from adu_depth.data.sample import StereoSample
+from adu_depth.errors import InputError
+
+
+class PackedStereo(FileDataset):
+    """What `adu-depth pack` wrote: the samples of the data set that was packed, bit for bit.
+
+    (Views of a pack with resized frames were rounded to 8 bits when it was made.) `settings` says what was packed and
+    how. Opening looks at every shard's size; `adu-depth pack --verify` compares their checksums. Shards are opened when
+    first read, in each worker process by itself. Raises InputError where a shard is missing or the packing unfinished.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        manifest = read_manifest(Path(root))
+        self.settings: dict[str, Any] = manifest["settings"]
+        self._entries = manifest["shards"]
+        require_sizes(Path(root), self._entries)
+        self._places: dict[str, tuple[int, int]] = {}
+        self._unlabelled: set[str] = set()
+        self._open: dict[int, Shard] = {}
+        names: list[str] = []
+        for number, entry in enumerate(self._entries):
+            names += entry["names"]
+            self._places.update({name: (number, place) for place, name in enumerate(entry["names"])})
+            self._unlabelled.update(entry["names"][place] for place in entry["unlabelled"])
+        super().__init__(root, names)
+
+    def load(self, name: str) -> StereoSample:
+        return self._decode(name, None)
+
+    def files(self, name: str) -> dict[str, Path]:
+        return {"shard": self.root / self._entries[self._place(name)[0]]["file"]}
+
+    def labelled(self, name: str) -> bool:
+        return name not in self._unlabelled
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Height and width of a sample, without reading it."""
+        if self.kb_crop:
+            return KB_SIZE
+        number, place = self._place(self.names[index])
+        height, width = self._shard(number).samples[place]["size"]
+        return (height, width)
+
+    def window(self, index: int, top: int, left: int, height: int, width: int) -> StereoSample:
+        """`self[index].crop(top, left, height, width)`, bit for bit, reading the window's rows alone."""
+        if self.kb_crop:
+            return self[index].crop(top, left, height, width)
+        return self._decode(self.names[index], Window(top, left, height, width))
+
+    def _decode(self, name: str, window: Window | None) -> StereoSample:
+        number, place = self._place(name)
+        shard = self._shard(number)
+        return decode_sample(lambda part: shard.tensor(place, part), shard.samples[place], window)
+
+    def _place(self, name: str) -> tuple[int, int]:
+        if name not in self._places:
+            raise InputError(f"{self.root}: holds no frame {name!r}")
+        return self._places[name]
+
+    def _shard(self, number: int) -> Shard:
+        if number not in self._open:
+            self._open[number] = Shard(self.root / self._entries[number]["file"])
+        return self._open[number]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}  # a mapped file cannot be sent to another process, its name can
+
+
+def recognises(root: Path) -> bool:
+    return (root / MANIFEST).is_file() or (root / PACKING).is_file()

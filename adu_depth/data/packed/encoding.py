@@ -1,0 +1,201 @@
+"""One sample as tensors and a description, and back: the same bits.
+
+What a loader hands out is mostly arithmetic on a few integers: views are 8- or 16-bit levels, KITTI's maps multiples of
+1/256, and depth follows from disparity or the other way round. Each of these is tried, undone, and kept where every bit
+comes back; float32 stays where none fits. So nothing is quantised here (resized views are, before they come here).
+
+    views      uint8 or uint16 levels, 3×H×W; else float32
+    maps       the smallest of: uint16 multiples of 1/256 or 1/128, float32, or the known pixels alone (their places as
+               int32 and values as uint16 or float32)
+    depth, disparity, valid    one map where the others follow from it and the camera; else all three
+    sparse_depth   nothing where it is the depth map itself
+    occluded       one bit a pixel
+    camera, name   in the description, as JSON: Python writes floats so that they come back exactly
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adu_depth.data.dataset import maps_from_depth, maps_from_disparity
+from adu_depth.data.sample import StereoSample
+from adu_depth.geometry import Camera
+
+SCALES = (256, 128)
+"""Maps are tried as uint16 multiples of one over these: KITTI's and DrivingStereo's."""
+TRUTH = ("depth", "disparity", "valid")
+Description = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows and columns to read."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def cut(self, values: Tensor) -> Tensor:
+        """The window of …×H×W."""
+        return values[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+def encode_sample(sample: StereoSample) -> tuple[dict[str, Tensor], Description]:
+    """Tensors by name, and what `decode_sample` needs to know of them, for one unbatched sample on the CPU."""
+    height, width = sample.left.shape[-2:]
+    camera = {name: float(value) for name, value in vars(sample.camera).items()}
+    described: Description = {"name": str(sample.name), "size": [height, width], "camera": camera, "maps": {}}
+    optional = {"right": sample.right, "occluded": sample.occluded}
+    described |= {name: value is not None for name, value in optional.items()}
+    tensors = {"left": _levels(sample.left)}
+    if sample.right is not None:
+        tensors["right"] = _levels(sample.right)
+
+    def keep(name: str, values: Tensor) -> None:
+        parts, described["maps"][name] = _encode_map(values)
+        tensors.update({f"{name}.{part}": tensor for part, tensor in parts.items()})
+
+    source = next((name for name in ("disparity", "depth") if _rest_follows(name, sample)), None)
+    for name in (source,) if source else ("depth", "disparity"):
+        keep(name, getattr(sample, name))
+    if source is None:
+        tensors["valid"] = _bits(sample.valid)
+    if sample.sparse_depth is not None:
+        if _same_bits(sample.sparse_depth, sample.depth):
+            described["sparse_is_depth"] = True
+        else:
+            keep("sparse_depth", sample.sparse_depth)
+    if sample.occluded is not None:
+        tensors["occluded"] = _bits(sample.occluded)
+    return tensors, described
+
+
+def decode_sample(read: Callable[[str], Tensor], described: Description, window: Window | None = None) -> StereoSample:
+    """The sample, or a window of it with its camera (as StereoSample.crop), from the tensors that `read` gives by name.
+
+    Of a window only its own rows are touched, so only their pages are read from the disk.
+    """
+    height, width = described["size"]
+    names = described["maps"]
+    camera = Camera(**described["camera"])
+    if window is not None:
+        camera = camera.cropped(window.top, window.left)
+
+    def view(name: str) -> Tensor:
+        stored = read(name)
+        return _from_levels(stored if window is None else window.cut(stored))
+
+    def bits(name: str) -> Tensor:
+        values = np.unpackbits(read(name).numpy(), count=height * width).reshape(1, height, width).astype(bool)
+        return torch.from_numpy(values) if window is None else window.cut(torch.from_numpy(values)).clone()
+
+    def decoded(name: str) -> Tensor:
+        return _decode_map(lambda part: read(f"{name}.{part}"), names[name], (height, width), window)
+
+    if "depth" in names and "disparity" in names:
+        truth = {"depth": decoded("depth"), "disparity": decoded("disparity"), "valid": bits("valid")}
+    else:
+        source = "disparity" if "disparity" in names else "depth"
+        truth = _derived(source, decoded(source), camera)
+    sparse = truth["depth"].clone() if described.get("sparse_is_depth") else None
+    return StereoSample(
+        left=view("left"),
+        right=view("right") if described["right"] else None,
+        **truth,
+        camera=camera,
+        occluded=bits("occluded") if described["occluded"] else None,
+        sparse_depth=decoded("sparse_depth") if "sparse_depth" in names else sparse,
+        name=described["name"],
+    )
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(_raw(one), _raw(other))
+
+
+def _raw(values: Tensor) -> Tensor:
+    """float32 as the integers its bits are: 0 and −0 differ, NaN equals itself."""
+    return values.contiguous().view(torch.int32) if values.dtype == torch.float32 else values
+
+
+def _levels(view: Tensor) -> Tensor:
+    """A view in [0, 1] as the 8- or 16-bit levels it came from, or as it is."""
+    for dtype, top in ((torch.uint8, 255), (torch.uint16, 65535)):
+        stored = (view * top).round().clamp(0, top).to(torch.int32).to(dtype)
+        if _same_bits(_from_levels(stored), view):
+            return stored.contiguous()
+    return view.contiguous()
+
+
+def _from_levels(stored: Tensor) -> Tensor:
+    if stored.dtype == torch.float32:
+        return stored.clone()
+    return stored.to(torch.float32).div_(255.0 if stored.dtype == torch.uint8 else 65535.0)
+
+
+def _bits(mask: Tensor) -> Tensor:
+    return torch.from_numpy(np.packbits(mask.numpy().reshape(-1)))
+
+
+def _derived(source: str, values: Tensor, camera: Camera) -> dict[str, Tensor]:
+    make = maps_from_disparity if source == "disparity" else maps_from_depth
+    return make(values[0].numpy(), camera)
+
+
+def _rest_follows(source: str, sample: StereoSample) -> bool:
+    found = _derived(source, getattr(sample, source), sample.camera)
+    return all(_same_bits(found[name], getattr(sample, name)) for name in TRUTH)
+
+
+def _encode_map(values: Tensor) -> tuple[dict[str, Tensor], Description]:
+    """The smallest of the ways to keep a 1×H×W float32 map that give every bit back."""
+    pixels = values.numel()
+    places = _raw(values).reshape(-1).nonzero().reshape(-1)
+    known = values.reshape(-1)[places]
+    scale = next((s for s in SCALES if _is_multiple(known, s)), 0)
+    numbers = (known * scale).to(torch.int32).to(torch.uint16) if scale else known
+    if len(places) * (4 + numbers.element_size()) < pixels * numbers.element_size():
+        return {"places": places.to(torch.int32), "values": numbers.contiguous()}, {"kind": "points", "scale": scale}
+    if not scale:
+        return {"values": values.contiguous()}, {"kind": "dense", "scale": 0}
+    dense = torch.zeros(pixels, dtype=torch.int32)
+    dense[places] = numbers.to(torch.int32)
+    return {"values": dense.to(torch.uint16).reshape(values.shape)}, {"kind": "dense", "scale": scale}
+
+
+def _is_multiple(known: Tensor, scale: int) -> bool:
+    levels = known * scale
+    whole = torch.isfinite(levels) & (levels >= 1) & (levels <= 65535) & (levels == levels.round())
+    return bool(whole.all())
+
+
+def _decode_map(
+    read: Callable[[str], Tensor], kept: Description, size: tuple[int, int], window: Window | None
+) -> Tensor:
+    scale, stored = kept["scale"], read("values")
+    if kept["kind"] == "dense":
+        values = (stored if window is None else window.cut(stored)).to(torch.float32, copy=True)
+        return values.div_(scale) if scale else values
+    places, known = read("places"), stored.to(torch.float32)
+    known = known / scale if scale else known
+    height, width = size
+    if window is not None:
+        # Places are in order, so those of the window's rows are one stretch of them.
+        first, last = torch.searchsorted(
+            places, torch.tensor([window.top, window.top + window.height], dtype=torch.int32) * width
+        ).tolist()
+        rows = places[first:last] // width - window.top
+        columns = places[first:last] % width - window.left
+        inside = (columns >= 0) & (columns < window.width)
+        places, known = (rows * window.width + columns)[inside], known[first:last][inside]
+        height, width = window.height, window.width
+    values = torch.zeros(height * width)
+    values[places.long()] = known
+    return values.reshape(1, height, width)
