@@ -15,6 +15,7 @@ from bench.cost_volume import CostVolumeBenchmark
 from bench.depth_objective import DepthObjectiveBenchmark
 from bench.disparity_regression import DisparityRegressionBenchmark
 from bench.feature_distillation import FeatureDistillationBenchmark
+from bench.machine_code import MachineCodeReport
 from bench.render import RenderBenchmark
 
 BENCHMARKS: dict[str, Any] = {
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Any] = {
     "feature-distillation": FeatureDistillationBenchmark,
     "depth-objective": DepthObjectiveBenchmark,
     "render": RenderBenchmark,
+    "machine-code": MachineCodeReport,
 }
 
 

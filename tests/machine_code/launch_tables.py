@@ -62,9 +62,7 @@ def _members(label: str, value: object) -> Iterator[tuple[str, object]]:
 
 
 def _is_row(value: object, package: str) -> bool:
-    kind = type(value)
-    return (
-        dataclasses.is_dataclass(value)
-        and kind.__module__.startswith(f"{package}.")
-        and any(hasattr(kind, name) or name in kind.__dataclass_fields__ for name in WARPS)
-    )
+    if not dataclasses.is_dataclass(value) or not type(value).__module__.startswith(f"{package}."):
+        return False
+    fields = {field.name for field in dataclasses.fields(value)}
+    return any(name in fields or hasattr(type(value), name) for name in WARPS)

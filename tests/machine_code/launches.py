@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -58,14 +58,22 @@ class _AbsentGpu:
         return 0
 
 
+def _tensors(arguments: Iterable[object]) -> Iterator[Tensor]:
+    """Those among the arguments and in tuples of them."""
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, tuple | list):
+            yield from _tensors(argument)
+
+
 @contextmanager
 def _installed(target: GPUTarget, hook: Callable[..., bool], starting: list[tuple[int, int]]) -> Iterator[None]:
     """`starting` always holds programs and tensor bytes of the launch that the hook is told of."""
     started, allowed, warp_size = launch.run, launch.check_device, launch.WARP_SIZE
 
     def run(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
-        tensors = {(a.data_ptr(), a.nbytes): a.nbytes for a in arguments if isinstance(a, Tensor)}
-        starting[:] = [(programs, sum(tensors.values()))]
+        starting[:] = [(programs, sum({(t.data_ptr(), t.nbytes): t.nbytes for t in _tensors(arguments)}.values()))]
         started(kernel, programs, *arguments, **options)
 
     launch.run, launch.check_device, launch.WARP_SIZE = run, lambda tensor: None, target.warp_size

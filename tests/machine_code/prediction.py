@@ -28,9 +28,9 @@ def occupancy(target: str, registers: int, shared: int, num_warps: int) -> Occup
     facts = MULTIPROCESSORS[target]
     per_warp = _up(max(registers, 1) * facts.warp, facts.register_unit)
     fit = {
+        "warps": facts.warps // num_warps,
         "registers": facts.registers // facts.quarters // per_warp * facts.quarters // num_warps,
         "shared memory": facts.shared // max(_up(shared + facts.shared_reserved, facts.shared_unit), 1),
-        "warps": facts.warps // num_warps,
         "programs": facts.programs,
     }
     limit = min(fit, key=lambda name: fit[name])

@@ -1,0 +1,132 @@
+"""The gate itself: it sees planted faults, says them in words, and its arithmetic is that of the vendors' tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adu_kernels.cost_volume import plan
+from tests.machine_code import launch_tables
+from tests.machine_code.prediction import Occupancy, occupancy, predict
+from tests.machine_code.room import Work
+from tests.machine_code.table import breaks
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+every_target = pytest.mark.parametrize("target", TARGETS)
+Planted = dict[str, dict[str, int]]
+
+
+@pytest.fixture(scope="module")
+def planted() -> Planted:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.machine_code.planted"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@every_target
+def test_a_sound_kernel_has_no_fault(planted: Planted, target: str) -> None:
+    figures = planted[f"sound | {target}"]
+    assert {name: figures[name] for name in ("spills", "fp64", "atomics", "tensor_core")} == dict.fromkeys(
+        ("spills", "fp64", "atomics", "tensor_core"), 0
+    )
+    assert figures["loads"] == figures["wide_loads"] >= 1
+    assert figures["wide_stores"] >= 1
+    assert breaks(figures, figures) == []
+
+
+@every_target
+@pytest.mark.parametrize(
+    ("kernel", "figure"), [("spill", "spills"), ("fp64 constant", "fp64"), ("float atomic", "atomics")]
+)
+def test_what_no_kernel_may_have_is_seen(planted: Planted, kernel: str, figure: str, target: str) -> None:
+    """A spill, an fp64 constant, an atomic sum: each in the kernel it was planted in, and nowhere else."""
+    having = {name.split(" | ")[0] for name, row in planted.items() if row[figure] and name.endswith(f"| {target}")}
+    assert having == {kernel}
+
+
+@every_target
+def test_narrow_loads_and_stores_are_seen(planted: Planted, target: str) -> None:
+    sound, narrow = planted[f"sound | {target}"], planted[f"narrow | {target}"]
+    worse = "; ".join(breaks(sound, narrow))
+    assert f"wide_loads: 0, the budget is {sound['wide_loads']} at least" in worse
+    assert f"wide_stores: 0, the budget is {sound['wide_stores']} at least" in worse
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
+def test_alignment_is_what_the_tensors_have(planted: Planted, target: str) -> None:
+    """A view from the middle of 16 bytes is compiled as one: nothing is assumed of a pointer."""
+    assert planted[f"unaligned | {target}"]["wide_loads"] == 0
+    assert planted[f"sound | {target}"]["wide_loads"] >= 1
+
+
+@every_target
+def test_matrix_units_are_seen(planted: Planted, target: str) -> None:
+    product, sound = planted[f"product | {target}"], planted[f"sound | {target}"]
+    assert product["tensor_core"] > 0
+    assert any(line.startswith("tensor_core: 0 instructions, the budget has") for line in breaks(product, sound))
+
+
+def test_a_broken_budget_is_said_in_words() -> None:
+    budget = {"registers": 80, "shared": 1024, "instructions": 900, "wide_loads": 4, "wide_stores": 2, "tensor_core": 8}
+    worse = breaks(budget, budget | {"registers": 83, "shared": 2048, "instructions": 901, "wide_stores": 0})
+    assert worse == [
+        "registers: 83, the budget is 80 at most",
+        "shared: 2048, the budget is 1024 at most",
+        "instructions: 901, the budget is 900 at most",
+        "wide_stores: 0, the budget is 2 at least",
+    ]
+    assert breaks(budget, budget | {"registers": 70, "wide_loads": 5, "tensor_core": 2}) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "registers", "shared", "num_warps", "programs", "share", "limit"),
+    [
+        ("sm_80", 64, 0, 8, 4, 0.5, "registers"),
+        ("sm_90", 255, 0, 4, 2, 0.125, "registers"),
+        ("sm_90", 168, 0, 8, 1, 0.125, "registers"),  # 12 warps fit: one program of 8
+        ("sm_80", 32, 0, 4, 16, 1.0, "warps"),
+        ("sm_90", 32, 100 * 1024, 4, 2, 0.125, "shared memory"),
+        ("sm_80", 32, 164 * 1024, 4, 0, 0.0, "shared memory"),  # one KiB is the system's: 163 at most
+        ("sm_90", 16, 0, 1, 32, 0.5, "programs"),
+        ("gfx942", 128, 0, 4, 4, 0.5, "registers"),
+        ("gfx942", 64, 0, 4, 8, 1.0, "warps"),
+        ("gfx942", 64, 33 * 1024, 4, 1, 0.125, "shared memory"),
+    ],
+)
+def test_occupancy(
+    target: str, registers: int, shared: int, num_warps: int, programs: int, share: float, limit: str
+) -> None:
+    """By hand from the tables of the CUDA programming guide and AMD's instruction-set guide."""
+    assert occupancy(target, registers, shared, num_warps) == Occupancy(programs, share, limit)
+
+
+def test_the_slowest_kind_of_work_decides() -> None:
+    copy = predict("H200", Work(read=2_160_000_000, written=2_160_000_000))
+    assert copy.bound == "memory"
+    assert copy.microseconds == pytest.approx(1000)  # at 0.9 · 4.8 TB/s
+    assert predict("H200", Work(0, 0, flops=67_000_000)).microseconds == pytest.approx(1)
+    product = predict("A100", Work(8, 8, flops=249_600_000, matrix=True))
+    assert (product.bound, product.microseconds) == ("matrix", pytest.approx(1))  # at 0.8 · 312 TFLOP/s
+    assert predict("H200", Work(8, 8, special=10**9)).bound == "special"
+    assert predict("H200", Work(8, 8, flops=10**6, special=10**6, instructions=10**8)).bound == "issue"
+
+
+def test_rows_of_launch_tables_are_found_and_seen_to_be_taken() -> None:
+    table = launch_tables.rows("cost_volume")
+    assert table["plan.BAND"] is plan.BAND
+    assert "op.LAUNCH_SHAPES[2]" in launch_tables.rows("disparity_regression")
+    with launch_tables.taken(table) as seen:
+        plan.slide_tile(8, 40, channels_last=True)
+        assert seen == {"plan.SLIDE_CHANNELS_LAST"}
+        plan.slide_tile(320, 1, channels_last=True)
+        assert seen == {"plan.SLIDE_CHANNELS_LAST", "plan.SLIDE_MANY_CHANNELS"}
+    _ = plan.BAND.num_warps
+    assert "plan.BAND" not in seen
