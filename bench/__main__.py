@@ -14,9 +14,18 @@ from bench.correlation_disparity import CorrelationDisparityBenchmark
 from bench.cost_volume import CostVolumeBenchmark
 from bench.depth_objective import DepthObjectiveBenchmark
 from bench.disparity_regression import DisparityRegressionBenchmark
+from bench.everything import AllBenchmarks
 from bench.feature_distillation import FeatureDistillationBenchmark
 from bench.machine_code import MachineCodeReport
+from bench.pack import PackBenchmark
 from bench.render import RenderBenchmark
+from bench.report import ReportCommand
+from bench.whole_steps import (
+    DistillationStepBenchmark,
+    StudentInferenceBenchmark,
+    TeacherInferenceBenchmark,
+    TeacherStepBenchmark,
+)
 
 BENCHMARKS: dict[str, Any] = {
     "cost-volume": CostVolumeBenchmark,
@@ -26,7 +35,14 @@ BENCHMARKS: dict[str, Any] = {
     "attention-adaptation": AttentionAdaptationBenchmark,
     "feature-distillation": FeatureDistillationBenchmark,
     "depth-objective": DepthObjectiveBenchmark,
+    "teacher-step": TeacherStepBenchmark,
+    "distillation-step": DistillationStepBenchmark,
+    "teacher-inference": TeacherInferenceBenchmark,
+    "student-inference": StudentInferenceBenchmark,
+    "all": AllBenchmarks,
+    "report": ReportCommand,
     "render": RenderBenchmark,
+    "pack": PackBenchmark,
     "machine-code": MachineCodeReport,
 }
 
