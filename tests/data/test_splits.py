@@ -1,0 +1,123 @@
+"""Split files for any layout, and lists written from what is on disk."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from adu_depth.data import open_dataset
+from adu_depth.data.splits import divide, write_splits
+from adu_depth.errors import InputError
+from adu_depth.inference.render import write_samples
+from adu_depth.training.checkpoint import read_json
+from adu_depth.training.config import DataConfig
+from adu_depth.training.runs import open_samples, train_teacher
+from adu_depth.training.teacher_outputs import cache_identity
+from tests.data.trees import scenes, write_driving_stereo, write_kitti_raw
+from tests.training.tiny import LOOP, tiny_teacher
+
+
+class Named:
+    """As much of a data set as `divide` looks at."""
+
+    root = "here"
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def sequence(self, name: str) -> str:
+        return name.rpartition("/")[0]
+
+
+def halves(names: list[str], validation: float, seed: int = 0) -> tuple[list[str], list[str]]:
+    return divide(Named(names), names, validation, seed)  # type: ignore[arg-type]
+
+
+def test_no_sequence_is_in_both_parts() -> None:
+    names = [f"s{k:02d}/{i:03d}" for k in range(20) for i in range(5 + k)]
+    for seed in range(5):
+        train, val = halves(names, 0.2, seed)
+        assert sorted(train + val) == sorted(names)
+        assert not {n[:3] for n in train} & {n[:3] for n in val}
+        assert 0.1 < len(val) / len(names) < 0.3
+    assert halves(names, 0.2, 1) != halves(names, 0.2, 2)
+    assert halves(names, 0.2, 1) == halves(names[::-1], 0.2, 1)
+
+
+def test_without_sequences_the_validation_part_is_one_stretch() -> None:
+    names = [f"{i:03d}" for i in range(50)]
+    starts = set()
+    for seed in range(8):
+        train, val = halves(names, 0.1, seed)
+        assert len(val) == 5
+        assert sorted(train + val) == names
+        first = names.index(val[0])
+        assert val == names[first : first + 5]
+        starts.add(first)
+    assert len(starts) > 3
+
+
+@pytest.mark.parametrize("names", [["a/1", "b/1"], ["a/1", "a/2"], ["a/1", "a/2", "a/3", "b/1"]])
+def test_both_parts_hold_something(names: list[str]) -> None:
+    for share in (0.01, 0.5, 0.99):
+        assert all(halves(names, share))
+
+
+def test_shares_and_sets_that_cannot_be_divided() -> None:
+    for share in (0.0, 1.0, -1.0, float("nan")):
+        with pytest.raises(InputError, match="validation must be a share above 0 and below 1"):
+            halves(["a", "b"], share)
+    with pytest.raises(InputError, match="1 frame cannot be divided"):
+        halves(["a"], 0.5)
+
+
+def test_written_lists_open_again(tmp_path: Path) -> None:
+    names = write_driving_stereo(tmp_path / "set")
+    written = write_splits(open_dataset(tmp_path / "set"), tmp_path / "lists", 0.5, seed=3)
+    parts = {part: open_dataset(tmp_path / "set", split=path) for part, path in written.items()}
+    assert sorted(parts["train"].names + parts["val"].names) == sorted(names)
+    assert parts["train"].sequence(parts["train"].names[0]) != parts["val"].sequence(parts["val"].names[0])
+    assert parts["val"][0].valid.any()
+    drives = write_kitti_raw(tmp_path / "raw", tmp_path / "raw")
+    lists = write_splits(open_dataset(tmp_path / "raw"), tmp_path / "lists", 0.5, seed=0)
+    assert len(open_dataset(tmp_path / "raw", split=lists["train"])) == len(drives) / 2
+
+
+def test_any_layout_takes_a_list_of_its_names(tmp_path: Path) -> None:
+    write_samples(scenes(), tmp_path, 4)
+    split = tmp_path / "list.txt"
+    split.write_text("# two of four\n000003\n\n000001.png\n")
+    dataset = open_dataset(tmp_path, split=split)
+    assert [dataset[i].name for i in range(2)] == ["000003", "000001"]
+    assert dataset.notes == []
+    split.write_text("000001\n000001\n")
+    assert open_dataset(tmp_path, split=split).notes == [f"{split}: 1 of 2 lines repeat a frame"]
+    split.write_text("000001\n000009\n")
+    with pytest.raises(
+        InputError, match=rf"{re.escape(str(split))}, line 2: no frame '000009' in .*called 000000, 000001"
+    ):
+        open_dataset(tmp_path, split=split)
+    (tmp_path / "right" / "000001.png").unlink()
+    with pytest.raises(InputError, match=rf"line 1: frame 000001 lacks {re.escape(str(tmp_path))}/right/000001.png"):
+        open_dataset(tmp_path, split=split)
+    with pytest.raises(InputError, match=r"nowhere.txt cannot be read"):
+        open_dataset(tmp_path, split=tmp_path / "nowhere.txt")
+
+
+def test_training_uses_the_split_and_the_teacher_cache_knows_it(tmp_path: Path) -> None:
+    write_samples(scenes(), tmp_path / "set", 4)
+    split = tmp_path / "list.txt"
+    split.write_text("000002\n")
+    data = DataConfig(root=str(tmp_path / "set"), split=str(split), size=(32, 64))
+    assert len(open_samples(data, torch.device("cpu"))) == 1
+    config = tiny_teacher(tmp_path / "run", data=data, loop=replace(LOOP, steps=1, batch_size=1))
+    assert len(train_teacher(config)) == 1
+    assert read_json(tmp_path / "run" / "config.json")["data"]["split"] == str(split)
+    before = cache_identity(nn.Linear(1, 1), data, 1)
+    split.write_text("000001\n")
+    assert cache_identity(nn.Linear(1, 1), data, 1)["split"] != before["split"]
