@@ -1,7 +1,7 @@
 """Split files: which frames of a data set to use, and the command that writes such files from what is on disk.
 
 A split file has one frame a line, by the name the data set calls it (with or without the image's suffix). Empty lines
-and lines that begin with # are passed over. Layouts may understand more: kitti_eigen takes BTS's and Monodepth2's lists.
+and lines that begin with # are passed over. Layouts may understand more: kitti_eigen reads BTS's and Monodepth2's.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _missing(dataset: FileDataset, name: str) -> str:
 
 def _note_skipped(dataset: FileDataset, skipped: list[str], where: str = "") -> None:
     if skipped:
-        dataset.notes.append(f"{where}{len(skipped)} frames with missing files were skipped: {_some(skipped)}")
+        dataset.notes.append(f"{where}skipped for missing files: {len(skipped)} ({_some(skipped)})")
 
 
 def _some(names: Sequence[str]) -> str:

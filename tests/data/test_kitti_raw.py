@@ -154,7 +154,7 @@ def test_missing_frames_are_counted_if_asked(tmp_path: Path) -> None:
     split.write_text("".join(f"{DATE}/{DRIVES[0]} {n} l\n" for n in (5, 6, 99)))
     dataset = open_dataset(tmp_path, split=split, skip_missing=True)
     assert [dataset[i].name[-1] for i in range(len(dataset))] == ["6"]  # type: ignore[index]
-    assert re.search(r"2 frames with missing files were skipped: .*0000000005, .*0000000099", dataset.notes[0])
+    assert re.search(r"skipped for missing files: 2 \(.*0000000005, .*0000000099\)", dataset.notes[0])
     split.write_text(f"{DATE}/{DRIVES[0]} 99 l\n")
     with pytest.raises(InputError, match=r"no frame of .* remains, 1 were skipped"):
         open_dataset(tmp_path, split=split, skip_missing=True)

@@ -90,7 +90,7 @@ def test_a_missing_right_image_is_named(rendered: Path) -> None:
         dataset[1]
     whole = open_dataset(rendered, skip_missing=True)
     assert whole.names == ["000000", "000002"]
-    assert whole.notes == ["1 frames with missing files were skipped: 000001"]
+    assert whole.notes == ["skipped for missing files: 1 (000001)"]
 
 
 def test_camera_toml_is_needed_and_whole(rendered: Path) -> None:
