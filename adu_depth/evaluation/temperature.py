@@ -49,7 +49,7 @@ def split_for_fit(samples: Dataset, share: float) -> tuple[Part, Part]:
 
 def fitted_temperature(result: EvaluationResult) -> float:
     """The factor on b that gives these images their best mean nll, each image counting once."""
-    return result.means()["temperature"]
+    return result.means()["best_temperature"]
 
 
 def temperature_record(result: EvaluationResult) -> dict[str, Any]:

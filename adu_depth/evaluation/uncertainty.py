@@ -18,7 +18,7 @@ UNCERTAINTY_METRICS = (
     *(f"{area}_{error}" for error in RANKED_ERRORS for area in ("ause", "aurg")),
     "nll",
     "calibration_error",
-    "temperature",
+    "best_temperature",
 )
 SCALED_METRICS = ("nll_scaled", "calibration_error_scaled")
 """The same two after the predicted scale was multiplied by a temperature."""
@@ -50,8 +50,8 @@ def uncertainty_metrics(
     pixels at random (0 is useless), in the unit of the error: abs_rel, rmse in metres, and 1 − a1. The same map s ranks
     the pixels for all three, in 50 steps; the oracle ranks by the error itself. nll: mean of |r|/b + ln 2b with
     r = ln p − ln g. calibration_error: mean over q = 1 %, …, 99 % of |share of pixels whose truth lies below the
-    predicted q-quantile − q|; 0 is calibrated, 0.25 about the worst a centred prediction can do. temperature: mean of
-    |r|/b, the factor on b that would give this image its best nll; 1 is right, above 1 the prediction was too sure.
+    predicted q-quantile − q|; 0 is calibrated, 0.25 about the worst a centred prediction can do. best_temperature: mean
+    of |r|/b, the factor on b that would give this image its best nll; 1 is right, above 1 the prediction was too sure.
     Raises InputError for different shapes, no valid pixel, or a log_scale that is not finite at a valid pixel.
     """
     return uncertainty_score(prediction, log_scale, target, min_depth, max_depth).metrics
@@ -85,7 +85,7 @@ def uncertainty_score(
     curves["coverage"] = coverage_curve(residual)
     metrics["nll"] = _laplace_nll(residual, s)
     metrics["calibration_error"] = _calibration_error(curves["coverage"])
-    metrics["temperature"] = float(np.mean(np.abs(residual)))
+    metrics["best_temperature"] = float(np.mean(np.abs(residual)))
     if temperature is not None:
         curves["coverage_scaled"] = coverage_curve(residual / temperature)
         metrics["nll_scaled"] = _laplace_nll(residual / temperature, s + np.log(temperature))

@@ -11,7 +11,12 @@ import torch
 
 from adu_depth.errors import InputError
 from adu_depth.evaluation import uncertainty_metrics
-from adu_depth.evaluation.uncertainty import UNCERTAINTY_METRICS, sparsification_curve
+from adu_depth.evaluation.uncertainty import (
+    QUANTILES,
+    UNCERTAINTY_METRICS,
+    sparsification_curve,
+    uncertainty_score,
+)
 
 SHAPE = (150, 200)
 
@@ -138,3 +143,43 @@ def test_invalid_pixels_and_bad_input() -> None:
         uncertainty_metrics(np.ones((2, 2)), np.zeros((1, 2)), np.ones((2, 2)))
     with pytest.raises(InputError, match="no valid pixel"):
         uncertainty_metrics(np.ones((2, 2)), np.zeros((2, 2)), np.zeros((2, 2)))
+
+
+def test_the_curves_are_what_the_numbers_come_from() -> None:
+    prediction, log_scale, target = laplace_scene()
+    score = uncertainty_score(prediction, log_scale, target, max_depth=1e4)
+    assert score.metrics == uncertainty_metrics(prediction, log_scale, target, max_depth=1e4)
+    coverage = score.curves["coverage"]
+    assert np.abs(coverage - QUANTILES).mean() == pytest.approx(score.metrics["calibration_error"])
+    assert (np.diff(coverage) >= 0).all()
+    for level, share in ((10, coverage[9]), (50, coverage[49]), (90, coverage[89])):
+        quantile = prediction * np.exp(np.exp(log_scale) * laplace_quantile(level / 100))
+        assert share == pytest.approx((target <= quantile).mean(), abs=1e-9)
+    assert score.curves["method_rmse"][0] == pytest.approx(math.sqrt(((prediction - target) ** 2).mean()))
+
+
+def laplace_quantile(q: float) -> float:
+    return math.log(2 * q) if q < 0.5 else -math.log(2 - 2 * q)
+
+
+@pytest.mark.parametrize("wrong_by", [0.2, 1.0, 5.0])
+def test_a_temperature_repairs_a_scale_that_is_wrong_everywhere(wrong_by: float) -> None:
+    prediction, log_scale, target = laplace_scene()
+    right = uncertainty_metrics(prediction, log_scale, target, max_depth=1e4)
+    off = log_scale - math.log(wrong_by)
+    best = uncertainty_metrics(prediction, off, target, max_depth=1e4)["best_temperature"]
+    assert best == pytest.approx(wrong_by * right["best_temperature"], rel=1e-9)
+    assert best == pytest.approx(wrong_by, rel=0.02)
+    score = uncertainty_score(prediction, off, target, max_depth=1e4, temperature=best)
+    assert score.metrics["nll_scaled"] <= right["nll"]
+    assert score.metrics["calibration_error_scaled"] < 0.01
+    tried = [
+        uncertainty_score(prediction, off, target, max_depth=1e4, temperature=best * factor).metrics["nll_scaled"]
+        for factor in (0.97, 1.0, 1.03)
+    ]
+    assert tried[1] < min(tried[0], tried[2]), "the closed form is where the likelihood is best"
+    moved = uncertainty_metrics(prediction, off + math.log(best), target, max_depth=1e4)
+    for name in ("nll", "calibration_error"):
+        assert score.metrics[f"{name}_scaled"] == pytest.approx(moved[name], rel=1e-9)
+    for name in ("ause_abs_rel", "aurg_a1"):
+        assert score.metrics[name] == pytest.approx(moved[name], abs=1e-12)
