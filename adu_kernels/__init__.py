@@ -23,7 +23,11 @@ from adu_kernels.depth_objective.op import (
     uncertainty_guide,
 )
 from adu_kernels.disparity_regression.op import disparity_regression
-from adu_kernels.feature_distillation.op import feature_distillation_loss
+from adu_kernels.feature_distillation.op import (
+    feature_distillation_loss,
+    feature_distillation_losses,
+    pooled_guide,
+)
 
 __all__ = [
     "groupwise_correlation_volume",
@@ -34,6 +38,8 @@ __all__ = [
     "disparity_regression",
     "attention_adaptation",
     "feature_distillation_loss",
+    "feature_distillation_losses",
+    "pooled_guide",
     "silog_loss",
     "laplace_nll",
     "focal_response_loss",

@@ -21,7 +21,11 @@ from adu_kernels.depth_objective.reference import (
     uncertainty_guide,
 )
 from adu_kernels.disparity_regression.reference import disparity_regression
-from adu_kernels.feature_distillation.reference import feature_distillation_loss
+from adu_kernels.feature_distillation.reference import (
+    feature_distillation_loss,
+    feature_distillation_losses,
+    pooled_guide,
+)
 
 __all__ = [
     "groupwise_correlation_volume",
@@ -32,6 +36,8 @@ __all__ = [
     "disparity_regression",
     "attention_adaptation",
     "feature_distillation_loss",
+    "feature_distillation_losses",
+    "pooled_guide",
     "silog_loss",
     "laplace_nll",
     "focal_response_loss",

@@ -1,14 +1,16 @@
-"""Feature distillation: checks, choice of the implementation, and the public function."""
+"""Feature distillation: checks, choice of the implementation, and the public functions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from adu_kernels import checks
 from adu_kernels.backend import choose
-from adu_kernels.feature_distillation import reference
+from adu_kernels.feature_distillation import reference, registration
 
 
 def feature_distillation_loss(
@@ -22,23 +24,114 @@ def feature_distillation_loss(
     weight: B×1×H×W or None (1 everywhere), floating. A weight of 0 does not hide a NaN: v covers the whole level.
     backend: "auto", "triton" or "torch".
 
-    Returns a scalar, fp32 (fp64 if a feature map is), whatever autocast says. Differentiable in adapted alone.
+    Returns a scalar, fp32 (fp64 if a feature map is), whatever autocast says. Differentiable in adapted alone (once:
+    the Triton kernels have no second derivative).
     Raises ValueError for wrong shapes or devices, TypeError for wrong types; each names the argument.
     """
-    checks.check_tensor("adapted", adapted, "B×C×H×W")
-    checks.check_tensor("teacher", teacher, "B×C×H×W")
-    checks.check_same_shape("teacher", teacher, "adapted", adapted)
-    checks.check_same_device("teacher", teacher, "adapted", adapted)
-    if weight is not None:
-        _check_weight(weight, adapted)
-    run = choose("feature_distillation_loss", backend, adapted, torch_twin=reference.feature_distillation_loss)
+    _check_level(adapted, teacher, weight)
+    run = choose(
+        "feature_distillation_loss",
+        backend,
+        adapted,
+        torch_twin=reference.feature_distillation_loss,
+        triton_twin=_triton_loss,
+    )
     return run(adapted, teacher, weight)
 
 
-def _check_weight(weight: Any, adapted: Tensor) -> None:
+def feature_distillation_losses(
+    adapted: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    weights: Sequence[Tensor] | None = None,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """`feature_distillation_loss` of several levels at once: with Triton as many launches as one level needs.
+
+    adapted, teacher: L ≥ 1 maps each, all on one device; sizes, channels, dtypes and strides may differ from level to
+    level. weights: L maps B×1×H×W, or None (1 everywhere). backend: "auto", "triton" or "torch".
+
+    Returns the L losses, fp32 (fp64 if any feature map is). Differentiable (once) in adapted.
+    Raises ValueError for wrong shapes, devices or numbers of levels, TypeError for wrong types; each names the argument
+    and the level.
+    """
+    _check_levels("adapted", adapted)
+    for name, maps in (("teacher", teacher), ("weights", weights)):
+        if maps is not None:
+            _check_levels(name, maps)
+            if len(maps) != len(adapted):
+                raise ValueError(f"{name}: expected one map per level of adapted, {len(adapted)}, got {len(maps)}")
+    for number, (mine, theirs) in enumerate(zip(adapted, teacher, strict=True)):
+        checks.check_tensor(f"adapted[{number}]", mine, "B×C×H×W")
+        checks.check_same_device(f"adapted[{number}]", mine, "adapted[0]", adapted[0])
+        _check_level(mine, theirs, None if weights is None else weights[number], f"[{number}]")
+    run = choose(
+        "feature_distillation_losses",
+        backend,
+        adapted[0],
+        torch_twin=reference.feature_distillation_losses,
+        triton_twin=_triton_losses,
+    )
+    return run(adapted, teacher, weights)
+
+
+def pooled_guide(weight: Tensor, sizes: Sequence[tuple[int, int]], *, backend: str = "auto") -> tuple[Tensor, ...]:
+    """The guide's map averaged to the sizes of several levels (SPEC §4), with the cells of adaptive average pooling.
+
+    Output (i, j) of a size h×w is the mean over rows ⌊i·H/h⌋ to ⌈(i+1)·H/h⌉ and columns ⌊j·W/w⌋ to ⌈(j+1)·W/w⌉, the
+    ends left out, as in torch.nn.functional.adaptive_avg_pool2d. With Triton all sizes take one launch; where they are
+    H/k×W/k with powers of two k ≤ 64, the map is read once for all of them, else once for each.
+
+    weight: B×1×H×W, floating, any strides. sizes: at least one (h, w), whole numbers ≥ 1.
+    backend: "auto", "triton" or "torch".
+
+    Returns one B×1×h×w per size, contiguous, fp32 (fp64 for fp64), without gradient. A NaN stays in its cells.
+    Raises ValueError for wrong shapes and sizes, TypeError for wrong types; each names the argument.
+    """
     checks.check_tensor("weight", weight, "B×1×H×W")
-    batch, _, height, width = adapted.shape
-    expected = (batch, 1, height, width)
+    _check_levels("sizes", sizes)
+    for number, size in enumerate(sizes):
+        if not isinstance(size, Sequence) or len(size) != 2:
+            raise ValueError(f"sizes[{number}]: expected (height, width), got {size!r}")
+        for axis, length in zip(("height", "width"), size, strict=True):
+            checks.check_count(f"sizes[{number}], {axis}", length)
+    run = choose("pooled_guide", backend, weight, torch_twin=reference.pooled_guide, triton_twin=_triton_pooled)
+    return run(weight, sizes)
+
+
+def _triton_loss(adapted: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:
+    return _triton_losses([adapted], [teacher], None if weight is None else [weight]).squeeze(0)
+
+
+def _triton_losses(
+    adapted: Sequence[Tensor], teacher: Sequence[Tensor], weights: Sequence[Tensor] | None = None
+) -> Tensor:
+    losses, _ = registration.feature_distillation(list(adapted), list(teacher), list(weights or ()))
+    return losses
+
+
+def _triton_pooled(weight: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
+    return tuple(registration.pooled_guide(weight.detach(), [h for h, _ in sizes], [w for _, w in sizes]))
+
+
+def _check_levels(name: str, value: Any) -> None:
+    if isinstance(value, torch.Tensor | str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name}: expected a sequence with one entry per level, got {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{name}: expected at least one level, got none")
+
+
+def _check_level(adapted: Any, teacher: Any, weight: Any, level: str = "") -> None:
+    """level: "[2]" where the maps stand in sequences."""
+    checks.check_tensor(f"adapted{level}", adapted, "B×C×H×W")
+    checks.check_tensor(f"teacher{level}", teacher, "B×C×H×W")
+    checks.check_same_shape(f"teacher{level}", teacher, f"adapted{level}", adapted)
+    checks.check_same_device(f"teacher{level}", teacher, f"adapted{level}", adapted)
+    if weight is None:
+        return
+    name = f"weights{level}" if level else "weight"
+    checks.check_tensor(name, weight, "B×1×H×W")
+    expected = (adapted.shape[0], 1, *adapted.shape[2:])
     if weight.shape != expected:
-        raise ValueError(f"weight: expected B×1×H×W, {checks.shown(expected)}, got {checks.shown(weight.shape)}")
-    checks.check_same_device("weight", weight, "adapted", adapted)
+        raise ValueError(f"{name}: expected B×1×H×W, {checks.shown(expected)}, got {checks.shown(weight.shape)}")
+    checks.check_same_device(name, weight, f"adapted{level}", adapted)

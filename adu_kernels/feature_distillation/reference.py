@@ -1,7 +1,11 @@
-"""The feature distillation loss in plain PyTorch. The arbiter of every kernel in this room."""
+"""The feature distillation loss and the guide's pooling in plain PyTorch. The arbiter of every kernel in this room."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adu_kernels.precision import accumulation_dtype, without_autocast
@@ -19,3 +23,19 @@ def feature_distillation_loss(adapted: Tensor, teacher: Tensor, weight: Tensor |
         if weight is not None:
             error = error * weight.detach().to(dtype)
         return error.mean() / power
+
+
+def feature_distillation_losses(
+    adapted: Sequence[Tensor], teacher: Sequence[Tensor], weights: Sequence[Tensor] | None = None
+) -> Tensor:
+    """`feature_distillation_loss` of each level, one after the other."""
+    per_level = [None] * len(adapted) if weights is None else weights
+    levels = zip(adapted, teacher, per_level, strict=True)
+    return torch.stack([feature_distillation_loss(*level) for level in levels])
+
+
+def pooled_guide(weight: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
+    """Adaptive average pooling of B×1×H×W to each size."""
+    with without_autocast(weight):
+        exact = weight.detach().to(accumulation_dtype(weight))
+        return tuple(F.adaptive_avg_pool2d(exact, size) for size in sizes)

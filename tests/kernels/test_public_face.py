@@ -19,6 +19,9 @@ WITH_KERNELS = {
     "combined_volume",
     "correlation_disparity",
     "disparity_regression",
+    "feature_distillation_loss",
+    "feature_distillation_losses",
+    "pooled_guide",
 }
 OPERATIONS = [name for name in adu_kernels.__all__ if inspect.isfunction(getattr(adu_kernels, name))]
 
@@ -34,6 +37,8 @@ def _arguments(name: str) -> tuple:
         "disparity_regression": (volume, 2),
         "attention_adaptation": (tokens, tokens, tokens),
         "feature_distillation_loss": (volume, volume + 1),
+        "feature_distillation_losses": ([volume, maps], [volume + 1, maps + 1]),
+        "pooled_guide": (maps, [(2, 3), (1, 1)]),
         "uncertainty_guide": (maps, maps > 1.2),
         "laplace_nll": (maps, maps, maps + 1),
         "depth_objective": (maps, maps, maps + 1, maps + 2),
@@ -54,6 +59,8 @@ def test_the_contract_is_complete() -> None:
         "disparity_regression",
         "attention_adaptation",
         "feature_distillation_loss",
+        "feature_distillation_losses",
+        "pooled_guide",
         "silog_loss",
         "laplace_nll",
         "focal_response_loss",

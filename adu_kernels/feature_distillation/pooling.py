@@ -1,0 +1,91 @@
+"""Triton kernels that average the guide's map to the sizes of the levels, all of them in one launch.
+
+`nested`: every cell is k×k pixels, k a power of two; a program reads a tile once, makes the finest cells' sums, and
+each coarser level's from those. `windows`: any cells, overlapping ones included; each level reads what it needs.
+"""
+
+# mypy: disable-error-code="no-untyped-def, assignment"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from adu_kernels.cost_volume.kernels import wide_index
+from adu_kernels.feature_distillation.kernels import decoded
+
+
+@triton.jit
+def coarser_cells(sums, pooled, batch, first_row, first_column, height, width,
+                  ROWS: tl.constexpr, COLUMNS: tl.constexpr, CELL: tl.constexpr, BEFORE: tl.constexpr):  # fmt: skip
+    """Sums over CELL×CELL pixels from those over BEFORE×BEFORE, their means stored."""
+    STEP: tl.constexpr = CELL // BEFORE
+    DOWN: tl.constexpr = ROWS // CELL
+    ACROSS: tl.constexpr = COLUMNS // CELL
+    sums = tl.sum(tl.reshape(sums, [DOWN * STEP, ACROSS, STEP]), 2)
+    sums = tl.sum(tl.reshape(sums, [DOWN, STEP, ACROSS]), 1)
+    row = batch * (height // CELL) + first_row // CELL + tl.arange(0, DOWN)
+    column = first_column // CELL + tl.arange(0, ACROSS)
+    p_pooled = pooled + (row * (width // CELL))[:, None] + column[None, :]
+    tl.store(p_pooled, sums * (1.0 / (CELL * CELL)), mask=(column < width // CELL)[None, :])
+    return sums
+
+
+@triton.jit(do_not_specialize=["height", "width", "stride_b", "stride_h", "stride_w", "tiles"])
+def nested(weight, pooled, height, width, stride_b, stride_h, stride_w, tiles,
+           LEVELS: tl.constexpr, CELLS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, VEC: tl.constexpr,
+           INT64: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+    """CELLS: k per level, finest first. A program: one row of the coarsest cells of an image, COLUMNS pixels wide.
+
+    UNIT: pixels of a row are neighbours and rows start where VEC of them load at once.
+    """
+    ROWS: tl.constexpr = CELLS[LEVELS - 1]
+    program = tl.program_id(0)
+    strip, first_column = program // tiles, (program % tiles) * COLUMNS
+    strips = height // ROWS
+    batch, first_row = wide_index(strip // strips, INT64), (strip % strips) * ROWS
+    rows = wide_index(first_row + tl.arange(0, ROWS), INT64)
+    columns = wide_index(first_column + tl.arange(0, COLUMNS), INT64)
+    if UNIT:
+        o_weight = (rows * (stride_h // VEC) * VEC)[:, None] + columns[None, :]
+        m_weight = (columns < width // VEC * VEC)[None, :]
+    else:
+        o_weight = (rows * stride_h)[:, None] + (columns * stride_w)[None, :]
+        m_weight = (columns < width)[None, :]
+    sums = tl.load(weight + batch * (stride_b // VEC) * VEC + o_weight, mask=m_weight, other=0.0).to(ACC)
+    for level in tl.static_range(LEVELS):
+        sums = coarser_cells(
+            sums, pooled[level], batch, first_row, first_column, height, width,
+            ROWS, COLUMNS, CELLS[level], CELLS[level - 1] if level > 0 else 1,
+        )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["spans", "height", "width", "stride_b", "stride_h", "stride_w", "batch_size"])
+def windows(weight, pooled, spans, height, width, stride_b, stride_h, stride_w, batch_size,
+            LEVELS: tl.constexpr, CELLS: tl.constexpr, SPAN: tl.constexpr, INT64: tl.constexpr,
+            ACC: tl.constexpr):  # fmt: skip
+    """spans: per level its first program, rows and columns. A program: CELLS cells, SPAN columns of each at a time."""
+    for level in tl.static_range(LEVELS):
+        program = tl.program_id(0)
+        own = program >= decoded(spans[level], 0)
+        if level + 1 < LEVELS:
+            own = own & (program < decoded(spans[level + 1], 0))
+        if own:
+            down, across = decoded(spans[level], 1), decoded(spans[level], 2)
+            cell = wide_index(program - decoded(spans[level], 0), INT64) * CELLS + tl.arange(0, CELLS)
+            m_cell = cell < wide_index(batch_size, INT64) * down * across
+            row, column = cell // across % down, cell % across
+            # Products of two sizes of an image stay below 2³¹ where the image has fewer pixels than that; op.py checks.
+            top, end = row * height // down, ((row + 1) * height + down - 1) // down
+            left, right = column * width // across, ((column + 1) * width + across - 1) // across
+            p_cell = weight + (cell // across // down) * stride_b
+            sums = tl.zeros([CELLS, SPAN], ACC)
+            for y in range((height + down - 1) // down + 1):
+                m_row = m_cell & (top + y < end)
+                for first in range(0, (width + across - 1) // across + 1, SPAN):
+                    x = left[:, None] + first + tl.arange(0, SPAN)[None, :]
+                    mask = m_row[:, None] & (x < right[:, None])
+                    p_load = (p_cell + (top + y) * stride_h)[:, None] + x * stride_w
+                    sums += tl.load(p_load, mask=mask, other=0.0).to(ACC)
+            mean = tl.sum(sums, 1) / ((end - top) * (right - left)).to(ACC)
+            tl.store(pooled[level] + cell, mean, mask=m_cell)
