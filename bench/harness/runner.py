@@ -77,7 +77,7 @@ def _checked(
             with time_limit(effort.compile_seconds, "compiling and checking"):
                 calls[name], rows[name] = _check_one(case, name, make, known)
         except Exception as error:
-            rows[name] = _row_without_times(name, error)
+            rows[name] = row_without_times(name, error)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     return rows, calls
@@ -89,7 +89,8 @@ def _check_one(case: Case, name: str, make: Callable[[], Call], known: Exact) ->
     return call, {"name": name, "status": "measured", "error": errors}
 
 
-def _row_without_times(name: str, error: Exception) -> Row:
+def row_without_times(name: str, error: Exception) -> Row:
+    """The row of an implementation that is not timed, and why. What the user gave wrong is raised again."""
     if isinstance(error, InputError):
         raise error
     if isinstance(error, Refused):
@@ -128,7 +129,7 @@ def _overheads(
             forward = overhead(step, False, device, **count)
             total = overhead(step, True, device, **count)
         except Exception as error:
-            rows[name] = _row_without_times(name, error)
+            rows[name] = row_without_times(name, error)
             continue
         rows[name] |= {"times": {"forward": summary(forward), "total": summary(total)}, "method": "host"}
 

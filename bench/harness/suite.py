@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from bench.harness.table import case_table, result_table
 Size = Literal["auto", "card", "small", "tiny"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Compile = Literal["default", "max-autotune", "none"]
+Planned = tuple[str, Callable[[], CaseResult]]
 
 ON_CPU = (
     "CPU ONLY: no CUDA device here, so the plain PyTorch references ran, eager and compiled. No kernel was measured; "
@@ -69,7 +71,6 @@ class Suite:
         """Measures every case; `say` hears each case's table as it is done."""
         device = self.chosen_device()
         size = self.chosen_size(device)
-        peers = {text: load_peer(text) for text in self.peer}
         if self.output is not None:
             make_folder(self.output.parent)
         torch.backends.cudnn.allow_tf32 = False  # a float32 row means float32 products
@@ -77,21 +78,25 @@ class Suite:
         done = self._done_before(result)
         result["roofs"] = measure_roofs(device)
         say(result_table(result))
-        for case in self.chosen_cases(size, device):
-            found = done.get(case.name) or run_case(
-                case,
-                device,
-                compile_modes=self._modes(case, device),
-                peers=peers,
-                roofs=result["roofs"],
-                effort=Effort(self.repeats, self.seconds, self.compile_seconds),
-            )
+        for name, measure in self.plan(size, device, result["roofs"]):
+            found = done.get(name) or measure()
             result["cases"].append(found)
             say(case_table(found))
             self._save(result)
         result["complete"] = True
         self._save(result)
         return result
+
+    def plan(self, size: str, device: torch.device, roofs: dict[str, float] | None) -> list[Planned]:
+        """Every case that was asked for, by name, and how it is measured."""
+        peers = {text: load_peer(text) for text in self.peer}
+        effort = Effort(self.repeats, self.seconds, self.compile_seconds)
+
+        def measure(case: Case) -> CaseResult:
+            modes = self.compile_modes(device, case.headline)
+            return run_case(case, device, compile_modes=modes, peers=peers, roofs=roofs, effort=effort)
+
+        return [(case.name, partial(measure, case)) for case in self.chosen_cases(size, device)]
 
     def main(self) -> None:
         """Run, print, and exit: 0, or 1 where an implementation is wrong or ours failed."""
@@ -121,12 +126,13 @@ class Suite:
             raise InputError(f"no case is named so (--case {self.case}, --dtype {self.dtype}); there are: {names}")
         return chosen
 
-    def _modes(self, case: Case, device: torch.device) -> tuple[str, ...]:
+    def compile_modes(self, device: torch.device, headline: bool) -> tuple[str, ...]:
+        """Modes of torch.compile for a case."""
         if self.compile:
             return tuple(mode for mode in self.compile if mode != "none")
         if launch.interpreting():
             return ()
-        return ("default", "max-autotune") if device.type == "cuda" and case.headline else ("default",)
+        return ("default", "max-autotune") if device.type == "cuda" and headline else ("default",)
 
     def _done_before(self, result: Result) -> dict[str, CaseResult]:
         """Cases that a run before this one, which was cut short, has finished."""

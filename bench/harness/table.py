@@ -8,7 +8,7 @@ from typing import Any
 from bench.harness.contenders import EAGER
 from bench.harness.result import CaseResult, Result, Row
 
-PHASES = ("forward", "backward", "update", "total")
+PHASES = ("teacher", "forward", "backward", "update", "total")
 
 
 def result_table(result: Result) -> str:
