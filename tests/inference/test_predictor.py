@@ -203,3 +203,56 @@ def test_wrong_checkpoints_sizes_and_devices_are_refused(tmp_path: Path) -> None
     (tmp_path / "student" / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(InputError, match=r"model\.safetensors cannot be read"):
         Predictor.from_checkpoint(tmp_path / "student", "cpu")
+
+
+class RampStudent(nn.Module):
+    """Depth = brightness × (1 + column / width), log scale = column / width: a network that is not mirror-symmetric."""
+
+    def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
+        self.seen = (*getattr(self, "seen", ()), (image, camera))
+        across = (torch.arange(image.shape[-1]) / image.shape[-1]).expand(len(image), 1, *image.shape[-2:])
+        return DepthPrediction(image.mean(1, keepdim=True) * (1 + across), across, (torch.zeros(1, 4, 5, 15),))
+
+
+def test_the_plain_flip_is_the_mean_of_both() -> None:
+    sample = make_sample()
+    grey = sample.left.mean(0)
+    across = torch.arange(120) / 120
+    mirrored = across.flip(0)
+    prediction = Predictor(RampStudent(), size=None, flip="mean")(collate([sample]))
+    assert torch.allclose(prediction.depth[0, 0], grey * (1 + (across + mirrored) / 2), atol=1e-6)
+    assert torch.allclose(prediction.log_scale[0, 0], ((across + mirrored) / 2).expand(40, 120), atol=1e-6)
+    assert prediction.features == ()
+
+
+def test_monodepths_ramp_trusts_the_side_that_each_picture_shows_on_its_right() -> None:
+    sample = make_sample(width=201)  # so that columns 10 and 20 stand at exactly 5 % and 10 % of the width
+    grey = sample.left.mean(0)
+    across = torch.arange(201) / 201
+    own, mirrored = grey * (1 + across), grey * (1 + across.flip(0))
+    depth = Predictor(RampStudent(), size=None, flip="monodepth")(collate([sample])).depth[0, 0]
+    for columns, share in ((slice(0, 11), 1.0), (15, 0.75), (slice(20, 181), 0.5), (185, 0.25), (slice(190, 201), 0.0)):
+        expected = share * mirrored[:, columns] + (1 - share) * own[:, columns]
+        assert torch.allclose(depth[:, columns], expected, atol=1e-5), columns
+
+
+def test_the_mirrored_image_is_seen_at_the_networks_size_with_its_own_camera() -> None:
+    student = RampStudent()
+    Predictor(student, size=(20, 60), flip="mean")(collate([make_sample()]))
+    (image, camera), (flipped, mirrored) = student.seen
+    assert image.shape == (1, 3, 20, 60)
+    assert torch.equal(flipped, image.flip(-1))
+    assert torch.allclose(mirrored.cx, 59 - camera.cx)
+    assert torch.equal(mirrored.fx, camera.fx)
+    student.seen = ()
+    Predictor(student, size=None, flip="mean").predict_image(make_sample().left)
+    assert [c for _, c in student.seen] == [None, None]
+
+
+def test_a_flip_that_cannot_be_is_refused() -> None:
+    with pytest.raises(
+        InputError, match="flip 'mean' is for a student; a mirrored pair asks for the right view's depth"
+    ):
+        Predictor(PlaneTeacher(), size=None, flip="mean")
+    with pytest.raises(InputError, match="flip: expected one of none, mean, monodepth, got 'ramp'"):
+        Predictor(MeanStudent(), size=None, flip="ramp")  # type: ignore[arg-type]
