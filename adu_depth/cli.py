@@ -29,6 +29,7 @@ from adu_depth.submission.command import SubmitConfig
 from adu_depth.submission.command import submit as write_or_check_submission
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import Interrupted, NonFiniteLoss
+from adu_depth.training.presets import PresetsConfig, list_presets, take_preset
 from adu_depth.training.runs import train_student, train_teacher
 
 # File names are the user's: brackets and colons in them are no markup.
@@ -127,6 +128,11 @@ def pack(config: PackConfig) -> int:
     return 0
 
 
+def presets(config: PresetsConfig) -> int:
+    list_presets(console)
+    return 0
+
+
 def doctor(config: DoctorConfig) -> int:
     return doctor_command.doctor(config, console)
 
@@ -153,6 +159,7 @@ COMMANDS: dict[type, Any] = {
     PredictConfig: predict,
     SubmitConfig: submit,
     PackConfig: pack,
+    PresetsConfig: presets,
 }
 Command = (
     Annotated[QuickstartConfig, subcommand("quickstart")]
@@ -165,6 +172,7 @@ Command = (
     | Annotated[PredictConfig, subcommand("predict")]
     | Annotated[SubmitConfig, subcommand("submit")]
     | Annotated[PackConfig, subcommand("pack")]
+    | Annotated[PresetsConfig, subcommand("presets")]
 )
 
 
@@ -179,10 +187,20 @@ def complain(what: str, text: str) -> None:
     errors.print(Text.assemble((what, "red"), f" {text}"))
 
 
+def parse(arguments: list[str]) -> Any:
+    """The settings of the command that is asked for; those of a preset are its defaults. Raises InputError."""
+    arguments, preset = take_preset(arguments)
+    default = {} if preset is None else {"default": Arguments(preset.config)}
+    config = tyro.cli(Arguments, args=arguments, prog="adu-depth", description=__doc__, **default).settings
+    if preset is not None:
+        preset.check(config)  # type: ignore[arg-type]
+    return config
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and exits: 0 done, 1 a part failed, 2 bad input, 3 a NaN loss, 128 + n stopped by signal n."""
     try:
-        config: Any = tyro.cli(Arguments, args=arguments, prog="adu-depth", description=__doc__).settings
+        config = parse(sys.argv[1:] if arguments is None else arguments)
         code = COMMANDS[type(config)](config)
     except (InputError, OSError, SafetensorError) as error:  # the latter two: a full disk, no permission
         complain("error:", str(error))

@@ -124,7 +124,7 @@ class BackboneEncoder(Encoder):
         config.out_features = stages
         self.backbone = _load_weights(config, name) if pretrained else _from_config(config, name)
         self._taken = tuple(stages.index(stage) for stage in chosen)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():  # the caller may build under no_grad
             maps = self._probe(self.backbone, name)
             self._freeze_unused(maps)
         c4, c8, c16, c32 = (maps[i].shape[1] for i in self._taken)

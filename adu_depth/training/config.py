@@ -111,7 +111,7 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class TeacherTrainingConfig:
-    """Train the stereo teacher."""
+    """Train the stereo teacher. `--preset NAME` starts from named settings (see `adu-depth presets`)."""
 
     run: Path = Path("runs/teacher")
     """Folder for configuration, curves and checkpoints."""
@@ -125,7 +125,10 @@ class TeacherTrainingConfig:
 
 @dataclass(frozen=True)
 class StudentTrainingConfig:
-    """Train the monocular student, taught by a stereo teacher or alone."""
+    """Train the monocular student, taught by a stereo teacher or alone.
+
+    `--preset NAME` starts from named settings (see `adu-depth presets`).
+    """
 
     teacher: Path | None = None
     """The teacher's run or checkpoint folder; none trains the student alone, on the ground truth only."""

@@ -52,9 +52,9 @@ def train_teacher(
     """Trains the stereo teacher; returns the run's history. samples: used instead of opening config.data."""
     accelerator = make_accelerator(config.loop)
     progress = progress or Progress(enabled=accelerator.is_main_process)
+    source = samples or open_samples(config.data, accelerator.device, progress)
     network = StereoTeacher(config.model)
     loss = TeacherLoss(config.loss, config.model.max_disparity, config.model.min_depth, config.model.max_depth)
-    source = samples or open_samples(config.data, accelerator.device, progress)
     place = Place(accelerator.process_index, accelerator.num_processes)
 
     def stream(start: int) -> Iterator[TrainingBatch]:
@@ -81,10 +81,12 @@ def train_student(
     """Trains the student, taught or alone; returns the run's history.
 
     samples: used instead of opening config.data. outputs: teacher outputs computed beforehand for these samples.
-    The student's own weights are drawn first, so that one seed starts the taught and the lone student alike.
+    The student's own weights are drawn before its teacher is made, so that one seed starts the taught and the lone
+    student alike.
     """
     accelerator = make_accelerator(config.loop)
     progress = progress or Progress(enabled=accelerator.is_main_process)
+    source = samples or open_samples(config.data, accelerator.device, progress)
     network = MonoStudent(config.model)
     teacher = None if config.teacher is None else _load_teacher(config, accelerator.device)
     loss = StudentLoss(
@@ -94,7 +96,6 @@ def train_student(
         config.model.min_depth,
         config.model.max_depth,
     )
-    source = samples or open_samples(config.data, accelerator.device, progress)
     place = Place(accelerator.process_index, accelerator.num_processes)
     teach: Callable[[TrainingBatch], TrainingBatch] = lambda batch: batch  # noqa: E731
     if teacher is not None and outputs is None and config.teacher_cache is not None:
