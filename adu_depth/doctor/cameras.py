@@ -11,7 +11,7 @@ from adu_depth.doctor.measure import FrameFacts
 FIELD_OF_VIEW = (10.0, 150.0)  # degrees across the image
 CENTRE = (0.2, 0.8)  # where in the image a principal point is usual, in widths and heights
 BASELINE = (0.005, 5.0)  # metres
-DEPTH_WARNING, DEPTH_ERROR = (0.3, 150.0), (0.05, 1000.0)  # medians, metres
+DEPTH_WARNING, DEPTH_ERROR = (0.3, 150.0), (0.1, 1000.0)  # medians, metres
 # Cameras that the data set's authors describe: KITTI's colour cameras stood 0.532 to 0.538 m apart on all recording
 # days (calib_cam_to_cam.txt), DrivingStereo's 0.545 m (T_103).
 KNOWN_BASELINES = dict.fromkeys(("kitti2012", "kitti2015", "kitti_object", "kitti_eigen"), (0.52, 0.55)) | {

@@ -12,7 +12,7 @@ from adu_depth.data import open_dataset
 from adu_depth.data.layouts import find_layout
 from adu_depth.data.splits import write_splits
 from adu_depth.doctor.examine import examine
-from adu_depth.doctor.findings import ERROR, WARNING
+from adu_depth.doctor.findings import ERROR, WARNING, counted
 from adu_depth.errors import InputError
 from adu_depth.files import write_json
 from adu_depth.training.progress import Progress
@@ -68,11 +68,12 @@ def doctor(config: DoctorConfig, console: Console) -> int:
         config.root, layout, split=config.split or None, ground_truth=config.ground_truth or None, skip_missing=False
     )
     report = examine(dataset, layout, config.samples, config.all, Progress(console))
-    console.print(report.table())
+    console.print(report.table(), soft_wrap=False)
     if config.json is not None:
         write_json(config.json, report.as_dict())
     errors, warnings = report.count(ERROR), report.count(WARNING)
-    console.print(f"{errors} errors, {warnings} warnings; {report.looked_at} of {report.frames} frames compared")
+    told = f"{counted(errors, 'error')}, {counted(warnings, 'warning')}"
+    console.print(f"{told}; {report.looked_at} of {counted(report.frames, 'frame')} compared")
     return report.exit_code
 
 
@@ -88,7 +89,8 @@ def splits(config: SplitsConfig, console: Console) -> int:
     named = len({dataset.sequence(name) for name in dataset.names}) > 1
     for part, path in write_splits(dataset, config.output, config.validation, config.seed).items():
         names = path.read_text(encoding="utf-8").splitlines()
-        sequences = f" of {len({dataset.sequence(name) for name in names})} sequences" if named else ""
+        found = len({dataset.sequence(name) for name in names})
+        sequences = f" of {counted(found, 'sequence')}" if named else ""
         console.print(f"{part}: {len(names)} frames{sequences} in {path}")
     if not named:
         console.print("no sequences are named here: the validation part is one stretch of neighbouring frames")

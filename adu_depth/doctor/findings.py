@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 Level = Literal["OK", "skipped", "warning", "error"]
@@ -65,7 +65,12 @@ class Report:
         return asdict(self) | {"errors": self.count(ERROR), "warnings": self.count(WARNING)}
 
     def table(self) -> Table:
-        table = Table("check", "", "finding", title=f"{self.root}: {self.layout}, {counted(self.frames, 'frame')}")
+        table = Table(
+            "check",
+            "",
+            Column("finding", overflow="fold"),
+            title=f"{self.root}: {self.layout}, {counted(self.frames, 'frame')}",
+        )
         for finding in self.findings:
             text = Text(finding.text)
             if finding.where:

@@ -14,16 +14,23 @@ ROW_WARNING, ROW_ERROR = 1.0, 2.5  # pixels between the rows on which two views 
 SCALE_WARNING, SCALE_ERROR = 0.06, 0.12  # matching itself is within 2.5 % on nine real pairs
 PRODUCT_WARNING, PRODUCT_ERROR = 0.01, 0.05
 WARP_MARGIN = 0.8  # a right ground truth is this much better than any other candidate; real pairs: 0.2 to 0.5
-KNOWN_FACTORS = {
-    256.0: "a map stored without its factor of 256",
-    1 / 256: "a map whose values were multiplied by 256 twice, or are 8-bit",
-    128.0: "a map stored without its factor of 128",
-    2.0: "full-size values with half-size images, or the other way round",
-    0.5: "half-size values with full-size images, or the other way round",
-    1000.0: "millimetres taken for metres",
-    1 / 1000: "metres taken for millimetres",
-    100.0: "centimetres taken for metres",
-    0.01: "metres taken for centimetres",
+# By what factor one thing is off, and what usually does that.
+DISPARITY_FACTORS = {
+    256.0: "maps stored without their factor of 256",
+    128.0: "maps stored without their factor of 128",
+    1 / 256: "maps multiplied by 256 twice",
+    0.5: "full-size disparities with half-size images",
+    2.0: "half-size disparities with full-size images",
+}
+DEPTH_FACTORS = {
+    1000.0: "depths in millimetres",
+    100.0: "depths in centimetres",
+    256.0: "maps multiplied by 256 twice",
+    1 / 256: "maps stored without their factor of 256",
+    1 / 1000: "a baseline in millimetres",
+    0.01: "a baseline in centimetres",
+    0.5: "twice the baseline, or the focal length of another image size",
+    2.0: "half the baseline, or the focal length of another image size",
 }
 
 
@@ -91,13 +98,14 @@ def check_scale(frames: Sequence[FrameFacts], report: Report) -> None:
     _judge(
         report, "scale", stored, lambda f: f.ratio, SCALE_WARNING, SCALE_ERROR,
         "matched disparity is {ratio:.3g} times the stored one",
-        "the stored disparities are wrong by that factor: {reason}",
+        "the stored disparities are wrong by that factor, {reason}", DISPARITY_FACTORS,
     )  # fmt: skip
     typical = _median(derived, lambda f: f.focal_baseline * f.ratio)
     _judge(
         report, "scale", derived, lambda f: f.ratio, SCALE_WARNING, SCALE_ERROR,
         "matched disparity is {ratio:.3g} times f·B / depth",
         f"these depths need f·B = {typical:.4g} px·m: baseline, focal length or the depths' unit is wrong ({{reason}})",
+        DEPTH_FACTORS,
     )  # fmt: skip
 
 
@@ -113,6 +121,7 @@ def check_product(frames: Sequence[FrameFacts], report: Report) -> None:
         "median(depth · disparity) is {ratio:.4g} times f·B",
         f"with these maps the baseline would be {baselines[len(baselines) // 2]:g} m; or one map is of another unit or "
         "size ({reason})",
+        DEPTH_FACTORS,
     )  # fmt: skip
 
 
@@ -123,6 +132,7 @@ def check_sparse(frames: Sequence[FrameFacts], report: Report) -> None:
         _judge(
             report, "sparse depth", both, lambda f: f.sparse_ratio, 0.03, 0.1,
             "sparse depth is {ratio:.4g} times the dense depth", "one of the two has another unit ({reason})",
+            DEPTH_FACTORS,
         )  # fmt: skip
 
 
@@ -160,6 +170,7 @@ def _judge(
     error: float,
     text: str,
     advice: str,
+    factors: dict[float, str],
 ) -> None:
     """Frames whose ratio is off by more than `error` or `warning` are named together, by how far they are off."""
     if not frames:
@@ -172,7 +183,7 @@ def _judge(
         if found := levels[level]:
             ratio = _median(found, measure)
             said = text.format(ratio=ratio) + f" in {len(found)} of {len(frames)} frames"
-            report.add(check, level, said, [f.name for f in found], advice.format(reason=_reason(ratio)))
+            report.add(check, level, said, [f.name for f in found], advice.format(reason=_reason(ratio, factors)))
     if len(levels[OK]) == len(frames):
         report.add(
             check, OK, text.format(ratio=_median(frames, measure)) + f" (median of {counted(len(frames), 'frame')})"
@@ -183,6 +194,6 @@ def _median(frames: Sequence[FrameFacts], measure: Callable[[FrameFacts], float]
     return float(np.median([measure(f) for f in frames])) if frames else float("nan")
 
 
-def _reason(ratio: float) -> str:
-    near = [why for factor, why in KNOWN_FACTORS.items() if abs(np.log(ratio / factor)) < np.log(1.15)]
-    return f"as if from {near[0]}" if near else "a factor of no usual kind"
+def _reason(ratio: float, factors: dict[float, str]) -> str:
+    near = [why for factor, why in factors.items() if abs(np.log(ratio / factor)) < np.log(1.15)]
+    return f"as from {near[0]}" if near else "no usual factor"
