@@ -32,7 +32,7 @@ def groupwise_correlation_volume(
     factor = reduction_factor(reduction, per_group)
     dtype = accumulation_dtype(left, right)
     with without_autocast(left):
-        grouped = [x.to(dtype).unflatten(1, (num_groups, per_group)) for x in (left, right)]
+        grouped = [torch.unflatten(x.to(dtype), 1, (num_groups, per_group)) for x in (left, right)]
         grouped_left, grouped_right = (_normalized(x, normalize, eps, eps_rule) for x in grouped)
         slabs = []
         for d in range(num_disparities):

@@ -1,19 +1,25 @@
 """What every kernel is held to, so that a new operation joins with a dozen lines.
 
 An `Operation` names the public function and its reference; the functions below compare the two: values and gradients
-within a stated error budget against fp64, any layout, unwritten memory made visible, bits that repeat, registration,
-whole-graph tracing. On a machine without a GPU Triton's interpreter runs the kernels.
+within a stated error budget against fp64, any layout, unwritten memory made visible, bits that repeat in any order of
+programs, registration, whole-graph tracing, compilations over image sizes. `suite.py` makes tests of them all. On a
+machine without a GPU Triton's interpreter runs the kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
+import triton.language as tl
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from adu_kernels import launch
 
@@ -112,6 +118,7 @@ def nan_filled_memory() -> Iterator[None]:
 
 def layouts(value: Tensor) -> dict[str, Tensor]:
     """The same values in other strides; gaps between them hold NaN. For 4-D tensors channels-last as well."""
+    value = value.to(DEVICE)
     swapped = value.transpose(-1, -2).contiguous().transpose(-1, -2)
     spaced = torch.full((*value.shape[:-1], 2 * value.shape[-1] + 3), torch.nan, dtype=value.dtype, device=value.device)
     spaced[..., 1 : 1 + 2 * value.shape[-1] : 2] = value
@@ -140,6 +147,50 @@ def check_same_bits_twice(operation: Operation, inputs: Sequence[Tensor]) -> Non
         assert torch.equal(one, two)
 
 
+@contextmanager
+def program_order(order: Callable[[int], Sequence[int]]) -> Iterator[None]:
+    """Triton's interpreter starts the n programs of a launch in the order `order(n)`, in place of 0, 1, 2, …"""
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    started = InterpreterBuilder.set_grid_idx
+    orders: dict[int, Sequence[int]] = {}
+
+    def set_grid_idx(builder: Any, x: int, y: int, z: int) -> None:
+        count = builder.grid_dim[0]
+        started(builder, orders.setdefault(count, order(count))[x], y, z)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InterpreterBuilder, "set_grid_idx", set_grid_idx)
+        yield
+
+
+def _forwards(count: int) -> Sequence[int]:
+    return range(count)
+
+
+def _backwards(count: int) -> Sequence[int]:
+    return range(count)[::-1]
+
+
+def _shuffled(count: int) -> Sequence[int]:
+    return random.Random(count).sample(range(count), count)
+
+
+def same_bits_in_any_order(operation: Operation, inputs: Sequence[Tensor]) -> None:
+    """Programs that run forwards, backwards and shuffled give the same bits: none adds to, overwrites or reads what
+    another one writes. On a card the hardware chooses the order; there several runs must agree.
+    """
+    upstream = [torch.randn_like(o) for o in operation.torch(*inputs)]
+    runs = []
+    for order in (_forwards, _backwards, _shuffled):
+        with program_order(order), nan_filled_memory():
+            runs.append(values_and_gradients(operation.triton, leaves(inputs), upstream))
+    for name, run in zip(("backwards", "shuffled"), runs[1:], strict=True):
+        for number, (first, other) in enumerate(zip(runs[0], run, strict=True)):
+            same = torch.allclose(first, other, rtol=0, atol=0, equal_nan=True)
+            assert same, f"result {number} differs when programs run {name}"
+
+
 def check_gradients(operation: Operation, inputs: Sequence[Tensor], *, fast: bool = False) -> None:
     """fp64 `gradcheck` of the real kernel; `fast` checks random directions in place of every element."""
     assert torch.autograd.gradcheck(operation.triton, leaves(inputs, torch.float64), fast_mode=fast)
@@ -154,6 +205,67 @@ def check_whole_graph(operation: Operation, inputs: Sequence[Tensor]) -> None:
     want = values_and_gradients(operation.triton, leaves(inputs), upstream)
     for ours, theirs in zip(got, want, strict=True):
         assert torch.equal(ours, theirs)
+
+
+class _Calls(TorchDispatchMode):
+    """Notes the first call of every operator of this project."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[Any, tuple[tuple, dict]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func.namespace.startswith("adu_kernels"):
+            self.first.setdefault(func, (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def check_registration(operation: Operation, inputs: Sequence[Tensor]) -> None:
+    """`torch.library.opcheck` of every operator that forward and backward call, with the arguments they gave it."""
+    given = leaves(inputs)
+    with _Calls() as forward:
+        outputs = operation.triton(*given)
+    with _Calls() as backward:
+        torch.autograd.grad(outputs, given, [torch.randn_like(o) for o in outputs])
+    assert forward.first, "no registered operator was called: torch.compile could not trace the operation whole"
+    for calls, differentiable in ((forward, True), (backward, False)):
+        for operator, (arguments, options) in calls.first.items():
+
+            def fresh(value: Tensor, differentiable: bool = differentiable) -> Tensor:
+                copy = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+                return copy.copy_(value.detach()).requires_grad_(differentiable and value.requires_grad)
+
+            torch.library.opcheck(operator, *tree_map_only(Tensor, fresh, (arguments, options)))
+
+
+def compilations(run: Callable[..., tuple[Tensor, ...]], every_inputs: Iterable[Sequence[Tensor]]) -> dict[str, int]:
+    """In how many specialisations each kernel starts, forward and backward, over inputs of several sizes.
+
+    Counted by the constants of a launch. Whether Triton makes more of them, from sizes it finds divisible, is seen
+    where it compiles: the machine-code gate counts that.
+    """
+    seen: dict[str, set[str]] = {}
+    started = launch.run
+
+    def noted(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
+        constants = [a for a in arguments if isinstance(a, tl.constexpr)]
+        seen.setdefault(kernel.__name__, set()).add(repr((constants, sorted(options.items()))))
+        started(kernel, programs, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "run", noted)
+        for inputs in every_inputs:
+            given = leaves(inputs)
+            outputs = run(*given)
+            torch.autograd.grad(outputs, given, [torch.ones_like(o) for o in outputs])
+    return {kernel: len(constants) for kernel, constants in seen.items()}
+
+
+def check_compilations(operation: Operation, every_inputs: Iterable[Sequence[Tensor]], *, most: int = 2) -> None:
+    """However many sizes of image there are, each kernel is compiled `most` times."""
+    counts = compilations(operation.triton, every_inputs)
+    assert counts, "no kernel was started by adu_kernels.launch.run"
+    assert max(counts.values()) <= most, f"kernels compiled more than {most} times: {counts}"
 
 
 def saved_bytes(run: Callable[[], Any], inputs: Sequence[Tensor]) -> int:

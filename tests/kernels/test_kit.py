@@ -1,0 +1,59 @@
+"""The kit itself: an operation joins it in a dozen lines, and every fault is caught by the check made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
+from torch.autograd.gradcheck import GradcheckError
+from torch.testing._internal.optests import OpCheckError
+
+from tests.kernels import parity, toy
+from tests.kernels.suite import OperationTests, Shapes
+
+
+class TestWeightedMean(OperationTests):
+    operation = parity.Operation(toy.weighted_mean, toy.weighted_mean_reference)
+    shapes: ClassVar[dict[str, Shapes]] = {
+        "one element": ((1, 1), (1, 1)),
+        "one block": ((2, 16), (2, 16)),
+        "prime": ((5, 37), (5, 37)),
+    }
+    small = ((3, 7), (3, 7))
+
+    def draw(self, shapes: Shapes, dtype: torch.dtype) -> list[Tensor]:
+        return [torch.rand(shape).add(0.5).to(dtype) for shape in shapes]
+
+
+def _gradcheck(operation: parity.Operation, inputs: list[Tensor]) -> None:
+    parity.check_gradients(operation, inputs, fast=True)
+
+
+def _compilations(operation: parity.Operation, inputs: list[Tensor]) -> None:
+    parity.check_compilations(operation, ([value[:, :columns] for value in inputs] for columns in (5, 9, 19)))
+
+
+CAUGHT_BY: dict[str, Callable[[parity.Operation, list[Tensor]], None]] = {
+    "dropped mask": parity.check_layouts,
+    "unwritten": parity.check_parity,
+    "half sums": parity.check_parity,
+    "wrong gradient": _gradcheck,
+    "race": parity.same_bits_in_any_order,
+    "wrong fake": parity.check_registration,
+    "host wait": parity.check_whole_graph,
+    "specialised size": _compilations,
+}
+
+
+@pytest.mark.parametrize("fault", CAUGHT_BY)
+def test_a_fault_is_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    operation = parity.Operation(toy.weighted_mean, toy.weighted_mean_reference)
+    inputs = [torch.rand(2, 19).add(0.5) for _ in range(2)]
+    CAUGHT_BY[fault](operation, inputs)
+    monkeypatch.setattr(toy, "fault", fault)
+    with pytest.raises((AssertionError, GradcheckError, OpCheckError, TorchDynamoException)):
+        CAUGHT_BY[fault](operation, inputs)
