@@ -44,7 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["quickstart", "render", "train-teacher", "distill", "evaluate", "predict", "pack"])
+@pytest.mark.parametrize(
+    "command",
+    ["quickstart", "render", "train-teacher", "distill", "evaluate", "predict", "submit", "pack"],
+)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
     text = capsys.readouterr().out
