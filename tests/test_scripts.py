@@ -37,7 +37,12 @@ case "$*" in
         chmod +x "$(dirname "$0")/adu-depth"
         [ -e "$state/no_opencv" ] || grep -qx opencv-python "$state/installed" 2>/dev/null ||
             { echo opencv-python >>"$state/installed"; echo full >"$state/cv2_files"; } ;;
-    "-m pip install "*) ;;
+    "-m pip install "*" --target "*)
+        [ ! -e "$state/no_such_triton" ] || { echo "ERROR: No matching distribution found" >&2; exit 1; }
+        mkdir -p "${@: -2:1}" && echo "${@: -1}" >"${@: -2:1}/version" ;;
+    "-c import triton"*) sed 's/.*==//' "${PYTHONPATH%%:*}/version" ;;
+    "-m pytest "*) echo "pytest with ${PYTHONPATH:-no path}: $*" ;;
+    "-m pip install "* | "-m ruff "* | "-m mypy") ;;
     "-c import cv2")
         [ "$(cat "$state/cv2_files" 2>/dev/null)" = headless ] || { echo "ImportError: libGL.so.1" >&2; exit 1; } ;;
     *) echo "unexpected: $*" >&2; exit 99 ;;
@@ -59,8 +64,11 @@ class Checkout:
         self.venv = self.root / ".venv"
 
     def quickstart(self, *arguments: str, where: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHON": str(self.python), "STATE": str(self.state)}
-        command = ["bash", str(self.root / "scripts" / "quickstart.sh"), *arguments]
+        return self.run("quickstart.sh", *arguments, where=where)
+
+    def run(self, script: str, *arguments: str, where: Path | None = None) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PYTHON": str(self.python), "STATE": str(self.state), "PYTHONPATH": ""}
+        command = ["bash", str(self.root / "scripts" / script), *arguments]
         (self.state / "calls").write_text("")
         return subprocess.run(
             command, cwd=where or self.root, env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -124,3 +132,46 @@ def test_a_failed_environment_leaves_nothing(checkout: Checkout) -> None:
     assert result.returncode == 1
     assert "cannot make a virtual environment" in result.stderr
     assert not checkout.venv.exists()
+
+
+def test_another_triton_stands_in_front_and_is_installed_once(checkout: Checkout) -> None:
+    (checkout.root / "tests" / "kernels").mkdir(parents=True)
+    first = checkout.run("test.sh", "--triton", "3.6.0", "-k", "parity")
+    assert first.returncode == 0, first.stderr
+    folder = checkout.root / ".cache" / "triton-3.6.0"
+    assert f"pytest with {folder}: -m pytest -m not gpu and not slow" in first.stdout
+    assert first.stdout.rstrip().endswith("tests/kernels tests/machine_code -k parity")
+    assert "-m pip install --quiet --disable-pip-version-check --no-deps --target" in checkout.calls()
+    assert "ruff" not in checkout.calls()
+    second = checkout.run("test.sh", "tests/kernels::test_one", "--triton=3.6.0")
+    assert second.stdout.rstrip().endswith("loadfile tests/kernels::test_one")
+    assert "pip" not in checkout.calls()
+
+
+def test_without_an_option_style_types_and_every_test_run_with_the_pinned_triton(checkout: Checkout) -> None:
+    done = checkout.run("test.sh", "-x")
+    assert done.returncode == 0, done.stderr
+    assert "pytest with no path: " in done.stdout
+    assert done.stdout.rstrip().endswith("loadfile -x")
+    assert "-m ruff check ." in checkout.calls()
+    assert "-m mypy" in checkout.calls()
+
+
+def test_a_triton_that_is_not_there_leaves_nothing(checkout: Checkout) -> None:
+    (checkout.state / "no_such_triton").touch()
+    done = checkout.run("test.sh", "--triton", "9.9")
+    assert done.returncode == 1
+    assert "setup failed: pip could not install triton 9.9" in done.stderr
+    assert list((checkout.root / ".cache").glob("*")) == []
+    nothing = checkout.run("test.sh", "--triton")
+    assert nothing.returncode == 2
+    assert "--triton: expected a version" in nothing.stderr
+
+
+def test_a_wrong_triton_is_not_tested(checkout: Checkout) -> None:
+    folder = checkout.root / ".cache" / "triton-3.6.0"
+    folder.mkdir(parents=True)
+    (folder / "version").write_text("triton==3.5.0")
+    done = checkout.run("test.sh", "--triton", "3.6.0")
+    assert done.returncode == 1
+    assert "asked for triton 3.6.0, Python imports 3.5.0" in done.stderr
