@@ -39,7 +39,10 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
             unlabelled.append(name)
         if not absent and not broken:
             whole.add(name)
-    pairs = counted(roles["right"], "pair") if roles["right"] else f"{counted(roles['left'], 'image')}, no right ones"
+    if roles["right"]:
+        pairs = counted(roles["right"], "pair")
+    else:
+        pairs = f"{counted(roles['left'], 'image')}, no right ones" if roles["left"] else "frames packed in shards"
     if not missing:
         report.add("files", OK, f"{pairs}, every file is there")
     for role, paths in missing.items():
@@ -58,7 +61,7 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
         report.add("file ends", OK, f"every image of {len(seen)} files is whole at its end")
     labelled = len(dataset) - len(unlabelled)
     if not unlabelled:
-        report.add("ground truth", OK, f"every frame has {', '.join(sorted(_truth_roles(roles)))}")
+        report.add("ground truth", OK, f"every frame has {', '.join(sorted(_truth_roles(roles))) or 'it'}")
     else:
         level = WARNING if labelled else OK
         text = f"{labelled} of {len(dataset)} frames have ground truth"

@@ -320,3 +320,12 @@ def test_splits_of_labelled_frames(tmp_path: Path) -> None:
     assert run(*arguments, "--labelled-only") == 0
     lists = [name for part in ("train", "val") for name in (tmp_path / "lists" / f"{part}.txt").read_text().split()]
     assert sorted(lists) == names[:3]
+
+
+def test_a_pack_is_looked_at_like_what_was_packed(healthy: Path, tmp_path: Path) -> None:
+    assert run("pack", healthy, "--output", tmp_path / "pack") == 0
+    report = diagnose(tmp_path / "pack")
+    assert report.exit_code == 0, report.findings
+    found = levels(report)
+    assert found["order of views"] == found["scale"] == found["sign"] == OK
+    assert report.frames == 3
