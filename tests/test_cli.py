@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "command",
-    ["quickstart", "render", "train-teacher", "distill", "evaluate", "predict", "submit", "pack"],
+    ["quickstart", "render", "train-teacher", "distill", "evaluate", "predict", "submit", "pack", "doctor", "splits"],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
