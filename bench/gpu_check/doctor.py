@@ -1,0 +1,118 @@
+"""Whether this machine can run the check: packages, GPU, memory. Says what is missing and who needs it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.gpu_check.arguments import stage_arguments
+
+FREE_MEMORY = 24 * 2**30
+NEEDED = ("torch", "triton", "numpy", "safetensors", "cv2", "transformers")
+SOME_STAGES = {
+    "pytest": "parity",
+    "hypothesis": "parity (the tests with drawn shapes)",
+    "accelerate": "training, convergence",
+    "tensorboard": "training, convergence",
+    "rich": "training, convergence",
+    "tyro": "the whole steps, training and convergence import packages that need it, and so does `python -m bench`; "
+    "the benchmarks of operations do not",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    name: str
+    ok: bool
+    needed: bool
+    """Without it nothing is worth starting."""
+    detail: str
+
+
+def findings(rehearse: bool) -> list[Finding]:
+    found = [_python(), *(_package(name, True, "everything") for name in NEEDED)]
+    found += [_package(name, False, stages) for name, stages in SOME_STAGES.items()]
+    if importlib.util.find_spec("torch") is not None:
+        found += _interpreter() if rehearse else _gpu()
+    return found
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", (3, 10) <= sys.version_info[:2] < (3, 14), True, f"{version}, expected 3.10 to 3.13")
+
+
+def _package(name: str, needed: bool, stages: str) -> Finding:
+    """Imported, not looked for: OpenCV for one is often there and does not load."""
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no message"
+        return Finding(name, False, needed, f"{reason}; needed by {stages}")
+    return Finding(name, True, needed, str(getattr(module, "__version__", "there")))
+
+
+def _gpu() -> list[Finding]:
+    import torch
+
+    from adu_kernels import launch
+
+    if not torch.cuda.is_available():
+        return [Finding("GPU", False, True, "torch sees no CUDA device; --rehearse runs everything small on a CPU")]
+    free, total = torch.cuda.mem_get_info()
+    name = torch.cuda.get_device_name()
+    return [
+        Finding("GPU", True, True, f"{name}, {total / 2**30:.0f} GiB"),
+        Finding("free GPU memory", free >= FREE_MEMORY, False, f"{free / 2**30:.1f} GiB, expected 24 for every case"),
+        Finding("no interpreter", not launch.interpreting(), True, "TRITON_INTERPRET must not be set"),
+        _first_launch(),
+    ]
+
+
+def _first_launch() -> Finding:
+    """A kernel compiles and runs at all: the driver, ptxas and the compiler that Triton calls are there."""
+    import torch
+
+    from adu_kernels import disparity_regression
+
+    try:
+        disparity_regression(torch.randn(1, 4, 4, 4, device="cuda"), backend="triton")
+        torch.cuda.synchronize()
+    except Exception as error:
+        return Finding("first kernel", False, True, f"{type(error).__name__}: {str(error)[:300]}")
+    return Finding("first kernel", True, True, "compiled and ran")
+
+
+def _interpreter() -> list[Finding]:
+    from adu_kernels import launch
+
+    return [Finding("interpreter", launch.interpreting(), True, "TRITON_INTERPRET=1 before Python starts")]
+
+
+def write(path: Path, found: list[Finding]) -> None:
+    """Plain json where torch or the project's own packages are missing: that is what this must be able to say."""
+    import json
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"findings": [asdict(f) for f in found]}, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    chosen = stage_arguments(__doc__)
+    found = findings(chosen.rehearse)
+    for finding in found:
+        state = "ok" if finding.ok else "MISSING" if finding.needed else "missing"
+        print(f"{state:8} {finding.name:16} {finding.detail}")
+    write(chosen.output, found)
+    lacking = [f.name for f in found if f.needed and not f.ok]
+    if lacking:
+        print(f"cannot go on without: {', '.join(lacking)}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
