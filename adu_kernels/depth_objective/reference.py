@@ -57,19 +57,26 @@ def objective_weights(weights: Sequence[float] | Mapping[str, float]) -> Objecti
 
 
 def silog_loss(
-    depth: Tensor, target: Tensor, variance_focus: float = 0.85, min_depth: float = 1e-3, max_depth: float = 80.0
+    depth: Tensor,
+    target: Tensor,
+    variance_focus: float = 0.85,
+    min_depth: float = 1e-3,
+    max_depth: float = 80.0,
+    *,
+    normalise: str = "batch",
 ) -> Tensor:
     """10·√(mean q² − variance_focus·(mean q)² + 1e-6), q = ln depth − ln target over the valid target."""
     depth, target = _in_one_dtype(depth, target.detach())
     with without_autocast(depth):
         mask = _has_target(target, min_depth, max_depth)
         q = _log_ratio(depth, target, mask, min_depth, max_depth)
-        count = _at_least_one(mask)
-        mean = q.sum() / count
+        axes = _axes(normalise)
+        count = _at_least_one(mask, axes)
+        mean = q.sum(axes, keepdim=True) / count
         # mean q² − f·mean² = Var q + (1 − f)·mean²: this form cannot fall below 0 by cancellation.
-        variance = torch.where(mask, q - mean, 0).square().sum() / count
+        variance = torch.where(mask, q - mean, 0).square().sum(axes, keepdim=True) / count
         loss = 10 * (variance + (1 - variance_focus) * mean.square() + SILOG_FLOOR).sqrt()
-        return torch.where(mask.any(), loss, 0)
+        return torch.where(mask.sum(axes, keepdim=True) > 0, loss, 0).mean()
 
 
 def laplace_nll(
@@ -80,6 +87,8 @@ def laplace_nll(
     min_depth: float = 1e-3,
     max_depth: float = 80.0,
     beta_nll: float = 0.0,
+    *,
+    normalise: str = "batch",
 ) -> Tensor:
     """mean of e^{−s}·|ln depth − ln target| + s over the valid target, s = log_scale clamped to [−6, 3]."""
     depth, log_scale, target = _in_one_dtype(depth, log_scale, target.detach())
@@ -92,7 +101,7 @@ def laplace_nll(
         nll = torch.exp(-s) * residual + s
         if beta_nll:
             nll = nll * torch.exp(2 * beta_nll * s).detach()
-        return nll.sum() / _at_least_one(mask)
+        return _mean(nll, mask, normalise)
 
 
 def focal_response_loss(
@@ -104,6 +113,8 @@ def focal_response_loss(
     detach_focal: bool = False,
     min_depth: float = 1e-3,
     max_depth: float = 80.0,
+    *,
+    normalise: str = "batch",
 ) -> Tensor:
     """mean of weight·e·tanh(βe/2)^γ over the valid teacher depth, e = |ln depth − ln teacher_depth|."""
     depth, teacher_depth = _in_one_dtype(depth, teacher_depth.detach())
@@ -116,21 +127,27 @@ def focal_response_loss(
         loss = error * focus**gamma
         if weight is not None:
             loss = loss * torch.where(mask, weight.detach().to(loss.dtype), 0)
-        return loss.sum() / _at_least_one(mask)
+        return _mean(loss, mask, normalise)
 
 
 def uncertainty_guide(
-    log_scale: Tensor, valid: Tensor, guide: str = "emphasise", strength: float | Tensor = 0.5
+    log_scale: Tensor,
+    valid: Tensor,
+    guide: str = "emphasise",
+    strength: float | Tensor = 0.5,
+    *,
+    normalise: str = "batch",
 ) -> Tensor:
     """clip((1 − ρ) + ρ·exp(s − logmeanexp(s over valid)), ¼, 4), 1 where not valid; −s for "attenuate"."""
     (log_scale,) = _in_one_dtype(log_scale.detach())
     if guide == "none":
         return torch.ones_like(log_scale)
-    rho = strength.detach() if isinstance(strength, Tensor) else strength
+    rho = strength.detach().to(log_scale) if isinstance(strength, Tensor) else strength
     with without_autocast(log_scale):
         s = torch.where(valid, log_scale, 0).clamp(*LOG_SCALE_RANGE)
         scale = torch.exp(-s if guide == "attenuate" else s)  # s is clamped: the plain mean is safe
-        mean = torch.where(valid, scale, 0).sum() / _at_least_one(valid)
+        axes = _axes(normalise)
+        mean = torch.where(valid, scale, 0).sum(axes, keepdim=True) / _at_least_one(valid, axes)
         relative = torch.where(valid, scale / mean, 1)
         return ((1 - rho) + rho * relative).clamp(*GUIDE_RANGE)
 
@@ -168,17 +185,23 @@ def depth_objective(
     variance_focus: float = 0.85,
     min_depth: float = 1e-3,
     max_depth: float = 80.0,
+    normalise: str = "batch",
 ) -> ObjectiveTerms:
     """The weighted sum of `silog_loss`, `laplace_nll` and the guided, gated `focal_response_loss`, and its terms."""
     factors = objective_weights(weights)
-    silog = silog_loss(depth, target, variance_focus, min_depth, max_depth)
-    uncertainty = laplace_nll(depth, log_scale, target, joint, min_depth, max_depth, beta_nll)
+    dtype = accumulation_dtype(depth, log_scale, teacher_depth, target)
+    depth, log_scale, target = depth.to(dtype), log_scale.to(dtype), target.to(dtype)
+    silog = silog_loss(depth, target, variance_focus, min_depth, max_depth, normalise=normalise)
+    uncertainty = laplace_nll(depth, log_scale, target, joint, min_depth, max_depth, beta_nll, normalise=normalise)
     response = torch.zeros_like(silog)
     if teacher_depth is not None:
-        weight = uncertainty_guide(log_scale, _has_teacher(teacher_depth), guide, guide_strength)
+        teacher_depth = teacher_depth.to(dtype)
+        weight = uncertainty_guide(log_scale, _has_teacher(teacher_depth), guide, guide_strength, normalise=normalise)
         if gate:
             weight = weight * teacher_gate(teacher_depth, target, min_depth=min_depth, max_depth=max_depth)
-        response = focal_response_loss(depth, teacher_depth, weight, beta, gamma, detach_focal, min_depth, max_depth)
+        response = focal_response_loss(
+            depth, teacher_depth, weight, beta, gamma, detach_focal, min_depth, max_depth, normalise=normalise
+        )
     with without_autocast(depth):
         total = factors.silog * silog + factors.uncertainty * uncertainty + factors.response * response
     return ObjectiveTerms(total, silog.detach(), uncertainty.detach(), response.detach())
@@ -194,8 +217,19 @@ def _has_teacher(teacher_depth: Tensor) -> Tensor:
     return (teacher_depth > 0) & (teacher_depth < torch.inf)
 
 
-def _at_least_one(mask: Tensor) -> Tensor:
-    return mask.sum().clamp(min=1)
+def _axes(normalise: str) -> tuple[int, ...]:
+    """What one mean is taken over: an image, or the batch."""
+    return (1, 2, 3) if normalise == "image" else (0, 1, 2, 3)
+
+
+def _at_least_one(mask: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return mask.sum(axes, keepdim=True).clamp(min=1)
+
+
+def _mean(values: Tensor, mask: Tensor, normalise: str) -> Tensor:
+    """Of values that are 0 off the mask; per image over all images, those with nothing valid at 0."""
+    axes = _axes(normalise)
+    return (values.sum(axes, keepdim=True) / _at_least_one(mask, axes)).mean()
 
 
 def _log_ratio(depth: Tensor, other: Tensor, mask: Tensor, min_depth: float, max_depth: float) -> Tensor:

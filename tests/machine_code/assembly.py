@@ -35,6 +35,8 @@ class Figures:
     tensor_core: int
     atomics: int
     """Atomic operations on global memory."""
+    float_atomics: int
+    """Of them those on floating-point numbers, whose order would show in the result."""
     special: int
     """Instructions of the special-function unit: exponentials, logarithms, reciprocals, roots."""
     instructions: int
@@ -50,6 +52,7 @@ _NVIDIA = {
     "fp64": r"D(ADD|MUL|FMA|SETP|MNMX|MMA)\b|\S*\.F64\b|MUFU\.\w*64",
     "tensor_core": r"(HMMA|IMMA|BMMA|DMMA|QMMA|OMMA|HGMMA|IGMMA|BGMMA|QGMMA|UTC\w*MMA)\b",
     "atomics": r"(ATOM|ATOMG|RED|REDG|UTMAREDG)\b",
+    "float_atomics": r"(ATOM|ATOMG|RED|REDG|UTMAREDG)\b.*\.B?F\d",
     "special": r"MUFU\b",
 }
 _AMD = {
@@ -59,6 +62,7 @@ _AMD = {
     "fp64": r"v_\w*_?f64",
     "tensor_core": r"v_s?mfma",
     "atomics": r"(global|buffer|flat)_atomic",
+    "float_atomics": r"(global|buffer|flat)_atomic_\w*_b?f\d",
     "special": r"v_(exp|log|rcp|rsq|sqrt|sin|cos)_",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ def caught(call: Callable[[], object], target: str) -> list[Launch]:
 
     def hook(*, key: str, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
         source = ASTSource(fn.jit_function, compile["signature"], compile["constants"], compile["configs"][0])
-        options = {name: compile[name] for name in ("num_warps", "num_stages")}
+        given = json.loads(compile["specialization_data"])["options"]
+        options = {name: given[name] for name in ("num_warps", "num_stages", "maxnreg") if given.get(name)}
         launches.setdefault((fn.name, key), Launch(fn.name, key, source, options, *starting[0]))
         return True  # "handled": Triton neither compiles nor launches
 

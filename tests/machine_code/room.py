@@ -56,6 +56,8 @@ class Room:
     at_size: Callable[[int, int], object]
     """Calls the operation, forward and backward, on maps of so many rows and columns: run at every IMAGE_SIZES, it may
     compile each kernel at most twice."""
+    counting: tuple[str, ...] = ()
+    """Kernels whose programs count themselves, so that the last one can sum up: they may have one integer atomic."""
     size: str = ""
     """The size of the cases in words: "1×320×64×128, D 48"."""
 

@@ -108,6 +108,12 @@ def report(rooms: list[Room], targets: Iterable[str] = TARGETS) -> dict[str, Any
         "kernels": {name: row.as_dict() for name, row in figures.items()},
         "launches": {entry.name: _launch(entry, figures[entry.name]) for entry in found.entries},
         "double": [entry.name for entry in found.entries if entry.case.double],
+        "counting": [
+            entry.name
+            for room in rooms
+            for entry in found.entries
+            if entry.room == room.name and entry.launch.kernel in room.counting
+        ],
         "work_without_a_kernel": _work_without_a_kernel(found),
         "compilations": {room.name: compilations(room) for room in rooms},
         "table_rows": found.rows,

@@ -44,7 +44,8 @@ def test_a_sound_kernel_has_no_fault(planted: Planted, target: str) -> None:
 
 @every_target
 @pytest.mark.parametrize(
-    ("kernel", "figure"), [("spill", "spills"), ("fp64 constant", "fp64"), ("float atomic", "atomics")]
+    ("kernel", "figure"),
+    [("spill", "spills"), ("fp64 constant", "fp64"), ("float atomic", "atomics"), ("float atomic", "float_atomics")],
 )
 def test_what_no_kernel_may_have_is_seen(planted: Planted, kernel: str, figure: str, target: str) -> None:
     """A spill, an fp64 constant, an atomic sum: each in the kernel it was planted in, and nowhere else."""
