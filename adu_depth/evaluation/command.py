@@ -53,6 +53,8 @@ class EvaluateConfig:
     """File that names the samples to evaluate on, a line each (KITTI Eigen: the lists of BTS or Monodepth2)."""
     ground_truth: Path | None = None
     """Folder of the ground truth, where the layout may keep it apart (kitti_eigen)."""
+    skip_missing: bool = False
+    """Pass over, and count, frames whose files are not all there, instead of refusing them."""
     kb_crop: bool = False
     """Show the network KITTI's 352×1216 window instead of the whole image, as AdaBins and others do."""
     protocol: str = "auto"
@@ -259,7 +261,12 @@ def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset
     """
     if config.data != "synthetic":
         dataset = open_dataset(
-            config.data, config.layout, split=config.split, ground_truth=config.ground_truth, kb_crop=config.kb_crop
+            config.data,
+            config.layout,
+            split=config.split,
+            ground_truth=config.ground_truth,
+            kb_crop=config.kb_crop,
+            skip_missing=config.skip_missing,
         )
         if isinstance(dataset, KittiStereo):
             dataset.occluded_too = (dataset.training / dataset.folders.occ).is_dir()
