@@ -17,7 +17,7 @@ from adu_depth.data.layouts import find_layout
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.evaluation.baselines import ConstantDisparity, SemiGlobalMatching
-from adu_depth.evaluation.evaluator import EvaluationResult, Predict, evaluate_protocols
+from adu_depth.evaluation.evaluator import EvaluationResult, Predict, evaluate_protocols, share_of
 from adu_depth.evaluation.processes import Processes, joined_processes
 from adu_depth.evaluation.protocols import PROTOCOLS, choose_protocols
 from adu_depth.evaluation.result_files import write_results
@@ -166,7 +166,8 @@ class _Evaluation:
     ) -> dict[str, EvaluationResult]:
         """A network with its uncertainty, a baseline without."""
         dataset, network = dataset or self.dataset, isinstance(method, Predictor)
-        with self.progress.task(f"evaluating {name}", -(-len(dataset) // self.processes.count)) as task:
+        own = sum(map(len, share_of(len(dataset), self.config.batch_size, self.processes)))
+        with self.progress.task(f"evaluating {name}", own) as task:
 
             def advance(done: int, _: int) -> None:
                 while task.done < done:

@@ -124,6 +124,12 @@ def evaluate_protocols(
     return results
 
 
+def share_of(images: int, batch_size: int, processes: Processes) -> list[range]:
+    """The images of one process: every count-th block of batch_size, which are the batches of a process alone."""
+    blocks = [range(first, min(first + batch_size, images)) for first in range(0, images, batch_size)]
+    return blocks[processes.rank :: processes.count]
+
+
 @dataclass(frozen=True)
 class _Scored:
     index: int
@@ -140,9 +146,8 @@ def _score_share(
     device: torch.device | str,
     processes: Processes,
 ) -> Iterator[tuple[_Scored, int]]:
-    """This process's images, scored, and how many they are: every count-th block of batch_size images."""
-    blocks = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
-    own = blocks[processes.rank :: processes.count]
+    """This process's images, scored, and how many they are."""
+    own = share_of(len(dataset), batch_size, processes)
     total = sum(map(len, own))
     for block in own:
         for batch in _batches(block, dataset):

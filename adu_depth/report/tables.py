@@ -34,6 +34,8 @@ METRICS = (
     _Metric("a3", "share within 1.25³", 4, True),
     _Metric("epe", "mean disparity error, pixels", 3),
     _Metric("d1", "share off by > 3 px and > 5 %, in %", 2),
+    _Metric("epe_noc", "the same of pixels that both cameras see", 3),
+    _Metric("d1_noc", "the same of pixels that both cameras see", 2),
     _Metric("ause_abs_rel", "uncertainty ranks errors: distance to perfect"),
     _Metric("aurg_abs_rel", "the same: gain over random", 4, True),
     _Metric("nll", "negative log-likelihood", 3, ratio=False),

@@ -16,6 +16,8 @@ from adu_depth.submission.benchmark import SIZE, STEPS_PER_METRE, file_names
 
 SHOWN = 5
 """File names that a message lists before it says how many more there are."""
+LARGEST = 4 * 2 * SIZE[0] * SIZE[1]
+"""Bytes: four times a map's pixels. What is larger is not unpacked."""
 NEAREST_STREET = 2.0
 """Metres: a map whose farthest pixel is nearer than this was not stored × 256."""
 
@@ -61,6 +63,8 @@ def _name_faults(names: list[str], expected: Sequence[str]) -> list[str]:
 
 
 def _entry_faults(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> list[str]:
+    if entry.file_size > LARGEST:
+        return [f"{entry.file_size} bytes, more than a map of this size can need"]
     try:
         data = archive.read(entry)
         if not data.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -68,7 +68,7 @@ def in_threads(count: int, work: Callable[[Processes], Any]) -> list[Any]:
 @pytest.mark.parametrize(("count", "batch_size"), [(2, 1), (3, 2), (4, 3), (9, 1)])
 def test_shares_are_one_result(count: int, batch_size: int) -> None:
     sizes = [(12, 16), (12, 16), (10, 20), (12, 16), (12, 16), (12, 16), (14, 18)]
-    dataset = [make_sample(i, size, name="same" if i in (1, 5) else "") for i, size in enumerate(sizes)]
+    dataset = [make_sample(i, size, name="same" if i in (1, 5) else f"z{9 - i}") for i, size in enumerate(sizes)]
     dataset[3] = replace(dataset[3], valid=torch.zeros(1, 12, 16, dtype=torch.bool))
     predicted: list[str] = []
     lock = threading.Lock()
@@ -81,6 +81,7 @@ def test_shares_are_one_result(count: int, batch_size: int) -> None:
     scorer = Scorer(("none", "eigen"), uncertainty=True)
     alone = evaluate_protocols(predict, dataset, scorer, batch_size=batch_size)
     once = sorted(predicted)
+    assert list(alone["none"].rows) == ["z9", "same", "z7", "z5", "same#1", "z3"], "in the data set's order"
     predicted.clear()
     results = in_threads(
         count, lambda place: evaluate_protocols(predict, dataset, scorer, batch_size=batch_size, processes=place)
@@ -91,7 +92,7 @@ def test_shares_are_one_result(count: int, batch_size: int) -> None:
             assert result[protocol].rows == alone[protocol].rows
             assert list(result[protocol].rows) == list(alone[protocol].rows)
             assert result[protocol].means() == alone[protocol].means()
-            assert result[protocol].skipped == alone[protocol].skipped == ("image3",)
+            assert result[protocol].skipped == alone[protocol].skipped == ("z6",)
             for name, curve in alone[protocol].curves.items():
                 assert (result[protocol].curves[name] == curve).all()
 

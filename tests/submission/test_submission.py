@@ -156,6 +156,7 @@ FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "jpeg": (lambda: bytes(cv2.imencode(".jpg", np.zeros((9, 9), np.uint8))[1].tobytes()), "not a PNG file"),
     "cut short": (lambda: png(good_map())[:2000], "the image is cut short (2000 bytes)"),
     "empty": (lambda: b"", "not a PNG file"),
+    "huge": (lambda: bytes(4_000_000), "4000000 bytes, more than a map of this size can need"),
 }
 
 
