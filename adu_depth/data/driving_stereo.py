@@ -17,7 +17,7 @@ from adu_depth.data.dataset import (
     read_pair,
     require_size,
 )
-from adu_depth.data.image_files import IMAGE_SUFFIXES, read_png16
+from adu_depth.data.image_files import IMAGE_SUFFIXES, images_below, read_png16
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
@@ -52,7 +52,7 @@ class DrivingStereo(FileDataset):
             raise InputError(f"{root}: no folder of left images (train-left-image, left-image-half-size, …)")
         self.lefts = lefts[0]
         self.part = _outermost(self.lefts).parent
-        images = sorted(p for p in self.lefts.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        images = images_below(self.lefts)
         sizes = {"full-size" in image.relative_to(self.part).as_posix() for image in images}
         if len(sizes) > 1:
             raise InputError(f"{self.lefts}: holds images of half and of full size; name the inner folder meant")

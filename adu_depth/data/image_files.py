@@ -17,6 +17,12 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".p
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+.\deE]+)[ \t]*\r?\n")
 
 
+def images_below(folder: Path) -> list[Path]:
+    """Every image file in `folder` and its folders, sorted; hidden ones (macOS leaves `._000001.png`) are none."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
+
+
 def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
     """A PNG or JPEG as 3×H×W float32 RGB in [0, 1]. Grey becomes three equal channels, alpha is dropped.
 

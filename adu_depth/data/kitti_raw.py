@@ -139,7 +139,7 @@ class KittiRaw(FileDataset):
             for drive in sorted(self.listing.names(self.root / date)):
                 folder = self.root / date / drive / SIDES["l"] / "data"
                 files = (name.rpartition(".") for name in sorted(self.listing.names(folder)))
-                stems = [stem for stem, _, suffix in files if f".{suffix.lower()}" in IMAGE_SUFFIXES]
+                stems = [stem for stem, dot, suffix in files if stem.isdigit() and dot + suffix in IMAGE_SUFFIXES]
                 names += [str(RawFrame(date, drive, SIDES["l"], stem)) for stem in stems]
         return names
 

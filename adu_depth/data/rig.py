@@ -18,7 +18,7 @@ from adu_depth.data.dataset import (
     read_pair,
     require_size,
 )
-from adu_depth.data.image_files import IMAGE_SUFFIXES, read_mask, read_pfm, read_png16
+from adu_depth.data.image_files import IMAGE_SUFFIXES, images_below, read_mask, read_pfm, read_png16
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 
@@ -47,7 +47,7 @@ class Rig(FileDataset):
     def __init__(self, root: str | Path) -> None:
         root = Path(root)
         lefts = root / "left"
-        images = sorted(p for p in lefts.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        images = images_below(lefts)
         self.lefts: dict[str, Path] = {}
         for image in images:
             name = image.relative_to(lefts).with_suffix("").as_posix()

@@ -127,6 +127,11 @@ def test_bad_maps_are_named(rendered: Path) -> None:
         open_dataset(rendered)[0]
 
 
+def test_what_macos_leaves_beside_images_is_no_image(rendered: Path) -> None:
+    (rendered / "left" / "._000000.png").write_bytes(b"Mac OS X")
+    assert open_dataset(rendered).names == ["000000", "000001", "000002"]
+
+
 def test_two_left_images_of_one_name_are_refused(rendered: Path) -> None:
     save_image(rendered / "left" / "000000.jpg", scenes()[0].left)
     with pytest.raises(InputError, match=r"000000.png and \S*000000.jpg have one name"):
