@@ -147,7 +147,10 @@ def test_hidden_pixels_are_told_apart_where_the_data_set_knows_them() -> None:
 
 def test_curves_are_means_over_the_images_and_their_areas_the_table() -> None:
     dataset = [make_sample(i, SIZE) for i in range(3)]
-    result = evaluate_protocols(predict_from_image, dataset, Scorer(uncertainty=True, temperature=0.7))["none"]
+    blank = replace(make_sample(3, SIZE), valid=torch.zeros(1, *SIZE, dtype=torch.bool))
+    scorer = Scorer(uncertainty=True, temperature=0.7)
+    with pytest.warns(UserWarning, match="image3"):
+        result = evaluate_protocols(predict_from_image, [*dataset, blank], scorer)["none"]
     means = result.means()
     assert set(result.curves) == {
         *(f"{who}_{error}" for who in ("method", "oracle") for error in ("abs_rel", "rmse", "a1")),
