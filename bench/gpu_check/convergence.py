@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from adu_depth.errors import InputError
 from adu_depth.files import write_json
 from adu_depth.training.checkpoint import read_json
 from bench.gpu_check.arguments import stage_arguments
@@ -47,7 +46,7 @@ def main() -> None:
     before = chosen.output.with_name("training.json")
     trained = read_json(before) if before.exists() else {}
     if not trained.get("complete") or trained["environment"].get("sources") != source_digest():
-        raise InputError(f"{before}: expected the training stage of this very code, run it first")
+        sys.exit(f"{before}: expected the finished training stage of this very code; run it first")
     plan = make_plan(chosen.rehearse)
     seconds = train_both(plan, "references", 1, scratch() / "references-1")
     verdicts = []

@@ -51,7 +51,7 @@ class Check:
         finally:
             self._summarise()
         states = {row["state"] for row in self.rows}
-        if FAILED in states:
+        if FAILED in states or any(row["code"] not in (0, None) for row in self.rows):
             return 1
         return 3 if states & {CUT_SHORT, LEFT} else 0
 
@@ -62,6 +62,7 @@ class Check:
             return {"name": stage.name, "state": SKIPPED, "seconds": 0.0, "code": earlier}
         if left < SHORTEST:
             return {"name": stage.name, "state": LEFT, "seconds": 0.0, "code": None}
+        self._forget_finished(stage)
         limit = min(60 * stage.minutes, left)
         self.say(f"== {stage.name} (at most {limit:.0f} s): {stage.answers}")
         start = time.monotonic()
@@ -70,7 +71,8 @@ class Check:
         )
         seconds = time.monotonic() - start
         state = CUT_SHORT if code is None else OK if code == 0 else FAILED
-        if code in (0, 1):  # a finding is a result too: measuring it again would find it again
+        whole = bool((_read(self.out / f"{stage.name}.json") or {}).get("complete"))
+        if whole and code in (0, 1):  # a finding is a result too: measuring it again would find it again
             self._remember(stage, code)
         return {"name": stage.name, "state": state, "seconds": seconds, "code": code}
 
@@ -88,6 +90,15 @@ class Check:
         if state is None or state["key"] != self._key() or not (self.out / f"{stage.name}.json").exists():
             return None
         return int(state["code"])
+
+    def _forget_finished(self, stage: Stage) -> None:
+        """Removes a result that this run is to replace, lest it pass for this run's if the stage dies at once.
+
+        A benchmark that was cut short is kept: it goes on with the cases that are missing.
+        """
+        path = self.out / f"{stage.name}.json"
+        if not stage.is_benchmark or (_read(path) or {}).get("complete", True):
+            path.unlink(missing_ok=True)
 
     def _remember(self, stage: Stage, code: int) -> None:
         states = _read(self.out / "stages.json") or {}

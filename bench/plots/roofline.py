@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.harness.contenders import OURS
 from bench.harness.result import Result
-from bench.plots.svg import INK, LINE, SOFT, Drawing, colours_of, shortened
+from bench.plots.svg import INK, PAPER, SOFT, Drawing, colours_of, shortened
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 980, 560, 78, 24, 96, 52
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 980, 580, 78, 24, 116, 52
+KEY_ROW = 18
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,19 @@ def points_of(result: Result) -> list[Point]:
 
 
 def roofline(results: Sequence[Result]) -> str | None:
-    """None where no roof was measured: on a CPU nothing is compared with one."""
+    """None where no roof was measured: on a CPU nothing is compared with one. Numbers name the cases below the plot."""
     measured = [(result, points_of(result)) for result in results if result["roofs"]]
     points = [point for _, found in measured for point in found]
     if not points:
         return None
     roofs = measured[0][0]["roofs"]
     top_rate = max(roofs[name] for name in roofs if name != "copy")
-    across = _Scale(min(0.5, *(p.intensity for p in points)) / 2, 4 * top_rate / roofs["copy"], LEFT, WIDTH - RIGHT)
+    farthest = max(4 * top_rate / roofs["copy"], *(2 * p.intensity for p in points))
+    across = _Scale(min(0.5, *(p.intensity for p in points)) / 2, farthest, LEFT, WIDTH - RIGHT)
     up = _Scale(min(p.rate for p in points) / 3, 2 * top_rate, HEIGHT - BOTTOM, TOP)
-    device = measured[0][0]["environment"]["device"]
-    title = f"Roofline, {device}: forward + backward"
-    drawing = Drawing(WIDTH, HEIGHT, title)
+    cases = list(dict.fromkeys(point.case for point in points))
+    title = f"Roofline, {measured[0][0]['environment']['device']}: forward + backward"
+    drawing = Drawing(WIDTH, HEIGHT + KEY_ROW * -(-len(cases) // 2) + 20, title)
     drawing.text(16, 28, title, size=16, bold=True)
     colours = colours_of(list(dict.fromkeys(p.name for p in points)))
     drawing.legend(colours, 16, 54, WIDTH - 32)
@@ -60,18 +63,17 @@ def roofline(results: Sequence[Result]) -> str | None:
     _roofs(drawing, across, up, roofs)
     for point in points:
         tip = f"{point.case}, {point.name}: {point.rate / 1e12:.2f} TFLOP/s, {point.share:.0%} of the roof"
-        drawing.dot(across(point.intensity), up(point.rate), colours[point.name], tip)
-    last = ""
-    for point in sorted((p for p in points if p.name == "ours"), key=lambda p: (-p.rate, p.intensity)):
-        if point.case != last:
-            drawing.text(
-                across(point.intensity) + 8,
-                up(point.rate) + 4,
-                f"{shortened(point.case, 34)} {point.share:.0%}",
-                size=11,
-                colour=SOFT,
-            )
-        last = point.case
+        x, y = across(point.intensity), up(point.rate)
+        if point.name == OURS:
+            drawing.dot(x, y, colours[point.name], tip, radius=8.5)
+            drawing.text(x, y + 4, str(cases.index(point.case) + 1), anchor="middle", size=11, colour=PAPER, bold=True)
+        else:
+            drawing.dot(x, y, colours[point.name], tip)
+    ours = {point.case: point.share for point in points if point.name == OURS}
+    for number, case in enumerate(cases):
+        share = f", {ours[case]:.0%} of the roof" if case in ours else ""
+        x, y = 16 + (number % 2) * WIDTH / 2, HEIGHT + 14 + KEY_ROW * (number // 2)
+        drawing.text(x, y, f"{number + 1}  {shortened(case, 62)}{share}", size=11, colour=SOFT)
     return drawing.svg()
 
 
@@ -117,8 +119,21 @@ def _roofs(drawing: Drawing, across: _Scale, up: _Scale, roofs: dict[str, float]
         anchor="end",
         size=12,
     )
-    for name, rate in roofs.items():
-        if name != "copy":
-            start = rate / roofs["copy"]
-            drawing.line(across(start), up(rate), WIDTH - RIGHT, up(rate), INK if rate == top else LINE, 1.6)
-            drawing.text(WIDTH - RIGHT, up(rate) - 6, f"{name} product {rate / 1e12:.0f}", anchor="end", size=12)
+    for rate, names in _named_once(roofs).items():
+        start = rate / roofs["copy"]
+        drawing.line(across(start), up(rate), WIDTH - RIGHT, up(rate), INK if rate == top else SOFT, 1.6)
+        drawing.text(WIDTH - RIGHT, up(rate) - 6, f"{names} product {rate / 1e12:.0f}", anchor="end", size=12)
+
+
+def _named_once(roofs: dict[str, float]) -> dict[float, str]:
+    """Rates of products by falling rate; those within a twentieth of each other share a line."""
+    found: dict[float, str] = {}
+    for name, rate in sorted(roofs.items(), key=lambda item: -item[1]):
+        if name == "copy":
+            continue
+        near = next((known for known in found if rate > 0.95 * known), None)
+        if near is None:
+            found[rate] = name
+        else:
+            found[near] += f", {name}"
+    return found

@@ -9,7 +9,8 @@ from __future__ import annotations
 from html import escape
 
 PAPER, INK, SOFT, LINE = "#ffffff", "#1c1b1a", "#6a6762", "#e3dfd8"
-COLOURS = ("#a8326b", "#3a6fb0", "#d9822b", "#2f8f6b", "#7a5bb5", "#7d766c", "#b3261e", "#14713c")
+COLOURS = ("#a8326b", "#3a6fb0", "#d9822b", "#2f8f6b", "#7a5bb5", "#7d766c", "#b3261e", "#0b7285")
+USUAL = ("ours", "eager reference", "compiled reference", "compiled reference, max-autotune")
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans','DejaVu Sans',sans-serif"
 
 
@@ -83,10 +84,11 @@ def text_width(words: str, size: int = 13) -> float:
 
 
 def colours_of(names: list[str]) -> dict[str, str]:
-    """A colour for each name, the same in every picture: ours first, the reference next, then as they come."""
-    first = [name for name in ("ours", "eager reference", "compiled reference") if name in names]
-    order = first + [name for name in names if name not in first]
-    return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(order)}
+    """A colour for each name: the usual ones have the same in every picture, others as they come."""
+    own = {name: COLOURS[number] for number, name in enumerate(USUAL)}
+    others = COLOURS[len(USUAL) :]
+    strangers = [name for name in names if name not in own]
+    return {name: own.get(name) or others[strangers.index(name) % len(others)] for name in names}
 
 
 def shortened(words: str, most: int) -> str:
