@@ -1,15 +1,9 @@
-"""A packed data set: the samples of the one it was made from, bit for bit; resumable, checked, never mixed."""
+"""A packed data set: the samples of the one it was made from, bit for bit."""
 
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,95 +14,25 @@ import torch
 from safetensors import safe_open
 from torch.utils.data import DataLoader
 
-from adu_depth.cli import main
-from adu_depth.data import FileDataset, StereoSample, collate, open_dataset
+from adu_depth.data import StereoSample, collate, open_dataset
 from adu_depth.data.fitting import resize_sample
-from adu_depth.data.image_files import write_pfm, write_png16
-from adu_depth.data.packed import PackConfig, PackedStereo, run_pack
+from adu_depth.data.packed import PackedStereo
 from adu_depth.data.packed.encoding import Window, decode_sample, encode_sample
 from adu_depth.data.packed.shards import shard_file
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
 from adu_depth.training.batches import Place, batches
 from adu_depth.training.config import DataConfig, LoopConfig
-
-ROOT = Path(__file__).resolve().parents[2]
-SIZES = ((48, 100), (45, 96), (50, 97), (48, 100), (64, 96))
-MAPS = ("left", "right", "depth", "disparity", "valid", "occluded", "sparse_depth")
-
-
-def write_kitti(root: Path, count: int = 5) -> Path:
-    """KITTI 2015, each frame of another size, disparities at a tenth of the pixels, some of them occluded."""
-    for i in range(count):
-        rng = np.random.default_rng(i)
-        height, width = SIZES[i % len(SIZES)]
-        name = f"{i:06d}_10.png"
-        for folder in ("image_2", "image_3", "disp_noc_0", "disp_occ_0", "calib_cam_to_cam"):
-            (root / "training" / folder).mkdir(parents=True, exist_ok=True)
-        for side in ("image_2", "image_3"):
-            cv2.imwrite(str(root / "training" / side / name), rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        disparity = rng.integers(1, 40 * 256, (height, width)) / 256 * (rng.random((height, width)) < 0.1)
-        write_png16(root / "training" / "disp_occ_0" / name, disparity)
-        write_png16(root / "training" / "disp_noc_0" / name, disparity * (rng.random((height, width)) < 0.8))
-        lines = [f"P_rect_{n}: 71.3 0 48.1 {shift} 0 71.9 24.7 0 0 0 1 0" for n, shift in (("02", 3.1), ("03", -34.7))]
-        (root / "training" / "calib_cam_to_cam" / f"{i:06d}.txt").write_text("\n".join(lines) + "\n")
-    return root
-
-
-def write_middlebury(root: Path) -> Path:
-    """16-bit views, float disparities that are no multiples of anything, doffs."""
-    rng = np.random.default_rng(0)
-    root.mkdir(parents=True)
-    for view in ("im0.png", "im1.png"):
-        cv2.imwrite(str(root / view), rng.integers(0, 65536, (40, 60, 3), dtype=np.uint16))
-    write_pfm(root / "disp0GT.pfm", np.where(rng.random((40, 60)) < 0.9, rng.random((40, 60)) * 30, np.inf))
-    (root / "calib.txt").write_text(
-        "cam0=[999.4 0 30.2; 0 999.4 20.1; 0 0 1]\ncam1=[999.4 0 62.9; 0 999.4 20.1; 0 0 1]\n"
-        "doffs=32.7\nbaseline=193.001\nwidth=60\nheight=40\n"
-    )
-    return root
-
-
-def write_object(root: Path) -> Path:
-    """A KITTI object frame: the scan's projection is float32 and sparse, depth and sparse_depth one and the same."""
-    rng = np.random.default_rng(0)
-    root.mkdir(parents=True)
-    for view in ("left.png", "right.png"):
-        cv2.imwrite(str(root / view), rng.integers(0, 256, (40, 60), dtype=np.uint8))
-    points = np.stack([rng.uniform(3, 40, 300), rng.uniform(-5, 5, 300), rng.uniform(-2, 1, 300), np.zeros(300)], 1)
-    points.astype("<f4").tofile(root / "lidar.bin")
-    (root / "calib.txt").write_text(
-        "P2: 60 0 30 2.1 0 60 20 0 0 0 1 0\nP3: 60 0 30 -30.3 0 60 20 0 0 0 1 0\n"
-        "R0_rect: 1 0 0 0 1 0 0 0 1\nTr_velo_to_cam: 0 -1 0 0.01 0 0 -1 0.02 1 0 0 0.03\n"
-    )
-    return root
-
-
-LAYOUTS: dict[str, Callable[[Path], Path]] = {
-    "kitti2015": write_kitti,
-    "middlebury": write_middlebury,
-    "kitti_object": write_object,
-}
-
-
-def pack(root: Path, output: Path, **settings: object) -> list[str]:
-    said: list[str] = []
-    run_pack(
-        PackConfig(**{"root": root, "output": output, "pairs_per_shard": 2, "workers": 1, **settings}), said.append
-    )  # type: ignore[arg-type]
-    return said
-
-
-def assert_same_bits(one: StereoSample, other: StereoSample) -> None:
-    for name in MAPS:
-        first, second = getattr(one, name), getattr(other, name)
-        assert (first is None) == (second is None), name
-        if first is not None:
-            assert first.dtype == second.dtype, name
-            assert first.shape == second.shape, name
-            assert first.contiguous().numpy().tobytes() == second.contiguous().numpy().tobytes(), name
-    assert one.camera == other.camera
-    assert one.name == other.name
+from tests.data.pack_files import (
+    LAYOUTS,
+    SIZES,
+    assert_same_bits,
+    pack,
+    write_kitti,
+    write_middlebury,
+    write_object,
+    write_split,
+)
 
 
 @pytest.fixture(scope="module")
@@ -266,139 +190,5 @@ def test_kittis_window_and_splits_work_on_a_pack(tmp_path: Path) -> None:
     (tmp_path / "split.txt").write_text("000007_10\n")
     with pytest.raises(InputError, match=r"split\.txt.*holds no frame '000007_10'"):
         open_dataset(tmp_path / "pack", split=tmp_path / "split.txt")
-    pack(root, tmp_path / "one", split=_split(tmp_path, "000001_10"))
+    pack(root, tmp_path / "one", split=write_split(tmp_path, "000001_10"))
     assert open_dataset(tmp_path / "one").names == ["000001_10"]
-
-
-def _split(folder: Path, *names: str) -> Path:
-    path = folder / "wanted.txt"
-    path.write_text("\n".join(names))
-    return path
-
-
-# ---- resuming, checking, refusing ----
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def test_a_stopped_packing_is_no_data_set_and_goes_on_where_it_was(kitti: Path, packed: Path, tmp_path: Path) -> None:
-    opened = open_dataset(kitti)
-    assert isinstance(opened, FileDataset)
-    broken = write_kitti(tmp_path / "raw")
-    last = broken / "training" / "image_3" / "000004_10.png"
-    whole = last.read_bytes()
-    last.write_bytes(whole[:100])
-    with pytest.raises(InputError, match=r"000004_10\.png"):
-        pack(broken, tmp_path / "pack")
-    with pytest.raises(InputError, match=r"its packing was stopped after 2 shards; run the same"):
-        open_dataset(tmp_path / "pack")
-    (tmp_path / "pack" / ".shard-00002.safetensors.77.tmp").write_bytes(b"half")
-    finished = (tmp_path / "pack" / shard_file(0)).stat().st_mtime_ns
-    last.write_bytes(whole)
-    said = pack(broken, tmp_path / "pack")
-    assert len(said) == 2, "one shard was missing"
-    assert (tmp_path / "pack" / shard_file(0)).stat().st_mtime_ns == finished
-    found, expected = contents(tmp_path / "pack"), contents(packed)
-    assert {n: b for n, b in found.items() if n != "pack.json"} == {
-        n: b for n, b in expected.items() if n != "pack.json"
-    }
-
-
-def command(root: Path, output: Path) -> list[str]:
-    settings = ["--pairs-per-shard", "1", "--workers", "1"]
-    return [sys.executable, "-m", "adu_depth", "pack", str(root), "--output", str(output), *settings]
-
-
-def test_a_killed_packing_ends_with_the_bits_of_a_whole_one(tmp_path: Path) -> None:
-    """SIGKILL while shards are being written: every file there is whole, and the same command ends the work."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    root = write_kitti(tmp_path / "raw", 120)
-    output = tmp_path / "pack"
-    process = subprocess.Popen(command(root, output), env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(list(output.glob("shard-*.json"))) < 3:
-        assert process.poll() is None, "the packing ended before its third shard"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (output / "pack.json").exists(), "killed too late to show anything"
-    with pytest.raises(InputError, match="its packing was stopped"):
-        open_dataset(output)
-    before = {path.name: path.stat().st_mtime_ns for path in output.glob("shard-*.safetensors")}
-    noted = {f"{path.stem}.safetensors" for path in output.glob("shard-*.json")}
-    pack(root, output, pairs_per_shard=1)
-    assert all((output / name).stat().st_mtime_ns == before[name] for name in noted), "finished shards stay"
-    pack(root, tmp_path / "whole", pairs_per_shard=1)
-    assert contents(output) == contents(tmp_path / "whole")
-    assert len(contents(output)) == 121, "nothing but the manifest and the shards is left"
-
-
-def test_damage_is_found_and_mended(kitti: Path, tmp_path: Path) -> None:
-    output, said = tmp_path / "pack", []
-    pack(kitti, output)
-    before = contents(output)
-    run_pack(PackConfig(verify=output), said.append)
-    assert said == [f"{output}: 3 shards, 5 pairs, all as they were written"]
-    data = bytearray(before[shard_file(1)])
-    data[-1] ^= 1
-    (output / shard_file(1)).write_bytes(data)
-    assert len(open_dataset(output)) == 5, "opening looks at sizes alone"
-    with pytest.raises(InputError, match=r"1 of 3 shards are not what was written: shard-00001\.safetensors"):
-        run_pack(PackConfig(verify=output), said.append)
-    (output / shard_file(1)).write_bytes(data[:-1])
-    with pytest.raises(InputError, match=rf"shard-00001\.safetensors has {len(data) - 1} bytes, expected {len(data)}"):
-        open_dataset(output)
-    (output / shard_file(1)).unlink()
-    with pytest.raises(InputError, match=r"shard-00001\.safetensors is missing"):
-        open_dataset(output)
-    assert len(pack(kitti, output)) == 2
-    assert contents(output) == before
-    assert len(pack(kitti, output)) == 1, "nothing to do"
-    (output / "pack.json").write_text("{")
-    with pytest.raises(InputError, match=r"pack\.json: cannot be read"):
-        open_dataset(output)
-
-
-def test_packs_are_never_mixed(kitti: Path, packed: Path, tmp_path: Path) -> None:
-    before = contents(packed)
-    for changes, word in (
-        ({"size": (32, 64)}, r"fit: None → resize; size: None → \[32, 64\]"),
-        ({"pairs_per_shard": 3}, "pairs_per_shard: 2 → 3"),
-        ({"root": write_kitti(tmp_path / "other")}, "root: "),
-        ({"split": _split(tmp_path, "000000_10")}, "names: "),
-    ):
-        with pytest.raises(InputError, match=f"holds a pack of other settings .*{word}"):
-            pack(**{"root": kitti, "output": packed, **changes})  # type: ignore[arg-type]
-    assert contents(packed) == before
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="is not empty and holds no pack"):
-        pack(kitti, tmp_path / "mine")
-    assert list(contents(tmp_path / "mine")) == ["thesis.txt"]
-
-
-def test_the_command_packs_verifies_and_names_what_is_wrong(
-    kitti: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(*arguments: object) -> int:
-        with pytest.raises(SystemExit) as stopped:
-            main(["pack", *map(str, arguments)])
-        return int(stopped.value.code or 0)
-
-    assert run(kitti, "--output", tmp_path / "pack", "--workers", 1) == 0
-    assert "5 pairs in 1 shards" in capsys.readouterr().out
-    assert run("--verify", tmp_path / "pack") == 0
-    assert "all as they were written" in capsys.readouterr().out
-    for arguments, message in (
-        ((), "name a data set's folder to pack, or a pack to look through with --verify"),
-        ((kitti, "--verify", tmp_path / "pack"), "one of them"),
-        (("--verify", tmp_path / "nowhere"), "no such folder, expected a pack"),
-        ((tmp_path / "nowhere",), "no such folder"),
-        ((kitti, "--fit", "crop"), "fit crop needs the window's --size"),
-        ((kitti, "--pairs-per-shard", 0), "pairs_per_shard must be at least 1"),
-    ):
-        assert run(*arguments) == 2
-        assert message in " ".join(capsys.readouterr().err.split())
