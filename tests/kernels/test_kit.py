@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -57,3 +58,9 @@ def test_a_fault_is_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy, "fault", fault)
     with pytest.raises((AssertionError, GradcheckError, OpCheckError, TorchDynamoException)):
         CAUGHT_BY[fault](operation, inputs)
+
+
+def test_the_example_in_contributing_is_this_one() -> None:
+    root = Path(__file__).resolve().parents[2]
+    example = (root / "CONTRIBUTING.md").read_text().split("```python\n")[1].split("```")[0]
+    assert example in Path(__file__).read_text()
