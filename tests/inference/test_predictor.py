@@ -238,11 +238,13 @@ def test_monodepths_ramp_trusts_the_side_that_each_picture_shows_on_its_right() 
 
 def test_the_mirrored_image_is_seen_at_the_networks_size_with_its_own_camera() -> None:
     student = RampStudent()
-    Predictor(student, size=(20, 60), flip="mean")(collate([make_sample()]))
+    aside = replace(make_sample(), camera=replace(CAMERA, cx=30.0))
+    Predictor(student, size=(20, 60), flip="mean")(collate([aside]))
     (image, camera), (flipped, mirrored) = student.seen
     assert image.shape == (1, 3, 20, 60)
     assert torch.equal(flipped, image.flip(-1))
-    assert torch.allclose(mirrored.cx, 59 - camera.cx)
+    assert camera.cx.item() == pytest.approx(14.75)
+    assert mirrored.cx.item() == pytest.approx(59 - 14.75)
     assert torch.equal(mirrored.fx, camera.fx)
     student.seen = ()
     Predictor(student, size=None, flip="mean").predict_image(make_sample().left)

@@ -63,7 +63,12 @@ def test_the_pictures_of_an_evaluation() -> None:
     assert (oracle[:, 1] >= method[:, 1] - 0.11).all(), "no order is better than the oracle's"
     assert len(set(random[:, 1])) == 1
     calibration = calibration_picture(result, "student")
-    assert len(lines_of(calibration)) == 3
+    said, scaled, ideal = lines_of(calibration)
+    up = 100 * np.stack([result.curves["coverage"], result.curves["coverage_scaled"]])
+    for drawn, share in zip((said, scaled), up, strict=True):
+        assert np.corrcoef(drawn[:, 1], share)[0, 1] == pytest.approx(-1.0, abs=1e-4), "higher shares stand higher"
+    assert not np.array_equal(said, scaled)
+    assert np.corrcoef(ideal[:, 1], ideal[:, 0])[0, 1] == pytest.approx(-1.0, abs=1e-6)
     assert f"with temperature {means['calibration_error_scaled']:.4f}" in words_of(calibration)
     plain = evaluate_protocols(predict_from_image, dataset, Scorer(uncertainty=True))["none"]
     assert len(lines_of(calibration_picture(plain, "student"))) == 2
