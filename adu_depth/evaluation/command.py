@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from adu_depth.data import KittiStereo, SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.layouts import find_layout
+from adu_depth.data.packed import PackedStereo
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.evaluation.baselines import ConstantDisparity, SemiGlobalMatching
@@ -125,10 +126,10 @@ class _Evaluation:
             first.require_right("a stereo teacher")
         height, width = first.left.shape[-2:]
         self.width = width
-        self.layout = layout_of(config)
+        self.layout = layout_of(config, self.dataset)
         self.scorer = Scorer(
             choose_protocols(
-                config.protocol, self.layout, (height, width), config.kb_crop and self.layout != "kitti_depth"
+                config.protocol, self.layout, (height, width), self._cut() and self.layout != "kitti_depth"
             ),
             config.min_depth,
             config.max_depth,
@@ -235,6 +236,10 @@ class _Evaluation:
         )
         self.progress.say(f"temperature {self.scorer.temperature:.4g}, {source}: {change}")
 
+    def _cut(self) -> bool:
+        """Whether images were cut to KITTI's window, here or when they were packed."""
+        return self.config.kb_crop or (isinstance(self.dataset, PackedStereo) and self.dataset.settings["kb_crop"])
+
     def _settings(self) -> dict[str, Any]:
         size = self.predictor.size
         return {
@@ -278,6 +283,8 @@ def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset
     return SyntheticStereo(config.pairs, *size, seed=HELD_OUT_SCENES)
 
 
-def layout_of(config: EvaluateConfig) -> str:
-    """The layout that `open_dataset` opened the data with, or "synthetic"."""
+def layout_of(config: EvaluateConfig, dataset: Dataset) -> str:
+    """The layout that `open_dataset` opened the data with, or "synthetic"; of a pack, that of what was packed."""
+    if isinstance(dataset, PackedStereo):
+        return dataset.source_layout
     return "synthetic" if config.data == "synthetic" else find_layout(Path(config.data), config.layout).name

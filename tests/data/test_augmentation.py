@@ -203,6 +203,16 @@ def test_patches_are_of_the_sizes_asked_for_and_hold_the_mean_colour() -> None:
     assert torch.allclose(covered[0, :, 5, 55], images[0].mean((-2, -1)))
 
 
+@pytest.mark.parametrize("option", ["vertical jitter", "patches"])
+def test_what_makes_matching_harder_touches_the_right_view_the_network_reads_alone(
+    batch: StereoSample, option: str
+) -> None:
+    sample, left, right = augment_pair(batch, OPTIONS[option], draw_generator(0, 0))
+    assert torch.equal(left, batch.left)
+    assert not torch.equal(right, batch.right)  # type: ignore[arg-type]
+    assert sample is batch, "what it is supervised with stays"
+
+
 def test_both_views_change_alike_where_they_are_told_to(batch: StereoSample) -> None:
     same = replace(batch, right=batch.left)
     shared = augment_pair(same, PairAugmentationConfig(colour=1.0, asymmetric=0.0), draw_generator(0, 0))

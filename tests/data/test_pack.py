@@ -20,6 +20,7 @@ from adu_depth.data.packed import PackedStereo
 from adu_depth.data.packed.encoding import Window, decode_sample, encode_sample
 from adu_depth.data.packed.shards import shard_file
 from adu_depth.errors import InputError
+from adu_depth.evaluation.command import EvaluateConfig, layout_of
 from adu_depth.geometry import Camera
 from adu_depth.training.batches import Place, batches
 from adu_depth.training.config import DataConfig, LoopConfig
@@ -192,3 +193,11 @@ def test_kittis_window_and_splits_work_on_a_pack(tmp_path: Path) -> None:
         open_dataset(tmp_path / "pack", split=tmp_path / "split.txt")
     pack(root, tmp_path / "one", split=write_split(tmp_path, "000001_10"))
     assert open_dataset(tmp_path / "one").names == ["000001_10"]
+
+
+def test_a_pack_is_evaluated_by_the_protocols_of_what_was_packed(kitti: Path, packed: Path, tmp_path: Path) -> None:
+    for folder, expected in ((packed, "kitti2015"), (tmp_path / "small", "packed")):
+        if not folder.is_dir():
+            pack(kitti, folder, size=(32, 64))
+        config = EvaluateConfig(checkpoint=tmp_path, data=str(folder))
+        assert layout_of(config, open_dataset(folder)) == expected

@@ -44,6 +44,11 @@ class PackedStereo(FileDataset):
     def labelled(self, name: str) -> bool:
         return name not in self._unlabelled
 
+    @property
+    def source_layout(self) -> str:
+        """The layout of what was packed, while its frames are whole (or KITTI's window of them); else "packed"."""
+        return str(self.settings["layout"]) if self.settings["size"] is None else "packed"
+
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width of a sample, without reading it."""
         if self.kb_crop:
