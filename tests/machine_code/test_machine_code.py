@@ -18,9 +18,10 @@ from tests.machine_code.table import breaks
 ROOT = Path(__file__).resolve().parents[2]
 BUDGETS = json.loads(BUDGETS_FILE.read_text())
 UPDATE = "if the change is wanted: python -m tests.machine_code --update, and commit the difference"
-WORK_TO_COME = ("attention_adaptation", "feature_distillation")
-BYTES_APART = 0.03
-"""How far a room's bytes may be from those of the tensors it hands over: some stand in for one that is not read."""
+WORK_TO_COME = ("attention_adaptation",)
+BYTES_APART, FEW_BYTES = 0.03, 4096
+"""How far a room's bytes may be from those of the tensors it hands over: some stand in for one that is not read, and
+partial sums are few."""
 
 
 @pytest.fixture(scope="session")
@@ -97,4 +98,6 @@ def test_work_is_stated_for_every_kernel(measured: dict[str, Any]) -> None:
         work, handed = row["work"], row["tensor_bytes"]
         assert work is not None, f"{name}: no work is stated (tests/machine_code/README.md says how)"
         stated = work["read"] + work["written"]
-        assert abs(stated - handed) <= BYTES_APART * handed, f"{name}: {stated} bytes stated, {handed} handed over"
+        assert abs(stated - handed) <= max(BYTES_APART * handed, FEW_BYTES), (
+            f"{name}: {stated} bytes stated, {handed} handed over"
+        )
