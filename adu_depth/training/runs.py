@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -12,7 +14,7 @@ from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.training.batches import InMemory, Place, Resized, TeacherOutputs, TrainingBatch, batches
-from adu_depth.training.checkpoint import config_dict, load_model
+from adu_depth.training.checkpoint import config_dict, list_checkpoints, load_model, read_json
 from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import make_accelerator, train
 from adu_depth.training.progress import Progress
@@ -53,7 +55,7 @@ def train_teacher(
     accelerator = make_accelerator(config.loop)
     progress = progress or Progress(enabled=accelerator.is_main_process)
     source = samples or open_samples(config.data, accelerator.device, progress)
-    network = StereoTeacher(config.model)
+    network = StereoTeacher(*_model_and_backbone(config))
     loss = TeacherLoss(config.loss, config.model.max_disparity, config.model.min_depth, config.model.max_depth)
     place = Place(accelerator.process_index, accelerator.num_processes)
 
@@ -87,7 +89,7 @@ def train_student(
     accelerator = make_accelerator(config.loop)
     progress = progress or Progress(enabled=accelerator.is_main_process)
     source = samples or open_samples(config.data, accelerator.device, progress)
-    network = MonoStudent(config.model)
+    network = MonoStudent(*_model_and_backbone(config))
     teacher = None if config.teacher is None else _load_teacher(config, accelerator.device)
     loss = StudentLoss(
         config.distillation,
@@ -123,6 +125,15 @@ def train_student(
         progress=progress,
         teach=teach,
     )
+
+
+def _model_and_backbone(
+    config: TeacherTrainingConfig | StudentTrainingConfig,
+) -> tuple[Any, dict[str, Any] | None]:
+    """What the network is built from. A run that goes on takes its encoder's form and weights from its checkpoint."""
+    kept = list_checkpoints(config.run)[-1:] if config.loop.resume else []
+    backbone = read_json(kept[0] / "config.json").get("backbone") if kept else None
+    return (config.model if backbone is None else replace(config.model, pretrained=False)), backbone
 
 
 def taught_by(teacher: StereoTeacher | None, outputs: TeacherOutputs | None) -> dict[str, str]:

@@ -16,6 +16,7 @@ from adu_depth.geometry import Camera
 from adu_depth.models.encoder import BackboneEncoder, backbone_settings, build_encoder
 from adu_depth.training.checkpoint import list_checkpoints, load_model
 from adu_depth.training.runs import train_student, train_teacher
+from tests.training.test_resume import Stopping, assert_same_bits
 from tests.training.tiny import LOOP, STUDENT, TEACHER, tiny_student, tiny_teacher
 
 CAMERA = Camera(*(torch.tensor([v]) for v in (60.0, 60.0, 32.0, 16.0, 0.5, 0.0)))
@@ -54,6 +55,21 @@ def test_a_checkpoint_loads_without_hub_and_without_the_encoders_folder(
     kept = json.loads((list_checkpoints(run)[-1] / "config.json").read_text())["backbone"]
     assert kept["depths"] == [1, 2, 1, 1]
     assert not {"id2label", "label2id"} & kept.keys(), "class names are no part of a backbone"
+
+
+def test_a_run_goes_on_without_the_encoders_folder_to_the_same_bits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = save_backbone(tmp_path / "encoder")
+    model = replace(STUDENT, encoder=str(encoder), pretrained=True)
+    train_student(tiny_student(tmp_path / "whole", model=model))
+    with pytest.raises(KeyboardInterrupt):
+        train_student(tiny_student(tmp_path / "broken", model=model), samples=Stopping(reads=7))
+    shutil.rmtree(encoder)
+    caplog.clear()
+    train_student(tiny_student(tmp_path / "broken", model=model, loop=replace(LOOP, resume=True)))
+    assert_same_bits(tmp_path / "whole", tmp_path / "broken")
+    assert "random weights" not in caplog.text, "they come from the checkpoint"
 
 
 def test_a_checkpoint_from_before_still_finds_its_encoder_by_name(tmp_path: Path) -> None:
