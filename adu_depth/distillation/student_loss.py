@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adu_depth.errors import InputError
 from adu_depth.models import FeatureAdapters
 from adu_depth.models.prediction import DepthPrediction
-from adu_kernels import depth_objective, feature_distillation_loss, uncertainty_guide
+from adu_kernels import depth_objective, feature_distillation_losses, pooled_guide, uncertainty_guide
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,18 @@ class DistillationConfig:
     detach_focal: bool = False
     uncertainty_joint: bool = False
     """Let the uncertainty term train the depth too, not the scale alone."""
+    beta_nll: float = 0.0
+    """β of the β-NLL: above 0 the uncertainty term keeps learning where the student is uncertain; ½ is its paper's."""
+    normalise: Literal["batch", "image"] = "batch"
+    """Means of the terms on depth, and of the guide, over the batch's valid pixels, or over each image's and then over
+    all images."""
     key_bias: bool = True
     """Uncertain regions lend less to the others in the adapters' attention."""
+    backend: Literal["auto", "triton", "torch"] = "auto"
+    """Fused kernels on a GPU and plain PyTorch elsewhere, or one of the two everywhere."""
 
     def __post_init__(self) -> None:
-        for name in ("silog", "uncertainty", "response", "features", "guide_ramp"):
+        for name in ("silog", "uncertainty", "response", "features", "guide_ramp", "beta_nll"):
             if getattr(self, name) < 0:
                 raise InputError(f"distillation.{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 <= self.guide_strength <= 1:
@@ -68,7 +74,9 @@ class StudentLoss(nn.Module):
         self.bounds: dict[str, Any] = {"min_depth": min_depth, "max_depth": max_depth}
         self.adapters: FeatureAdapters | None = None
         if teacher_channels is not None and config.features > 0:
-            self.adapters = FeatureAdapters(student_channels, teacher_channels, uncertainty_bias=config.key_bias)
+            self.adapters = FeatureAdapters(
+                student_channels, teacher_channels, uncertainty_bias=config.key_bias, backend=config.backend
+            )
 
     def forward(
         self, prediction: DepthPrediction, teacher: DepthPrediction | None, target: Tensor, progress: float
@@ -89,6 +97,9 @@ class StudentLoss(nn.Module):
             gamma=config.gamma,
             detach_focal=config.detach_focal,
             joint=config.uncertainty_joint,
+            beta_nll=config.beta_nll,
+            normalise=config.normalise,
+            backend=config.backend,
             **self.bounds,
         )
         total = objective.total
@@ -105,12 +116,14 @@ class StudentLoss(nn.Module):
         self, adapters: FeatureAdapters, prediction: DepthPrediction, teacher: DepthPrediction, strength: float
     ) -> Tensor:
         """Mean over levels of the weighted distance between adapted and teacher features."""
-        log_scale = prediction.log_scale.detach()
-        known = torch.isfinite(teacher.depth) & (teacher.depth > 0)
-        weight = uncertainty_guide(log_scale, known, guide=self.config.guide, strength=strength)
+        config, log_scale = self.config, prediction.log_scale.detach()
         adapted = adapters(prediction.features, log_scale)
-        losses = [
-            feature_distillation_loss(mine, theirs.to(mine.dtype), F.adaptive_avg_pool2d(weight, mine.shape[-2:]))
-            for mine, theirs in zip(adapted, teacher.features, strict=True)
-        ]
-        return torch.stack(losses).mean()
+        weights = None
+        if config.guide != "none":
+            known = torch.isfinite(teacher.depth) & (teacher.depth > 0)
+            weight = uncertainty_guide(
+                log_scale, known, config.guide, strength, normalise=config.normalise, backend=config.backend
+            )
+            sizes = [(level.shape[2], level.shape[3]) for level in adapted]
+            weights = pooled_guide(weight, sizes, backend=config.backend)
+        return feature_distillation_losses(adapted, teacher.features, weights, backend=config.backend).mean()

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss, TeacherLossConfig
 from adu_depth.distillation.teacher_loss import masked_smooth_l1
+from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity
 from adu_depth.models.prediction import DepthPrediction
+from adu_kernels import depth_objective
 
 CHANNELS = (4, 6, 8)
 
@@ -87,6 +89,29 @@ def test_the_guide_grows_over_the_ramp_and_turns_with_its_option() -> None:
     assert plain < response("emphasise", 0.05) < response("emphasise", 0.1)
     assert response("emphasise", 0.1) == pytest.approx(response("emphasise", 1.0), rel=1e-6)
     assert response("attenuate", 1.0) < plain
+
+
+def test_the_objectives_options_reach_it() -> None:
+    """Targets on one image alone, the other's log scale far off: per image the guide of the first is its own."""
+    student, teacher, target = prediction(1), prediction(2), sparse_target()
+    log_scale = student.log_scale.clone()
+    log_scale[1] += 2
+    student = replace(student, log_scale=log_scale)
+    terms = {name: student_loss(**options)(student, teacher, target, 1.0) for name, options in {
+        "plain": {}, "beta": {"beta_nll": 0.5}, "image": {"normalise": "image"},
+    }.items()}  # fmt: skip
+    expected = depth_objective(student.depth, log_scale, teacher.depth, target, beta_nll=0.5, min_depth=0.5)
+    assert terms["beta"]["uncertainty"] == expected.uncertainty
+    assert terms["beta"]["uncertainty"] != terms["plain"]["uncertainty"]
+    expected = depth_objective(student.depth, log_scale, teacher.depth, target, normalise="image", min_depth=0.5)
+    for name in ("silog", "uncertainty", "response"):
+        assert terms["image"][name] == getattr(expected, name), name
+    assert terms["image"]["features"] != terms["plain"]["features"], "the features' guide is of each image too"
+
+
+def test_a_negative_beta_is_named() -> None:
+    with pytest.raises(InputError, match=r"distillation\.beta_nll must be 0 or more, got -0\.5"):
+        DistillationConfig(beta_nll=-0.5)
 
 
 def test_the_gate_quietens_a_teacher_that_the_ground_truth_contradicts() -> None:
