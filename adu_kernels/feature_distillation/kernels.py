@@ -144,8 +144,8 @@ def channels_first_sums(
 def sums(
     partials, adapted, teacher, weight, shapes, adapted_strides, teacher_strides, weight_strides,
     LEVELS: tl.constexpr, CHANNELS: tl.constexpr, LAST: tl.constexpr, VECTOR: tl.constexpr, LANES: tl.constexpr,
-    TILES: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr, WEIGHTED: tl.constexpr, FLAT: tl.constexpr,
-    INT64: tl.constexpr, ACC: tl.constexpr,
+    TILES: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr, NARROW: tl.constexpr, WEIGHTED: tl.constexpr,
+    FLAT: tl.constexpr, INT64: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Each program's Σ weight·(adapted − teacher)² and Σ teacher², into partials (2 × programs)."""
     for level in tl.static_range(LEVELS):
@@ -171,7 +171,7 @@ def sums(
                     error, power = channels_first_sums(
                         block, first_channel, adapted[level], teacher[level], weight[level], shapes[level],
                         adapted_strides[level], teacher_strides[level], weight_strides[level], CHANNELS[level],
-                        1, LANES[level] * VECTOR[level], CHUNK, UNROLL, WEIGHTED, INT64, ACC,
+                        1, LANES[level] * VECTOR[level], CHUNK, NARROW // VECTOR[level], WEIGHTED, INT64, ACC,
                     )  # fmt: skip
             tl.store(partials + tl.program_id(0), error)
             tl.store(partials + tl.num_programs(0) + tl.program_id(0), power)
@@ -274,8 +274,8 @@ def gradients(
     upstream, slopes, adapted, teacher, weight, gradient, upstream_stride, shapes, adapted_strides, teacher_strides,
     weight_strides, gradient_strides,
     LEVELS: tl.constexpr, CHANNELS: tl.constexpr, LAST: tl.constexpr, VECTOR: tl.constexpr, LANES: tl.constexpr,
-    TILES: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr, WEIGHTED: tl.constexpr, FLAT: tl.constexpr,
-    INT64: tl.constexpr, ACC: tl.constexpr,
+    TILES: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr, NARROW: tl.constexpr, WEIGHTED: tl.constexpr,
+    FLAT: tl.constexpr, INT64: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """upstream · slope · weight · (adapted − teacher), in the traversal of `sums`."""
     for level in tl.static_range(LEVELS):
@@ -302,6 +302,6 @@ def gradients(
                     channels_first_gradient(
                         block, first_channel, adapted[level], teacher[level], weight[level], gradient[level], factor,
                         shapes[level], adapted_strides[level], teacher_strides[level], weight_strides[level],
-                        gradient_strides[level], CHANNELS[level], 1, LANES[level] * VECTOR[level], CHUNK, UNROLL,
-                        WEIGHTED, INT64, ACC,
+                        gradient_strides[level], CHANNELS[level], 1, LANES[level] * VECTOR[level], CHUNK,
+                        NARROW // VECTOR[level], WEIGHTED, INT64, ACC,
                     )  # fmt: skip

@@ -41,6 +41,8 @@ class LossShape(_Shape):
     """Channels a channels-first program walks through."""
     unroll: int
     """Of them, under way at once."""
+    narrow: int
+    """Elements of each map a thread has under way where rows start anywhere."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class PoolShape(_Shape):
 
 # Chosen from the machine code (README), no row is measured yet. Both layouts have 128 bytes per thread under way: four
 # vectors of each map. 16 channels: the weights, read once for all of them, are 6 % of what a 2-byte program reads.
-LOSS = LossShape(threads=128, last_lanes=512, last_tiles=4, first_lanes=128, first_channels=16, unroll=4)
+# Narrow loads: with 32 under way in place of 16 the sums need 163 registers in place of 128.
+LOSS = LossShape(threads=128, last_lanes=512, last_tiles=4, first_lanes=128, first_channels=16, unroll=4, narrow=16)
 FINISH = FinishShape(threads=256, values=2048)
 POOL = PoolShape(threads=128, columns=128, cells=16, span=32)
 LARGEST_CELL = 64
@@ -135,6 +138,7 @@ def constants(levels: Sequence[Level], tensors: Sequence[Tensor], weighted: bool
         "TILES": LOSS.last_tiles,
         "CHUNK": LOSS.first_channels,
         "UNROLL": LOSS.unroll,
+        "NARROW": LOSS.narrow,
         "WEIGHTED": weighted,
         "FLAT": all(one.flat for one in levels if one.channels_last),
         "INT64": needs_int64(tensors) or any(one.positions * one.channels >= INT32_LIMIT for one in levels),
