@@ -52,6 +52,18 @@ def test_a_part_is_never_guessed(tmp_path: Path) -> None:
     assert "test-right-image" in str(dataset.files(dataset.names[0])["right"])
 
 
+def test_the_inner_of_two_folders_may_be_named(tmp_path: Path) -> None:
+    """Both sizes lie side by side in `test-left-image`; what belongs to the inner folder is outside of it."""
+    write_driving_stereo(tmp_path, "test-{0}/{0}-half-size")
+    write_driving_stereo(tmp_path, "test-{0}/{0}-full-size", "full")
+    with pytest.raises(InputError, match=r"holds images of half and of full size"):
+        open_dataset(tmp_path)
+    for size in ("half", "full"):
+        dataset = open_dataset(tmp_path / "test-left-image" / f"left-image-{size}-size")
+        assert dataset.full_size == (size == "full")  # type: ignore[attr-defined]
+        assert dataset[0].disparity[0].numpy() == pytest.approx(disparity_of(scenes()[0]), abs=1 / 128)
+
+
 @pytest.mark.parametrize("place", ["", "calib", "train_calib", "../calib_train", "half-image-calib"])
 def test_calibrations_where_copies_keep_them(tmp_path: Path, place: str) -> None:
     write_driving_stereo(tmp_path / "set")

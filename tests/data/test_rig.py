@@ -132,6 +132,22 @@ def test_what_macos_leaves_beside_images_is_no_image(rendered: Path) -> None:
     assert open_dataset(rendered).names == ["000000", "000001", "000002"]
 
 
+def test_no_mark_for_unknown_comes_through(rendered: Path) -> None:
+    scene = scenes()[0]
+    for role in ("depth", "sparse_depth"):
+        values = np.full(SIZE, 7.0)
+        values[0, :4] = (np.nan, np.inf, -1, 0)
+        (rendered / role / "000000.png").unlink()
+        np.save(rendered / role / "000000.npy", values)
+    sample = open_dataset(rendered)[0]
+    for found in (sample.depth, sample.sparse_depth, sample.training_target()):
+        assert found is not None
+        assert found[0, 0, :4].tolist() == [0, 0, 0, 0]
+        assert set(found.unique().tolist()) <= {0.0, 7.0}
+    assert not sample.valid[0, 0, :4].any()
+    assert sample.valid.sum() <= scene.valid.sum()
+
+
 def test_two_left_images_of_one_name_are_refused(rendered: Path) -> None:
     save_image(rendered / "left" / "000000.jpg", scenes()[0].left)
     with pytest.raises(InputError, match=r"000000.png and \S*000000.jpg have one name"):
