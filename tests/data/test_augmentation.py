@@ -231,6 +231,7 @@ def test_contrast_and_saturation_do_what_their_names_say() -> None:
     assert torch.allclose(dull, grey.expand_as(images), atol=1e-6)
     flat = recolour(images, torch.tensor([[1.0, 1, 1, 1, 1, 0.5, 1]]))
     assert flat.std() == pytest.approx(float(images.std()) / 2, rel=0.05)
+    assert draw_colours(2, ColourConfig(saturation=0.3), draw_generator(0, 0)).shape == (2, 7)
     drawn = draw_colours(500, ColourConfig(colour=1.0, contrast=0.2, saturation=0.3), draw_generator(0, 0))
     spans = [(round(float(c.min()), 1), round(float(c.max()), 1)) for c in drawn.T]
     assert spans == [(0.9, 1.1)] * 5 + [(0.8, 1.2), (0.7, 1.3)]

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch.utils.data import DataLoader
 
-from adu_depth.data import StereoSample, collate, open_dataset
+from adu_depth.data import StereoSample, SyntheticStereo, collate, open_dataset
 from adu_depth.data.fitting import resize_sample
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.packed.encoding import Window, decode_sample, encode_sample
@@ -22,6 +22,7 @@ from adu_depth.data.packed.shards import shard_file
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, layout_of
 from adu_depth.geometry import Camera
+from adu_depth.inference.render import write_samples
 from adu_depth.training.batches import Place, batches
 from adu_depth.training.config import DataConfig, LoopConfig
 from tests.data.pack_files import (
@@ -74,6 +75,21 @@ def test_the_real_pairs_come_back_too(real_stereo: Path, tmp_path: Path) -> None
         for i in range(len(raw)):
             assert_same_bits(raw[i], again[i])
             assert_same_bits(raw[i].crop(100, 200, 192, 320), again.window(i, 100, 200, 192, 320))
+
+
+def test_a_pack_knows_which_frames_have_no_ground_truth(tmp_path: Path) -> None:
+    rig = tmp_path / "rig"
+    write_samples(SyntheticStereo(3, 32, 64, seed=0), rig, 3, lambda _: None)
+    for kind in ("depth", "disparity", "sparse_depth", "occluded"):
+        for file in rig.glob(f"{kind}/000001.*"):
+            file.unlink()
+    pack(rig, tmp_path / "pack")
+    raw, again = open_dataset(rig), open_dataset(tmp_path / "pack")
+    known = [[dataset.labelled(name) for name in dataset.names] for dataset in (raw, again)]
+    assert known == [[True, False, True]] * 2
+    for i in range(3):
+        assert_same_bits(raw[i], again[i])
+    assert not again[1].valid.any()
 
 
 def kept(folder: Path, place: int = 0) -> dict[str, torch.dtype]:
