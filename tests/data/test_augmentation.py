@@ -30,14 +30,14 @@ from adu_depth.data.pair_augmentation import (
     mirror_pair,
     shift_rows,
 )
-from adu_depth.distillation import DistillationConfig, StudentLoss
+from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss, TeacherLossConfig
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth, warp_right
-from adu_depth.models import MonoStudent
+from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.batches import TrainingBatch
-from adu_depth.training.tasks import StepContext, StudentTask
-from tests.training.tiny import STUDENT
+from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
+from tests.training.tiny import STUDENT, TEACHER
 
 COUNT, HEIGHT, WIDTH = 4, 96, 192
 STILL = PairAugmentationConfig(colour=0.0)
@@ -211,6 +211,24 @@ def test_what_makes_matching_harder_touches_the_right_view_the_network_reads_alo
     assert torch.equal(left, batch.left)
     assert not torch.equal(right, batch.right)  # type: ignore[arg-type]
     assert sample is batch, "what it is supervised with stays"
+
+
+def test_a_teacher_that_sees_the_mirrored_pair_is_supervised_by_it(batch: StereoSample) -> None:
+    """`flip` reaches the training: network and loss get the mirrored views, its ground truth and its camera."""
+    seen: dict[str, Tensor] = {}
+
+    class Spy(TeacherLoss):
+        def forward(self, prediction, target, left, right, camera):  # type: ignore[no-untyped-def]
+            seen.update(target=target, left=left, right=right, cx=camera.cx)
+            return super().forward(prediction, target, left, right, camera)
+
+    mirrored = mirror_pair(batch, torch.ones(COUNT, dtype=torch.bool))
+    task = TeacherTask(StereoTeacher(TEACHER), Spy(TeacherLossConfig(), 16, 0.5, 80.0), OPTIONS["flip"])
+    task(TrainingBatch(batch), StepContext(0, 0, 0, 0.0, dense=True))
+    assert torch.equal(seen["left"], mirrored.left)
+    assert torch.equal(seen["right"], mirrored.right)  # type: ignore[arg-type]
+    assert torch.equal(seen["target"], mirrored.training_target(True))
+    assert torch.equal(seen["cx"], mirrored.camera.cx)  # type: ignore[arg-type]
 
 
 def test_both_views_change_alike_where_they_are_told_to(batch: StereoSample) -> None:
