@@ -1,8 +1,8 @@
 """The rows of a room's launch table, found in its modules, and which of them a call takes.
 
-A row is an instance, at the top of a module of the room or in a tuple, list or dict there, of a dataclass of the room
-that has `num_warps` or `warps`. It counts as taken when its warps are read: nothing is launched without them, and no
-row is chosen by them.
+A row is an instance, at the top of a module of the room or in a tuple, list, dict or dataclass there, of a dataclass of
+the room that has `num_warps`, `warps` or `threads`. It counts as taken when that is read: nothing is launched without,
+and no row is chosen by it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-WARPS = ("num_warps", "warps")
+WARPS = ("num_warps", "warps", "threads")
 
 
 def rows(room: str) -> dict[str, object]:
-    """Rows by name: "plan.BAND", "op.LAUNCH_SHAPES[2]"."""
+    """Rows by name: "plan.BAND", "op.LAUNCH_SHAPES[2]", "launching.LAUNCH_SHAPES[2].forward"."""
     package = importlib.import_module(f"adu_kernels.{room}")
     found: dict[str, object] = {}
     for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
@@ -59,6 +59,9 @@ def _members(label: str, value: object) -> Iterator[tuple[str, object]]:
             yield from _members(f"{label}[{key!r}]", member)
     else:
         yield label, value
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            for field in dataclasses.fields(value):
+                yield from _members(f"{label}.{field.name}", getattr(value, field.name))
 
 
 def _is_row(value: object, package: str) -> bool:
