@@ -6,7 +6,7 @@ The gradients are made in the forward, where everything they need is at hand; th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,18 +87,30 @@ def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     ctx.dtypes = [None if m is None else m.dtype for m in inputs[:2]]
     ctx.needed = inputs[-2:]
     ctx.inputs = len(inputs)
-    ctx.mark_non_differentiable(output[1])
+    ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output[2:])
 
 
-def _differentiate(ctx, for_total, for_terms, *for_gradients):  # type: ignore[no-untyped-def]
-    if any(g is not None for g in for_gradients):
+class _Once(torch.autograd.Function):
+    """The same values, which cannot be differentiated: a constant would give a wrong second derivative in silence."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
         raise RuntimeError("the Triton losses have no second derivative: use backend='torch' where one is needed")
+
+
+def _differentiate(ctx, for_total, *for_others):  # type: ignore[no-untyped-def]
     grads: list[Tensor | None] = [None] * ctx.inputs
     if for_total is not None:
         for place, (gradient, dtype) in enumerate(zip(ctx.saved_tensors, ctx.dtypes, strict=True)):
             if ctx.needed[place] and ctx.needs_input_grad[place]:
+                if torch.is_grad_enabled():  # create_graph
+                    gradient = _Once.apply(gradient.detach().requires_grad_())
                 grads[place] = (gradient * for_total).to(dtype)
     return tuple(grads)
 
