@@ -59,8 +59,7 @@ class EvaluateConfig:
     kb_crop: bool = False
     """Show the network KITTI's 352×1216 window instead of the whole image, as AdaBins and others do."""
     protocol: str = "auto"
-    """Evaluation window and metrics: none, garg, eigen, garg-352x1216, kitti-depth, or several by comma. "auto" takes
-    those usual for the data set (KITTI Eigen: garg-352x1216 first, then the others), "all" every one that fits."""
+    """"auto" (usual for the data set), "all" that fit, or some of none, garg, eigen, garg-352x1216, kitti-depth."""
     size: Literal["trained", "full"] = "trained"
     """Run the network at the size it was trained at, or at each image's own; metrics are at each image's own size."""
     flip: Flip = "none"
@@ -166,7 +165,7 @@ class _Evaluation:
         self, name: str, method: Predict, dataset: Dataset | None = None, scorer: Scorer | None = None
     ) -> dict[str, EvaluationResult]:
         """A network with its uncertainty, a baseline without."""
-        dataset, network = dataset or self.dataset, isinstance(method, Predictor)
+        network, dataset = isinstance(method, Predictor), self.dataset if dataset is None else dataset
         own = sum(map(len, share_of(len(dataset), self.config.batch_size, self.processes)))
         with self.progress.task(f"evaluating {name}", own) as task:
 
@@ -175,7 +174,7 @@ class _Evaluation:
                     task.advance()
 
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # skipped images are told with the table
+                warnings.filterwarnings("ignore", message=".*images without valid depth")  # told with the table
                 return evaluate_protocols(
                     method,
                     dataset,
