@@ -249,3 +249,6 @@ def test_the_command(benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert run("submit", "--validate", whole) == 1
     assert capsys.readouterr().err.count("expected 352×1216 (height×width), got 1×1") == 500
+    right = make_zip(tmp_path / "right.zip", dict.fromkeys(file_names(), png(np.full(SIZE, 2560, np.uint16))))
+    assert run("submit", "--validate", right) == 0
+    assert f"{right}: 500 depth maps, nothing wrong" in capsys.readouterr().out
