@@ -243,7 +243,7 @@ def test_traced_whole() -> None:
 def test_a_cpu_tensor_without_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(RuntimeError, match=r"backend='triton': expected tensors on a GPU, got cpu.*TRITON_INTERPRET=1"):
-        disparity_regression(torch.randn(1, 3, 2, 2), backend="triton")
+        disparity_regression(torch.randn(1, 3, 2, 2, device="cpu"), backend="triton")
 
 
 def _training_losses(regress: Callable[..., tuple[Tensor, Tensor]], monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
