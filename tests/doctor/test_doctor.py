@@ -210,6 +210,8 @@ def test_a_planted_fault_is_named(rig: Path, fault: str) -> None:
     assert re.search(message, found), (found, report.findings)
     assert levels(report)[check] == (WARNING if fault == "principal point" else ERROR)
     assert report.exit_code == (0 if fault == "principal point" else 1)
+    if check in ("files", "file ends"):
+        assert levels(report)["reading"] == OK, "named once"
 
 
 def test_some_frames_without_ground_truth_are_a_warning(rig: Path) -> None:
