@@ -46,7 +46,7 @@ class FeatureDistillationBenchmark(Suite):
             found = [
                 distance_case(LEVEL, HALF, headline=True),
                 distance_case(LEVEL, SINGLE),
-                distance_case(LEVEL, HALF, channels_last=False),
+                distance_case(LEVEL, HALF, channels_last=False, variant=True),
                 distance_case(COARSE, HALF),
             ]
         else:
@@ -60,6 +60,7 @@ def distance_case(
     *,
     channels_last: bool = True,
     headline: bool = False,
+    variant: bool = False,
     overhead: bool = False,
 ) -> Case:
     cells = shape.batch * shape.height * shape.width
@@ -82,6 +83,7 @@ def distance_case(
             3 * values,
         ),
         headline=headline,
+        variant=variant,
         overhead=overhead,
     )
 

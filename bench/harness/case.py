@@ -68,6 +68,8 @@ class Case:
     """ε of the error budget where it is not the usual one."""
     headline: bool = False
     """Worth the minutes of a max-autotune compilation."""
+    variant: bool = False
+    """A layout or size more of a case that stands beside the compiled reference: not compiled unless asked for."""
     overhead: bool = False
     """So small that the host's share is all there is: host time per call is measured in place of device time."""
 

@@ -53,7 +53,9 @@ def run_case(
         timed(case, device, calls, rows, effort)
     finished = list(rows.values())
     for row in finished:
-        row["share_of_roof"] = _shares(case, row, roofs)
+        shares = _shares(case, row, roofs)
+        if shares:
+            row["share_of_roof"] = shares
     return {
         "name": case.name,
         "dtype": str(case.dtype).removeprefix("torch."),

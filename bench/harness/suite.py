@@ -93,7 +93,7 @@ class Suite:
         effort = Effort(self.repeats, self.seconds, self.compile_seconds)
 
         def measure(case: Case) -> CaseResult:
-            modes = self.compile_modes(device, case.headline)
+            modes = self.compile_modes(device, case.headline, case.variant)
             return run_case(case, device, compile_modes=modes, peers=peers, roofs=roofs, effort=effort)
 
         return [(case.name, partial(measure, case)) for case in self.chosen_cases(size, device)]
@@ -126,11 +126,11 @@ class Suite:
             raise InputError(f"no case is named so (--case {self.case}, --dtype {self.dtype}); there are: {names}")
         return chosen
 
-    def compile_modes(self, device: torch.device, headline: bool) -> tuple[str, ...]:
+    def compile_modes(self, device: torch.device, headline: bool, variant: bool = False) -> tuple[str, ...]:
         """Modes of torch.compile for a case."""
         if self.compile:
             return tuple(mode for mode in self.compile if mode != "none")
-        if launch.interpreting():
+        if launch.interpreting() or variant:
             return ()
         return ("default", "max-autotune") if device.type == "cuda" and headline else ("default",)
 

@@ -25,7 +25,6 @@ Step = Callable[[int, Mark, bool], None]
 """Index into the ring of inputs, mark, whether to go on after the forward."""
 
 SHORT = 300.0  # µs for all phases: below this, what is left between launches matters, and a graph is tried
-WARM_UP, FEWEST = (1, 1) if launch.interpreting() else (3, 5)  # in the interpreter only that it runs is of interest
 OVERHEAD_CALLS = 100
 CYCLES_PER_MICROSECOND = 2000  # of the GPU's clock, at the most: the sleep must not be too short
 
@@ -52,16 +51,17 @@ def measure(
     """µs of each step's phases, the steps taking turns.
 
     ring: how many inputs the steps rotate through. repeats: at most so many rounds, fewer where they would take longer
-    than `seconds`, but never fewer than FEWEST. gaps: time what a user waits for, gaps between launches included (whole
+    than `seconds`, but never fewer than five. gaps: time what a user waits for, gaps between launches included (whole
     training steps). A step that raises is dropped, with the reason; the others go on.
     """
     timings = {name: Timing(method=_method(device, gaps)) for name in steps}
     host: dict[str, float] = {}
-    for turn in range(max(WARM_UP, ring)):  # every input once: steps may make what belongs to it at its first use
+    warm_up, fewest = patience()
+    for turn in range(max(warm_up, ring)):  # every input once: steps may make what belongs to it at its first use
         for name in _running(steps, timings):
             host[name] = _guarded(timings[name], partial(_host_time, steps[name], turn % ring, device)) or 0.0
     round_seconds = max(sum(host[name] for name in _running(steps, timings)), 1e-9)
-    rounds = max(FEWEST, min(repeats, int(seconds / round_seconds)))
+    rounds = max(fewest, min(repeats, int(seconds / round_seconds)))
     for turn in range(rounds):
         for name in _rotated(_running(steps, timings), turn):
             sleep = 0.0 if gaps else 1.5e6 * host[name]
@@ -75,10 +75,11 @@ def measure(
 
 def overhead(step: Step, backward: bool, device: torch.device, calls: int = OVERHEAD_CALLS) -> list[float]:
     """µs of host time per call, the device not waited for: what a caller pays before anything runs. Some repeats."""
-    for _ in range(WARM_UP):
+    warm_up, fewest = patience()
+    for _ in range(warm_up):
         step(0, no_mark, backward)
     rounds = []
-    for _ in range(FEWEST):
+    for _ in range(fewest):
         _wait(device)
         start = time.perf_counter()
         for _ in range(calls):
@@ -86,6 +87,11 @@ def overhead(step: Step, backward: bool, device: torch.device, calls: int = OVER
         rounds.append((time.perf_counter() - start) / calls * 1e6)
     _wait(device)
     return rounds
+
+
+def patience() -> tuple[int, int]:
+    """Calls to warm up, and the fewest repeats; in the interpreter only that it runs is of interest."""
+    return (1, 1) if launch.interpreting() else (3, 5)
 
 
 def _method(device: torch.device, gaps: bool) -> str:
