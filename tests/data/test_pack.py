@@ -121,6 +121,13 @@ def odd_sample(**changes: object) -> StereoSample:
     return replace(sample, **changes)  # type: ignore[arg-type]
 
 
+def few(*values: float) -> torch.Tensor:
+    """A 1×9×11 map of these values, 0 elsewhere."""
+    depth = torch.zeros(1, 9, 11)
+    depth.view(-1)[: len(values)] = torch.tensor(values)
+    return depth
+
+
 @pytest.mark.parametrize(
     "sample",
     [
@@ -129,8 +136,11 @@ def odd_sample(**changes: object) -> StereoSample:
         odd_sample(sparse_depth=torch.zeros(1, 9, 11)),
         odd_sample(depth=torch.zeros(1, 9, 11), disparity=torch.zeros(1, 9, 11), valid=torch.zeros(1, 9, 11).bool()),
         odd_sample(depth=torch.arange(99).reshape(1, 9, 11) * 4.7, sparse_depth=torch.full((1, 9, 11), 255.99609375)),
+        odd_sample(depth=few(1.5, -0.0, 2.25)),
+        odd_sample(depth=few(1.5, 260.5)),
+        odd_sample(depth=few(1.5, 600.0)),
     ],
-    ids=["contradicting", "no right", "sparse zero", "nothing known", "large"],
+    ids=["contradicting", "no right", "sparse zero", "nothing known", "large", "minus zero", "above 256", "above 512"],
 )  # fmt: skip
 def test_what_follows_from_nothing_is_kept_as_it_is(sample: StereoSample) -> None:
     tensors, described = encode_sample(sample)
