@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from adu_kernels import backend
+from bench.__main__ import main
 from bench.cost_volume import CROP, HALF, SINGLE, TINY, least_work, volume_case
 from bench.disparity_regression import CROP as HEAD
 from bench.disparity_regression import regression_case
@@ -20,12 +21,17 @@ from bench.gpu_check.stages import OPERATIONS
 from bench.harness.contenders import EAGER, OURS
 from bench.harness.parity import Refused
 from bench.harness.runner import Effort, run_case
+from bench.harness.suite import Suite
 from bench.whole_steps import check_step
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[2]
 OF_OPERATIONS = [name for name in OPERATIONS if not name.endswith(("-step", "-inference"))]
 OF_STEPS = [name for name in OPERATIONS if name not in OF_OPERATIONS]
+
+
+def eager(name: str, output: Path) -> Suite:
+    """Without compilations, which take minutes where several tests run at once."""
+    return replace(suite_of(name, output, rehearse=True), compile=("none",))
 
 
 @pytest.mark.parametrize("name", OF_OPERATIONS)
@@ -49,7 +55,7 @@ def test_cases_have_names_of_their_own_and_one_headline(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("name", OF_STEPS)
 def test_whole_steps_run(name: str, tmp_path: Path):
-    result = suite_of(name, tmp_path / "out.json", rehearse=True).run()
+    result = eager(name, tmp_path / "out.json").run()
     for case in result["cases"]:
         for row in case["rows"]:
             assert row["status"] in ("measured", "absent"), row
@@ -93,7 +99,7 @@ def test_compiled_rows_stand_beside_the_eager_one():
 
 
 def test_a_stage_keeps_what_fits_and_forgets_the_rest(tmp_path: Path):
-    suite = suite_of("feature-distillation", tmp_path / "out.json", rehearse=True)
+    suite = eager("feature-distillation", tmp_path / "out.json")
     assert suite.output is not None
     suite.run()
     forget_other(suite)
@@ -137,20 +143,24 @@ def test_auto_can_mean_the_references_or_the_kernels(monkeypatch: pytest.MonkeyP
         pass
 
 
-def test_the_command_line_names_every_benchmark():
-    help_text = subprocess.run(
-        [sys.executable, "-m", "bench", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+def command_line(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Exit code of `python -m bench …`."""
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0)
+
+
+def test_the_command_line_names_every_benchmark(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    assert command_line(monkeypatch, "--help") == 0
+    help_text = capsys.readouterr().out
     assert [name for name in (*NAMES, "all", "report", "render") if name not in help_text] == []
     assert set(OPERATIONS) == set(NAMES)
 
 
-def test_bad_input_ends_with_its_message():
-    command = [sys.executable, "-m", "bench", "depth-objective", "--case", "nothing", "--compile", "none"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("error: no case is named so")
-    assert "Traceback" not in ended.stderr
+def test_bad_input_ends_with_its_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    assert command_line(monkeypatch, "depth-objective", "--case", "nothing", "--compile", "none") == 2
+    assert capsys.readouterr().err.startswith("error: no case is named so")
 
 
 def test_ours_stands_first_where_it_runs_on_a_cpu():

@@ -140,20 +140,21 @@ def test_a_stopped_stage_takes_its_children_along(tmp_path: Path):
     pytest.fail("the child outlived its stage")
 
 
-def test_the_script_itself_on_a_folder_of_the_caller(tmp_path: Path):
-    """Nothing but bash: doctor alone, in a rehearsal; a stage that does not exist is named."""
+def script_ended(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHON": sys.executable}
-    command = ["bash", str(ROOT / "scripts" / "gpu_check.sh")]
-    wrong = subprocess.run([*command, "no-such"], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    command = ["bash", str(ROOT / "scripts" / "gpu_check.sh"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
+
+
+def test_a_stage_that_does_not_exist_is_named(tmp_path: Path):
+    wrong = script_ended(tmp_path, "no-such")
     assert wrong.returncode == 2
     assert "no stage no-such; there are doctor, parity" in wrong.stderr
-    right = subprocess.run(
-        [*command, "--rehearse", "--out", "here", "doctor"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+
+
+@pytest.mark.slow
+def test_the_script_itself_on_a_folder_of_the_caller(tmp_path: Path):
+    right = script_ended(tmp_path, "--rehearse", "--out", "here", "doctor")
     assert right.returncode == 0, right.stdout + right.stderr
     assert "REHEARSAL" in (tmp_path / "here" / "summary.md").read_text()
 
