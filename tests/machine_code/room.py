@@ -44,8 +44,11 @@ class Case:
     launches are caught, and results are whatever memory held."""
     double: bool = False
     """Whether the kernels may calculate in fp64."""
+    may_spill: str = ""
+    """Why this case's kernels may spill, up to their budgets; empty: they may not. For what is correct and rare."""
     work: Mapping[str, Work] = field(default_factory=dict)
-    """By the kernel's name: what is predicted of it (README of this folder). fp64 cases need none."""
+    """What is predicted of each kernel (README of this folder), by its name, or "kernel target" where one target's
+    differs. fp64 cases need none."""
 
 
 @dataclass(frozen=True)

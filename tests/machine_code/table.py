@@ -18,10 +18,10 @@ from tests.machine_code import launch_tables
 from tests.machine_code.assembly import Figures, read
 from tests.machine_code.launches import TARGETS, Launch, caught
 from tests.machine_code.prediction import occupancy, predict
-from tests.machine_code.room import IMAGE_SIZES, Case, Room
+from tests.machine_code.room import IMAGE_SIZES, Case, Room, Work
 
 BUDGETS = Path(__file__).with_name("budgets.json")
-AT_MOST = ("registers", "shared", "instructions")
+AT_MOST = ("registers", "spills", "shared", "instructions")
 AT_LEAST = ("wide_loads", "wide_stores")
 
 
@@ -108,6 +108,7 @@ def report(rooms: list[Room], targets: Iterable[str] = TARGETS) -> dict[str, Any
         "kernels": {name: row.as_dict() for name, row in figures.items()},
         "launches": {entry.name: _launch(entry, figures[entry.name]) for entry in found.entries},
         "double": [entry.name for entry in found.entries if entry.case.double],
+        "may_spill": [entry.name for entry in found.entries if entry.case.may_spill],
         "counting": [
             entry.name
             for room in rooms
@@ -126,7 +127,7 @@ def _launch(entry: Entry, figures: Figures) -> dict[str, Any]:
     """How a kernel is started, how many of its programs stand side by side, and what is predicted of it."""
     num_warps = entry.launch.options["num_warps"]
     room = occupancy(entry.target, figures.registers, figures.shared, num_warps)
-    work = entry.case.work.get(entry.launch.kernel)
+    work = _work(entry)
     predictions = {}
     for gpu, facts in GPUS.items():
         if work is not None and facts.target == entry.target:
@@ -148,9 +149,14 @@ def _launch(entry: Entry, figures: Figures) -> dict[str, Any]:
     }
 
 
+def _work(entry: Entry) -> Work | None:
+    kernel, work = entry.launch.kernel, entry.case.work
+    return work.get(f"{kernel} {entry.target}", work.get(kernel))
+
+
 def _work_without_a_kernel(found: Found) -> list[str]:
     """Names under which a case gives work, and none of its kernels has."""
-    given = {f"{e.room} | {e.case.name} | {name}" for e in found.entries for name in e.case.work}
+    given = {f"{e.room} | {e.case.name} | {name.split()[0]}" for e in found.entries for name in e.case.work}
     return sorted(given - {f"{e.room} | {e.case.name} | {e.launch.kernel}" for e in found.entries})
 
 

@@ -76,10 +76,12 @@ def test_matrix_units_are_seen(planted: Planted, target: str) -> None:
 
 
 def test_a_broken_budget_is_said_in_words() -> None:
-    budget = {"registers": 80, "shared": 1024, "instructions": 900, "wide_loads": 4, "wide_stores": 2, "tensor_core": 8}
-    worse = breaks(budget, budget | {"registers": 83, "shared": 2048, "instructions": 901, "wide_stores": 0})
-    assert worse == [
+    budget = {"registers": 80, "spills": 0, "shared": 1024, "instructions": 900}
+    budget |= {"wide_loads": 4, "wide_stores": 2, "tensor_core": 8}
+    changed = {"registers": 83, "spills": 8, "shared": 2048, "instructions": 901, "wide_stores": 0}
+    assert breaks(budget, budget | changed) == [
         "registers: 83, the budget is 80 at most",
+        "spills: 8, the budget is 0 at most",
         "shared: 2048, the budget is 1024 at most",
         "instructions: 901, the budget is 900 at most",
         "wide_stores: 0, the budget is 2 at least",

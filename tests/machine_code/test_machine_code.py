@@ -18,7 +18,6 @@ from tests.machine_code.table import breaks
 ROOT = Path(__file__).resolve().parents[2]
 BUDGETS = json.loads(BUDGETS_FILE.read_text())
 UPDATE = "if the change is wanted: python -m tests.machine_code --update, and commit the difference"
-WORK_TO_COME = ("attention_adaptation",)
 BYTES_APART, FEW_BYTES = 0.03, 4096
 """How far a room's bytes may be from those of the tensors it hands over: some stand in for one that is not read, and
 partial sums are few."""
@@ -40,9 +39,8 @@ def test_every_kernel_has_a_budget(measured: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("figure", ["spills", "atomics", "float_atomics", "fp64"])
 def test_none_in_any_kernel(measured: dict[str, Any], figure: str) -> None:
-    excused = {"fp64": measured["double"], "spills": measured["double"], "atomics": measured["counting"]}.get(
-        figure, []
-    )
+    double, may_spill, counting = measured["double"], measured["may_spill"], measured["counting"]
+    excused = {"fp64": double, "spills": double + may_spill, "atomics": counting}.get(figure, [])
     found = {name: f[figure] for name, f in measured["kernels"].items() if f[figure] and name not in excused}
     assert not found, f"{figure} in: {found}"
 
@@ -93,7 +91,7 @@ def test_work_is_stated_for_every_kernel(measured: dict[str, Any]) -> None:
     """By the room's formulas, which must give the bytes of the tensors that the kernel is handed."""
     assert not measured["work_without_a_kernel"]
     for name, row in measured["launches"].items():
-        if name in measured["double"] or name.startswith(WORK_TO_COME):
+        if name in measured["double"]:
             continue
         work, handed = row["work"], row["tensor_bytes"]
         assert work is not None, f"{name}: no work is stated (tests/machine_code/README.md says how)"
