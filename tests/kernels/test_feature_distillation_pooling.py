@@ -140,7 +140,6 @@ def test_registration(shape: tuple[int, ...], sizes: list[tuple[int, int]]) -> N
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(parity.DEVICE != "cuda", reason="captures a CUDA graph")
 @both_kinds
 def test_captured_in_a_cuda_graph(shape: tuple[int, ...], sizes: list[tuple[int, int]]) -> None:
     weight = _weight(shape)
