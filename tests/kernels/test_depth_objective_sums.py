@@ -151,7 +151,7 @@ def test_terms_over_many_programs(order: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("images", [3, 9])
 def test_more_images_than_programs(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """`finish` takes several images at once, and several rounds for many."""
-    monkeypatch.setattr(launching, "SINGLE", launching.Tile(4, 4, statistics=6, values=6, registers=None))
+    monkeypatch.setattr(launching, "SINGLE", launching.Tile(4, 4, statistics=6, values=5, registers=None))
     monkeypatch.setattr(launching, "FINISHED_AT_ONCE", 4)
     maps = [t.detach() for t in scene(1, torch.float32, (images, 1, 3, 11))]
     ours, exact = (
