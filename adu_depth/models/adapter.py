@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import Parameter
 
 from adu_depth.errors import InputError
+from adu_depth.models.blocks import channels_last
 from adu_kernels import attention_adaptation
 
 Backend = Literal["auto", "triton", "torch"]
@@ -22,7 +23,11 @@ class FeatureAdapter(nn.Module):
 
     W_in starts as the identity where student and teacher have equally many channels, so that the adapter starts as the
     identity; else it starts orthogonal, which keeps the length of a feature vector where channels are added and the
-    scale of what is left where they are dropped. γ starts at 0 and W_o does not (both at 0 would stay there).
+    scale of what is left where they are dropped. γ starts at 0 and W_o does not (both at 0 would stay there). With γ at
+    0 the first step moves W_in and γ; from the second on every parameter has a gradient.
+
+    Maps keep the channels-last layout from W_in to Y: the attention reads and writes them in place, and the last
+    projection, γ and the sum with X are one matrix product.
 
     student_channels, teacher_channels: channels in and out. heads, head_channels: the attention's shape.
     uncertainty_bias: let uncertain regions lend less to the others (forward then needs `log_scale`).
@@ -61,6 +66,7 @@ class FeatureAdapter(nn.Module):
             nn.init.dirac_(self.project_in.weight)
         else:
             nn.init.orthogonal_(self.project_in.weight)
+        channels_last(self)
 
     def forward(self, student_feature: Tensor, log_scale: Tensor | None = None) -> Tensor:
         """B×C_s×H×W → B×C_t×H×W, any size. log_scale: B×1×H'×W' of any size, read where `uncertainty_bias` is set.
@@ -68,7 +74,6 @@ class FeatureAdapter(nn.Module):
         The log scale only steers the attention: it receives no gradient from here.
         """
         x = self.project_in(student_feature)
-        batch, _, height, width = x.shape
         pooled = pool_keys(x)
         attended = attention_adaptation(
             self._tokens(self.query(x)),
@@ -77,11 +82,18 @@ class FeatureAdapter(nn.Module):
             key_bias=self._key_bias(log_scale, pooled),
             backend=self.backend,
         )
-        attended = attended.transpose(2, 3).reshape(batch, self.heads * self.head_channels, height, width)
-        return x + self.gamma * self.project_out(attended)
+        return self._added(x, attended)
+
+    def _added(self, x: Tensor, attended: Tensor) -> Tensor:
+        """x + γ·W_o·attended. γ scales the weights, so no map is read or written but x, attended and the result."""
+        batch, channels, height, width = x.shape
+        weight = self.gamma * self.project_out.weight.flatten(1)
+        values = attended.transpose(1, 2).reshape(batch * height * width, -1)
+        flat = x.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
+        return torch.addmm(flat, values, weight.T).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def _tokens(self, maps: Tensor) -> Tensor:
-        """B×(heads·d)×H×W → B×heads×N×d."""
+        """B×(heads·d)×H×W → B×heads×N×d, a view of channels-last maps and of contiguous ones."""
         return maps.reshape(maps.shape[0], self.heads, self.head_channels, -1).transpose(2, 3)
 
     def _key_bias(self, log_scale: Tensor | None, pooled: Tensor) -> Tensor | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from adu_kernels import checks
-from adu_kernels.attention_adaptation import reference
+from adu_kernels.attention_adaptation import reference, registration
+from adu_kernels.attention_adaptation.measured import library_is_faster
 from adu_kernels.backend import choose
+from adu_kernels.precision import without_autocast
 
 
 def attention_adaptation(
@@ -27,10 +31,13 @@ def attention_adaptation(
     key: nothing of it, NaN included, reaches the output or a gradient. An image with every key closed gives 0 and zero
     gradients.
     softmax_scale: a number; None is 1/√d.
-    backend: "auto", "triton" or "torch".
+    backend: "auto", "triton" or "torch". "triton" takes heads of up to 128 channels; for wider ones "auto" is the
+    reference. Without a bias "auto" is torch's own attention where `measured.py` has a measurement that it is faster.
 
-    Returns B×heads×N×d in query's dtype; products and softmax in fp32 (fp64 for fp64) whatever autocast says.
-    Differentiable in query, key, value and key_bias.
+    Returns B×heads×N×d in query's dtype; sums and softmax in fp32 (fp64 for fp64) whatever autocast says. The kernels
+    multiply half precision on matrix units, the probabilities rounded to it as well, and fp32 in true fp32 (no tf32).
+    Their output lies in memory as query does (tokens × channels, or channels × tokens), dense; the reference's is
+    contiguous. Differentiable in query, key, value and key_bias (once: the kernels have no second derivative).
     Raises ValueError for wrong shapes or devices, TypeError for wrong types; each names the argument.
     """
     _check_heads(query, key, value)
@@ -38,7 +45,15 @@ def attention_adaptation(
         _check_bias(key_bias, key)
     if softmax_scale is not None:
         checks.check_number("softmax_scale", softmax_scale)
-    run = choose("attention_adaptation", backend, query, torch_twin=reference.attention_adaptation)
+    triton_twin: Callable[..., Tensor] | None = registration.attention_adaptation
+    if backend == "auto" and query.shape[3] > registration.WIDEST_HEAD:
+        triton_twin = None
+    run = choose(
+        "attention_adaptation", backend, query, torch_twin=reference.attention_adaptation, triton_twin=triton_twin
+    )
+    if backend == "auto" and run is triton_twin and key_bias is None and library_is_faster(query, key, value):
+        with without_autocast(query):
+            return scaled_dot_product_attention(query, key, value, scale=softmax_scale)
     return run(query, key, value, key_bias, softmax_scale)
 
 

@@ -1,8 +1,9 @@
-"""Attention against hand-computed cases, torch's own, closed keys, and fp64 gradcheck."""
+"""Attention against hand-computed cases, torch's own, closed keys, and fp64 gradcheck; what "auto" takes."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adu_kernels import attention_adaptation
+from adu_kernels.attention_adaptation import measured, op, registration
+from adu_kernels.attention_adaptation.measured import LibraryFaster
 
 INF = float("inf")
 
@@ -131,3 +134,78 @@ X = torch.zeros(2, 3, 5, 4)
 def test_bad_input_is_named(error: type[Exception], message: str, call) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+ROW = LibraryFaster(
+    "cpu", torch.float32, 2, queries=(4, 6), keys=(4, 4), gradients=True, ours=20.0, library=10.0, result="a test"
+)
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which implementation "auto" takes on a GPU, per call."""
+    seen: list[str] = []
+
+    def named(name: str) -> object:
+        return lambda query, *_, **__: (seen.append(name), query.clone())[1]
+
+    monkeypatch.setattr(op, "choose", lambda *_, triton_twin, torch_twin: triton_twin or torch_twin)
+    monkeypatch.setattr(registration, "attention_adaptation", named("kernel"))
+    monkeypatch.setattr(op.reference, "attention_adaptation", named("reference"))
+    monkeypatch.setattr(op, "scaled_dot_product_attention", named("library"))
+    return seen
+
+
+def test_auto_takes_the_kernel_where_nothing_is_measured(taken: list[str]) -> None:
+    assert measured.LIBRARY_FASTER == ()
+    attention_adaptation(*_tokens(torch.float32))
+    assert taken == ["kernel"]
+
+
+def test_auto_obeys_the_table(taken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def auto(row: LibraryFaster = ROW, *, bias: bool = False, backend: str = "auto", **tokens: int) -> str:
+        monkeypatch.setattr(measured, "LIBRARY_FASTER", (row,))
+        inputs = _tokens(torch.float32, **tokens)
+        attention_adaptation(*inputs, torch.zeros(2, inputs[1].shape[2]) if bias else None, backend=backend)
+        return taken[-1]
+
+    assert auto() == "library"
+    assert auto(bias=True) == "kernel"
+    assert auto(backend="triton") == "kernel"
+    assert [auto(queries=n) for n in (3, 4, 6, 7)] == ["kernel", "library", "library", "kernel"]
+    assert [auto(keys=n) for n in (3, 4, 5)] == ["kernel", "library", "kernel"]
+    for other in (
+        {"device": "another"},
+        {"dtype": torch.bfloat16},
+        {"width": 4},
+        {"gradients": False},
+        {"ours": 9.0},
+    ):
+        assert auto(replace(ROW, **other)) == "kernel", other
+    with torch.no_grad():
+        assert auto() == "kernel"
+        assert auto(replace(ROW, gradients=False)) == "library"
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert auto() == "kernel"
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_auto_takes_the_reference_for_heads_wider_than_the_kernels(taken: list[str]) -> None:
+    wide = torch.zeros(1, 1, 2, registration.WIDEST_HEAD + 1)
+    attention_adaptation(wide, wide, wide)
+    attention_adaptation(*(t[..., 1:] for t in (wide, wide, wide)))
+    assert taken == ["reference", "kernel"]
+
+
+def test_the_library_gives_the_same_numbers_and_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = _tokens(torch.float32)
+    want = attention_adaptation(q, k, v, softmax_scale=0.3)
+    monkeypatch.setattr(measured, "LIBRARY_FASTER", (ROW,))
+    monkeypatch.setattr(op, "choose", lambda *_, triton_twin, torch_twin: triton_twin)
+    monkeypatch.setattr(registration, "attention_adaptation", None)  # reached by no call below
+    torch.testing.assert_close(attention_adaptation(q, k, v, softmax_scale=0.3), want)
+    torch._dynamo.reset()
+    traced = torch.compile(lambda *t: attention_adaptation(*t, softmax_scale=0.3), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(traced(q, k, v), want)

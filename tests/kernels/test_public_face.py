@@ -19,6 +19,7 @@ WITH_KERNELS = {
     "combined_volume",
     "correlation_disparity",
     "disparity_regression",
+    "attention_adaptation",
     "silog_loss",
     "laplace_nll",
     "focal_response_loss",

@@ -1,0 +1,468 @@
+"""The Triton kernels of attention against the reference: interpreted on a CPU, on a GPU where there is one."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from adu_depth.data import SyntheticStereo
+from adu_depth.data.augmentation import AugmentationConfig
+from adu_depth.data.sample import collate
+from adu_depth.distillation import DistillationConfig, StudentLoss
+from adu_depth.models import FeatureAdapter, MonoStudent, StudentConfig
+from adu_depth.models.prediction import DepthPrediction
+from adu_depth.training.batches import TrainingBatch
+from adu_depth.training.tasks import StepContext, StudentTask
+from adu_kernels import attention_adaptation, launch, reference
+from tests.kernels import parity
+
+pytest.importorskip("triton")
+from adu_kernels.attention_adaptation import launching, layout
+
+INF = float("inf")
+FACTORS = {torch.float16: 2**-11, torch.bfloat16: 2**-8}
+"""Half a unit in the last place of the type the probabilities are multiplied in."""
+BUDGETS = Path(__file__).parents[1] / "machine_code" / "budgets.json"
+
+
+def _operation(**options: object) -> parity.Operation:
+    return parity.Operation(attention_adaptation, reference.attention_adaptation, options)
+
+
+def _inputs(
+    queries: int,
+    keys: int,
+    width: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    bias: bool = True,
+    batch: int = 2,
+    heads: int = 2,
+    spread: float = 1.0,
+) -> list[Tensor]:
+    """Query, key, value and, if wanted, a bias; scores of about `spread`²."""
+    sizes = [(batch, heads, n, width) for n in (queries, keys, keys)] + ([(batch, keys)] if bias else [])
+    made = [torch.randn(size) for size in sizes]
+    made[:2] = [spread * t for t in made[:2]]
+    return [t.to(device=parity.DEVICE, dtype=dtype) for t in made]
+
+
+def _check(inputs: list[Tensor], epsilon: float | None = None, **options: object) -> None:
+    """Parity. fp32's ε is 4e-6: where the exact gradient is 0, as with one key, what is left is the difference of two
+    dot products. The bias gradient sums that over queries and heads, and half precision's rounding too."""
+    queries, heads = inputs[0].shape[2], inputs[0].shape[1]
+    base = {torch.float64: 1e-13}.get(inputs[0].dtype, 4e-6) + FACTORS.get(inputs[0].dtype, 0.0)
+    parity.check_parity(_operation(**options), inputs, epsilon=epsilon or base * math.sqrt(queries * heads))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("queries", "keys", "width"), [(1, 1, 1), (1, 37, 16), (67, 1, 32), (35, 67, 64), (131, 70, 24)]
+)
+def test_parity(queries: int, keys: int, width: int, bias: bool) -> None:
+    _check(_inputs(queries, keys, width, bias=bias, batch=2 if queries == 1 else 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(("queries", "keys", "width"), [(37, 29, 16), (1, 65, 8), (129, 1, 40)])
+def test_parity_in_other_types(dtype: torch.dtype, queries: int, keys: int, width: int) -> None:
+    size = (min(queries, 17), min(keys, 19), width) if dtype == torch.float64 else (queries, keys, width)
+    _check(_inputs(*size, dtype=dtype, heads=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_widest_head(dtype: torch.dtype) -> None:
+    _check(_inputs(20, 35, 128, dtype=dtype, batch=1))
+
+
+@settings(max_examples=3, deadline=None, derandomize=True)
+@given(
+    queries=st.integers(1, 70),
+    keys=st.integers(1, 70),
+    width=st.integers(1, 33),
+    heads=st.integers(1, 3),
+    bias=st.booleans(),
+)
+def test_parity_at_any_size(queries: int, keys: int, width: int, heads: int, bias: bool) -> None:
+    _check(_inputs(queries, keys, width, heads=heads, bias=bias, batch=1))
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5, 3.0])
+def test_any_scale(scale: float) -> None:
+    _check(_inputs(9, 35, 8, batch=1), softmax_scale=scale)
+    _check(_inputs(5, 7, 8, dtype=torch.float64, batch=1), softmax_scale=scale)
+
+
+@pytest.mark.parametrize("spread", [30.0, 100.0])
+def test_huge_logits(spread: float) -> None:
+    """Scores up to some ±1e4. fp32 sums the same product to different last bits in different orders, and the keys' pass
+    takes another order than the forward: a probability is off by as much as its score, 2⁻²³ of Σ|q·k|."""
+    inputs = _inputs(35, 41, 16, spread=spread, batch=1)
+    assert ((inputs[0] @ inputs[1].mT) / 4).abs().max() > spread**2
+    _check(inputs, epsilon=2**-23 * ((inputs[0].abs() @ inputs[1].abs().mT) / 4).max().item())
+    _check([t.double() for t in _inputs(17, 18, 16, spread=spread, batch=1, heads=1)], epsilon=1e-10)
+
+
+def test_bias_of_ten_thousand() -> None:
+    """A tile of keys at −1e4 before and after those that count: no overflow, and exactly no weight."""
+    inputs = _inputs(9, 200, 16)
+    inputs[3][:, :70] = -1e4
+    inputs[3][:, 140:] = -1e4
+    inputs[3][0, 100] = 1e4
+    _check(inputs, epsilon=2e-3)
+    out = attention_adaptation(*inputs, backend="triton")
+    assert torch.equal(out[0], inputs[2][0, :, 100:101].expand_as(out[0]))
+
+
+def _with_closed_keys(dtype: torch.dtype = torch.float32, keys: int = 150) -> list[Tensor]:
+    """Image 0: whole tiles closed at the start, in the middle and at the end; image 1: all closed; image 2: none."""
+    inputs = _inputs(7, keys, 16, batch=3, dtype=dtype)
+    bias = inputs[3]
+    bias[0, : keys // 2] = -INF
+    bias[0, keys // 2 + 3 :: 2] = -INF
+    bias[0, keys - keys // 3 :] = -INF
+    bias[1] = -INF
+    return inputs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_closed_keys(dtype: torch.dtype) -> None:
+    inputs = _with_closed_keys(dtype, keys=40 if dtype == torch.float64 else 150)
+    _check(inputs)
+    leaves = parity.leaves(inputs)
+    out = attention_adaptation(*leaves, backend="triton")
+    assert torch.count_nonzero(out[1]) == 0
+    for grad in torch.autograd.grad(out.square().sum() + out.sum(), leaves):
+        assert torch.count_nonzero(grad[1]) == 0
+        assert grad.isfinite().all()
+    closed = inputs[3] == -INF
+    for grad in torch.autograd.grad(attention_adaptation(*leaves, backend="triton").sum(), leaves[1:3]):
+        assert torch.count_nonzero(grad.transpose(1, 2)[closed]) == 0
+
+
+@pytest.mark.parametrize("garbage", [float("nan"), INF])
+def test_garbage_in_a_closed_key_changes_no_bit(garbage: float) -> None:
+    inputs = _with_closed_keys()
+    closed = (inputs[3] == -INF)[:, None, :, None]
+    dirty = [inputs[0], *(t.masked_fill(closed, garbage) for t in inputs[1:3]), inputs[3]]
+    upstream = [torch.randn_like(inputs[0])]
+    clean, spoilt = (
+        parity.values_and_gradients(_operation().triton, parity.leaves(t), upstream) for t in (inputs, dirty)
+    )
+    for one, two in zip(clean, spoilt, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_bias_of_nan_is_not_hidden() -> None:
+    inputs = _inputs(5, 70, 8)
+    inputs[3][0, 66] = math.nan
+    out = attention_adaptation(*inputs, backend="triton")
+    assert out[0].isnan().all()
+    assert out[1].isfinite().all()
+
+
+def test_gradcheck_of_the_kernels() -> None:
+    parity.check_gradients(_operation(), _inputs(3, 4, 2, batch=1))
+    parity.check_gradients(_operation(softmax_scale=0.7), _inputs(2, 3, 3, batch=1, bias=False))
+
+
+def test_gradcheck_across_tiles() -> None:
+    """18 keys and 17 queries: two tiles of either, the last of each nearly empty."""
+    parity.check_gradients(_operation(), _inputs(17, 18, 2, batch=1), fast=True)
+
+
+def test_gradcheck_with_closed_keys() -> None:
+    query, key, value, _ = _inputs(3, 4, 2)
+    bias = torch.tensor([[0.5, -INF, 2.0, 0.0], [-INF] * 4], dtype=torch.float64, device=parity.DEVICE)
+    run = parity.Operation(lambda *t, backend: attention_adaptation(*t, bias, backend=backend), reference)  # type: ignore[arg-type]
+    parity.check_gradients(run, [query, key, value])
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+def test_same_bits_twice(splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    _split_into(splits, monkeypatch)
+    parity.check_same_bits_twice(_operation(), _inputs(131, 35, 16, batch=1))
+
+
+def _split_into(splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def split_queries(programs: int, queries: int, block: int) -> tuple[int, int]:
+        chunk = -(-queries // (splits * block)) * block
+        return -(-queries // chunk), chunk
+
+    monkeypatch.setattr(launching, "split_queries", split_queries)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_keys_pass_in_parts(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several chunks of queries, the last one short; every part is written, the parts are added."""
+    _split_into(3, monkeypatch)
+    launches = _Launches(monkeypatch)
+    _check(_inputs(131, 35, 20, bias=bias))
+    assert launches.names() == ["forward", "backward_queries", "backward_keys", "add_parts"]
+    assert launches.seen[2][2] == 2 * 2 * 2 * 3  # images · heads · tiles of 32 keys · chunks
+
+
+def test_queries_are_split_where_keys_are_too_few_for_the_card() -> None:
+    """N = 14080, M = 1024, 4 heads of one image: 32 programs of 128 keys for 132 multiprocessors."""
+    assert launching.split_queries(32, 14080, 64) == (9, 1600)
+    assert launching.split_queries(512, 14080, 64) == (1, 14080)
+    assert launching.split_queries(1, 968, 64) == (1, 1024 - 48 - 16 + 64)
+    for programs, queries in ((1, 1), (3, 5000), (40, 3872), (264, 10**6)):
+        splits, chunk = launching.split_queries(programs, queries, 64)
+        assert chunk % 64 == 0
+        assert (splits - 1) * chunk < queries <= splits * chunk
+
+
+class _Launches:
+    """What is started, in order: kernel, options, number of programs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, really: bool = True) -> None:
+        self.seen: list[tuple[str, dict[str, Any], int]] = []
+        started = launch.run
+
+        def run(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
+            self.seen.append((kernel.__name__, options, programs))
+            if really:
+                started(kernel, programs, *arguments, **options)
+
+        monkeypatch.setattr(launch, "run", run)
+
+    def names(self) -> list[str]:
+        return [name for name, _, _ in self.seen]
+
+
+def test_any_layout() -> None:
+    parity.check_layouts(
+        parity.Operation(attention_adaptation, reference.attention_adaptation), _inputs(35, 33, 12, bias=False)
+    )
+
+
+def _as_map(tokens: Tensor, channels_last: bool) -> Tensor:
+    """The same tokens as a view of B×N×(heads·d) memory, or of B×(heads·d)×N."""
+    if channels_last:
+        return tokens.transpose(1, 2).contiguous().transpose(1, 2)
+    return tokens.transpose(2, 3).contiguous().transpose(2, 3)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_maps_are_read_and_written_in_place(channels_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output and gradients have the strides of the maps, and the bits of the plain layout."""
+    inputs = _inputs(35, 33, 16)
+    maps = [_as_map(t, channels_last) for t in inputs[:3]]
+    upstream = [torch.randn_like(inputs[0])]
+    want = parity.values_and_gradients(_operation().triton, parity.leaves(inputs), upstream)
+    launches = _Launches(monkeypatch)
+    got = parity.values_and_gradients(_operation().triton, parity.leaves([*maps, inputs[3]]), upstream)
+    for one, two in zip(got, want, strict=True):
+        assert torch.equal(one, two)
+    for result, source in zip(got, [maps[0], *maps], strict=False):
+        assert result.stride() == source.stride()
+    run = launches.seen[0][1]["Q_RUN"]
+    assert run == (4 if channels_last else -1), "fp32: 16-byte loads along 16 channels; 35 tokens divide by nothing"
+
+
+def test_a_slice_of_one_projection_is_read_in_place() -> None:
+    """Query, key and value as parts of one map: their strides are the whole map's, and results are dense."""
+    whole = torch.randn(2, 21, 3 * 32, device=parity.DEVICE)
+    parts = [part.reshape(2, 21, 2, 16).transpose(1, 2) for part in whole.chunk(3, dim=-1)]
+    assert parts[1].untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+    out = attention_adaptation(*parts, backend="triton")
+    assert out.stride() == (21 * 32, 16, 32, 1)
+    torch.testing.assert_close(out, reference.attention_adaptation(*parts))
+
+
+def test_upstream_gradients_of_any_strides() -> None:
+    inputs = _inputs(9, 35, 16)
+    strided = torch.randn(2, 2, 9, 48, device=parity.DEVICE)[..., ::3]
+    for upstream in (strided, torch.ones((), device=parity.DEVICE).expand(2, 2, 9, 16)):
+        grads = []
+        for run in (_operation().triton, _operation().torch):
+            leaves = parity.leaves(inputs)
+            grads.append(torch.autograd.grad(run(*leaves)[0], leaves, upstream))
+        for got, want in zip(*grads, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("needed", [0, 1, 2, 3])
+def test_a_gradient_alone(needed: int) -> None:
+    inputs = _inputs(9, 35, 16)
+    inputs[needed].requires_grad_()
+    upstream = torch.randn_like(inputs[0])
+    got, want = (
+        torch.autograd.grad(run(*inputs)[0], inputs[needed], upstream)[0]
+        for run in (_operation().triton, _operation().torch)
+    )
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_bias_of_another_type_and_strides() -> None:
+    query, key, value, bias = _inputs(9, 35, 16, dtype=torch.float16)
+    wide = torch.full((2, 70), math.nan, device=parity.DEVICE)
+    wide[:, ::2] = bias.float()
+    upstream = [torch.randn_like(query)]
+    narrow, spaced = (
+        parity.values_and_gradients(_operation().triton, [*parity.leaves([query, key, value]), b], upstream)
+        for b in (bias.requires_grad_(), wide[:, ::2].detach().requires_grad_())
+    )
+    assert spaced[4].dtype == torch.float32
+    for one, two in zip(narrow[:4], spaced[:4], strict=True):
+        assert torch.equal(one, two)
+    torch.testing.assert_close(narrow[4].float(), spaced[4], rtol=2**-10, atol=1e-6)
+
+
+def test_one_launch_forward_and_nothing_of_n_times_m_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between forward and backward: the output and two fp32 numbers per query. The reference keeps N·M."""
+    inputs = [t.requires_grad_() for t in _inputs(64, 64, 8)]
+    launches = _Launches(monkeypatch)
+    kept = parity.saved_bytes(lambda: _operation().triton(*inputs), inputs)
+    assert launches.names() == ["forward"]
+    assert kept == 4 * 2 * 2 * 64 * (8 + 2)
+    assert parity.saved_bytes(lambda: _operation().torch(*inputs), inputs) >= 4 * 2 * 2 * 64 * 64
+
+
+def test_opcheck() -> None:
+    for last in (True, False):
+        inputs = _inputs(5, 7, 4)
+        leaves = parity.leaves([*(_as_map(t, last) for t in inputs[:3]), inputs[3]])
+        torch.library.opcheck(torch.ops.adu_kernels.attention_adaptation.default, (*leaves, 0.5))
+        plain = [t.detach() for t in leaves]
+        saved = torch.ops.adu_kernels.attention_adaptation(*plain, 0.5)
+        for needed in ([True] * 4, [False, True, False, False], [True, False, False, False]):
+            arguments = (torch.randn_like(saved[0]), *plain, *saved, 0.5, needed)
+            torch.library.opcheck(torch.ops.adu_kernels.attention_adaptation_backward.default, arguments)
+    without = (*parity.leaves(_inputs(5, 7, 4, bias=False)), None, 0.5)
+    torch.library.opcheck(torch.ops.adu_kernels.attention_adaptation.default, without)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_traced_whole(bias: bool) -> None:
+    parity.check_whole_graph(_operation(), _inputs(5, 7, 4, bias=bias))
+
+
+def test_autocast_changes_no_bit() -> None:
+    inputs = _inputs(9, 35, 16)
+    expected = attention_adaptation(*inputs, backend="triton")
+    with torch.autocast(parity.DEVICE, torch.bfloat16):
+        got = attention_adaptation(*inputs, backend="triton")
+    assert torch.equal(got, expected)
+
+
+def test_int64_only_where_a_tile_reaches_beyond_int32() -> None:
+    near = torch.empty(2, 2, 4, 16)
+    far = torch.empty(1, device="meta").as_strided((1, 1, 300, 16), (0, 0, 2**24, 1))
+    assert not layout.needs_int64([near, far], 128)
+    assert layout.needs_int64([near, far], 129)
+    assert layout.needs_int64([far.as_strided((1, 1, 2, 16), (0, 0, 1, 2**28))], 128)
+
+
+def test_int64_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, upstream = _inputs(35, 33, 16), [torch.randn(2, 2, 35, 16)]
+    narrow = parity.values_and_gradients(_operation().triton, parity.leaves(inputs), upstream)
+    monkeypatch.setattr(layout, "needs_int64", lambda tensors, block: True)
+    wide = parity.values_and_gradients(_operation().triton, parity.leaves(inputs), upstream)
+    for one, two in zip(narrow, wide, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_tokens_that_lie_beyond_int32() -> None:
+    """The third token starts 2³¹ elements after the first; the memory between them is never touched."""
+    if parity.DEVICE == "cuda":
+        pytest.skip("needs 12 GB that are never touched")
+    near = _inputs(3, 3, 2, dtype=torch.float16, batch=1, heads=1, bias=False)
+    storage = torch.empty(2**31 + 64, dtype=torch.float16)
+    far = [storage[first:].as_strided((1, 1, 3, 2), (1, 1, 2**30, 1)) for first in (0, 16, 32)]
+    for apart, together in zip(far, near, strict=True):
+        apart.copy_(together)
+    assert torch.equal(_operation().triton(*far)[0], _operation().triton(*near)[0])
+
+
+def test_a_wider_head_than_the_kernels_take() -> None:
+    inputs = _inputs(3, 4, 129)
+    with pytest.raises(ValueError, match=r"query: expected at most 128 channels per head .*'triton', got 129"):
+        attention_adaptation(*inputs, backend="triton")
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+def test_half_precision_multiplies_on_matrix_units_and_nothing_spills(target: str) -> None:
+    """As the machine-code gate measured it: the budgets are compared with fresh compilations there."""
+    rows = {
+        name.split(" | ")[1:3][0] + " " + name.split(" | ")[2]: figures
+        for name, figures in json.loads(BUDGETS.read_text())["kernels"].items()
+        if name.startswith("attention_adaptation | ") and name.endswith(target)
+    }
+    half = {n: f for n, f in rows.items() if "float16" in n and "add_parts" not in n}
+    assert len(half) == 4 * 3
+    for name, figures in half.items():
+        assert figures["tensor_core"] > 0, name
+        assert figures["spills"] == 0, name
+        assert figures["shared"] <= (64 if target == "gfx942" else 163 if target == "sm_80" else 227) * 1024, name
+
+
+def _stage_rule(masked: bool, wavefront: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(launch, "WARP_SIZE", wavefront)
+    return launching.Tile(128, 64, 256, 3).options(masked)["num_stages"]
+
+
+def test_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _stage_rule(False, 32, monkeypatch) == 3
+    assert _stage_rule(True, 32, monkeypatch) == 5
+    assert _stage_rule(True, 64, monkeypatch) == 2
+
+
+@pytest.mark.parametrize("size", [(3, 5), (33, 32)])
+def test_an_adapter_by_kernel_and_by_reference(size: tuple[int, int]) -> None:
+    """33×32 tokens are pooled to 272 keys."""
+    module = FeatureAdapter(6, 8, heads=1, head_channels=16, uncertainty_bias=True).to(parity.DEVICE)
+    torch.nn.init.constant_(module.gamma, 0.7)
+    feature = torch.randn(1, 6, *size, device=parity.DEVICE)
+    log_scale, upstream = torch.randn(1, 1, 40, 40, device=parity.DEVICE), torch.randn(1, 8, *size).to(parity.DEVICE)
+    results = []
+    for backend in ("triton", "torch"):
+        module.backend = backend  # type: ignore[assignment]
+        leaf = feature.clone().requires_grad_()
+        out = module(leaf, log_scale)
+        results.append([out, *torch.autograd.grad(out, [leaf, *module.parameters()], upstream)])
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_student_trains_through_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps of a taught student, three levels: losses and weights as by the reference, nine launches a step."""
+    launches = _Launches(monkeypatch)
+
+    def trained(backend: str) -> tuple[list[float], dict[str, Tensor]]:
+        torch.manual_seed(0)
+        config = StudentConfig(feature_channels=(8, 8, 12), head_channels=8)
+        loss = StudentLoss(DistillationConfig(), config.feature_channels, (8, 8, 8), 0.5, 80.0)
+        task = StudentTask(MonoStudent(config), loss, AugmentationConfig()).to(parity.DEVICE).train()
+        for level in loss.adapters.levels:  # type: ignore[union-attr]
+            level.backend = backend
+        sample = collate([SyntheticStereo(1, 32, 64, seed=0)[0]])
+        features = tuple(torch.randn(1, 8, 32 // s, 64 // s) for s in (8, 16, 32))
+        taught = DepthPrediction(sample.depth.clamp(0.5, 80.0), torch.full_like(sample.depth, -2.0), features)
+        batch = TrainingBatch(sample, taught).to(torch.device(parity.DEVICE))
+        optimiser = torch.optim.SGD(task.parameters(), lr=1e-3)
+        losses = []
+        for step in range(2):
+            total = task(batch, StepContext(seed=0, step=step, rank=0, progress=step / 2, dense=True))["total"]
+            optimiser.zero_grad()
+            total.backward()
+            optimiser.step()
+            losses.append(total.item())
+        return losses, {name: value.detach() for name, value in task.named_parameters()}
+
+    losses, weights = trained("triton")
+    attention = [name for name in launches.names() if name in ("forward", "backward_queries", "backward_keys")]
+    assert attention == 2 * (3 * ["forward"] + 3 * ["backward_queries", "backward_keys"])
+    expected, their_weights = trained("torch")
+    assert losses == pytest.approx(expected, rel=1e-5)
+    for name, value in weights.items():
+        torch.testing.assert_close(value, their_weights[name], rtol=1e-4, atol=1e-6, msg=name)
