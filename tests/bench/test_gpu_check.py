@@ -86,6 +86,14 @@ def test_a_crash_is_no_finding_and_is_tried_again(tmp_path: Path, key: dict[str,
     assert check(tmp_path, crash, script("after"))[2] == ["crash"]
 
 
+def test_a_crash_half_way_is_tried_again_with_what_there_is(tmp_path: Path, key: dict[str, Any]):
+    half = "import json,sys; json.dump({'complete': False}, open(sys.argv[1], 'w')); raise RuntimeError('planted')"
+    crash = script("half", half, is_benchmark=True)
+    assert check(tmp_path, crash)[::2] == (1, ["half"])
+    assert (tmp_path / "half.json").exists()
+    assert check(tmp_path, crash)[::2] == (1, ["half"])
+
+
 def test_the_result_of_an_earlier_run_does_not_pass_for_a_crashed_ones(tmp_path: Path, key: dict[str, Any]):
     check(tmp_path, script("a"))
     key["sources"] = "two"
