@@ -115,6 +115,7 @@ def test_cells_that_do_not_nest_are_seen() -> None:
     assert plan.nested_cells(image, [(2, 5), (8, 20), (4, 10)]) == [1, 2, 0]  # cells of 8, 16 and 32
     for sizes in ([(2, 10)], [(8, 21)], [(8, 20), (3, 5)], [(128, 320)], [(64, 161)], [(1, 2)]):
         assert not plan.nested_cells(image, sizes)
+    assert not plan.nested_cells((48, 96), [(16, 32)])  # cells of 3
 
 
 def test_int64_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:

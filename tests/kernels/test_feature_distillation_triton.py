@@ -168,6 +168,8 @@ def test_loads_are_wide_where_the_layout_allows_it() -> None:
     assert level(SINGLE, FIRST, lambda m: _crop(m, 3, 8)) == (False, True, 4, False)
     assert level(SINGLE, FIRST, lambda m: _crop(m, 3, 5)) == (False, False, 4, False)
     assert level(SINGLE, FIRST, lambda m: m.transpose(2, 3)) == (False, False, 4, False)
+    for map in (_crop(torch.empty(1, 8, 4, 8), 4, 5), _crop(torch.empty(1, 8, 4, 9), 4, 8), torch.empty(1, 8, 1, 6)):
+        assert not plan.level((map, map), None).wide, "rows of 5, rows 9 apart, channels 6 apart"
 
 
 def test_levels_at_once_have_the_bits_of_levels_alone() -> None:
