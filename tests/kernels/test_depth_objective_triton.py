@@ -283,6 +283,8 @@ def test_no_gradient_to_teacher_target_and_weight() -> None:
     loss = depth_objective(depth, log_scale, teacher, target, backend="triton").total
     (loss + focal_response_loss(depth, teacher, weight, backend="triton")).backward()
     assert (teacher.grad, target.grad, weight.grad) == (None, None, None)
+    constant = depth_objective(depth.detach(), log_scale.detach(), teacher, target, backend="triton").total
+    assert not constant.requires_grad
     assert not uncertainty_guide(log_scale, teacher > 0, backend="triton").requires_grad
 
 
@@ -316,12 +318,12 @@ def _operators(run: Callable[..., Any], *inputs: Tensor) -> set[str]:
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 @pytest.mark.parametrize("grad", [True, False])
 def test_no_operator_depends_on_a_value(backend: str, grad: bool) -> None:
-    maps = [t.detach() for t in scene(dtype=torch.float32)]
+    maps = [*(t.detach() for t in scene(dtype=torch.float32)), torch.tensor(0.3)]
 
     def step(*maps: Tensor, **options: Any) -> list[Tensor]:
-        depth, log_scale, teacher, target = maps
+        depth, log_scale, teacher, target, ramp = maps
         leaves = [depth.detach().requires_grad_(grad), log_scale.detach().requires_grad_(grad)]
-        terms = depth_objective(*leaves, teacher, target, backend=backend, **options)
+        terms = depth_objective(*leaves, teacher, target, guide_strength=ramp, backend=backend, **options)
         return [*terms, *(torch.autograd.grad(terms.total, leaves) if grad else ())]
 
     for options in ({}, {"normalise": "image", "joint": True, "beta_nll": 0.5, "gamma": 1.5}, {"guide": "none"}):
