@@ -107,6 +107,6 @@ def _number(row: dict[str, str], column: str, path: Path) -> float:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the calibration cannot be read: {error}") from error

@@ -134,7 +134,7 @@ def _camera(table: _Table, source: str, needed: Sequence[str]) -> Camera:
 
 def _read_tables(path: Path) -> dict[str, _Table]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise InputError(f"camera file {path} does not exist") from error
     except (OSError, UnicodeDecodeError) as error:

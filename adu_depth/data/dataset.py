@@ -85,8 +85,8 @@ class FileDataset(ABC):
 
 
 def find_names(folder: Path, pattern: str) -> list[str]:
-    """Sorted names, without suffix, of the files in `folder` that match; InputError if there are none."""
-    names = sorted(path.stem for path in folder.glob(pattern))
+    """Sorted names, without suffix, of the files in `folder` that match, but for hidden ones; InputError if none do."""
+    names = sorted(path.stem for path in folder.glob(pattern) if not path.name.startswith("."))
     if not names:
         raise InputError(f"{folder}: no stereo pairs, expected files named {pattern}")
     return names

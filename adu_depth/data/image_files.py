@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -18,9 +19,21 @@ _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+.\deE]+)[ \t]*\r?\n")
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Every image file in `folder` and its folders, sorted; hidden ones (macOS leaves `._000001.png`) are none."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
+    """Every image file in `folder` and its folders, sorted; hidden ones (macOS leaves `._000001.png`) are none.
+
+    Links to folders are followed (`Path.rglob` leaves them out), but not back to a folder that they stand in.
+    """
+    found: list[Path] = []
+    for at, folders, files in os.walk(folder, followlinks=True):
+        here = Path(at).resolve()
+        folders[:] = [name for name in folders if (here / name).resolve() not in (here, *here.parents)]
+        found += (Path(at, name) for name in files if is_image(name))
+    return sorted(path for path in found if path.is_file())
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is to be taken as an image."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
@@ -105,7 +118,10 @@ def decode_image(data: bytes, name: str | Path, flags: int = cv2.IMREAD_UNCHANGE
     """A PNG's or JPEG's bytes as OpenCV gives its pixels. InputError, with `name`, if cut short or no image."""
     if not _complete(data):
         raise InputError(f"{name}: the image is cut short ({len(data)} bytes); copy or download it again")
-    pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
+    except cv2.error as error:  # a header that promises more pixels than OpenCV will hold
+        raise InputError(f"{name}: the image cannot be decoded: {error.err or error}") from error
     if pixels is None:
         raise InputError(f"{name}: not an image that can be read, expected PNG or JPEG ({len(data)} bytes)")
     return pixels

@@ -102,7 +102,7 @@ def write_splits(dataset: FileDataset, output: str | Path, validation: float, se
 
 def _lines(path: Path) -> list[tuple[str, str]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"split file {path} cannot be read: {error}") from error
     numbered = ((f"{path}, line {number}", line.strip()) for number, line in enumerate(lines, start=1))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adu_depth.data.image_files import read_image
+from adu_depth.data.image_files import is_image, read_image
 from adu_depth.data.kitti_depth import PARTS, find_parts, read_intrinsics
 from adu_depth.errors import InputError
 from adu_depth.files import replacing
@@ -40,7 +40,7 @@ def find_test_images(folder: str | Path, partial: bool = False) -> list[TestImag
         raise InputError(f"{folder}: no such folder, expected {PARTS[1]}")
     parts = [part for part in find_parts(folder) if part.name == PARTS[1]] or [folder]
     pictures = parts[0] / "image" if (parts[0] / "image").is_dir() else parts[0]
-    found = sorted(pictures.glob("*.png"))
+    found = sorted(path for path in pictures.glob("*.png") if is_image(path.name))
     strangers = [path.name for path in found if not NAME.fullmatch(path.name) or int(path.stem) >= IMAGES]
     if strangers:
         raise InputError(f"{pictures}: expected images {NAME_RANGE}, got {strangers[0]} ({len(strangers)} such)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -50,6 +51,15 @@ def test_a_truncated_image_is_named(tmp_path: Path, suffix: str, kept: float) ->
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(InputError, match=f"cut{suffix}: .*cut short"):
         read_image(path)
+
+
+def test_a_header_that_promises_too_much_is_named(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 16, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"0")), (b"IEND", b"")]
+    packed = (struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks)
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    with pytest.raises(InputError, match=r"huge\.png: the image cannot be decoded"):
+        read_image(tmp_path / "huge.png")
 
 
 def test_what_is_no_image_is_named(tmp_path: Path) -> None:

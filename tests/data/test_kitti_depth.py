@@ -20,6 +20,7 @@ from tests.training.tiny import DATA, LOOP, tiny_student, tiny_teacher
 
 def test_the_validation_part(tmp_path: Path) -> None:
     names = write_kitti_depth(tmp_path)
+    (tmp_path / "depth_selection" / "val_selection_cropped" / "image" / f"._{names[0]}.png").touch()  # macOS's
     dataset = open_dataset(tmp_path / "depth_selection" / "val_selection_cropped")
     assert isinstance(dataset, KittiDepth)
     assert dataset.names == names

@@ -110,6 +110,30 @@ def test_any_layout_takes_a_list_of_its_names(tmp_path: Path) -> None:
         open_dataset(tmp_path, split=tmp_path / "nowhere.txt")
 
 
+def test_lists_as_windows_editors_save_them(tmp_path: Path) -> None:
+    write_samples(scenes(), tmp_path, 4)
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf000003.png\r\n\r\n 000001\r\n000002")
+    camera = tmp_path / "camera.toml"
+    camera.write_bytes(b"\xef\xbb\xbf" + camera.read_bytes().partition(b"\n")[2].replace(b"\n", b"\r\n"))
+    dataset = open_dataset(tmp_path, split=tmp_path / "list.txt")
+    assert [dataset[i].name for i in range(3)] == ["000003", "000001", "000002"]
+    assert dataset[0].camera.baseline == pytest.approx(0.532)
+
+
+def test_sequences_may_be_links_to_folders_elsewhere(tmp_path: Path) -> None:
+    write_samples(scenes(), tmp_path / "disk" / "a", 4)
+    (tmp_path / "set" / "left").mkdir(parents=True)
+    (tmp_path / "set" / "right").mkdir()
+    (tmp_path / "set" / "camera.toml").write_text("fx = 100\ncx = 95\ncy = 31\nbaseline = 0.5\n")
+    for side in ("left", "right"):
+        (tmp_path / "set" / side / "monday").symlink_to(tmp_path / "disk" / "a" / side)
+        (tmp_path / "set" / side / "round").symlink_to(tmp_path / "set" / side)  # a link back is followed once
+    (tmp_path / "set" / "left" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    dataset = open_dataset(tmp_path / "set")
+    assert dataset.names == [f"monday/{i:06d}" for i in range(4)]
+    assert dataset[3].left.shape == scenes()[3].left.shape
+
+
 def test_training_uses_the_split_and_the_teacher_cache_knows_it(tmp_path: Path) -> None:
     write_samples(scenes(), tmp_path / "set", 4)
     split = tmp_path / "list.txt"
