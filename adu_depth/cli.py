@@ -16,7 +16,7 @@ from tyro.conf import Positional, arg, subcommand
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.camera_file import camera_from_numbers
-from adu_depth.data.packed import PackConfig, run_pack
+from adu_depth.data.packed.command import PackConfig, run_pack
 from adu_depth.doctor import command as doctor_command
 from adu_depth.doctor.command import DoctorConfig, SplitsConfig
 from adu_depth.errors import InputError

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from adu_depth.data import FileDataset, SyntheticStereo, open_dataset
-from adu_depth.data.packed import PackConfig, run_pack
+from adu_depth.data.packed.command import PackConfig, run_pack
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.files import write_json

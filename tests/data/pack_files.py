@@ -10,7 +10,7 @@ import numpy as np
 
 from adu_depth.data import StereoSample
 from adu_depth.data.image_files import write_pfm, write_png16
-from adu_depth.data.packed import PackConfig, run_pack
+from adu_depth.data.packed.command import PackConfig, run_pack
 
 SIZES = ((48, 100), (45, 96), (50, 97), (48, 100), (64, 96))
 MAPS = ("left", "right", "depth", "disparity", "valid", "occluded", "sparse_depth")

@@ -13,7 +13,7 @@ import pytest
 
 from adu_depth.cli import main
 from adu_depth.data import open_dataset
-from adu_depth.data.packed import PackConfig, run_pack
+from adu_depth.data.packed.command import PackConfig, run_pack
 from adu_depth.data.packed.shards import shard_file
 from adu_depth.errors import InputError
 from tests.data.pack_files import contents, pack, write_kitti, write_split
