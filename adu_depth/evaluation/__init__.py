@@ -5,7 +5,7 @@ from adu_depth.evaluation.evaluator import EvaluationResult, evaluate, evaluate_
 from adu_depth.evaluation.metrics import depth_metrics, kitti_depth_metrics, stereo_metrics
 from adu_depth.evaluation.protocols import PROTOCOLS
 from adu_depth.evaluation.scoring import Scorer
-from adu_depth.evaluation.table import compare, comparison_table, markdown_table
+from adu_depth.evaluation.table import comparison_table, markdown_table
 from adu_depth.evaluation.uncertainty import uncertainty_metrics
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "PROTOCOLS",
     "SemiGlobalMatching",
     "ConstantDisparity",
-    "compare",
     "comparison_table",
     "markdown_table",
 ]

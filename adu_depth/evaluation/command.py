@@ -187,19 +187,25 @@ class _Evaluation:
 
     def _baselines(self, own: dict[str, EvaluationResult]) -> Results:
         matcher = SemiGlobalMatching(searched_disparities(self.width))
-        found = {"StereoSGBM": self._evaluate("StereoSGBM", matcher)}
-        constant = ConstantDisparity.median_of(self.dataset)
+        found: Results = {}
+        matched = ""
+        try:
+            found["StereoSGBM"] = self._evaluate("StereoSGBM", matcher)
+            density = {name: share for part in self.processes.gather(matcher.density) for name, share in part.items()}
+            mean = sum(density.values()) / len(density)
+            matched = (
+                f"StereoSGBM searched {matcher.num_disparities} px and matched {mean:.0%} of the pixels; the rest is "
+                "filled along rows. "
+            )
+        except InputError as error:  # a black frame; what the network scored is not lost for it
+            self.progress.say(f"StereoSGBM is left out: {error}")
+        constant = ConstantDisparity.median_of(self.dataset, self.processes)
         found[f"constant {constant.disparity:.1f} px"] = self._evaluate("constant disparity", constant)
         for protocol, result in own.items():
             side_by_side = {self.own: result, **{name: by_protocol[protocol] for name, by_protocol in found.items()}}
             shown = None if PROTOCOLS[protocol].benchmark else ("epe", "d1", "abs_rel", "rmse", "a1")
             self.console.print(comparison_table(side_by_side, shown, f"protocol {protocol}"))
-        density = {name: share for part in self.processes.gather(matcher.density) for name, share in part.items()}
-        matched = sum(density.values()) / len(density)
-        self.progress.say(
-            f"StereoSGBM searched {matcher.num_disparities} px and matched {matched:.0%} of the pixels; the rest is "
-            "filled along rows. The constant is the median of this set's own ground truth, so it has peeked."
-        )
+        self.progress.say(f"{matched}The constant is the median of this set's own ground truth, so it has peeked.")
         return found
 
     def _report(self, found: Mapping[str, EvaluationResult]) -> None:
@@ -276,6 +282,9 @@ def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset
         if isinstance(dataset, KittiStereo):
             dataset.occluded_too = (dataset.training / dataset.folders.occ).is_dir()
         return dataset
+    for name in ("layout", "split", "ground_truth", "kb_crop", "skip_missing"):
+        if getattr(config, name) not in ("auto", None, False):
+            raise InputError(f"{name} is for a data set's folder, and data is the built-in scenes")
     size = predictor.size or predictor.trained_size
     if size is None:
         raise InputError("the built-in scenes have no size of their own, nor has the predictor: name a data set")

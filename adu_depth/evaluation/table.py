@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.table import Table
 
-from adu_depth.data.dataset import Dataset
-from adu_depth.evaluation.evaluator import EvaluationResult, Predict, evaluate
+from adu_depth.evaluation.evaluator import EvaluationResult
 from adu_depth.evaluation.metrics import DEPTH_METRICS, KITTI_DEPTH_METRICS, STEREO_METRICS
 from adu_depth.evaluation.protocols import PROTOCOLS
 from adu_depth.evaluation.uncertainty import SCALED_METRICS, UNCERTAINTY_METRICS
@@ -24,11 +22,6 @@ METRIC_ORDER = (
 MISSING = "–"
 
 Results = Mapping[str, EvaluationResult]
-
-
-def compare(methods: Mapping[str, Predict], dataset: Dataset, **options: Any) -> dict[str, EvaluationResult]:
-    """`evaluate` for each method by name, on the same images and pixels; options are `evaluate`'s."""
-    return {name: evaluate(predict, dataset, **options) for name, predict in methods.items()}
 
 
 def markdown_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 
 from adu_depth.data import StereoSample, collate, open_dataset
 from adu_depth.errors import InputError
-from adu_depth.evaluation import ConstantDisparity, SemiGlobalMatching, compare
+from adu_depth.evaluation import ConstantDisparity, SemiGlobalMatching, evaluate
 from adu_depth.evaluation.baselines import fill_along_rows
 from adu_depth.geometry import Camera
+from tests.evaluation.test_processes import in_threads
 
 CAMERA = Camera(fx=200.0, fy=200.0, cx=80.0, cy=32.0, baseline=0.5, disparity_offset=3.0)
 
@@ -79,11 +81,27 @@ def test_the_constant_is_the_median_of_all_valid_pixels() -> None:
         ConstantDisparity.median_of(samples[1:2])
 
 
+def test_the_median_does_not_keep_the_maps() -> None:
+    """What a data set of thousands of dense maps would need: counts alone, whoever counts them."""
+    generator = np.random.default_rng(0)
+    samples = []
+    for index in range(5):
+        sample = shifted_pair(7, str(index), size=(64, 160 + 8 * index))
+        truth = generator.gamma(2.0, 30.0, tuple(sample.disparity.shape)).astype(np.float32)
+        valid = generator.random(truth.shape) < 0.3
+        samples.append(replace(sample, disparity=torch.from_numpy(truth), valid=torch.from_numpy(valid)))
+    exact = np.percentile(np.concatenate([s.disparity[s.valid].numpy() for s in samples]), 50, method="lower")
+    assert ConstantDisparity.median_of(samples).disparity == pytest.approx(float(exact), abs=1 / 512)
+    shared = in_threads(3, lambda place: ConstantDisparity.median_of(samples, place).disparity)
+    assert shared == [ConstantDisparity.median_of(samples).disparity] * 3
+    far = replace(samples[0], disparity=torch.full_like(samples[0].disparity, 1e12))
+    assert ConstantDisparity.median_of([far]).disparity == ConstantDisparity.FARTHEST
+
+
 def test_on_the_real_kitti_pairs(real_stereo: Path) -> None:
     dataset = open_dataset(real_stereo / "kitti2015")
     matcher = SemiGlobalMatching(128)
-    results = compare({"sgbm": matcher, "constant": ConstantDisparity.median_of(dataset)}, dataset)
-    sgbm, constant = (results[name].means() for name in ("sgbm", "constant"))
+    sgbm, constant = (evaluate(m, dataset).means() for m in (matcher, ConstantDisparity.median_of(dataset)))
     assert 5.0 < sgbm["d1"] < 12.0
     assert sgbm["epe"] < 2.5
     assert sgbm["abs_rel"] < 0.15

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from adu_depth import cli
 from adu_depth.data.image_files import write_png16
+from adu_depth.evaluation import SemiGlobalMatching
+from adu_depth.inference.render import write_samples
 from adu_depth.training.runs import train_student, train_teacher
 from tests.data.trees import (
     disparity_of,
@@ -117,6 +120,35 @@ def test_kitti_stereo_is_scored_on_all_pixels_and_on_those_both_cameras_see(eval
     assert "temperature 2.5, given: nll" in text
     assert "nll_scaled" in means["teacher"]
     assert "nll" not in means["StereoSGBM"]
+
+
+def test_what_a_baseline_cannot_do_does_not_cost_the_networks_results(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_samples(scenes(), tmp_path / "set", 4)
+    save_image(tmp_path / "set" / "left" / "000002.png", np.zeros((3, 64, 192)))
+    match = SemiGlobalMatching.match
+
+    def blind_to_black(self: SemiGlobalMatching, left: Tensor, right: Tensor) -> np.ndarray:
+        return match(self, left, right) if left.any() else np.full((64, 192), -1.0, np.float32)
+
+    monkeypatch.setattr(SemiGlobalMatching, "match", blind_to_black)
+    code, text, kept = evaluate("teacher", "--data", tmp_path / "set")
+    assert code == 0
+    assert "StereoSGBM is left out: 000002: no pixel of the left image has a match in the right one" in text
+    assert list(kept["methods"])[:1] == ["teacher"]
+    assert [name.partition(" ")[0] for name in kept["methods"]] == ["teacher", "constant"]
+    assert "StereoSGBM searched" not in text
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--split", "list.txt"), ("--ground-truth", "."), ("--layout", "rig"), ("--kb-crop",), ("--skip-missing",)],
+)
+def test_options_of_data_sets_are_not_for_built_in_scenes(evaluate: Evaluate, option: tuple[str, ...]) -> None:
+    code, text, _ = evaluate("student", *option)
+    assert code == 2
+    assert f"{option[0][2:].replace('-', '_')} is for a data set's folder, and data is the built-in scenes" in text
 
 
 def test_a_kept_temperature_and_the_median_scale(evaluate: Evaluate, tmp_path: Path) -> None:

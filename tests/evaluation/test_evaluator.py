@@ -11,7 +11,6 @@ from adu_depth.data import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.evaluation import (
     PROTOCOLS,
-    compare,
     comparison_table,
     depth_metrics,
     evaluate,
@@ -160,7 +159,8 @@ def test_what_it_refuses() -> None:
 
 
 def test_tables_put_methods_side_by_side() -> None:
-    results = compare({"stereo": predict_from_image, "mono": without_disparity}, [make_sample(0)], protocol="eigen")
+    methods = {"stereo": predict_from_image, "mono": without_disparity}
+    results = {name: evaluate(method, [make_sample(0)], protocol="eigen") for name, method in methods.items()}
     assert all(result.protocol == "eigen" for result in results.values())
     header, rule, stereo, mono = markdown_table(results, ["d1", "abs_rel"]).splitlines()
     assert header == "| method | d1 | abs_rel |"
