@@ -21,8 +21,10 @@ from adu_depth.doctor import command as doctor_command
 from adu_depth.doctor.command import DoctorConfig, SplitsConfig
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
+from adu_depth.evaluation.temperature import read_temperature
 from adu_depth.inference import Predictor, predict_files
 from adu_depth.inference.predict_files import needed_numbers
+from adu_depth.inference.predictor import Flip
 from adu_depth.inference.render import write_samples
 from adu_depth.quickstart import QuickstartConfig, run_quickstart
 from adu_depth.submission.command import SubmitConfig
@@ -60,7 +62,7 @@ class PredictConfig:
     checkpoint: Positional[Path]
     """Run folder or checkpoint folder."""
     source: Positional[Path]
-    """Image, or folder of images (a stereo teacher's folder holds left/ and right/)."""
+    """Image, or folder of images (a stereo teacher's folder holds left/ and right/; sequences may be folders there)."""
     right: Path | None = None
     """The right image, or the folder of right images."""
     output: Path = Path("runs/predictions")
@@ -73,6 +75,10 @@ class PredictConfig:
     cy: float | None = None
     size: Literal["trained", "full"] = "trained"
     """Run the network at the size it was trained at, or at each image's own."""
+    flip: Flip = "none"
+    """Test-time augmentation of a student: the mean with the mirrored image, plain or with Monodepth's ramp."""
+    temperature: str | None = None
+    """Factor on the predicted uncertainty: a number, or the temperature.json of `evaluate --fit-temperature`."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """"auto" is CUDA where there is one."""
 
@@ -90,7 +96,7 @@ def evaluate(config: EvaluateConfig) -> int:
 
 
 def predict(config: PredictConfig) -> int:
-    predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size)
+    predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size, config.flip)
     camera = camera_from_numbers(
         config.fx,
         cx=config.cx,
@@ -99,7 +105,14 @@ def predict(config: PredictConfig) -> int:
         source="the camera of --fx, --cx, --cy, --baseline",
         needed=needed_numbers(predictor.stereo),
     )
-    outcome = predict_files(predictor, config.source, config.output, right=config.right, camera=camera)
+    outcome = predict_files(
+        predictor,
+        config.source,
+        config.output,
+        right=config.right,
+        camera=camera,
+        temperature=1.0 if config.temperature is None else read_temperature(config.temperature),
+    )
     console.print(f"wrote {len(outcome.written)} files to {config.output}")
     for file, reason in outcome.failures:
         complain("failed", f"{file}: {reason}")

@@ -97,6 +97,11 @@ def test_predict_takes_an_image_a_pair_and_a_folder(folder: Path) -> None:
     assert depth.dtype == np.uint16
     assert depth.shape == (48, 96)
     assert depth.min() > 0
+    options = ("--flip", "mean", "--temperature", "3")
+    assert run("predict", folder / "student", image, "--output", folder / "options", *options) == 0
+    for kind in ("depth", "uncertainty"):
+        file = f"000000_{kind}.png"
+        assert (folder / "options" / file).read_bytes() != (folder / "one" / file).read_bytes()
     right = folder / "scenes" / "right" / "000000.png"
     assert run("predict", folder / "teacher", image, "--right", right, "--output", folder / "pair") == 0
     assert run("predict", folder / "teacher", folder / "scenes", "--output", folder / "all") == 0

@@ -21,6 +21,7 @@ It is read by the few lines below, not by `tomllib`, which Python 3.10 does not 
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -88,11 +89,18 @@ class CameraFile:
         return _camera({k: v for k, v in table.items() if k in _CAMERA_KEYS}, str(self.path), needed)
 
 
-def find_camera_file(image: Path) -> Path | None:
-    """camera.toml in the image's folder, or in the one above (where `left` and `right` lie)."""
-    for folder in (image.parent, image.resolve().parent.parent):
+def find_camera_file(image: Path, top: Path | None = None) -> Path | None:
+    """camera.toml in the image's folder or the nearest above it, up to `top`: by default the next one up.
+
+    A link is looked for beside itself, not beside what it leads to.
+    """
+    folders = Path(os.path.abspath(image)).parents
+    last = folders[1 if len(folders) > 1 else 0] if top is None else Path(os.path.abspath(top))
+    for folder in folders:
         if (folder / FILE_NAME).is_file():
             return folder / FILE_NAME
+        if folder == last:
+            break
     return None
 
 

@@ -36,6 +36,11 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
+def suffixes_like(suffix: str) -> tuple[str, ...]:
+    """Endings of the right image of a pair, in the order in which to look: the left one's, else any, in both cases."""
+    return (suffix, *(form for known in IMAGE_SUFFIXES for form in (known, known.upper())))
+
+
 def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
     """A PNG or JPEG as 3×H×W float32 RGB in [0, 1]. Grey becomes three equal channels, alpha is dropped.
 

@@ -18,7 +18,7 @@ from adu_depth.data.dataset import (
     read_pair,
     require_size,
 )
-from adu_depth.data.image_files import IMAGE_SUFFIXES, images_below, read_mask, read_pfm, read_png16
+from adu_depth.data.image_files import IMAGE_SUFFIXES, images_below, read_mask, read_pfm, read_png16, suffixes_like
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 
@@ -66,7 +66,7 @@ class Rig(FileDataset):
 
     def files(self, name: str) -> dict[str, Path]:
         folder, stem = (self.root / "right" / name).parent, Path(name).name
-        right = self.listing.find(folder, stem, _same_suffix_first(self.lefts[name].suffix))
+        right = self.listing.find(folder, stem, suffixes_like(self.lefts[name].suffix))
         found = {
             "left": self.lefts[name],
             "right": right or folder / self.lefts[name].name,
@@ -131,9 +131,3 @@ def _occluded(path: Path, image: Tensor) -> Tensor:
     mask = read_mask(path)
     require_size(mask.shape, image, path)
     return torch.from_numpy(mask > 0)[None]
-
-
-def _same_suffix_first(suffix: str) -> tuple[str, ...]:
-    """A right image as the left one's kind; else any, in lower or upper case."""
-    others = [form for known in IMAGE_SUFFIXES for form in (known, known.upper())]
-    return (suffix, *others)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, find_camera_file, read_camera
-from adu_depth.data.image_files import IMAGE_SUFFIXES, read_image
+from adu_depth.data.image_files import IMAGE_SUFFIXES, images_below, is_image, read_image, suffixes_like
+from adu_depth.data.listing import Listing
 from adu_depth.errors import InputError
 from adu_depth.files import make_folder
 from adu_depth.geometry import Camera
@@ -23,11 +25,17 @@ PAIR_FOLDERS = (("left", "right"), ("image_2", "image_3"), ("image_02/data", "im
 
 @dataclass(frozen=True)
 class ImageTask:
-    """One picture to predict: the left image, the right one of a pair, and the name its results get."""
+    """One picture to predict: the name its results get, the left image, the right one of a pair.
+
+    frame: what camera.toml calls it, `monday/000001` in a folder of sequences. top: the last folder to look for
+    camera.toml in; None is the one above the image's.
+    """
 
     name: str
     left: Path
     right: Path | None = None
+    frame: str = ""
+    top: Path | None = None
 
 
 @dataclass
@@ -45,6 +53,7 @@ def predict_files(
     *,
     right: str | Path | None = None,
     camera: Camera | None = None,
+    temperature: float = 1.0,
     depth_colours: ColourScale = DEPTH,
     progress: Callable[[ImageTask, str | None], None] | None = None,
 ) -> PredictOutcome:
@@ -55,8 +64,10 @@ def predict_files(
         NAME_uncertainty.png   expected relative error in percent, with its bar
 
     source: an image, or a folder; with a stereo predictor a folder that holds left/ and right/ (or image_2/, image_3/).
-    right: the right image of `source`, or the folder of right images by the same names.
+    right: the right image of `source`, or the folder of right images by the same names; another ending is fine. Pairs
+    may lie in folders of sequences, `left/monday/000001.jpg`, and their results then do too.
     camera: calibration; where None and the predictor needs one, camera.toml beside the images or in the folder above.
+    temperature: factor on the predicted scale of the error, as `adu-depth evaluate --fit-temperature` finds one.
     progress: called after each image with the reason it failed, or None.
 
     A student's image is turned upright as its EXIF orientation says; a pair is taken as stored, as rows must match.
@@ -64,8 +75,10 @@ def predict_files(
     rest is done; a folder without any image raises InputError.
     """
     source, output = Path(source), Path(output)
+    if not 0 < temperature < math.inf:
+        raise InputError(f"temperature: expected a positive number, got {temperature}")
     tasks = find_tasks(source, None if right is None else Path(right), predictor.stereo)
-    if source.is_dir() and output.resolve() in {task.left.resolve().parent for task in tasks}:
+    if source.is_dir() and output.resolve() in {task.left.parent.resolve() for task in tasks}:
         raise InputError(f"output must be another folder than that of the images, got {output} for both")
     if source.is_dir():
         make_folder(output)  # otherwise each image would fail for the same reason
@@ -73,7 +86,7 @@ def predict_files(
     for task in tasks:
         reason = None
         try:
-            outcome.written += predict_one(predictor, task, output, camera, depth_colours)
+            outcome.written += predict_one(predictor, task, output, camera, temperature, depth_colours)
         except InputError as error:
             if not source.is_dir():
                 raise
@@ -85,7 +98,12 @@ def predict_files(
 
 
 def predict_one(
-    predictor: Predictor, task: ImageTask, output: Path, camera: Camera | None, depth_colours: ColourScale = DEPTH
+    predictor: Predictor,
+    task: ImageTask,
+    output: Path,
+    camera: Camera | None,
+    temperature: float = 1.0,
+    depth_colours: ColourScale = DEPTH,
 ) -> list[Path]:
     """Predicts one task and writes its files; returns them. Raises InputError if the input cannot be used."""
     left = read_image(task.left, upright=not predictor.stereo)
@@ -98,23 +116,24 @@ def predict_one(
             sizes = " and ".join(f"{v.shape[1]}×{v.shape[2]}" for v in (left, right))
             raise InputError(f"{task.left} and {task.right} must have one size, got {sizes}")
     if camera is None and predictor.needs_camera:
-        camera = camera_beside(task.left, (left.shape[1], left.shape[2]), predictor.stereo)
+        camera = camera_beside(task, (left.shape[1], left.shape[2]), predictor.stereo)
     prediction = predictor.predict_image(left, right, camera)
     depth, log_scale = to_map(prediction.depth), to_map(prediction.log_scale)
     paths = [output / f"{task.name}_{kind}.png" for kind in ("depth", "depth_color", "uncertainty")]
     write_depth_png(paths[0], depth)
     write_png(paths[1], depth_picture(depth, depth_colours))
-    write_png(paths[2], uncertainty_picture(log_scale))
+    write_png(paths[2], uncertainty_picture(log_scale + math.log(temperature)))
     return paths
 
 
-def camera_beside(image: Path, size: tuple[int, int], stereo: bool) -> Camera:
-    """The camera that camera.toml gives for `image` of `size` (height, width). Raises InputError if there is none."""
-    file = find_camera_file(image)
+def camera_beside(task: ImageTask, size: tuple[int, int], stereo: bool) -> Camera:
+    """The camera that camera.toml gives for an image of `size` (height, width). Raises InputError if there is none."""
+    file = find_camera_file(task.left, task.top)
     if file is None:
         wanted = "--fx, --cx, --cy (pixels) and --baseline (metres)" if stereo else "--fx (pixels)"
-        raise InputError(f"no calibration for {image}: give {wanted}, or put it into {image.parent / FILE_NAME}")
-    return read_camera(file, image.stem, size, needed_numbers(stereo))
+        place = (task.top or task.left.parent) / FILE_NAME
+        raise InputError(f"no calibration for {task.left}: give {wanted}, or put it into {place}")
+    return read_camera(file, task.frame or task.left.stem, size, needed_numbers(stereo))
 
 
 def needed_numbers(stereo: bool) -> tuple[str, ...]:
@@ -133,14 +152,33 @@ def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask
     if not source.is_dir():
         return [ImageTask(source.stem, source, right)]
     lefts, rights = (source, right) if right is not None else _pair_folders(source)
+    top = source.absolute().parent if lefts == source else source
     if stereo and rights is None:
         expected = " or ".join("/, ".join(pair) + "/" for pair in PAIR_FOLDERS)
         raise InputError(f"a stereo teacher needs pairs: expected {expected} in {source}, or a folder of right images")
-    images = sorted(p for p in lefts.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if rights is None:
+        images = sorted(p for p in lefts.iterdir() if is_image(p.name) and p.is_file())
+    else:
+        images = images_below(lefts)
     if not images:
         raise InputError(f"no image in {lefts}: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
-    names = _result_names(images)
-    return [ImageTask(n, p, None if rights is None else rights / p.name) for n, p in zip(names, images, strict=True)]
+    names, listing = _result_names([image.relative_to(lefts) for image in images]), Listing()
+    return [
+        ImageTask(
+            name=name,
+            left=image,
+            right=None if rights is None else _right_of(image.relative_to(lefts), rights, listing),
+            frame=image.relative_to(lefts).with_suffix("").as_posix(),
+            top=top,
+        )
+        for name, image in zip(names, images, strict=True)
+    ]
+
+
+def _right_of(left: Path, rights: Path, listing: Listing) -> Path:
+    """The right image of `left`, a path below the folder of left images; the one of its very name if there is none."""
+    found = listing.find((rights / left).parent, left.stem, suffixes_like(left.suffix))
+    return found or rights / left
 
 
 def _pair_folders(folder: Path) -> tuple[Path, Path | None]:
@@ -151,6 +189,9 @@ def _pair_folders(folder: Path) -> tuple[Path, Path | None]:
 
 
 def _result_names(images: Sequence[Path]) -> list[str]:
-    """The files' names without extension; with it where a.png and a.jpg would overwrite each other's results."""
-    count = Counter(p.stem for p in images)
-    return [p.stem if count[p.stem] == 1 else p.name.replace(".", "_") for p in images]
+    """The paths without extension; with it where a.png and a.jpg would overwrite each other's results."""
+    count = Counter(p.with_suffix("") for p in images)
+    named = (
+        p.with_suffix("") if count[p.with_suffix("")] == 1 else p.with_name(p.name.replace(".", "_")) for p in images
+    )
+    return [path.as_posix() for path in named]

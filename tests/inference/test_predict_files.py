@@ -17,6 +17,7 @@ from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth
 from adu_depth.inference.image_files import encode_jpeg, read_depth_png, write_png
+from adu_depth.inference.pictures import uncertainty_picture
 from adu_depth.inference.predict_files import ImageTask, predict_files
 from adu_depth.inference.predictor import Predictor
 from adu_depth.inference.render import write_samples
@@ -185,6 +186,62 @@ def test_a_stereo_folder_with_a_camera_file_above_and_one_right_image_missing(
     [(failed, reason)] = outcome.failures
     assert failed.name == "b.png"
     assert folders[1] in reason
+
+
+def test_a_rig_of_sequences_with_right_images_of_another_kind(tmp_path: Path) -> None:
+    """What the layout `rig` can be trained on can be predicted: folders, other endings, a camera for each sequence."""
+    rig = tmp_path / "rig"
+    for sequence in ("monday", "tuesday"):
+        write_images(rig / "left" / sequence, "1.png", "2.png")
+        write_images(rig / "right" / sequence, "1.png", "2.jpg")
+    (rig / "left" / "monday" / "._1.png").touch()
+    (rig / "camera.toml").write_text(
+        "fx = 100\ncx = 31\ncy = 15\nbaseline = 0.5\n[tuesday]\nfx = 200\n['tuesday/2']\nfx = 300\n"
+    )
+    outcome = predict_files(teacher(), rig, tmp_path / "out")
+    assert outcome.failures == []
+    assert len(outcome.written) == 12
+    for name, depth in {"monday/1": 10, "monday/2": 10, "tuesday/1": 20, "tuesday/2": 30}.items():
+        assert np.allclose(read_depth_png(tmp_path / "out" / f"{name}_depth.png"), depth)
+    by_hand = predict_files(teacher(), rig / "left", tmp_path / "again", right=rig / "right")
+    assert [p.relative_to(tmp_path / "again") for p in by_hand.written] == [
+        p.relative_to(tmp_path / "out") for p in outcome.written
+    ]
+    (rig / "right" / "tuesday" / "2.jpg").unlink()
+    [(failed, reason)] = predict_files(teacher(), rig, tmp_path / "out").failures
+    assert failed == rig / "left" / "tuesday" / "2.png"
+    assert str(rig / "right" / "tuesday" / "2.png") in reason
+
+
+def test_the_camera_beside_a_link_is_meant(tmp_path: Path) -> None:
+    write_images(tmp_path / "disk" / "deep", "l.png", "r.png")
+    write_cameras(tmp_path / "disk" / "camera.toml", {"l": Camera(7.0, 7.0, 0.0, 0.0, 7.0)})
+    for side in ("left", "right"):
+        (tmp_path / "rig" / side).mkdir(parents=True)
+        (tmp_path / "rig" / side / "l.png").symlink_to(tmp_path / "disk" / "deep" / f"{side[0]}.png")
+    write_cameras(tmp_path / "rig" / "camera.toml", {"l": CAMERA})
+    for source, right in (
+        (tmp_path / "rig", None),
+        *[(tmp_path / "rig" / "left" / "l.png", tmp_path / "rig/right/l.png")],
+    ):
+        predict_files(teacher(), source, tmp_path / "out", right=right)
+        assert np.allclose(read_depth_png(tmp_path / "out" / "l_depth.png"), 10.0)
+
+
+def test_a_temperature_makes_the_uncertainty_picture_another_and_the_depth_not(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.png")
+    for name, temperature in (("plain", 1.0), ("hot", 3.0)):
+        predict_files(student(), tmp_path / "a.png", tmp_path / name, temperature=temperature)
+    pictures = [
+        [(tmp_path / n / f"a_{k}.png").read_bytes() for n in ("plain", "hot")] for k in ("depth", "uncertainty")
+    ]
+    assert pictures[0][0] == pictures[0][1]
+    expected = uncertainty_picture(np.full((32, 64), -2.0 + np.log(3.0), np.float32))
+    assert np.array_equal(cv2.imread(str(tmp_path / "hot" / "a_uncertainty.png"))[..., ::-1], expected)
+    assert pictures[1][0] != pictures[1][1]
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="temperature: expected a positive number"):
+            predict_files(student(), tmp_path / "a.png", tmp_path / "out", temperature=wrong)
 
 
 def test_cameras_come_back_as_written_one_by_one(tmp_path: Path) -> None:
