@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from adu_depth.data import SyntheticStereo, open_dataset
-from adu_depth.data.dataset import Dataset
+from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
@@ -66,7 +67,7 @@ def train_teacher(
         config.run,
         TeacherTask(network, loss, config.augmentation),
         stream,
-        config=config_dict(config),
+        config=config_dict(config) | seen_frames(source),
         optimizer_config=config.optimizer,
         loop=config.loop,
         accelerator=accelerator,
@@ -118,7 +119,7 @@ def train_student(
         config.run,
         StudentTask(network, loss, config.augmentation),
         stream,
-        config=config_dict(config) | taught_by(teacher, outputs),
+        config=config_dict(config) | seen_frames(source) | taught_by(teacher, outputs),
         optimizer_config=config.optimizer,
         loop=config.loop,
         accelerator=accelerator,
@@ -134,6 +135,15 @@ def _model_and_backbone(
     kept = list_checkpoints(config.run)[-1:] if config.loop.resume else []
     backbone = read_json(kept[0] / "config.json").get("backbone") if kept else None
     return (config.model if backbone is None else replace(config.model, pretrained=False)), backbone
+
+
+def seen_frames(source: Dataset) -> dict[str, str]:
+    """What a resumed run must have again: the same frames in the same order, whatever a split file's path holds now."""
+    named = source.samples if isinstance(source, Resized) else source
+    if not isinstance(named, FileDataset):
+        return {}
+    digest = hashlib.sha256("\n".join(named.names).encode()).hexdigest()
+    return {"frames": f"{len(named)} (sha256 of their names {digest[:16]})"}
 
 
 def taught_by(teacher: StereoTeacher | None, outputs: TeacherOutputs | None) -> dict[str, str]:

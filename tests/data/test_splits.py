@@ -143,6 +143,11 @@ def test_training_uses_the_split_and_the_teacher_cache_knows_it(tmp_path: Path) 
     config = tiny_teacher(tmp_path / "run", data=data, loop=replace(LOOP, steps=1, batch_size=1))
     assert len(train_teacher(config)) == 1
     assert read_json(tmp_path / "run" / "config.json")["data"]["split"] == str(split)
+    split.write_text("000001\n")
+    with pytest.raises(InputError, match=r"other settings; these differ: frames: 1 \(sha256 .* → 1 \(sha256 "):
+        train_teacher(replace(config, loop=replace(config.loop, resume=True)))
+    split.write_text("000002\n")
+    assert len(train_teacher(replace(config, loop=replace(config.loop, resume=True)))) == 1
     before = cache_identity(nn.Linear(1, 1), data, 1)
     split.write_text("000001\n")
     assert cache_identity(nn.Linear(1, 1), data, 1)["split"] != before["split"]
