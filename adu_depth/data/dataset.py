@@ -69,6 +69,10 @@ class FileDataset(ABC):
         """Whether the frame has a file of ground truth."""
         return any(role in GROUND_TRUTH_ROLES for role in self.files(name))
 
+    def unused(self) -> list[Path]:
+        """Files beside those of the frames that look as if they were meant to be read, and are not; where it shows."""
+        return []
+
     def sequence(self, name: str) -> str:
         """The recording a frame is part of, "" where the layout does not say. Frames of one must not be both trained
         and validated on: neighbours look alike."""

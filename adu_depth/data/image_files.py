@@ -19,7 +19,12 @@ _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+.\deE]+)[ \t]*\r?\n")
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Every image file in `folder` and its folders, sorted; hidden ones (macOS leaves `._000001.png`) are none.
+    """Every image file in `folder` and its folders, sorted."""
+    return [path for path in files_below(folder) if is_image(path.name)]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file in `folder` and its folders, sorted, but for hidden ones (macOS leaves `._000001.png`).
 
     Links to folders are followed (`Path.rglob` leaves them out), but not back to a folder that they stand in.
     """
@@ -27,7 +32,7 @@ def images_below(folder: Path) -> list[Path]:
     for at, folders, files in os.walk(folder, followlinks=True):
         here = Path(at).resolve()
         folders[:] = [name for name in folders if (here / name).resolve() not in (here, *here.parents)]
-        found += (Path(at, name) for name in files if is_image(name))
+        found += (Path(at, name) for name in files if not name.startswith("."))
     return sorted(path for path in found if path.is_file())
 
 

@@ -18,11 +18,19 @@ from adu_depth.data.dataset import (
     read_pair,
     require_size,
 )
-from adu_depth.data.image_files import IMAGE_SUFFIXES, images_below, read_mask, read_pfm, read_png16, suffixes_like
+from adu_depth.data.image_files import (
+    IMAGE_SUFFIXES,
+    files_below,
+    images_below,
+    read_mask,
+    read_pfm,
+    read_png16,
+    suffixes_like,
+)
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 
-MAP_SUFFIXES = (".png", ".pfm", ".npy")
+MAP_SUFFIXES = (".png", ".PNG", ".pfm", ".PFM", ".npy")
 MAP_ROLES = ("depth", "disparity", "sparse_depth")
 NEEDED = (*ALL_NEEDED, "baseline")
 
@@ -79,6 +87,11 @@ class Rig(FileDataset):
             found["occluded"] = occluded
         return found
 
+    def unused(self) -> list[Path]:
+        used = {path for name in self.lefts for path in self.files(name).values()}
+        folders = (self.root / role for role in ("right", *MAP_ROLES, "occluded"))
+        return [path for folder in folders for path in files_below(folder) if path not in used]
+
     def load(self, name: str) -> StereoSample:
         files = self.files(name)
         left, right = read_pair(files["left"], files["right"])
@@ -107,9 +120,9 @@ class Rig(FileDataset):
 
 def read_map(path: Path, image: Tensor) -> np.ndarray:
     """H×W float32 of a 16-bit PNG (value / 256), a PFM or a float .npy, of the image's size; none known = 0."""
-    if path.suffix == ".png":
+    if path.suffix.lower() == ".png":
         values = read_png16(path)
-    elif path.suffix == ".pfm":
+    elif path.suffix.lower() == ".pfm":
         values = read_pfm(path)
     else:
         values = _read_npy(path)

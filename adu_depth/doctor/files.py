@@ -59,6 +59,14 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
         )
     else:
         report.add("file ends", OK, f"every image of {len(seen)} files is whole at its end")
+    if unused := dataset.unused():
+        report.add(
+            "unused files",
+            WARNING,
+            f"{counted(len(unused), 'file')} without a left image",
+            unused,
+            "nothing reads them: name them as their left image, maps with the ending .png, .pfm or .npy",
+        )
     labelled = len(dataset) - len(unlabelled)
     if not unlabelled:
         report.add("ground truth", OK, f"every frame has {', '.join(sorted(_truth_roles(roles))) or 'it'}")

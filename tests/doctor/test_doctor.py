@@ -224,6 +224,23 @@ def test_some_frames_without_ground_truth_are_a_warning(rig: Path) -> None:
     assert report.exit_code == 0
 
 
+def test_files_that_no_frame_reads_are_named(rig: Path) -> None:
+    """Maps of other names or endings, and right images without a left one, would be passed over without a word."""
+    (rig / "left" / "000002.png").unlink()
+    (rig / "depth" / "000000.png").rename(rig / "depth" / "0.png")
+    (rig / "disparity" / "000000.png").rename(rig / "disparity" / "000000.tif")
+    (rig / "disparity" / "000001.png").rename(rig / "disparity" / "000001.PNG")
+    (rig / "depth" / ".DS_Store").touch()
+    report = diagnose(rig)
+    assert levels(report)["unused files"] == WARNING
+    (finding,) = (f for f in report.findings if f.check == "unused files")
+    mine = {str(Path(where).relative_to(rig)) for where in finding.where}
+    gone = {f"{role}/000002.png" for role in ("right", "depth", "disparity", "sparse_depth", "occluded")}
+    assert mine == gone | {"depth/0.png", "disparity/000000.tif"}
+    assert finding.text == "7 files without a left image"
+    assert report.exit_code == 0
+
+
 def test_pairs_without_any_ground_truth_are_still_looked_at(rig: Path) -> None:
     for folder in ("depth", "disparity", "sparse_depth", "occluded"):
         shutil.rmtree(rig / folder)
