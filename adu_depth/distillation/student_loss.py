@@ -39,7 +39,7 @@ class DistillationConfig:
     """Let the uncertainty term train the depth too, not the scale alone."""
     beta_nll: float = 0.0
     """β of the β-NLL: above 0 the uncertainty term keeps learning where the student is uncertain; ½ is its paper's."""
-    normalise: Literal["batch", "image"] = "batch"
+    normalize: Literal["batch", "image"] = "batch"
     """Means of the terms on depth, and of the guide, over the batch's valid pixels, or over each image's and then over
     all images."""
     key_bias: bool = True
@@ -98,7 +98,7 @@ class StudentLoss(nn.Module):
             detach_focal=config.detach_focal,
             joint=config.uncertainty_joint,
             beta_nll=config.beta_nll,
-            normalise=config.normalise,
+            normalize=config.normalize,
             backend=config.backend,
             **self.bounds,
         )
@@ -122,7 +122,7 @@ class StudentLoss(nn.Module):
         if config.guide != "none":
             known = torch.isfinite(teacher.depth) & (teacher.depth > 0)
             weight = uncertainty_guide(
-                log_scale, known, config.guide, strength, normalise=config.normalise, backend=config.backend
+                log_scale, known, config.guide, strength, normalize=config.normalize, backend=config.backend
             )
             sizes = [(level.shape[2], level.shape[3]) for level in adapted]
             weights = pooled_guide(weight, sizes, backend=config.backend)

@@ -8,7 +8,7 @@ nothing valid both are exactly 0. A NaN predicted at a valid pixel makes the los
 input is) whatever autocast says. Nothing waits for a GPU, nothing writes into an input. No second derivative through
 the Triton kernels: a RuntimeError says so.
 
-`normalise`: "batch" takes every mean (of the losses, in SILog, in the guide) over the valid pixels of the whole batch.
+`normalize`: "batch" takes every mean (of the losses, in SILog, in the guide) over the valid pixels of the whole batch.
 "image" takes it over each image's own, and the loss is the sum of the images' losses divided by B, the number of all
 images: one with nothing valid adds exactly 0 and counts in B, so that what an image contributes does not depend on the
 others, and a batch split over devices gives the same mean.
@@ -27,7 +27,7 @@ from adu_kernels.depth_objective import reference, registration
 from adu_kernels.depth_objective.reference import ObjectiveTerms, ObjectiveWeights, objective_weights
 
 GUIDES = ("emphasise", "attenuate", "none")
-NORMALISE = ("batch", "image")
+NORMALIZE = ("batch", "image")
 
 
 def silog_loss(
@@ -37,7 +37,7 @@ def silog_loss(
     min_depth: float = 1e-3,
     max_depth: float = 80.0,
     *,
-    normalise: str = "batch",
+    normalize: str = "batch",
     backend: str = "auto",
 ) -> Tensor:
     """Scale-invariant logarithmic loss (Eigen et al., arXiv 1406.2283, in the square-root form of BTS, 1907.10326).
@@ -46,7 +46,7 @@ def silog_loss(
 
     depth, target: B×1×H×W metres; a target of NaN, inf, ≤ 0 or outside [min_depth, max_depth] is not valid.
     variance_focus: in [0, 1]; 1 ignores the overall scale. 0 < min_depth < max_depth.
-    normalise: "batch" or "image". backend: "auto", "triton" or "torch".
+    normalize: "batch" or "image". backend: "auto", "triton" or "torch".
 
     Returns a scalar, fp32 (fp64 if an input is); exactly 0 where no target is valid. Differentiable in depth.
     Raises ValueError or TypeError that names the argument.
@@ -54,9 +54,9 @@ def silog_loss(
     _check_maps(depth=depth, target=target)
     checks.check_number("variance_focus", variance_focus, 0.0, 1.0)
     _check_range(min_depth, max_depth)
-    checks.check_choice("normalise", normalise, NORMALISE)
+    checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose("silog_loss", backend, depth, torch_twin=reference.silog_loss, triton_twin=registration.silog_loss)
-    return run(depth, target, variance_focus, min_depth, max_depth, normalise=normalise)
+    return run(depth, target, variance_focus, min_depth, max_depth, normalize=normalize)
 
 
 def laplace_nll(
@@ -68,7 +68,7 @@ def laplace_nll(
     max_depth: float = 80.0,
     beta_nll: float = 0.0,
     *,
-    normalise: str = "batch",
+    normalize: str = "batch",
     backend: str = "auto",
 ) -> Tensor:
     """Negative log-likelihood of ln depth under a Laplace distribution (Kendall & Gal, arXiv 1703.04977), less ln 2.
@@ -80,7 +80,7 @@ def laplace_nll(
     joint: also send the gradient to depth; by default it trains log_scale alone.
     beta_nll: β ≥ 0; each pixel's term is multiplied by e^{2βs} without gradient (β-NLL, arXiv 2203.09168, with the
     Laplace scale in the place of σ), which keeps uncertain pixels learning. 0 is the plain likelihood.
-    0 < min_depth < max_depth. normalise: "batch" or "image". backend: "auto", "triton" or "torch".
+    0 < min_depth < max_depth. normalize: "batch" or "image". backend: "auto", "triton" or "torch".
 
     Returns a scalar, fp32 (fp64 if an input is); exactly 0 where no target is valid. Differentiable in log_scale, and
     with `joint` in depth. Raises ValueError or TypeError that names the argument.
@@ -89,9 +89,9 @@ def laplace_nll(
     checks.check_flag("joint", joint)
     _check_range(min_depth, max_depth)
     checks.check_number("beta_nll", beta_nll, 0.0)
-    checks.check_choice("normalise", normalise, NORMALISE)
+    checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose("laplace_nll", backend, depth, torch_twin=reference.laplace_nll, triton_twin=registration.laplace_nll)
-    return run(depth, log_scale, target, joint, min_depth, max_depth, beta_nll, normalise=normalise)
+    return run(depth, log_scale, target, joint, min_depth, max_depth, beta_nll, normalize=normalize)
 
 
 def focal_response_loss(
@@ -104,7 +104,7 @@ def focal_response_loss(
     min_depth: float = 1e-3,
     max_depth: float = 80.0,
     *,
-    normalise: str = "batch",
+    normalize: str = "batch",
     backend: str = "auto",
 ) -> Tensor:
     """Distance to the teacher's depth that dwells on hard pixels (our reconstruction, SPEC §5).
@@ -114,7 +114,7 @@ def focal_response_loss(
 
     depth, teacher_depth: B×1×H×W metres. weight: B×1×H×W or None (1 everywhere).
     beta: > 0, how soon an error counts as large. gamma: ≥ 1. detach_focal: no gradient through tanh(βe/2)^γ.
-    0 < min_depth < max_depth. normalise: "batch" or "image". backend: "auto", "triton" or "torch".
+    0 < min_depth < max_depth. normalize: "batch" or "image". backend: "auto", "triton" or "torch".
 
     Returns a scalar, fp32 (fp64 if a depth is); exactly 0 where no teacher depth is valid. Differentiable in depth
     alone. Raises ValueError or TypeError that names the argument.
@@ -124,7 +124,7 @@ def focal_response_loss(
         _check_maps(depth=depth, weight=weight)
     _check_focus(beta, gamma, detach_focal)
     _check_range(min_depth, max_depth)
-    checks.check_choice("normalise", normalise, NORMALISE)
+    checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose(
         "focal_response_loss",
         backend,
@@ -132,7 +132,7 @@ def focal_response_loss(
         torch_twin=reference.focal_response_loss,
         triton_twin=registration.focal_response_loss,
     )
-    return run(depth, teacher_depth, weight, beta, gamma, detach_focal, min_depth, max_depth, normalise=normalise)
+    return run(depth, teacher_depth, weight, beta, gamma, detach_focal, min_depth, max_depth, normalize=normalize)
 
 
 def uncertainty_guide(
@@ -141,7 +141,7 @@ def uncertainty_guide(
     guide: str = "emphasise",
     strength: float | Tensor = 0.5,
     *,
-    normalise: str = "batch",
+    normalize: str = "batch",
     backend: str = "auto",
 ) -> Tensor:
     """Weights that follow the student's own uncertainty (our reconstruction, SPEC §6); no gradient.
@@ -150,14 +150,14 @@ def uncertainty_guide(
     pixels. "emphasise" gives uncertain pixels more weight, "attenuate" (−s in place of s) less, "none" is 1 everywhere.
 
     log_scale: B×1×H×W. valid: B×1×H×W bool. strength: ρ, a number in [0, 1] or a floating 0-dim tensor (a ramp that
-    lives on the GPU; its value is not checked). normalise: "batch" or "image". backend: "auto", "triton" or "torch".
+    lives on the GPU; its value is not checked). normalize: "batch" or "image". backend: "auto", "triton" or "torch".
 
     Returns B×1×H×W, fp32 (fp64 for fp64), 1 where not valid. Raises ValueError or TypeError that names the argument.
     """
     _check_maps(log_scale=log_scale)
     checks.check_mask("valid", valid, "log_scale", log_scale)
     _check_guide("guide", guide, "strength", strength)
-    checks.check_choice("normalise", normalise, NORMALISE)
+    checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose(
         "uncertainty_guide",
         backend,
@@ -165,7 +165,7 @@ def uncertainty_guide(
         torch_twin=reference.uncertainty_guide,
         triton_twin=registration.uncertainty_guide,
     )
-    return run(log_scale, valid, guide, strength, normalise=normalise)
+    return run(log_scale, valid, guide, strength, normalize=normalize)
 
 
 def teacher_gate(
@@ -213,7 +213,7 @@ def depth_objective(
     variance_focus: float = 0.85,
     min_depth: float = 1e-3,
     max_depth: float = 80.0,
-    normalise: str = "batch",
+    normalize: str = "batch",
     backend: str = "auto",
 ) -> ObjectiveTerms:
     """Supervision, uncertainty and response distillation of a depth map in one (our reconstruction, SPEC §5–§8).
@@ -227,7 +227,7 @@ def depth_objective(
     weights: (silog, uncertainty, response), a mapping with these keys, or `ObjectiveWeights`; finite numbers ≥ 0,
     by default (1, 1, 10), untuned.
     guide: "emphasise", "attenuate" or "none"; guide_strength: ρ in [0, 1], a number or a floating 0-dim tensor.
-    normalise: "batch" or "image". backend: "auto", "triton" or "torch".
+    normalize: "batch" or "image". backend: "auto", "triton" or "torch".
 
     Returns ObjectiveTerms(total, silog, uncertainty, response): scalars, fp32 (fp64 if an input is). total is
     differentiable in depth and log_scale; the terms are unweighted and detached, for logging.
@@ -244,7 +244,7 @@ def depth_objective(
     checks.check_number("beta_nll", beta_nll, 0.0)
     checks.check_number("variance_focus", variance_focus, 0.0, 1.0)
     _check_range(min_depth, max_depth)
-    checks.check_choice("normalise", normalise, NORMALISE)
+    checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose(
         "depth_objective",
         backend,
@@ -269,7 +269,7 @@ def depth_objective(
         variance_focus=variance_focus,
         min_depth=min_depth,
         max_depth=max_depth,
-        normalise=normalise,
+        normalize=normalize,
     )
 
 

@@ -63,14 +63,14 @@ def silog_loss(
     min_depth: float = 1e-3,
     max_depth: float = 80.0,
     *,
-    normalise: str = "batch",
+    normalize: str = "batch",
 ) -> Tensor:
     """10·√(mean q² − variance_focus·(mean q)² + 1e-6), q = ln depth − ln target over the valid target."""
     depth, target = _in_one_dtype(depth, target.detach())
     with without_autocast(depth):
         mask = _has_target(target, min_depth, max_depth)
         q = _log_ratio(depth, target, mask, min_depth, max_depth)
-        axes = _axes(normalise)
+        axes = _axes(normalize)
         count = _at_least_one(mask, axes)
         mean = q.sum(axes, keepdim=True) / count
         # mean q² − f·mean² = Var q + (1 − f)·mean²: this form cannot fall below 0 by cancellation.
@@ -88,7 +88,7 @@ def laplace_nll(
     max_depth: float = 80.0,
     beta_nll: float = 0.0,
     *,
-    normalise: str = "batch",
+    normalize: str = "batch",
 ) -> Tensor:
     """mean of e^{−s}·|ln depth − ln target| + s over the valid target, s = log_scale clamped to [−6, 3]."""
     depth, log_scale, target = _in_one_dtype(depth, log_scale, target.detach())
@@ -101,7 +101,7 @@ def laplace_nll(
         nll = torch.exp(-s) * residual + s
         if beta_nll:
             nll = nll * torch.exp(2 * beta_nll * s).detach()
-        return _mean(nll, mask, normalise)
+        return _mean(nll, mask, normalize)
 
 
 def focal_response_loss(
@@ -114,7 +114,7 @@ def focal_response_loss(
     min_depth: float = 1e-3,
     max_depth: float = 80.0,
     *,
-    normalise: str = "batch",
+    normalize: str = "batch",
 ) -> Tensor:
     """mean of weight·e·tanh(βe/2)^γ over the valid teacher depth, e = |ln depth − ln teacher_depth|."""
     depth, teacher_depth = _in_one_dtype(depth, teacher_depth.detach())
@@ -127,7 +127,7 @@ def focal_response_loss(
         loss = error * focus**gamma
         if weight is not None:
             loss = loss * torch.where(mask, weight.detach().to(loss.dtype), 0)
-        return _mean(loss, mask, normalise)
+        return _mean(loss, mask, normalize)
 
 
 def uncertainty_guide(
@@ -136,7 +136,7 @@ def uncertainty_guide(
     guide: str = "emphasise",
     strength: float | Tensor = 0.5,
     *,
-    normalise: str = "batch",
+    normalize: str = "batch",
 ) -> Tensor:
     """clip((1 − ρ) + ρ·exp(s − logmeanexp(s over valid)), ¼, 4), 1 where not valid; −s for "attenuate"."""
     (log_scale,) = _in_one_dtype(log_scale.detach())
@@ -146,7 +146,7 @@ def uncertainty_guide(
     with without_autocast(log_scale):
         s = torch.where(valid, log_scale, 0).clamp(*LOG_SCALE_RANGE)
         scale = torch.exp(-s if guide == "attenuate" else s)  # s is clamped: the plain mean is safe
-        axes = _axes(normalise)
+        axes = _axes(normalize)
         mean = torch.where(valid, scale, 0).sum(axes, keepdim=True) / _at_least_one(valid, axes)
         relative = torch.where(valid, scale / mean, 1)
         return ((1 - rho) + rho * relative).clamp(*GUIDE_RANGE)
@@ -185,22 +185,22 @@ def depth_objective(
     variance_focus: float = 0.85,
     min_depth: float = 1e-3,
     max_depth: float = 80.0,
-    normalise: str = "batch",
+    normalize: str = "batch",
 ) -> ObjectiveTerms:
     """The weighted sum of `silog_loss`, `laplace_nll` and the guided, gated `focal_response_loss`, and its terms."""
     factors = objective_weights(weights)
     dtype = accumulation_dtype(depth, log_scale, teacher_depth, target)
     depth, log_scale, target = depth.to(dtype), log_scale.to(dtype), target.to(dtype)
-    silog = silog_loss(depth, target, variance_focus, min_depth, max_depth, normalise=normalise)
-    uncertainty = laplace_nll(depth, log_scale, target, joint, min_depth, max_depth, beta_nll, normalise=normalise)
+    silog = silog_loss(depth, target, variance_focus, min_depth, max_depth, normalize=normalize)
+    uncertainty = laplace_nll(depth, log_scale, target, joint, min_depth, max_depth, beta_nll, normalize=normalize)
     response = torch.zeros_like(silog)
     if teacher_depth is not None:
         teacher_depth = teacher_depth.to(dtype)
-        weight = uncertainty_guide(log_scale, _has_teacher(teacher_depth), guide, guide_strength, normalise=normalise)
+        weight = uncertainty_guide(log_scale, _has_teacher(teacher_depth), guide, guide_strength, normalize=normalize)
         if gate:
             weight = weight * teacher_gate(teacher_depth, target, min_depth=min_depth, max_depth=max_depth)
         response = focal_response_loss(
-            depth, teacher_depth, weight, beta, gamma, detach_focal, min_depth, max_depth, normalise=normalise
+            depth, teacher_depth, weight, beta, gamma, detach_focal, min_depth, max_depth, normalize=normalize
         )
     with without_autocast(depth):
         total = factors.silog * silog + factors.uncertainty * uncertainty + factors.response * response
@@ -217,18 +217,18 @@ def _has_teacher(teacher_depth: Tensor) -> Tensor:
     return (teacher_depth > 0) & (teacher_depth < torch.inf)
 
 
-def _axes(normalise: str) -> tuple[int, ...]:
+def _axes(normalize: str) -> tuple[int, ...]:
     """What one mean is taken over: an image, or the batch."""
-    return (1, 2, 3) if normalise == "image" else (0, 1, 2, 3)
+    return (1, 2, 3) if normalize == "image" else (0, 1, 2, 3)
 
 
 def _at_least_one(mask: Tensor, axes: tuple[int, ...]) -> Tensor:
     return mask.sum(axes, keepdim=True).clamp(min=1)
 
 
-def _mean(values: Tensor, mask: Tensor, normalise: str) -> Tensor:
+def _mean(values: Tensor, mask: Tensor, normalize: str) -> Tensor:
     """Of values that are 0 off the mask; per image over all images, those with nothing valid at 0."""
-    axes = _axes(normalise)
+    axes = _axes(normalize)
     return (values.sum(axes, keepdim=True) / _at_least_one(mask, axes)).mean()
 
 

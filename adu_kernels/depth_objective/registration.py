@@ -145,10 +145,10 @@ def _new_weights(log_scale, teacher_depth, target, *rest):  # type: ignore[no-un
 
 def silog_loss(
     depth: Tensor, target: Tensor, variance_focus: float = 0.85, min_depth: float = 1e-3, max_depth: float = 80.0, *,
-    normalise: str = "batch",
+    normalize: str = "batch",
 ) -> Tensor:  # fmt: skip
     return _losses(
-        depth, None, None, target, silog=True, per_image=normalise == "image",
+        depth, None, None, target, silog=True, per_image=normalize == "image",
         numbers={"variance_focus": variance_focus, "min_depth": min_depth, "max_depth": max_depth},
         weights=ObjectiveWeights(1.0, 0.0, 0.0),
     )[0]  # fmt: skip
@@ -156,11 +156,11 @@ def silog_loss(
 
 def laplace_nll(
     depth: Tensor, log_scale: Tensor, target: Tensor, joint: bool = False, min_depth: float = 1e-3,
-    max_depth: float = 80.0, beta_nll: float = 0.0, *, normalise: str = "batch",
+    max_depth: float = 80.0, beta_nll: float = 0.0, *, normalize: str = "batch",
 ) -> Tensor:  # fmt: skip
     return _losses(
         depth if joint else depth.detach(), log_scale, None, target, laplace=True, joint=joint,
-        per_image=normalise == "image",
+        per_image=normalize == "image",
         numbers={"beta_nll": beta_nll, "min_depth": min_depth, "max_depth": max_depth},
         weights=ObjectiveWeights(0.0, 1.0, 0.0),
     )[0]  # fmt: skip
@@ -168,10 +168,10 @@ def laplace_nll(
 
 def focal_response_loss(
     depth: Tensor, teacher_depth: Tensor, weight: Tensor | None = None, beta: float = 10.0, gamma: float = 1.0,
-    detach_focal: bool = False, min_depth: float = 1e-3, max_depth: float = 80.0, *, normalise: str = "batch",
+    detach_focal: bool = False, min_depth: float = 1e-3, max_depth: float = 80.0, *, normalize: str = "batch",
 ) -> Tensor:  # fmt: skip
     return _losses(
-        depth, None, teacher_depth, None, weight, detach_focal=detach_focal, per_image=normalise == "image",
+        depth, None, teacher_depth, None, weight, detach_focal=detach_focal, per_image=normalize == "image",
         numbers={"beta": beta, "gamma": gamma, "min_depth": min_depth, "max_depth": max_depth},
         weights=ObjectiveWeights(0.0, 0.0, 1.0),
     )[0]  # fmt: skip
@@ -195,14 +195,14 @@ def depth_objective(
     variance_focus: float = 0.85,
     min_depth: float = 1e-3,
     max_depth: float = 80.0,
-    normalise: str = "batch",
+    normalize: str = "batch",
 ) -> ObjectiveTerms:
     strength, number = _strength(guide_strength, depth)
     taught = teacher_depth is not None
     total, terms = _losses(
         depth, log_scale, teacher_depth, target, strength=strength if taught else None, silog=True, laplace=True,
         guide=GUIDES[guide] if taught else 0, gate=gate and taught, joint=joint, detach_focal=detach_focal,
-        per_image=normalise == "image",
+        per_image=normalize == "image",
         numbers={
             "variance_focus": variance_focus, "beta_nll": beta_nll, "beta": beta, "gamma": gamma, "strength": number,
             "min_depth": min_depth, "max_depth": max_depth,
@@ -214,14 +214,14 @@ def depth_objective(
 
 def uncertainty_guide(
     log_scale: Tensor, valid: Tensor, guide: str = "emphasise", strength: float | Tensor = 0.5, *,
-    normalise: str = "batch",
+    normalize: str = "batch",
 ) -> Tensor:  # fmt: skip
     if guide == "none":
         return reference.uncertainty_guide(log_scale, valid, guide)
     ramp, number = _strength(strength, log_scale)
     return torch.ops.adu_kernels.response_weights(
         log_scale.detach(), valid.view(torch.uint8), None, ramp, _numbers(strength=number), GUIDES[guide],
-        normalise == "image",
+        normalize == "image",
     )  # fmt: skip
 
 

@@ -98,12 +98,12 @@ def test_the_objectives_options_reach_it() -> None:
     log_scale[1] += 2
     student = replace(student, log_scale=log_scale)
     terms = {name: student_loss(**options)(student, teacher, target, 1.0) for name, options in {
-        "plain": {}, "beta": {"beta_nll": 0.5}, "image": {"normalise": "image"},
+        "plain": {}, "beta": {"beta_nll": 0.5}, "image": {"normalize": "image"},
     }.items()}  # fmt: skip
     expected = depth_objective(student.depth, log_scale, teacher.depth, target, beta_nll=0.5, min_depth=0.5)
     assert terms["beta"]["uncertainty"] == expected.uncertainty
     assert terms["beta"]["uncertainty"] != terms["plain"]["uncertainty"]
-    expected = depth_objective(student.depth, log_scale, teacher.depth, target, normalise="image", min_depth=0.5)
+    expected = depth_objective(student.depth, log_scale, teacher.depth, target, normalize="image", min_depth=0.5)
     for name in ("silog", "uncertainty", "response"):
         assert terms["image"][name] == getattr(expected, name), name
     assert terms["image"]["features"] != terms["plain"]["features"], "the features' guide is of each image too"

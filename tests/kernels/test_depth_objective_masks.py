@@ -17,9 +17,9 @@ pytest.importorskip("triton")
 GARBAGE = [torch.nan, torch.inf, -torch.inf, 0.0, -7.0, 1e30]
 NO_DEPTH = [torch.nan, torch.inf, -torch.inf, 0.0, -7.0]
 BACKENDS = ["torch", "triton"]
-NORMALISE = ["batch", "image"]
+NORMALIZE = ["batch", "image"]
 on_both = pytest.mark.parametrize("backend", BACKENDS)
-either_way = pytest.mark.parametrize("normalise", NORMALISE)
+either_way = pytest.mark.parametrize("normalize", NORMALIZE)
 
 
 def _result(maps: tuple[Tensor, ...], **options: Any) -> list[Tensor]:
@@ -45,15 +45,15 @@ def _same_bits(ours: list[Tensor], theirs: list[Tensor]) -> None:
     garbage=st.lists(st.sampled_from([*GARBAGE, 3.0]), min_size=2, max_size=2),
     none=st.lists(st.sampled_from(NO_DEPTH), min_size=2, max_size=2),
     guide=st.sampled_from(["emphasise", "attenuate", "none"]),
-    normalise=st.sampled_from(NORMALISE),
+    normalize=st.sampled_from(NORMALIZE),
     plain=st.booleans(),
 )
 def test_garbage_where_nothing_is_valid_changes_no_bit(
-    backend: str, seed: int, garbage: list[float], none: list[float], guide: str, normalise: str, plain: bool
+    backend: str, seed: int, garbage: list[float], none: list[float], guide: str, normalize: str, plain: bool
 ) -> None:
     depth, log_scale, teacher, target = scene(seed, torch.float32)
     off = torch.rand(depth.shape, generator=torch.Generator().manual_seed(seed), device="cpu").to(depth.device) < 0.5
-    options = {"guide": guide, "normalise": normalise, "backend": backend}
+    options = {"guide": guide, "normalize": normalize, "backend": backend}
     if plain:
         options |= {"joint": False, "beta_nll": 0.0, "gamma": 1.0}
     clean = _result((depth, log_scale, torch.where(off, 0, teacher), torch.where(off, 0, target)), **options)
@@ -127,13 +127,13 @@ def test_gate_without_a_pair_is_one(backend: str) -> None:
 
 @on_both
 @either_way
-def test_an_image_with_nothing_valid_adds_exactly_nothing(backend: str, normalise: str) -> None:
+def test_an_image_with_nothing_valid_adds_exactly_nothing(backend: str, normalize: str) -> None:
     """Per image the sum is divided by the number of all images, so the loss halves and nothing else changes."""
     maps = scene(dtype=torch.float32)
-    alone = _result(tuple(t[:1] for t in maps), backend=backend, normalise=normalise)
+    alone = _result(tuple(t[:1] for t in maps), backend=backend, normalize=normalize)
     empty = torch.full_like(maps[0][:1], torch.nan)
-    joined = _result(tuple(torch.cat((t[:1], empty)) for t in maps), backend=backend, normalise=normalise)
-    share = 2 if normalise == "image" else 1
+    joined = _result(tuple(torch.cat((t[:1], empty)) for t in maps), backend=backend, normalize=normalize)
+    share = 2 if normalize == "image" else 1
     for ours, theirs in zip(joined[:4], alone[:4], strict=True):
         assert torch.equal(share * ours, theirs)
     for ours, theirs in zip(joined[4:], alone[4:], strict=True):
@@ -144,7 +144,7 @@ def test_an_image_with_nothing_valid_adds_exactly_nothing(backend: str, normalis
 @on_both
 def test_per_image_is_the_mean_of_the_images_losses(backend: str) -> None:
     maps = scene(dtype=torch.float32)
-    whole = _result(maps, backend=backend, normalise="image")
+    whole = _result(maps, backend=backend, normalize="image")
     each = [_result(tuple(t[i : i + 1] for t in maps), backend=backend) for i in range(3)]
     for number in range(4):
         torch.testing.assert_close(whole[number], torch.stack([one[number] for one in each]).mean())
@@ -163,16 +163,16 @@ def test_single_losses_per_image(backend: str) -> None:
         lambda i, **o: uncertainty_guide(log_scale[i], teacher[i] > 0, **o).mean(),
     ):
         each = torch.stack([run(slice(i, i + 1), backend="torch") for i in range(3)])
-        torch.testing.assert_close(run(slice(None), normalise="image", backend=backend), each.mean())
+        torch.testing.assert_close(run(slice(None), normalize="image", backend=backend), each.mean())
 
 
 @on_both
 @either_way
 @pytest.mark.parametrize("garbage", [torch.nan, torch.inf, -7.0, 3.0])
-def test_a_batch_with_nothing_valid_is_exactly_zero(garbage: float, backend: str, normalise: str) -> None:
+def test_a_batch_with_nothing_valid_is_exactly_zero(garbage: float, backend: str, normalize: str) -> None:
     none = torch.full((2, 1, 3, 4), torch.nan)
     anything = torch.full((2, 1, 3, 4), garbage)
-    for value in _result((anything, anything, none, none), backend=backend, normalise=normalise):
+    for value in _result((anything, anything, none, none), backend=backend, normalize=normalize):
         assert torch.count_nonzero(value) == 0
 
 
@@ -235,10 +235,10 @@ def test_one_fp64_map_makes_all_results_fp64(backend: str) -> None:
 
 @on_both
 @either_way
-def test_permuting_the_batch_permutes_the_gradients(backend: str, normalise: str) -> None:
+def test_permuting_the_batch_permutes_the_gradients(backend: str, normalize: str) -> None:
     maps, order = scene(), [2, 0, 1]
-    one = _result(maps, backend=backend, normalise=normalise)
-    other = _result(tuple(t[order] for t in maps), backend=backend, normalise=normalise)
+    one = _result(maps, backend=backend, normalize=normalize)
+    other = _result(tuple(t[order] for t in maps), backend=backend, normalize=normalize)
     torch.testing.assert_close(one[:4], other[:4])
     for ours, theirs in zip(one[4:], other[4:], strict=True):
         torch.testing.assert_close(ours[order], theirs)

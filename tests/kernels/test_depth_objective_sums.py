@@ -155,7 +155,7 @@ def test_more_images_than_programs(images: int, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(launching, "FINISHED_AT_ONCE", 4)
     maps = [t.detach() for t in scene(1, torch.float32, (images, 1, 3, 11))]
     ours, exact = (
-        run(*maps, normalise="image", **backend)
+        run(*maps, normalize="image", **backend)
         for run, backend in ((depth_objective, {"backend": "triton"}), (reference.depth_objective, {}))
     )
     for one, other in zip(ours, exact, strict=True):

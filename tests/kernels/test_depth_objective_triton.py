@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no uncertainty": {"weights": (1.0, 0.0, 0.0)},
 }
 every_variant = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
-either_way = pytest.mark.parametrize("normalise", ["batch", "image"])
+either_way = pytest.mark.parametrize("normalize", ["batch", "image"])
 with_teacher = pytest.mark.parametrize("taught", [True, False], ids=["teacher", "alone"])
 
 
@@ -88,7 +88,7 @@ class TestObjective(OperationTests):
     def test_traced_whole(self) -> None:
         maps = self.draw(self.small, torch.float32)
         teacher, target = _given(maps[0])  # drawn outside of what is traced
-        options = {"normalise": "image" if isinstance(self, TestObjectivePerImage) else "batch"}
+        options = {"normalize": "image" if isinstance(self, TestObjectivePerImage) else "batch"}
         operation = parity.Operation(
             lambda d, s, backend: depth_objective(d, s, teacher, target, **options, backend=backend).total,
             lambda d, s: reference.depth_objective(d, s, teacher, target, **options).total,
@@ -105,19 +105,19 @@ class TestObjective(OperationTests):
 class TestObjectivePerImage(TestObjective):
     """Another number of images may be another compilation."""
 
-    operation = _total(normalise="image")
+    operation = _total(normalize="image")
     shapes: ClassVar = {name: ((2, *sizes[0][1:]),) * 2 for name, sizes in TestObjective.shapes.items()}
 
 
 @either_way
 @every_variant
-def test_every_variant(options: dict[str, Any], normalise: str) -> None:
+def test_every_variant(options: dict[str, Any], normalize: str) -> None:
     """Terms, total and both gradients, in fp64, so that the budget is some units in the last place, and in fp32."""
     for dtype in (torch.float64, torch.float32):
         maps = _leaves(dtype=dtype)
-        parity.check_parity(_total(**options, normalise=normalise), maps)
-        ours = _objective(depth_objective, **options, normalise=normalise)(*maps, backend="triton")
-        exact = _objective(reference.depth_objective, **options, normalise=normalise)(*maps)
+        parity.check_parity(_total(**options, normalize=normalize), maps)
+        ours = _objective(depth_objective, **options, normalize=normalize)(*maps, backend="triton")
+        exact = _objective(reference.depth_objective, **options, normalize=normalize)(*maps)
         for name in ("silog", "uncertainty", "response"):
             one, other = getattr(ours, name), getattr(exact, name)
             torch.testing.assert_close(one, other, rtol=1e-13 if dtype == torch.float64 else 2e-6, atol=0)
@@ -143,22 +143,22 @@ def test_without_a_teacher() -> None:
 
 
 @either_way
-def test_single_losses(normalise: str) -> None:
+def test_single_losses(normalize: str) -> None:
     depth, log_scale = _leaves()
     teacher, target = _given(depth)
     weight = torch.rand_like(depth)
     for make in (
-        lambda run: lambda d, **o: run.silog_loss(d, target, 0.7, normalise=normalise, **o),
-        lambda run: lambda d, **o: run.laplace_nll(d, log_scale, target, True, normalise=normalise, **o),
-        lambda run: lambda d, **o: run.focal_response_loss(d, teacher, normalise=normalise, **o),
-        lambda run: lambda d, **o: run.focal_response_loss(d, teacher, weight, 4.0, 1.5, normalise=normalise, **o),
+        lambda run: lambda d, **o: run.silog_loss(d, target, 0.7, normalize=normalize, **o),
+        lambda run: lambda d, **o: run.laplace_nll(d, log_scale, target, True, normalize=normalize, **o),
+        lambda run: lambda d, **o: run.focal_response_loss(d, teacher, normalize=normalize, **o),
+        lambda run: lambda d, **o: run.focal_response_loss(d, teacher, weight, 4.0, 1.5, normalize=normalize, **o),
     ):
         operation = parity.Operation(make(adu_kernels), make(reference))
         parity.check_parity(operation, [depth])
         parity.check_gradients(operation, [depth], fast=True)
     scale_alone = parity.Operation(
-        lambda s, **o: laplace_nll(depth, s, target, normalise=normalise, **o),
-        lambda s: reference.laplace_nll(depth, s, target, normalise=normalise),
+        lambda s, **o: laplace_nll(depth, s, target, normalize=normalize, **o),
+        lambda s: reference.laplace_nll(depth, s, target, normalize=normalize),
     )
     parity.check_parity(scale_alone, [log_scale])
     parity.check_gradients(scale_alone, [log_scale], fast=True)
@@ -169,7 +169,7 @@ def test_weights(dtype: torch.dtype) -> None:
     _, log_scale = _leaves(dtype=dtype)
     teacher, target = _given(log_scale)
     for layout in (log_scale, *parity.layouts(log_scale).values()):
-        for options in ({}, {"guide": "attenuate", "strength": 1.0}, {"guide": "none"}, {"normalise": "image"}):
+        for options in ({}, {"guide": "attenuate", "strength": 1.0}, {"guide": "none"}, {"normalize": "image"}):
             with parity.nan_filled_memory():
                 ours = uncertainty_guide(layout, teacher > 0, **options, backend="triton")
             plain = reference.uncertainty_guide(layout, teacher > 0, **options)
@@ -326,7 +326,7 @@ def test_no_operator_depends_on_a_value(backend: str, grad: bool) -> None:
         terms = depth_objective(*leaves, teacher, target, guide_strength=ramp, backend=backend, **options)
         return [*terms, *(torch.autograd.grad(terms.total, leaves) if grad else ())]
 
-    for options in ({}, {"normalise": "image", "joint": True, "beta_nll": 0.5, "gamma": 1.5}, {"guide": "none"}):
+    for options in ({}, {"normalize": "image", "joint": True, "beta_nll": 0.5, "gamma": 1.5}, {"guide": "none"}):
         operators = _operators(functools.partial(step, **options), *maps)
         assert not operators & WAITS
         assert ("depth_losses" in operators) == (backend == "triton")
@@ -337,20 +337,20 @@ def test_a_wait_would_be_seen() -> None:
     assert "index" in _operators(lambda x: torch.zeros_like(x)[x > 0], torch.ones(2))
 
 
-@pytest.mark.parametrize("normalise", ["batch", "image"])
-def test_opcheck_of_every_operator(normalise: str) -> None:
+@pytest.mark.parametrize("normalize", ["batch", "image"])
+def test_opcheck_of_every_operator(normalize: str) -> None:
     depth, log_scale, teacher, target = scene(dtype=torch.float32)
     numbers = [
         float(n) for n in registration.Numbers(silog=1.0, uncertainty=1.0, response=10.0, beta=10.0, strength=0.5)
     ]
     arguments = (
         depth, log_scale, teacher, target, None, None, numbers,
-        True, True, 1, True, True, False, normalise == "image", True, True,
+        True, True, 1, True, True, False, normalize == "image", True, True,
     )  # fmt: skip
     torch.library.opcheck(torch.ops.adu_kernels.depth_losses.default, arguments)
     known = (teacher > 0).view(torch.uint8)
     for given in (
-        (log_scale.detach(), known, None, torch.tensor(0.3), numbers, 1, normalise == "image"),
+        (log_scale.detach(), known, None, torch.tensor(0.3), numbers, 1, normalize == "image"),
         (None, teacher, target, None, numbers, 0, False),
     ):
         torch.library.opcheck(torch.ops.adu_kernels.response_weights.default, given)

@@ -85,7 +85,7 @@ ROOM = Room(
     (
         Case("float32", lambda: train(SINGLE), work=counted()),
         Case("bfloat16", lambda: train(HALF), work=work(statistics=(8, 0), values=(8, 8))),
-        Case("float32 per image", lambda: train(SINGLE, normalise="image"), work=OBJECTIVE),
+        Case("float32 per image", lambda: train(SINGLE, normalize="image"), work=OBJECTIVE),
         Case("float32 joint", lambda: train(SINGLE, joint=True), work=OBJECTIVE),
         Case("float32 every option", lambda: train(SINGLE, joint=True, beta_nll=0.5, gamma=1.5), work=OBJECTIVE),
         Case("float32 any strides", lambda: train(SINGLE, transposed=True), work=OBJECTIVE),
@@ -102,7 +102,7 @@ ROOM = Room(
         Case("guide float32", lambda: guide(SINGLE), work=work(statistics=(5, 0), weights=(5, 4))),
         Case("gate float32", lambda: gate(SINGLE), work=work(weights=(8, 4))),
     ),
-    lambda height, width: train(SINGLE, height, width, normalise="image"),
+    lambda height, width: train(SINGLE, height, width, normalize="image"),
     counting=("values",),
     size=f"{BATCH}×1×{HEIGHT}×{WIDTH}",
 )
