@@ -79,6 +79,7 @@ def train(
     batches: Batches,
     *,
     config: dict[str, Any],
+    defaults: dict[str, Any],
     optimizer_config: OptimizerConfig,
     loop: LoopConfig,
     accelerator: Accelerator,
@@ -87,8 +88,9 @@ def train(
 ) -> list[dict[str, float]]:
     """Trains `task` for loop.steps steps in the folder `run` and returns its history, one row per log_every steps.
 
-    config: the whole run's configuration as JSON values, kept beside the weights. teach: adds a teacher's outputs to a
-    batch. Stops with NonFiniteLoss (the last good checkpoint stays), or with Interrupted after SIGINT or SIGTERM.
+    config: the whole run's configuration as JSON values, kept beside the weights. defaults: the same of one in which
+    nothing was chosen, for what a run's config.json is too old to name. teach: adds a teacher's outputs to a batch.
+    Stops with NonFiniteLoss (the last good checkpoint stays), or with Interrupted after SIGINT or SIGTERM.
     """
     place = Place(accelerator.process_index, accelerator.num_processes)
     config = {**config, "processes": place.processes}
@@ -96,7 +98,7 @@ def train(
         task.parameters(), lr=optimizer_config.learning_rate, weight_decay=optimizer_config.weight_decay
     )
     if accelerator.is_main_process:
-        prepare_run_folder(run, config, loop.resume)
+        prepare_run_folder(run, config, loop.resume, defaults)
     accelerator.wait_for_everyone()
     module, optimizer = accelerator.prepare(task, optimizer)
     done = list_checkpoints(run)[-1:] if loop.resume else []
@@ -193,15 +195,18 @@ def look_at(steps: list[_Step], run: Path) -> None:
     steps.clear()
 
 
-def prepare_run_folder(run: Path, config: dict[str, Any], resume: bool) -> None:
-    """Makes the run folder and its config.json; refuses to overwrite a run, or to resume another configuration."""
+def prepare_run_folder(run: Path, config: dict[str, Any], resume: bool, defaults: dict[str, Any]) -> None:
+    """Makes the run folder and its config.json; refuses to overwrite a run, or to resume another configuration.
+
+    A setting that the run's config.json does not name is newer than the run, which did what its default does.
+    """
     existing = list_checkpoints(run)
     if existing and not resume:
         raise InputError(
             f"run folder {run} already holds a training: go on with --loop.resume, or name another with --run"
         )
     if existing:
-        differing = differing_settings(read_json(run / "config.json"), config)
+        differing = differing_settings(with_defaults(read_json(run / "config.json"), defaults), config)
         if differing:
             raise InputError(f"cannot resume {run} with other settings; these differ: {'; '.join(differing)}")
     for leftover in (run / "checkpoints").glob(".*.tmp"):  # a save that a kill cut short
@@ -216,6 +221,15 @@ FREE_TO_CHANGE = {"run", "loop.resume", "loop.workers", "loop.prefetch", "loop.l
     "loop.device",
     "teacher_cache",
 }
+
+
+def with_defaults(settings: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """`settings`, and of `defaults` what they do not name, nested objects alike."""
+    filled = {**defaults, **settings}
+    for key, value in defaults.items():
+        if isinstance(value, dict) and isinstance(filled[key], dict):
+            filled[key] = with_defaults(filled[key], value)
+    return filled
 
 
 def differing_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

@@ -175,6 +175,30 @@ def test_a_run_folder_is_never_overwritten_nor_resumed_with_other_settings(tmp_p
     assert newest(run).joinpath("model.safetensors").read_bytes() == before
 
 
+NEWER = {"data": ("split", "ground_truth", "kb_crop", "skip_missing"), "loop": ("prefetch",)} | {
+    "augmentation": ("asymmetric", "flip", "zoom", "vertical_jitter", "erase", "erase_size", "contrast", "saturation")
+}
+"""Settings that came to a teacher's training after config.json was first written."""
+
+
+def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_teacher(tiny_teacher(run, loop=replace(LOOP, steps=2)))
+    for file in (run / "config.json", newest(run) / "config.json"):
+        config = json.loads(file.read_text())
+        config.pop("backbone", None)
+        for part, names in NEWER.items():
+            for name in names:
+                del config[part][name]
+        file.write_text(json.dumps(config))
+    again = replace(LOOP, steps=2, resume=True)
+    changed = replace(tiny_teacher(run).augmentation, vertical_jitter=0.5)
+    with pytest.raises(InputError, match=r"differ: augmentation\.vertical_jitter: 0\.0 → 0\.5$"):
+        train_teacher(tiny_teacher(run, loop=again, augmentation=changed))
+    train_teacher(tiny_teacher(run, loop=again))
+    assert json.loads((run / "config.json").read_text())["augmentation"]["vertical_jitter"] == 0.0
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     train_teacher(tiny_teacher(tmp_path / "run", loop=replace(LOOP, keep_checkpoints=2)))
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000004", "step-00000006"]
