@@ -1,7 +1,8 @@
 """Split files: which frames of a data set to use, and the command that writes such files from what is on disk.
 
 A split file has one frame a line, by the name the data set calls it (with or without the image's suffix). Empty lines
-and lines that begin with # are passed over. Layouts may understand more: kitti_eigen reads BTS's and Monodepth2's.
+and lines that begin with # are passed over, unless a frame is called so. Layouts may understand more: kitti_eigen reads
+BTS's and Monodepth2's.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ def use_split(dataset: FileDataset, path: str | Path, skip_missing: bool = False
     """
     names: list[str] = []
     skipped: list[str] = []
+    known = frozenset(dataset.names)
     for where, line in _lines(Path(path)):
+        if line.startswith("#") and line not in known:
+            continue
         try:
-            name = dataset.split_entry(line)
+            name = line if line in known else dataset.split_entry(line)
             missing = _missing(dataset, name)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
@@ -106,7 +110,7 @@ def _lines(path: Path) -> list[tuple[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"split file {path} cannot be read: {error}") from error
     numbered = ((f"{path}, line {number}", line.strip()) for number, line in enumerate(lines, start=1))
-    return [(where, line) for where, line in numbered if line and not line.startswith("#")]
+    return [(where, line) for where, line in numbered if line]
 
 
 def _missing(dataset: FileDataset, name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import StereoSample, collate
@@ -152,7 +153,7 @@ def _score_share(
     for block in own:
         for batch in _batches(block, dataset):
             samples = [sample for _, sample in batch]
-            windows = [scorer.windows(sample) for sample in samples]
+            windows = [_windows(scorer, sample) for sample in samples]
             prediction = None
             if any(windows):  # no time is spent on what nothing can be compared with
                 with torch.no_grad():
@@ -165,6 +166,13 @@ def _score_share(
                 except InputError as error:
                     raise InputError(f"image {name or index}: {error}") from error
                 yield _Scored(index, name, scores, place == len(batch) - 1), total
+
+
+def _windows(scorer: Scorer, sample: StereoSample) -> dict[str, Tensor]:
+    try:
+        return scorer.windows(sample)
+    except InputError as error:
+        raise InputError(f"image {sample.name}: {error}") from error
 
 
 def _batches(block: range, dataset: Dataset) -> Iterator[list[tuple[int, StereoSample]]]:

@@ -120,6 +120,17 @@ def test_lists_as_windows_editors_save_them(tmp_path: Path) -> None:
     assert dataset[0].camera.baseline == pytest.approx(0.532)
 
 
+def test_odd_names_come_back_from_a_written_list(tmp_path: Path) -> None:
+    write_samples(scenes(), tmp_path, 4)
+    odd = ["# a", "b c [x]", "d.png", "e"]
+    for side in ("left", "right"):
+        for index, name in enumerate(odd):
+            (tmp_path / side / f"{index:06d}.png").rename(tmp_path / side / f"{name}.png")
+    written = write_splits(open_dataset(tmp_path), tmp_path / "lists", 0.5, seed=0)
+    read = [name for path in written.values() for name in open_dataset(tmp_path, split=path).names]
+    assert sorted(read) == odd
+
+
 def test_sequences_may_be_links_to_folders_elsewhere(tmp_path: Path) -> None:
     write_samples(scenes(), tmp_path / "disk" / "a", 4)
     (tmp_path / "set" / "left").mkdir(parents=True)

@@ -67,7 +67,7 @@ def test_kitti_raw_with_a_split(evaluate: Evaluate, tmp_path: Path) -> None:
     arguments = ("--data", root, "--ground-truth", truth, "--split", split)
     code, text, _ = evaluate("student", *arguments)
     assert code == 2
-    assert "protocol 'garg-352x1216' needs images of 352×1216 or larger, got 64×192" in text
+    assert f"image {names[0]}: protocol 'garg-352x1216' needs images of 352×1216 or larger, got 64×192" in text
     code, text, kept = evaluate("student", *arguments, "--protocol", "garg,eigen", "--flip", "monodepth")
     assert code == 0
     assert "1 of 4 frames have no ground truth" in text
