@@ -16,11 +16,17 @@ class Listing:
         self._names: dict[str, frozenset[str]] = {}
 
     def names(self, folder: Path) -> frozenset[str]:
-        """Names of everything in `folder`; empty if there is no such folder. InputError if it cannot be listed."""
+        """Names of everything in `folder`, but for links to what is not there; empty if there is no such folder.
+
+        Raises InputError if it cannot be listed.
+        """
         key = str(folder)
         if key not in self._names:
             try:
-                self._names[key] = frozenset(os.listdir(key))
+                with os.scandir(key) as entries:
+                    self._names[key] = frozenset(
+                        e.name for e in entries if not e.is_symlink() or os.path.exists(e.path)
+                    )
             except (FileNotFoundError, NotADirectoryError):
                 self._names[key] = frozenset()
             except OSError as error:

@@ -95,6 +95,12 @@ def edit_camera(pattern: str, value: str) -> Callable[[Path], None]:
     return change
 
 
+def break_link(root: Path) -> None:
+    path = root / "right" / "000001.png"
+    path.unlink()
+    path.symlink_to(root / "moved" / "000001.png")
+
+
 def truncate(folder: str) -> Callable[[Path], None]:
     def change(root: Path) -> None:
         file = root / folder / "000002.png"
@@ -195,6 +201,7 @@ FAULTS: dict[str, tuple[list[Callable[[Path], None]], str, str]] = {
         "files",
         r"1 right file missing, of 3 pairs \| \S*right/000001.png \| .*skip-missing",
     ),
+    "broken link": ([break_link], "files", r"1 right file missing, of 3 pairs \| \S*right/000001.png"),
     "sizes within a pair": ([shrink_right], "reading", r"must have one size .*right/000000.png"),
     "map of another frame": ([of_another_frame], "sign", r"1 of 3 pairs .*\| 000002 \|"),
 }
