@@ -92,8 +92,18 @@ def test_the_median_does_not_keep_the_maps() -> None:
         samples.append(replace(sample, disparity=torch.from_numpy(truth), valid=torch.from_numpy(valid)))
     exact = np.percentile(np.concatenate([s.disparity[s.valid].numpy() for s in samples]), 50, method="lower")
     assert ConstantDisparity.median_of(samples).disparity == pytest.approx(float(exact), abs=1 / 512)
-    shared = in_threads(3, lambda place: ConstantDisparity.median_of(samples, place).disparity)
+    read: list[int] = []
+
+    class Counted(list[StereoSample]):
+        def __getitem__(self, index: int) -> StereoSample:  # type: ignore[override]
+            read.append(index)
+            return super().__getitem__(index)
+
+    shared = in_threads(3, lambda place: ConstantDisparity.median_of(Counted(samples), place).disparity)
     assert shared == [ConstantDisparity.median_of(samples).disparity] * 3
+    assert sorted(read) == [0, 1, 2, 3, 4], "each image in one process only"
+    few = replace(samples[0], disparity=torch.tensor([[[3.0, 9.0, 4.0]]]), valid=torch.ones(1, 1, 3, dtype=torch.bool))
+    assert ConstantDisparity.median_of([few]).disparity == 4.0
     far = replace(samples[0], disparity=torch.full_like(samples[0].disparity, 1e12))
     assert ConstantDisparity.median_of([far]).disparity == ConstantDisparity.FARTHEST
 

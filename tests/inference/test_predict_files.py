@@ -228,6 +228,19 @@ def test_the_camera_beside_a_link_is_meant(tmp_path: Path) -> None:
         assert np.allclose(read_depth_png(tmp_path / "out" / "l_depth.png"), 10.0)
 
 
+def test_a_camera_file_above_the_folder_of_pairs_is_of_other_images(tmp_path: Path) -> None:
+    for side in ("left", "right"):
+        write_images(tmp_path / "set" / "rig" / side / "monday", "1.png")
+    write_cameras(tmp_path / "set" / "camera.toml", {"1": CAMERA})
+    [(_, reason)] = predict_files(teacher(), tmp_path / "set" / "rig", tmp_path / "out").failures
+    assert f"put it into {tmp_path / 'set' / 'rig' / 'camera.toml'}" in reason
+    left, right = (tmp_path / "set" / "rig" / side for side in ("left", "right"))
+    [(_, reason)] = predict_files(teacher(), left, tmp_path / "out", right=right).failures
+    assert "no calibration" in reason
+    write_cameras(tmp_path / "set" / "rig" / "camera.toml", {"1": CAMERA})
+    assert predict_files(teacher(), left, tmp_path / "out", right=right).failures == []
+
+
 def test_a_temperature_makes_the_uncertainty_picture_another_and_the_depth_not(tmp_path: Path) -> None:
     write_images(tmp_path, "a.png")
     for name, temperature in (("plain", 1.0), ("hot", 3.0)):
