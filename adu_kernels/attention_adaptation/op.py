@@ -28,8 +28,8 @@ def attention_adaptation(
 
     query: B×heads×N×d. key, value: B×heads×M×d. One floating dtype, one device, any strides.
     key_bias: B×M or None, floating, in natural-log units, added to every query's score of that key. −inf closes the
-    key: nothing of it, NaN included, reaches the output or a gradient. An image with every key closed gives 0 and zero
-    gradients.
+    key: nothing of it, NaN included, reaches the output or a gradient. So does, in fp32, any bias below −2.4e38, which
+    `torch.finfo(torch.float32).min` is. An image with every key closed gives 0 and zero gradients.
     softmax_scale: a number; None is 1/√d.
     backend: "auto", "triton" or "torch". "triton" takes heads of up to 128 channels; for wider ones "auto" is the
     reference. Without a bias "auto" is torch's own attention where `measured.py` has a measurement that it is faster.

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from adu_kernels.precision import accumulation_dtype, without_autocast
+
+LOG2E = math.log2(math.e)
+"""A bias that has no number in units of log₂, in which the kernels work, closes its key as −inf does."""
 
 
 def attention_adaptation(
@@ -29,7 +34,7 @@ def attention_adaptation(
             return (torch.softmax(q @ k.mT, dim=-1) @ v).to(query.dtype)
 
         bias = key_bias.to(dtype)[:, None, None, :]  # B×1×1×M
-        closed = bias == -torch.inf
+        closed = bias * LOG2E == -torch.inf
         # A closed key's own numbers must not matter either: 0·NaN would be NaN.
         k = k.masked_fill(closed.mT, 0)
         v = v.masked_fill(closed.mT, 0)

@@ -169,6 +169,18 @@ def test_a_bias_of_nan_is_not_hidden() -> None:
     assert out[1].isfinite().all()
 
 
+@pytest.mark.parametrize("lowest", [torch.finfo(torch.float32).min, -2.2e38])
+def test_the_lowest_numbers(lowest: float) -> None:
+    """What is commonly written for −inf closes a key, and what is just above it does not."""
+    inputs = _inputs(5, 70, 8)
+    inputs[3][0] = lowest
+    inputs[3][1, :69] = lowest
+    _check(inputs)
+    out = attention_adaptation(*inputs, backend="triton")
+    assert bool(out[0].any()) == (lowest == -2.2e38)
+    assert out[1].any()
+
+
 def test_gradcheck_of_the_kernels() -> None:
     parity.check_gradients(_operation(), _inputs(3, 4, 2, batch=1, heads=1))
     parity.check_gradients(_operation(softmax_scale=0.7), _inputs(2, 3, 3, batch=1, bias=False), fast=True)
