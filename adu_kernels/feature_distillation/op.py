@@ -106,7 +106,8 @@ def _triton_loss(adapted: Tensor, teacher: Tensor, weight: Tensor | None = None)
 def _triton_losses(
     adapted: Sequence[Tensor], teacher: Sequence[Tensor], weights: Sequence[Tensor] | None = None
 ) -> Tensor:
-    losses, _ = registration.feature_distillation(list(adapted), list(teacher), list(weights or ()))
+    constants = [[one.detach() for one in maps] for maps in (teacher, weights or ())]
+    losses, _ = registration.feature_distillation(list(adapted), *constants)
     return losses
 
 

@@ -212,6 +212,19 @@ def test_a_level_that_wants_no_gradient() -> None:
     torch.testing.assert_close(got, want)
 
 
+def test_a_teacher_and_a_weight_that_want_gradients_get_none() -> None:
+    adapted, teacher, weight = (
+        _map(1, 4, 2, 2),
+        _map(1, 4, 2, 2).requires_grad_(),
+        torch.ones(1, 1, 2, 2, device=parity.DEVICE).requires_grad_(),
+    )
+    assert not feature_distillation_loss(adapted, teacher, weight, backend="triton").requires_grad
+    feature_distillation_loss(adapted.requires_grad_(), teacher, weight, backend="triton").backward()
+    assert adapted.grad is not None
+    assert teacher.grad is None
+    assert weight.grad is None
+
+
 def test_one_fp64_map_makes_all_losses_fp64() -> None:
     maps = [_map(1, 4, 2, 2), _map(1, 4, 2, 2)]
     for backend in ("triton", "torch"):
