@@ -28,6 +28,8 @@ from adu_kernels.depth_objective.reference import ObjectiveTerms, ObjectiveWeigh
 
 GUIDES = ("emphasise", "attenuate", "none")
 NORMALIZE = ("batch", "image")
+SMALLEST_DEPTH, LARGEST_DEPTH = 1e-18, 1e18
+"""Metres; quotients of two such depths are numbers in fp32."""
 
 
 def silog_loss(
@@ -288,6 +290,9 @@ def _check_range(min_depth: Any, max_depth: Any) -> None:
     checks.check_number("max_depth", max_depth)
     if not 0 < min_depth < max_depth:
         raise ValueError(f"min_depth, max_depth: expected 0 < min_depth < max_depth, got {min_depth} and {max_depth}")
+    if min_depth < SMALLEST_DEPTH or max_depth > LARGEST_DEPTH:
+        expected = f"expected a range within {SMALLEST_DEPTH} to {LARGEST_DEPTH} m"
+        raise ValueError(f"min_depth, max_depth: {expected}, got {min_depth} and {max_depth}")
 
 
 def _check_focus(beta: Any, gamma: Any, detach_focal: Any) -> None:

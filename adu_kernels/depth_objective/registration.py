@@ -268,9 +268,11 @@ def _constant(value: Tensor | None) -> Tensor | None:
 
 def _strength(strength: float | Tensor, like: Tensor) -> tuple[Tensor | None, float]:
     """The guide's strength where the kernels read it from memory, else as a number."""
-    if not isinstance(strength, Tensor):
-        return None, float(strength)
-    return strength.detach().to(like.device, non_blocking=True), 0.0
+    if isinstance(strength, Tensor):
+        return strength.detach().to(like.device, non_blocking=True), 0.0
+    if torch.compiler.is_compiling():  # as one of `numbers` a ramp would be compiled anew at every step
+        return like.new_zeros((), dtype=accumulation_dtype(like)) + strength, 0.0
+    return None, float(strength)
 
 
 def _numbers(**given: float) -> list[float]:

@@ -23,6 +23,8 @@ X = torch.ones(2, 1, 3, 5)
         (TypeError, "depth: .*floating-point tensor, got torch.int64", lambda: silog_loss(X.long(), X)),
         (ValueError, r"variance_focus: .*\[0.0, 1.0\], got 1.1", lambda: silog_loss(X, X, 1.1)),
         (ValueError, "0 < min_depth < max_depth, got 5.0 and 2.0", lambda: silog_loss(X, X, 0.85, 5.0, 2.0)),
+        (ValueError, "within 1e-18 to .*got 0.001 and 1e.38", lambda: silog_loss(X, X, max_depth=1e38)),
+        (ValueError, "within 1e-18 to .*got 1e-30 and", lambda: teacher_gate(X, X, min_depth=1e-30)),
         (ValueError, "max_depth: .*finite.*got inf", lambda: silog_loss(X, X, max_depth=math.inf)),
         (ValueError, "log_scale: .*got 1×1×3×5", lambda: laplace_nll(X, X[:1], X)),
         (TypeError, "joint: .*got 1", lambda: laplace_nll(X, X, X, joint=1)),

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import adu_kernels
@@ -192,6 +193,22 @@ def test_a_ramp_of_any_type() -> None:
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         ramp = torch.tensor(0.25, dtype=dtype)
         assert torch.equal(_objective(depth_objective, guide_strength=ramp)(*maps, backend="triton").total, want)
+
+
+def test_a_ramp_of_numbers_is_compiled_once() -> None:
+    """And once more at most, when the compiler sees that the number changes."""
+    maps = _leaves()
+    teacher, target = _given(maps[0])
+    counter = CompileCounter()
+    torch._dynamo.reset()
+
+    def total(strength: float) -> Tensor:
+        return depth_objective(*maps, teacher, target, guide_strength=strength, backend="triton").total
+
+    compiled = torch.compile(total, backend=counter, fullgraph=True)
+    for step in range(4):
+        torch.testing.assert_close(compiled(0.1 + 0.2 * step), total(0.1 + 0.2 * step), rtol=1e-6, atol=0)
+    assert counter.frame_count <= 2
 
 
 def test_maps_of_different_types_and_strides() -> None:
