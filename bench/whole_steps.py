@@ -30,7 +30,7 @@ from bench.harness.parity import Refused
 from bench.harness.result import CaseResult, Row
 from bench.harness.runner import Effort, fill, row_without_times
 from bench.harness.suite import Planned, Suite, dtype_name, labelled
-from bench.harness.timing import Mark, Step, measure, no_mark
+from bench.harness.timing import Mark, Step, first_line, measure, no_mark
 
 CONTEXT = StepContext(seed=0, step=100, rank=0, progress=0.5, dense=False)
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
@@ -298,7 +298,10 @@ def step_rows(
     for name, row in rows.items():
         if row["status"] == "measured":
             row["images_per_second"] = scale.batch / row["times"]["total"]["median"] * 1e6
-            row["peak_bytes"] = peak_bytes(partial(steps[name], 0, no_mark, True), device)
+            try:
+                row["peak_bytes"] = peak_bytes(partial(steps[name], 0, no_mark, True), device)
+            except Exception as error:  # the times stand without it
+                row["memory_failure"] = first_line(error)
     return list(rows.values())
 
 

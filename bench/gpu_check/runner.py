@@ -94,10 +94,10 @@ class Check:
     def _forget_finished(self, stage: Stage) -> None:
         """Removes a result that this run is to replace, lest it pass for this run's if the stage dies at once.
 
-        A benchmark that was cut short is kept: it goes on with the cases that are missing.
+        Of a stage that was cut short and can go on it is kept: what is missing is added.
         """
         path = self.out / f"{stage.name}.json"
-        if not stage.is_benchmark or (_read(path) or {}).get("complete", True):
+        if not stage.goes_on or (_read(path) or {}).get("complete", True):
             path.unlink(missing_ok=True)
 
     def _remember(self, stage: Stage, code: int) -> None:

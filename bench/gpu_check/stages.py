@@ -30,7 +30,8 @@ class Stage:
     """The most it may take of the whole budget."""
     answers: str
     arguments: tuple[str, ...] = ()
-    is_benchmark: bool = False
+    goes_on: bool = False
+    """Whether it keeps what a run of it that was cut short has finished."""
 
     def command(self, out: str, rehearse: bool) -> list[str]:
         more = ["--rehearse"] if rehearse else []
@@ -39,12 +40,12 @@ class Stage:
 
 def _benchmark(name: str, minutes: float) -> Stage:
     answers = f"`python -m bench {name}`: times, memory, share of the roof, errors"
-    return Stage(name, "bench.gpu_check.benchmark", minutes, answers, (name,), is_benchmark=True)
+    return Stage(name, "bench.gpu_check.benchmark", minutes, answers, (name,), goes_on=True)
 
 
 STAGES = (
     Stage("doctor", "bench.gpu_check.doctor", 2, "whether this machine can run the rest"),
-    Stage("parity", "bench.gpu_check.parity", 8, "the kernel tests on the card itself"),
+    Stage("parity", "bench.gpu_check.parity", 8, "the kernel tests on the card itself", goes_on=True),
     _benchmark("cost-volume", 8),
     _benchmark("disparity-regression", 5),
     _benchmark("attention-adaptation", 5),
@@ -53,7 +54,13 @@ STAGES = (
     _benchmark("teacher-step", 5),
     _benchmark("distillation-step", 5),
     Stage("facts", "bench.gpu_check.facts", 3, "roofs over sizes, launch costs, a profiled step: host waits, shares"),
-    Stage("training", "bench.gpu_check.training", 8, "real training, kernels and references: images/s, peak memory"),
+    Stage(
+        "training",
+        "bench.gpu_check.training",
+        8,
+        "real training, kernels and references: images/s, peak memory",
+        goes_on=True,
+    ),
     Stage("convergence", "bench.gpu_check.convergence", 6, "whether both learn alike, against the spread of seeds"),
     _benchmark("correlation-disparity", 4),
     _benchmark("teacher-inference", 3),

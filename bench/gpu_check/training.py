@@ -22,12 +22,14 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.evaluation import evaluate
 from adu_depth.files import write_json
 from adu_depth.inference import Predictor
+from adu_depth.training.checkpoint import read_json
 from adu_depth.training.config import DataConfig, LoopConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.progress import Progress
 from adu_depth.training.runs import train_student, train_teacher
 from adu_kernels.backend import auto_is
 from bench.gpu_check.arguments import stage_arguments
 from bench.harness.environment import measured_environment, source_digest
+from bench.harness.result import same_making
 from bench.harness.statistics import summary
 from bench.whole_steps import SCALES
 
@@ -126,14 +128,23 @@ def held_out_error(config: Any, plan: Plan) -> dict[str, float]:
     return {name: means[name] for name in ("abs_rel", "rmse", "a1")}
 
 
+def trained_before(output: Path, now: dict[str, Any]) -> list[Run]:
+    """The trainings that a run of this code, machine and versions which was cut short has finished."""
+    earlier = read_json(output) if output.exists() else {}
+    same = bool(earlier) and same_making(earlier["environment"], now["environment"])
+    return list(earlier["runs"]) if same else []
+
+
 def main() -> None:
     chosen = stage_arguments(__doc__)
     plan = make_plan(chosen.rehearse)
     device = torch.device(plan.device)
     result: dict[str, Any] = {"environment": measured_environment(device), "complete": False, "runs": []}
+    result["runs"] = trained_before(chosen.output, result)
     for backend in BACKENDS:
-        result["runs"] += train_both(plan, backend, 0, scratch() / f"{backend}-0")
-        write_json(chosen.output, result)
+        if all(run["backend"] != backend for run in result["runs"]):
+            result["runs"] += train_both(plan, backend, 0, scratch() / f"{backend}-0")
+            write_json(chosen.output, result)
     result["complete"] = True
     write_json(chosen.output, result)
     for run in result["runs"]:

@@ -67,12 +67,17 @@ def check_result(value: Any, where: str) -> None:
 
 def comparable(earlier: Result, now: Result) -> bool:
     """Whether cases of an earlier result may stand beside those of this run: same code, machine, versions and size."""
-    same = ("sources", "device", "torch", "triton", "interpreter")
     return (
-        all(earlier["environment"].get(key) == now["environment"].get(key) for key in same)
+        same_making(earlier["environment"], now["environment"])
         and earlier["benchmark"] == now["benchmark"]
         and earlier["size"] == now["size"]
     )
+
+
+def same_making(earlier: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether two environments are of the same code, machine and versions."""
+    same = ("sources", "device", "torch", "triton", "interpreter")
+    return all(earlier.get(key) == now.get(key) for key in same)
 
 
 def worst_status(result: Result) -> str:

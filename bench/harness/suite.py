@@ -15,11 +15,11 @@ from adu_depth.errors import InputError
 from adu_depth.files import make_folder
 from adu_kernels import launch
 from bench.harness.case import Case
-from bench.harness.contenders import load_peer
+from bench.harness.contenders import EAGER, load_peer
 from bench.harness.environment import measured_environment
 from bench.harness.result import CaseResult, Result, comparable, new_result, read_result, save_result
 from bench.harness.roofs import measure_roofs
-from bench.harness.runner import Effort, ours_is_sound, run_case
+from bench.harness.runner import Effort, ours_is_sound, row_without_times, run_case
 from bench.harness.table import case_table, result_table
 
 Size = Literal["auto", "card", "small", "tiny"]
@@ -79,13 +79,26 @@ class Suite:
         result["roofs"] = measure_roofs(device)
         say(result_table(result))
         for name, measure in self.plan(size, device, result["roofs"]):
-            found = done.get(name) or measure()
+            found = done.get(name) or self._measured(name, measure)
             result["cases"].append(found)
             say(case_table(found))
             self._save(result)
         result["complete"] = True
         self._save(result)
         return result
+
+    def _measured(self, name: str, measure: Callable[[], CaseResult]) -> CaseResult:
+        """What `measure` gives; where not even the reference ran (no memory for it), a case that says so: the others
+        are still wanted."""
+        try:
+            return measure()
+        except InputError:
+            raise
+        except Exception as error:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            row = row_without_times(EAGER, error)
+            return {"name": name, "dtype": "", "shape": {}, "work": {}, "rows": [row]}
 
     def plan(self, size: str, device: torch.device, roofs: dict[str, float] | None) -> list[Planned]:
         """Every case that was asked for, by name, and how it is measured."""

@@ -218,15 +218,18 @@ def _replay(steps: Mapping[str, Step], timings: Mapping[str, Timing], ring: int,
 
 
 def _captured(step: Step, ring: int, *, backward: bool) -> torch.cuda.CUDAGraph:
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
+    before, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+    stream.wait_stream(before)
     with torch.cuda.stream(stream):
         step(0, no_mark, backward)
-    torch.cuda.current_stream().wait_stream(stream)
+    before.wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for index in range(ring):
-            step(index, no_mark, backward)
+    try:
+        with torch.cuda.graph(graph):
+            for index in range(ring):
+                step(index, no_mark, backward)
+    finally:
+        torch.cuda.set_stream(before)  # torch does not go back to it where the capture failed
     return graph
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bench.gpu_check import convergence, parity, runner
+from bench.gpu_check import convergence, parity, runner, training
 from bench.gpu_check.__main__ import out_folder, parse
 from bench.gpu_check.doctor import findings
 from bench.gpu_check.runner import Check, finding, run_limited
@@ -35,8 +35,8 @@ class Script(Stage):
         return [sys.executable, "-c", note + self.code, f"{out}/{self.name}.json"]
 
 
-def script(name: str, code: str = WHOLE, minutes: float = 1.0, is_benchmark: bool = False) -> Script:
-    return Script(name, "", minutes, "", is_benchmark=is_benchmark, code=code)
+def script(name: str, code: str = WHOLE, minutes: float = 1.0, goes_on: bool = False) -> Script:
+    return Script(name, "", minutes, "", goes_on=goes_on, code=code)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_crash_is_no_finding_and_is_tried_again(tmp_path: Path, key: dict[str,
 
 def test_a_crash_half_way_is_tried_again_with_what_there_is(tmp_path: Path, key: dict[str, Any]):
     half = "import json,sys; json.dump({'complete': False}, open(sys.argv[1], 'w')); raise RuntimeError('planted')"
-    crash = script("half", half, is_benchmark=True)
+    crash = script("half", half, goes_on=True)
     assert check(tmp_path, crash)[::2] == (1, ["half"])
     assert (tmp_path / "half.json").exists()
     assert check(tmp_path, crash)[::2] == (1, ["half"])
@@ -104,7 +104,7 @@ def test_the_result_of_an_earlier_run_does_not_pass_for_a_crashed_ones(tmp_path:
 
 def test_a_stage_past_its_limit_is_stopped_and_the_next_one_runs(tmp_path: Path, key: dict[str, Any]):
     partial = "import json,sys,time; json.dump({'complete': False}, open(sys.argv[1], 'w')); time.sleep(60)"
-    slow = script("slow", partial, minutes=1.5 / 60, is_benchmark=True)
+    slow = script("slow", partial, minutes=1.5 / 60, goes_on=True)
     start = time.monotonic()
     code, said, ran = check(tmp_path, slow, script("after"))
     assert time.monotonic() - start < 20
@@ -173,7 +173,7 @@ def test_a_package_that_does_not_load_is_named_with_who_needs_it(monkeypatch: py
     found = {f.name: f for f in findings(rehearse=True)}
     assert not found["tyro"].ok
     assert not found["tyro"].needed
-    assert "training" in found["tyro"].detail
+    assert "every stage of this check runs without" in found["tyro"].detail
     assert not found["safetensors"].ok
     assert found["safetensors"].needed
     assert found["numpy"].ok
@@ -190,6 +190,27 @@ def test_counts_of_a_test_report(tmp_path: Path):
     found = parity.read_report(tmp_path / "report.xml")
     assert (found["passed"], found["failed"], found["skipped"]) == (1, 1, 1)
     assert found["failures"] == [{"test": "b", "message": "off by 2"}]
+
+
+HERE = {"sources": "one", "device": "a card", "torch": "2", "triton": "3", "interpreter": False}
+
+
+def test_a_cut_short_parity_keeps_the_files_that_passed(tmp_path: Path):
+    output, now = tmp_path / "parity.json", {"tests": "t", "environment": HERE}
+    assert parity.passed_before(output, now) == []
+    files = [{"file": "a.py", "code": 0}, {"file": "b.py", "code": 1}, {"file": "c.py", "code": 5}]
+    output.write_text(json.dumps({**now, "complete": False, "files": files}))
+    assert [found["file"] for found in parity.passed_before(output, now)] == ["a.py", "c.py"]
+    assert parity.passed_before(output, {**now, "tests": "u"}) == []
+    assert parity.passed_before(output, {**now, "environment": {**HERE, "device": "another card"}}) == []
+
+
+def test_a_cut_short_training_keeps_the_runs_it_finished(tmp_path: Path):
+    output, now = tmp_path / "training.json", {"environment": HERE}
+    assert training.trained_before(output, now) == []
+    output.write_text(json.dumps({**now, "complete": False, "runs": [{"backend": "kernels"}]}))
+    assert training.trained_before(output, now) == [{"backend": "kernels"}]
+    assert training.trained_before(output, {"environment": {**HERE, "sources": "two"}}) == []
 
 
 def run_of(*totals: float) -> dict[str, Any]:

@@ -128,6 +128,19 @@ def test_every_case_is_on_disk_before_the_next_begins(tmp_path: Path):
     assert set(seen) == {1}
 
 
+def test_a_case_whose_reference_does_not_run_is_told_and_the_others_are_measured(tmp_path: Path):
+    """No memory for the reference in fp64, say: it must not cost the cases after it."""
+    bad = case_of(name="bad", reference=planted.breaks)
+    suite = PlantedSuite(planted=(bad, case_of()), output=tmp_path / "a.json", compile=("none",))
+    result = suite.run()
+    assert result["complete"]
+    assert result["cases"][0]["rows"] == [{"name": EAGER, "status": "failed", "reason": "RuntimeError: planted"}]
+    assert {row["status"] for row in result["cases"][1]["rows"]} == {"measured"}
+    assert "failed: RuntimeError: planted" in result_table(read_result(tmp_path / "a.json"))
+    with pytest.raises(SystemExit):
+        suite.main()
+
+
 def test_a_result_of_other_code_is_not_added_to(tmp_path: Path):
     output = tmp_path / "planted.json"
     suite = PlantedSuite(compile=("none",), seconds=0.01, output=output)
