@@ -18,11 +18,14 @@ from adu_depth.files import replacing
 SHOWN = 3  # examples in a sentence
 
 
-def use_split(dataset: FileDataset, path: str | Path, skip_missing: bool = False) -> None:
+def use_split(
+    dataset: FileDataset, path: str | Path, skip_missing: bool = False, *, keep_missing: bool = False
+) -> None:
     """Leaves the frames that the split file names, in its order; says in `dataset.notes` what a user should know.
 
     Raises InputError naming file and line if a line cannot be understood, or names a frame one of whose files is not
-    there; with skip_missing such frames are left out and counted. InputError too if no frame remains.
+    there; with skip_missing such frames are left out and counted, with keep_missing they stay, for who reports on them.
+    InputError too if no frame remains.
     """
     names: list[str] = []
     skipped: list[str] = []
@@ -35,7 +38,7 @@ def use_split(dataset: FileDataset, path: str | Path, skip_missing: bool = False
             missing = _missing(dataset, name)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
-        if not missing:
+        if not missing or (keep_missing and _has(dataset, name)):
             names.append(name)
         elif skip_missing:
             skipped.append(name)
@@ -120,6 +123,14 @@ def _missing(dataset: FileDataset, name: str) -> str:
     except KeyError:
         return f"no frame {name!r} in {dataset.root}, whose frames are called {_some(dataset.names)}"
     return f"frame {name} lacks {', '.join(map(str, missing))}" if missing else ""
+
+
+def _has(dataset: FileDataset, name: str) -> bool:
+    """Whether the data set can say which files the frame needs."""
+    try:
+        return bool(dataset.files(name))
+    except KeyError:
+        return False
 
 
 def _note_skipped(dataset: FileDataset, skipped: list[str], where: str = "") -> None:

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from adu_depth.data import open_dataset
 from adu_depth.data.layouts import find_layout
-from adu_depth.data.splits import write_splits
+from adu_depth.data.splits import use_split, write_splits
 from adu_depth.doctor.examine import examine
 from adu_depth.doctor.findings import ERROR, WARNING, counted
 from adu_depth.errors import InputError
@@ -64,9 +64,9 @@ class SplitsConfig:
 def doctor(config: DoctorConfig, console: Console) -> int:
     """Prints what was found; returns the exit code."""
     layout = find_layout(config.root, config.layout).name
-    dataset = open_dataset(
-        config.root, layout, split=config.split or None, ground_truth=config.ground_truth or None, skip_missing=False
-    )
+    dataset = open_dataset(config.root, layout, ground_truth=config.ground_truth or None)
+    if config.split:
+        use_split(dataset, config.split, keep_missing=True)
     report = examine(dataset, layout, config.samples, config.all, Progress(console))
     console.print(report.table(), soft_wrap=False)
     if config.json is not None:

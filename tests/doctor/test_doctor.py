@@ -340,6 +340,35 @@ def test_splits_then_doctor_on_a_part(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run("splits", tmp_path / "set", "--output", tmp_path / "lists", "--validation", "2") == 2
 
 
+def test_a_list_with_missing_frames_is_looked_through_to_its_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """BTS's lists name what some download lacks: all of it is reported, not the first line."""
+    names = write_kitti_raw(tmp_path / "raw", tmp_path / "raw")
+    (tmp_path / "list.txt").write_text("".join(f"{name}\n" for name in names))
+    for name in names[:2]:
+        (tmp_path / "raw" / name.replace("image_02", "image_03/data")).with_suffix(".png").unlink()
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            ["doctor", str(tmp_path / "raw"), "--split", str(tmp_path / "list.txt"), "--json", str(tmp_path / "j.json")]
+        )
+    assert stopped.value.code == 1
+    (fault,) = (f for f in json.loads((tmp_path / "j.json").read_text())["findings"] if f["check"] == "files")
+    assert fault["text"] == "2 right files missing, of 4 pairs"
+    assert len(fault["where"]) == 2
+    (tmp_path / "list.txt").write_text("nonsense\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", str(tmp_path / "raw"), "--split", str(tmp_path / "list.txt")])
+    assert stopped.value.code == 2
+    assert "list.txt, line 1: expected" in " ".join(capsys.readouterr().err.split())
+    write_samples(scenes(), tmp_path / "rig", 2)
+    (tmp_path / "list.txt").write_text("000000\n000007\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", str(tmp_path / "rig"), "--split", str(tmp_path / "list.txt")])
+    assert stopped.value.code == 2
+    assert "list.txt, line 2: no frame '000007'" in " ".join(capsys.readouterr().err.split())
+
+
 def test_splits_of_labelled_frames(tmp_path: Path) -> None:
     names = write_kitti_raw(tmp_path / "raw", tmp_path / "raw")
     arguments = ("splits", tmp_path / "raw", "--output", tmp_path / "lists", "--validation", "0.4")
