@@ -5,6 +5,7 @@ The equations are our reconstruction from the ADU-Depth abstract (2309.14744) an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,11 +50,13 @@ class DistillationConfig:
 
     def __post_init__(self) -> None:
         for name in ("silog", "uncertainty", "response", "features", "guide_ramp", "beta_nll"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"distillation.{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 <= self.guide_strength <= 1:
             raise InputError(f"distillation.guide_strength must lie between 0 and 1, got {self.guide_strength}")
-        if self.gamma < 1:
+        if not 0 < self.beta < math.inf:
+            raise InputError(f"distillation.beta must be above 0, got {self.beta}")
+        if not 1 <= self.gamma < math.inf:
             raise InputError(f"distillation.gamma must be at least 1, got {self.gamma}")
 
 

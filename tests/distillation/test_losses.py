@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -109,9 +111,19 @@ def test_the_objectives_options_reach_it() -> None:
     assert terms["image"]["features"] != terms["plain"]["features"], "the features' guide is of each image too"
 
 
-def test_a_negative_beta_is_named() -> None:
-    with pytest.raises(InputError, match=r"distillation\.beta_nll must be 0 or more, got -0\.5"):
-        DistillationConfig(beta_nll=-0.5)
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("beta_nll", -0.5, "must be 0 or more, got -0.5"),
+        ("response", math.nan, "must be 0 or more, got nan"),
+        ("features", math.inf, "must be 0 or more, got inf"),
+        ("beta", 0.0, "must be above 0, got 0.0"),
+        ("gamma", math.nan, "must be at least 1, got nan"),
+    ],
+)
+def test_a_bad_number_is_named(setting: str, value: float, expected: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"distillation.{setting} {expected}")):
+        DistillationConfig(**{setting: value})  # type: ignore[arg-type]
 
 
 def test_the_gate_quietens_a_teacher_that_the_ground_truth_contradicts() -> None:
