@@ -74,6 +74,9 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
         level = WARNING if labelled else OK
         text = f"{labelled} of {len(dataset)} frames have ground truth"
         advice = "the others teach nothing without a teacher, and evaluation passes over them"
+        if sparse := roles["sparse_depth"]:
+            text = f"{text} to evaluate on, {sparse} have sparse depth to train on"
+            advice = "maps of a LiDAR may lie in depth/ instead: they are then used for both"
         report.add("ground truth", level, text, unlabelled if labelled else (), advice)
     if calibrations:
         report.add(

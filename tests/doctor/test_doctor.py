@@ -256,6 +256,14 @@ def test_pairs_without_any_ground_truth_are_still_looked_at(rig: Path) -> None:
     assert found["scale"] == found["sign"] == found["depth × disparity"] == "skipped"
 
 
+def test_a_rig_with_a_lidar_alone_is_told_where_its_maps_count(rig: Path) -> None:
+    for folder in ("depth", "disparity", "occluded"):
+        shutil.rmtree(rig / folder)
+    (finding,) = (f for f in diagnose(rig).findings if f.check == "ground truth")
+    assert finding.text == "0 of 3 frames have ground truth to evaluate on, 3 have sparse depth to train on"
+    assert finding.advice == "maps of a LiDAR may lie in depth/ instead: they are then used for both"
+
+
 def test_other_layouts_in_health(tmp_path: Path) -> None:
     write_kitti_raw(tmp_path / "raw", tmp_path / "raw")
     write_kitti_depth(tmp_path / "depth")
