@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from adu_depth.errors import InputError
 
 
@@ -57,3 +59,5 @@ def _writing(path: Path) -> Iterator[None]:
         elsewhere = error.filename not in (None, str(path))
         at = f"{error.filename}: " if elsewhere else ""
         raise InputError(f"cannot write {path}: {at}{error.strerror or error}") from error
+    except SafetensorError as error:  # safetensors writes by itself, and tells a full disk in its own words
+        raise InputError(f"cannot write {path}: {error}") from error

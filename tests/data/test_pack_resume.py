@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
+from safetensors import SafetensorError
 
 from adu_depth.cli import main
 from adu_depth.data import open_dataset
+from adu_depth.data.packed import shards
 from adu_depth.data.packed.command import PackConfig, run_pack
-from adu_depth.data.packed.shards import shard_file
+from adu_depth.data.packed.shards import only_one_writes, shard_file
 from adu_depth.errors import InputError
-from tests.data.pack_files import contents, pack, write_kitti, write_split
+from tests.data.pack_files import assert_same_bits, contents, pack, write_kitti, write_split
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -109,6 +115,61 @@ def test_damage_is_found_and_mended(kitti: Path, tmp_path: Path) -> None:
     (output / "pack.json").write_text("{")
     with pytest.raises(InputError, match=r"pack\.json: cannot be read"):
         open_dataset(output)
+
+
+def test_a_shard_whose_sources_changed_is_written_anew(tmp_path: Path) -> None:
+    root, output = write_kitti(tmp_path / "raw"), tmp_path / "pack"
+    pack(root, output)
+    left = root / "training" / "image_2" / "000003_10.png"
+    cv2.imwrite(str(left), 255 - cv2.imread(str(left)))
+    before = {path.name: path.stat().st_mtime_ns for path in output.glob("shard-*")}
+    assert len(pack(root, output)) == 2, "one shard, and the summary"
+    after = {path.name: path.stat().st_mtime_ns for path in output.glob("shard-*")}
+    assert [name for name in after if after[name] != before[name]] == [shard_file(1)]
+    assert_same_bits(open_dataset(root)[3], open_dataset(output)[3])
+    run_pack(PackConfig(verify=output), lambda _: None)
+
+
+def test_two_packings_never_write_into_one_folder(kitti: Path, tmp_path: Path) -> None:
+    (tmp_path / "pack").mkdir()
+    with only_one_writes(tmp_path / "pack"), pytest.raises(InputError, match="another process is packing into it"):
+        pack(kitti, tmp_path / "pack")
+    assert contents(tmp_path / "pack") == {}
+    assert len(pack(kitti, tmp_path / "pack")) == 4, "the lock ended with its holder"
+
+
+@pytest.mark.parametrize(
+    "full",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["of the system", "of safetensors"],
+)
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(
+    full: Exception, kitti: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise full
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "save_file", half)
+        with pytest.raises(InputError, match=r"cannot write .*shard-00000\.safetensors: .*No space left on device"):
+            pack(kitti, tmp_path / "pack")
+    assert list(contents(tmp_path / "pack")) == ["packing.json"]
+    assert len(pack(kitti, tmp_path / "pack")) == 4
+
+
+def test_a_damaged_manifest_is_named(kitti: Path, packed: Path, tmp_path: Path) -> None:
+    whole = json.loads((packed / "pack.json").read_text())
+    output = tmp_path / "pack"
+    shutil.copytree(packed, output)
+    for damaged in ({**whole, "shards": whole["shards"][:1]}, {k: v for k, v in whole.items() if k != "shards"}):
+        (output / "pack.json").write_text(json.dumps(damaged))
+        for use in (lambda: open_dataset(output), lambda: pack(kitti, output)):
+            with pytest.raises(InputError, match=r"pack\.json is damaged: .*remove the folder and pack again"):
+                use()
 
 
 def test_packs_are_never_mixed(kitti: Path, packed: Path, tmp_path: Path) -> None:

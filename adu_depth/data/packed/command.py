@@ -23,15 +23,17 @@ from adu_depth.data.packed.shards import (
     Entry,
     checksum,
     file_size,
+    only_one_writes,
     read_manifest,
     read_note,
     require_sizes,
     shard_file,
+    source_state,
     write_shard,
 )
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
-from adu_depth.files import write_json
+from adu_depth.files import make_folder, write_json
 
 Say = Callable[[str], None]
 
@@ -94,28 +96,33 @@ def run_pack(config: PackConfig, say: Say) -> None:
 def pack(config: PackConfig, say: Say) -> None:
     """Writes what is missing of the pack that `config` describes, then its manifest.
 
-    Shards that are there with the size noted for them stay. Raises InputError where the output holds anything else.
+    Shards that are there with the size noted for them stay, as long as the files they were made from are the same by
+    size and time of change. Raises InputError where the output holds anything else, or another process packs into it.
     """
     dataset, layout = _open(config)
     for note in dataset.notes:
         say(note)
     settings = describe(config, dataset, layout)
-    _claim(config.output, settings)
-    entries: list[Entry] = []
-    shards = range(0, len(dataset), config.pairs_per_shard)
-    workers = config.workers or os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:  # decoding lets other threads run
-        for number, first in enumerate(shards):
-            entry = _finished(config.output, number)
-            if entry is None:
+    make_folder(config.output)
+    with only_one_writes(config.output):
+        _claim(config.output, settings)
+        entries: list[Entry] = []
+        shards = range(0, len(dataset), config.pairs_per_shard)
+        workers = config.workers or os.cpu_count() or 1
+        with ThreadPoolExecutor(workers) as pool:  # decoding lets other threads run
+            for number, first in enumerate(shards):
                 indices = range(first, min(first + config.pairs_per_shard, len(dataset)))
-                encoded = list(pool.map(lambda i: _encoded(dataset, i, config), indices))
-                names = [dataset.names[i] for i in indices]
-                entry = write_shard(config.output, number, encoded, names, [dataset.labelled(n) for n in names])
-                say(f"{entry['file']}: {len(entry['names'])} pairs, {entry['bytes'] / 1e6:.1f} MB")
-            entries.append(entry)
-    write_json(config.output / MANIFEST, {"format": FORMAT, "settings": settings, "shards": entries})
-    _tidy(config.output, len(entries))
+                sources = source_state(file for i in indices for file in dataset.files(dataset.names[i]).values())
+                entry = _finished(config.output, number, sources)
+                if entry is None:
+                    encoded = list(pool.map(lambda i: _encoded(dataset, i, config), indices))
+                    names = [dataset.names[i] for i in indices]
+                    labelled = [dataset.labelled(name) for name in names]
+                    entry = write_shard(config.output, number, encoded, names, labelled, sources)
+                    say(f"{entry['file']}: {len(entry['names'])} pairs, {entry['bytes'] / 1e6:.1f} MB")
+                entries.append(entry)
+        write_json(config.output / MANIFEST, {"format": FORMAT, "settings": settings, "shards": entries})
+        _tidy(config.output, len(entries))
     total = sum(entry["bytes"] for entry in entries)
     say(f"{len(dataset)} pairs in {len(entries)} shards, {total / 1e6:.1f} MB: {config.output}")
 
@@ -205,8 +212,8 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
             leftover.unlink()
 
 
-def _finished(output: Path, number: int) -> Entry | None:
-    """What is noted of a shard that is there, None where it must be written."""
+def _finished(output: Path, number: int, sources: str) -> Entry | None:
+    """What is noted of a shard that is there and made from these sources, None where it must be written."""
     path = output / shard_file(number)
     if (output / MANIFEST).is_file():
         entry = read_manifest(output)["shards"][number]
@@ -214,7 +221,7 @@ def _finished(output: Path, number: int) -> Entry | None:
         entry = read_note(path.with_suffix(".json"))
     else:
         return None
-    return entry if file_size(path) == entry["bytes"] else None
+    return entry if file_size(path) == entry["bytes"] and entry.get("sources") == sources else None
 
 
 def _tidy(output: Path, shards: int) -> None:

@@ -6,13 +6,16 @@ DIR/packing.json, shard-00000.json   only while packing, so that a stopped packi
                                      each shard that is finished what pack.json will say of it
 
 Every file appears whole or not at all. A shard counts as there if its size is the one noted when it was written; its
-checksum is compared by `verify`, which reads everything.
+checksum is compared by `verify`, which reads everything. Packing again writes those shards anew whose sources changed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,11 @@ from torch import Tensor
 from adu_depth.data.packed.encoding import Description
 from adu_depth.errors import InputError
 from adu_depth.files import replacing, write_json
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = "adu-depth pack 1"
 MANIFEST, PACKING = "pack.json", "packing.json"
@@ -39,8 +47,9 @@ def write_shard(
     samples: list[tuple[dict[str, Tensor], Description]],
     names: list[str],
     labelled: list[bool],
+    sources: str,
 ) -> Entry:
-    """Writes one shard and its note; returns what the manifest says of it."""
+    """Writes one shard and its note; returns what the manifest says of it. sources: see `source_state`."""
     path = folder / shard_file(number)
     tensors = {f"{place}.{part}": t for place, (parts, _) in enumerate(samples) for part, t in parts.items()}
     with replacing(path) as temporary:
@@ -51,10 +60,43 @@ def write_shard(
         "bytes": size,
         "sha256": digest,
         "names": names,
+        "sources": sources,
         "unlabelled": [place for place, known in enumerate(labelled) if not known],
     }
     write_json(path.with_suffix(".json"), entry)
     return entry
+
+
+def source_state(files: Iterable[Path]) -> str:
+    """Sixteen hex digits over the names, sizes and times of change of files: others where one was written anew."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            found = path.stat()
+        except OSError:  # whoever reads it will say so
+            continue
+        digest.update(f"{path.name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def only_one_writes(folder: Path) -> Iterator[None]:
+    """InputError where another process is packing into this folder. Held while the context lasts, and no longer than
+    the process lives; file systems and platforms without such locks go without."""
+    if fcntl is None:
+        yield
+        return
+    folder_id = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{folder}: another process is packing into it; wait for it, or stop it") from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(folder_id)
 
 
 def checksum(path: Path) -> str:
@@ -88,6 +130,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest = read_note(folder / MANIFEST)
     if manifest.get("format") != FORMAT:
         raise InputError(f"{folder / MANIFEST}: expected format {FORMAT!r}, got {manifest.get('format')!r}")
+    try:
+        listed = sum(len(entry["names"]) for entry in manifest["shards"])
+        pairs = manifest["settings"]["pairs"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / MANIFEST} is damaged: {error!r}; remove the folder and pack again") from error
+    if listed != pairs:
+        raise InputError(f"{folder / MANIFEST} is damaged: {pairs} pairs, {listed} listed; remove the folder and pack again")
     return manifest
 
 
