@@ -136,7 +136,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder / MANIFEST} is damaged: {error!r}; remove the folder and pack again") from error
     if listed != pairs:
-        raise InputError(f"{folder / MANIFEST} is damaged: {pairs} pairs, {listed} listed; remove the folder and pack again")
+        told = f"{pairs} pairs, {listed} listed"
+        raise InputError(f"{folder / MANIFEST} is damaged: {told}; remove the folder and pack again")
     return manifest
 
 
