@@ -11,9 +11,19 @@ import torch
 
 from adu_depth.data import DrivingStereo, open_dataset
 from adu_depth.data.dataset import depth_disparity_product
+from adu_depth.data.driving_stereo import read_calibration
 from adu_depth.data.image_files import write_png16
 from adu_depth.errors import InputError
-from tests.data.trees import BASELINE, SEQUENCES, depth_of, disparity_of, scenes, write_driving_stereo
+from tests.data.trees import (
+    BASELINE,
+    SEQUENCES,
+    depth_of,
+    disparity_of,
+    projection,
+    row,
+    scenes,
+    write_driving_stereo,
+)
 
 PLACES = {
     "training": ("train-{}", "half", True),
@@ -88,6 +98,18 @@ def test_either_map_is_enough(tmp_path: Path) -> None:
     assert [p.parent.parent.name for p in dataset.missing(dataset.names[0])] == ["train-depth-map"]
     with pytest.raises(InputError, match=r"train-depth-map\S*: cannot be read"):
         dataset[0]
+
+
+def test_views_with_principal_points_of_their_own(tmp_path: Path) -> None:
+    """depth = f·B / (disparity + cx of the right view − cx of the left one)."""
+    camera = scenes()[0].camera
+    right = projection(camera, -2 * BASELINE)
+    right[0, 2] += 6.0
+    text = row("T_103", (-BASELINE, 0, 0)) + row("P_rect_101", projection(camera, 0)) + row("P_rect_103", right)
+    (tmp_path / "calib.txt").write_text(text)
+    found = read_calibration(tmp_path / "calib.txt")
+    assert found.disparity_offset == pytest.approx(6.0, abs=1e-4)
+    assert (found.cx, found.baseline) == pytest.approx((float(camera.cx), BASELINE), abs=1e-4)
 
 
 def test_maps_and_calibration_that_disagree_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,18 @@ from adu_depth.data import KittiRaw, open_dataset
 from adu_depth.data.image_files import write_png16
 from adu_depth.errors import InputError
 from adu_depth.geometry import depth_to_disparity
-from tests.data.trees import BASELINE, DATE, DRIVES, SIZE, depth_of, save_image, scenes, write_kitti_raw
+from tests.data.trees import (
+    BASELINE,
+    DATE,
+    DRIVES,
+    SIZE,
+    depth_of,
+    projection,
+    row,
+    save_image,
+    scenes,
+    write_kitti_raw,
+)
 
 TRUTH = "proj_depth/groundtruth/image_02"
 FORMS = ("{drive}", "{date}/{drive}", "{part}/{drive}")
@@ -100,6 +111,23 @@ def test_the_right_camera_is_the_left_one_of_the_mirrored_pair(tmp_path: Path) -
     assert mirrored.depth[0].numpy() == pytest.approx(ramp[:, ::-1], abs=1 / 256)
     assert mirrored.camera.cx == pytest.approx(width - 1 - plain.camera.cx)
     assert dataset.sequence(dataset.names[0]) == dataset.sequence(dataset.names[1]) == DRIVES[0]
+
+
+def test_views_with_principal_points_of_their_own(tmp_path: Path) -> None:
+    """A point at columns x and x − d of the two views is at W−1−x+d and W−1−x of the mirrored pair: the same depth."""
+    write_kitti_raw(tmp_path, tmp_path)
+    calibration = tmp_path / DATE / "calib_cam_to_cam.txt"
+    camera = scenes()[0].camera
+    right = projection(camera, 0.06 - BASELINE)
+    right[0, 2] += 6.0
+    kept = [line for line in calibration.read_text().splitlines(True) if not line.startswith("P_rect_03")]
+    calibration.write_text("".join(kept) + row("P_rect_03", right))
+    (tmp_path / "list.txt").write_text(f"{DATE}/{DRIVES[0]} 5 r\n{DATE}/{DRIVES[0]} 5 l\n")
+    mirrored, plain = (sample.camera for sample in open_dataset(tmp_path, split=tmp_path / "list.txt"))
+    assert plain.disparity_offset == pytest.approx(6.0, abs=1e-4)
+    assert mirrored.disparity_offset == pytest.approx(6.0, abs=1e-4)
+    assert plain.cx == pytest.approx(float(camera.cx), abs=1e-4)
+    assert mirrored.cx == pytest.approx(SIZE[1] - 1 - float(camera.cx) - 6.0, abs=1e-4)
 
 
 def test_kb_crop_moves_the_principal_point(tmp_path: Path) -> None:
