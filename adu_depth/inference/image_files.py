@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from adu_depth.data.image_files import read_png16, write_png16
+from adu_depth.data.image_files import write_png16
 from adu_depth.files import replacing
 
 
@@ -20,11 +20,6 @@ def write_depth_png(path: str | Path, depth: np.ndarray, valid: np.ndarray | Non
     if depth.ndim != 2:
         raise ValueError(f"depth must be H×W, got shape {depth.shape}")
     write_png16(path, depth if valid is None else np.where(valid, depth, 0.0))
-
-
-def read_depth_png(path: str | Path) -> np.ndarray:
-    """A 16-bit grey PNG of metres × 256 as H×W float32 metres, 0 = none. Raises InputError for anything else."""
-    return read_png16(path)
 
 
 def write_png(path: str | Path, picture: np.ndarray) -> None:

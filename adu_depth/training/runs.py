@@ -31,6 +31,9 @@ def open_samples(data: DataConfig, device: torch.device, progress: Progress | No
         if data.fit == "crop":
             raise InputError("data.fit crop: the built-in scenes are rendered at data.size, there is nothing to cut; "
                              "leave data.fit out")  # fmt: skip
+        for name in ("layout", "split", "ground_truth", "kb_crop", "skip_missing"):
+            if getattr(data, name) not in ("auto", "", False):
+                raise InputError(f"data.{name} is for a data set's folder, and data.root is the built-in scenes")
         height, width = data.size
         if data.pairs:
             return InMemory(SyntheticStereo(data.pairs, height, width, seed=data.scene_seed))

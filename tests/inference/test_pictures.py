@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from adu_depth.data.image_files import read_png16
 from adu_depth.errors import InputError
 from adu_depth.inference.colour import DEPTH, ERROR, INVALID, UNCERTAINTY, ColourScale, depth_scale
-from adu_depth.inference.image_files import encode_jpeg, encode_png, read_depth_png, write_depth_png, write_png
+from adu_depth.inference.image_files import encode_jpeg, encode_png, write_depth_png, write_png
 from adu_depth.inference.pictures import (
     depth_picture,
     error_picture,
@@ -24,7 +25,7 @@ from adu_depth.inference.pictures import (
 def test_depth_png_keeps_metres_to_half_a_step(tmp_path: Path) -> None:
     depth = np.random.default_rng(0).uniform(0.01, 255.9, (37, 53)).astype(np.float32)
     write_depth_png(tmp_path / "d.png", depth)
-    assert np.abs(read_depth_png(tmp_path / "d.png") - depth).max() <= 0.5 / 256 + 1e-5
+    assert np.abs(read_png16(tmp_path / "d.png") - depth).max() <= 0.5 / 256 + 1e-5
     stored = cv2.imread(str(tmp_path / "d.png"), cv2.IMREAD_UNCHANGED)
     assert stored.dtype == np.uint16
     assert stored.shape == (37, 53)
@@ -39,13 +40,13 @@ def test_depth_png_never_stores_a_prediction_as_none_and_saturates(tmp_path: Pat
 
 def test_depth_png_leaves_out_what_is_not_valid(tmp_path: Path) -> None:
     write_depth_png(tmp_path / "d.png", np.ones((2, 2)), np.array([[True, False], [False, True]]))
-    assert read_depth_png(tmp_path / "d.png").tolist() == [[1, 0], [0, 1]]
+    assert read_png16(tmp_path / "d.png").tolist() == [[1, 0], [0, 1]]
 
 
 def test_reading_an_8_bit_png_as_depth_says_what_was_expected(tmp_path: Path) -> None:
     write_png(tmp_path / "grey.png", np.zeros((4, 4), np.uint8))
     with pytest.raises(InputError, match=r"grey\.png.*16-bit.*uint8"):
-        read_depth_png(tmp_path / "grey.png")
+        read_png16(tmp_path / "grey.png")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from adu_depth.data.camera_file import camera_from_numbers, read_camera, write_cameras
-from adu_depth.data.image_files import read_image
+from adu_depth.data.image_files import read_image, read_png16
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth
-from adu_depth.inference.image_files import encode_jpeg, read_depth_png, write_png
+from adu_depth.inference.image_files import encode_jpeg, write_png
 from adu_depth.inference.pictures import uncertainty_picture
 from adu_depth.inference.predict_files import ImageTask, predict_files
 from adu_depth.inference.predictor import Predictor
@@ -66,7 +66,7 @@ def test_one_image_gives_three_files(tmp_path: Path) -> None:
     assert names_in(tmp_path / "out") == ["street_depth.png", "street_depth_color.png", "street_uncertainty.png"]
     assert len(outcome.written) == 3
     assert outcome.failures == []
-    depth = read_depth_png(tmp_path / "out" / "street_depth.png")
+    depth = read_png16(tmp_path / "out" / "street_depth.png")
     assert depth.shape == (32, 64)
     assert 5 < depth.mean() < 7
 
@@ -91,13 +91,13 @@ def test_a_photo_is_predicted_upright_and_a_pair_as_stored(tmp_path: Path) -> No
     for name in ("photo.jpg", "other.jpg"):
         (tmp_path / name).write_bytes(turned_jpeg(pixels, 6))
     predict_files(Predictor(Student(), size=None), tmp_path / "photo.jpg", tmp_path / "out")
-    depth = read_depth_png(tmp_path / "out" / "photo_depth.png")
+    depth = read_png16(tmp_path / "out" / "photo_depth.png")
     assert depth.shape == (64, 32)
     assert depth[:24].max() < 1.5
     assert depth[40:].min() > 10.5
     assert read_image(tmp_path / "photo.jpg").shape == (3, 32, 64), "data sets take pixels as stored"
     predict_files(teacher(), tmp_path / "photo.jpg", tmp_path / "pair", right=tmp_path / "other.jpg", camera=CAMERA)
-    assert read_depth_png(tmp_path / "pair" / "photo_depth.png").shape == (32, 64)
+    assert read_png16(tmp_path / "pair" / "photo_depth.png").shape == (32, 64)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
@@ -158,7 +158,7 @@ def test_missing_and_empty_inputs(tmp_path: Path) -> None:
 def test_a_pair_with_numbers_for_a_camera(tmp_path: Path) -> None:
     write_images(tmp_path, "l.png", "r.png")
     outcome = predict_files(teacher(), tmp_path / "l.png", tmp_path / "out", right=tmp_path / "r.png", camera=CAMERA)
-    assert np.allclose(read_depth_png(outcome.written[0]), 10.0)
+    assert np.allclose(read_png16(outcome.written[0]), 10.0)
 
 
 def test_what_a_pair_can_lack(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_stereo_folder_with_a_camera_file_above_and_one_right_image_missing(
     write_images(tmp_path / "in" / folders[1], "a.png")
     write_cameras(tmp_path / "in" / "camera.toml", {"a": CAMERA}, (32, 64))
     outcome = predict_files(teacher(), tmp_path / "in", tmp_path / "out")
-    assert np.allclose(read_depth_png(tmp_path / "out" / "a_depth.png"), 10.0)
+    assert np.allclose(read_png16(tmp_path / "out" / "a_depth.png"), 10.0)
     [(failed, reason)] = outcome.failures
     assert failed.name == "b.png"
     assert folders[1] in reason
@@ -202,7 +202,7 @@ def test_a_rig_of_sequences_with_right_images_of_another_kind(tmp_path: Path) ->
     assert outcome.failures == []
     assert len(outcome.written) == 12
     for name, depth in {"monday/1": 10, "monday/2": 10, "tuesday/1": 20, "tuesday/2": 30}.items():
-        assert np.allclose(read_depth_png(tmp_path / "out" / f"{name}_depth.png"), depth)
+        assert np.allclose(read_png16(tmp_path / "out" / f"{name}_depth.png"), depth)
     by_hand = predict_files(teacher(), rig / "left", tmp_path / "again", right=rig / "right")
     assert [p.relative_to(tmp_path / "again") for p in by_hand.written] == [
         p.relative_to(tmp_path / "out") for p in outcome.written
@@ -225,7 +225,7 @@ def test_the_camera_beside_a_link_is_meant(tmp_path: Path) -> None:
         *[(tmp_path / "rig" / "left" / "l.png", tmp_path / "rig/right/l.png")],
     ):
         predict_files(teacher(), source, tmp_path / "out", right=right)
-        assert np.allclose(read_depth_png(tmp_path / "out" / "l_depth.png"), 10.0)
+        assert np.allclose(read_png16(tmp_path / "out" / "l_depth.png"), 10.0)
 
 
 def test_a_camera_file_above_the_folder_of_pairs_is_of_other_images(tmp_path: Path) -> None:
@@ -322,16 +322,16 @@ def test_samples_are_written_so_that_predict_reads_them(tmp_path: Path) -> None:
     assert all(p.is_file() for p in previews)
     sample, scenes = Scenes()[1], tmp_path / "scenes"
     assert (read_image(scenes / "left" / "000001.png") - sample.left).abs().max() <= 0.5 / 255 + 1e-6
-    depth = read_depth_png(scenes / "depth" / "000001.png")
+    depth = read_png16(scenes / "depth" / "000001.png")
     assert (depth[:4] == 0).all()
     assert np.abs(depth[4:] - sample.depth[0, 4:].numpy()).max() <= 0.5 / 256 + 1e-5
-    disparity = read_depth_png(scenes / "disparity" / "000001.png")
+    disparity = read_png16(scenes / "disparity" / "000001.png")
     assert np.abs(disparity[4:] - sample.disparity[0, 4:].numpy()).max() <= 0.5 / 256 + 1e-5
-    assert (read_depth_png(scenes / "sparse_depth" / "000001.png") > 0).mean() == pytest.approx(10 / 64)
+    assert (read_png16(scenes / "sparse_depth" / "000001.png") > 0).mean() == pytest.approx(10 / 64)
     outcome = predict_files(teacher(), scenes, tmp_path / "out")
     assert outcome.failures == []
     for index in (0, 1):  # disparity 5 with each scene's own focal length
-        predicted = read_depth_png(tmp_path / "out" / f"{index:06d}_depth.png")
+        predicted = read_png16(tmp_path / "out" / f"{index:06d}_depth.png")
         assert np.allclose(predicted, (100 + index) * 0.5 / 5, atol=1 / 256)
 
 
