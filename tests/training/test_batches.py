@@ -170,12 +170,12 @@ def test_built_in_scenes_are_not_cut_and_say_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "option",
-    [{"layout": "rig"}, {"split": "train.txt"}, {"ground_truth": "g"}, {"kb_crop": True}, {"skip_missing": True}],
+    "name, value",
+    [("layout", "rig"), ("split", "a.txt"), ("ground_truth", "g"), ("kb_crop", True), ("skip_missing", True)],
 )
-def test_options_of_folders_are_refused_for_built_in_scenes(option: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=rf"data\.{next(iter(option))} is for a data set's folder"):
-        open_samples(replace(DATA, **option), CPU)
+def test_options_of_folders_are_refused_for_built_in_scenes(name: str, value: str | bool) -> None:
+    with pytest.raises(InputError, match=rf"data\.{name} is for a data set's folder"):
+        open_samples(replace(DATA, **{name: value}), CPU)
 
 
 def test_a_crop_larger_than_the_image_names_both() -> None:
