@@ -4,6 +4,12 @@ Vendors' figures are peaks, dense, without sparsity. Sources: NVIDIA A100, H100 
 (SXM) and their architecture white papers; the HGX B200 datasheet, one GPU of eight; AMD's Instinct MI300X data sheet
 and CDNA 3 ISA guide; the compute-capability and throughput tables of the CUDA C++ programming guide. Where a vendor
 names no clock (H200, B200) it is the one that its fp32 peak implies.
+
+Looked up again in public tables of others on 2026-11-20: for A100, H100, H200 and B200 bandwidths, bf16 and fp32 peaks
+and the numbers of multiprocessors agree, but that some give the B200 80 TFLOP/s in fp32 or 7.7 TB/s; the MI300X's
+compute units and bandwidth agree. Not found in a second place, so not confirmed: the MI300X's clock and matrix peak,
+special functions and instructions to issue of all five, what the system takes of shared memory. Matrix peaks are at a
+lower clock than `clock` (H100 1.83 GHz, B200 1.86 GHz in those tables).
 """
 
 from __future__ import annotations

@@ -20,9 +20,11 @@ from adu_depth.data.augmentation import cut_rows, draw_cuts
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, augment_pair
 from bench.gpu_check.benchmark import suite_of
 from bench.gpu_check.stages import OPERATIONS
-from bench.harness import roofs
-from bench.harness.case import differentiable, draw_item, outputs_of
+from bench.harness import roofs, runner
+from bench.harness.case import Work, differentiable, draw_item, outputs_of
+from bench.harness.contenders import OURS, contenders
 from bench.harness.memory import peak_bytes
+from bench.harness.suite import normal
 from bench.harness.timing import Mark, Step, measure
 from bench.whole_steps import (
     SCALES,
@@ -33,6 +35,7 @@ from bench.whole_steps import (
     teacher_inference,
     teacher_step,
 )
+from tests.bench.planted import case_of
 
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
 SLEEP = 7.0  # µs a sleep takes here: it must never be in a result
@@ -182,6 +185,29 @@ def test_roofs_are_bytes_and_flops_over_the_median_time(gpu: StandIn, monkeypatc
     )
     assert roofs.least_microseconds(found, 4096, 2 * 8**3, "bfloat16", matrix=True) == pytest.approx(10)
     assert roofs.least_microseconds(found, 4096, 2 * 8**3, "bfloat16", matrix=False) == pytest.approx(2.5)
+
+
+def test_the_share_of_the_roof_is_the_least_time_over_the_measured_one() -> None:
+    case = case_of(work=Work(4000, 6000))
+    row = {"status": "measured", "times": {phase: {"median": 10.0} for phase in ("forward", "backward", "total")}}
+    shares = runner._shares(case, row, {"copy": 1e9})  # 4, 6 and 10 µs at the least
+    assert shares == pytest.approx({"forward": 0.4, "backward": 0.6, "total": 1.0})
+    assert runner._shares(case, row, None) is None
+
+
+def test_inputs_are_past_the_caches_before_they_come_again() -> None:
+    case = case_of(draw=normal([(2**20,), (2**20,)], torch.float32))  # 8 MB of 64
+    ring = runner._ring(case, torch.device("cpu"))
+    assert sum(item.nbytes for item in ring) == runner.PAST_CACHES["cpu"]
+    assert len({tensor.data_ptr() for item in ring for tensor in item.tensors}) == 2 * len(ring)
+
+
+def test_kernels_run_on_a_gpu_and_on_a_cpu_only_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, case = torch.device("cpu"), case_of(one_form=False)
+    assert OURS in contenders(case, CUDA, (), {})
+    assert OURS not in contenders(case, cpu, (), {})
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert OURS in contenders(case, cpu, (), {})
 
 
 def test_peak_memory_is_what_came_on_top(gpu: StandIn) -> None:
