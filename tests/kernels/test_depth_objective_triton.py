@@ -254,7 +254,8 @@ def test_only_needed_gradients_are_made(needed: tuple[bool, bool], monkeypatch: 
     depth, log_scale = _leaves()
     teacher, target = _given(depth)
     leaves = [m.requires_grad_(need) for m, need in zip((depth, log_scale), needed, strict=True)]
-    total = depth_objective(*leaves, teacher, target, backend="triton").total
+    total, *terms = depth_objective(*leaves, teacher, target, backend="triton")
+    assert not any(term.requires_grad for term in terms)
     with torch.no_grad():
         without = depth_objective(*leaves, teacher, target, backend="triton").total
     assert made == [[70 * need for need in needed], [0, 0]]

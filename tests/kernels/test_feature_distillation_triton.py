@@ -154,6 +154,12 @@ def test_any_strides(cut: str, which: str, layout: torch.memory_format) -> None:
     parity.check_parity(_operation(teacher, loose), [adapted])
 
 
+def test_weights_whose_rows_start_anywhere() -> None:
+    """Beside maps whose rows may be loaded at once."""
+    weight = _crop(_weight(_map(2, 8, 4, 5)), 3, 4)
+    parity.check_parity(_operation(_map(2, 8, 3, 4), weight), [_map(2, 8, 3, 4)])
+
+
 def test_loads_are_wide_where_the_layout_allows_it() -> None:
     def level(dtype: torch.dtype, layout: torch.memory_format, cut: Any = lambda m: m) -> tuple[bool, bool, int, bool]:
         maps = [cut(torch.empty(2, 48, 6, 12, dtype=dtype).contiguous(memory_format=layout)) for _ in range(2)]
