@@ -231,6 +231,20 @@ def test_maps_of_different_types_and_strides() -> None:
         parity.check_error_budget(ours, plain, exact, 1e-6 + parity.ROUNDING.get(ours.dtype, 0))
 
 
+def test_a_weight_of_any_strides() -> None:
+    depth, _ = _leaves()
+    teacher, _ = _given(depth)
+    for weight in (
+        torch.rand(2, 1, 7, 5).to(depth.device).mT,
+        torch.rand(1, 1, 5, 1).to(depth.device).expand_as(depth),
+    ):
+        operation = parity.Operation(
+            lambda d, backend, w=weight: focal_response_loss(d, teacher, w, backend=backend),
+            lambda d, w=weight: reference.focal_response_loss(d, teacher, w),
+        )
+        parity.check_parity(operation, [depth])
+
+
 def test_broadcast_maps_are_read_where_they_lie() -> None:
     """Stride 0 in every axis, beside the same values written out."""
     written = [torch.full((2, 1, 5, 7), value) for value in (3.0, -0.5, 4.0, 5.0)]

@@ -234,8 +234,10 @@ def test_a_teacher_and_a_weight_that_want_gradients_get_none() -> None:
 def test_one_fp64_map_makes_all_losses_fp64() -> None:
     maps = [_map(1, 4, 2, 2), _map(1, 4, 2, 2)]
     for backend in ("triton", "torch"):
-        losses = feature_distillation_losses(maps, [maps[0] + 1, maps[1].double() + 1], backend=backend)
-        assert losses.dtype == torch.float64
+        teacher = [maps[0] + 1, maps[1].double() + 1]
+        assert feature_distillation_losses(maps, teacher, backend=backend).dtype == torch.float64
+    traced = [[one.to("meta") for one in each] for each in (maps, teacher)]
+    assert feature_distillation_losses(*traced, backend="triton").dtype == torch.float64
 
 
 def _adversarial() -> dict[str, Tensor]:
