@@ -126,6 +126,23 @@ def test_a_bad_number_is_named(setting: str, value: float, expected: str) -> Non
         DistillationConfig(**{setting: value})  # type: ignore[arg-type]
 
 
+def test_the_guides_ramp_and_the_depth_range_reach_the_terms() -> None:
+    """At the first step the guide weighs all features alike; a pixel beyond the range is no target."""
+    student, teacher, target = prediction(1), prediction(2), sparse_target()
+
+    def terms(guide: str, progress: float, max_depth: float = 80.0) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        config = DistillationConfig(guide=guide)  # type: ignore[arg-type]
+        return StudentLoss(config, CHANNELS, CHANNELS, 0.5, max_depth)(student, teacher, target, progress)
+
+    torch.testing.assert_close(terms("emphasise", 0.0)["features"], terms("none", 0.0)["features"])
+    assert terms("emphasise", 1.0)["features"] != terms("none", 1.0)["features"]
+    expected = depth_objective(
+        student.depth, student.log_scale, teacher.depth, target, min_depth=0.5, max_depth=12.0, guide="none"
+    )
+    torch.testing.assert_close(terms("none", 1.0, 12.0)["silog"], expected.silog)
+
+
 def test_the_gate_quietens_a_teacher_that_the_ground_truth_contradicts() -> None:
     student, teacher = prediction(1), prediction(2)
     dense_truth = prediction(3).depth
