@@ -170,7 +170,7 @@ def test_built_in_scenes_are_not_cut_and_say_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, value",
+    ("name", "value"),
     [("layout", "rig"), ("split", "a.txt"), ("ground_truth", "g"), ("kb_crop", True), ("skip_missing", True)],
 )
 def test_options_of_folders_are_refused_for_built_in_scenes(name: str, value: str | bool) -> None:
