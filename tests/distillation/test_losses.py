@@ -143,6 +143,17 @@ def test_the_guides_ramp_and_the_depth_range_reach_the_terms() -> None:
     torch.testing.assert_close(terms("none", 1.0, 12.0)["silog"], expected.silog)
 
 
+@pytest.mark.parametrize("nothing", [torch.inf, torch.nan, -1.0])
+def test_where_the_teacher_knows_nothing_the_guide_weighs_features_as_where_it_has_no_depth(nothing: float) -> None:
+    def features(unknown: float) -> Tensor:
+        teacher = prediction(1)
+        depth = teacher.depth.clone()
+        depth[..., :10] = unknown
+        return student_loss()(prediction(0), replace(teacher, depth=depth), sparse_target(), 1.0)["features"]
+
+    assert features(nothing) == features(0.0)
+
+
 def test_the_gate_quietens_a_teacher_that_the_ground_truth_contradicts() -> None:
     student, teacher = prediction(1), prediction(2)
     dense_truth = prediction(3).depth
