@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ UPDATE = "if the change is wanted: python -m tests.machine_code --update, and co
 BYTES_APART, FEW_BYTES = 0.03, 4096
 """How far a room's bytes may be from those of the tensors it hands over: some stand in for one that is not read, and
 partial sums are few."""
+MOST_SPILLED_ELSEWHERE = 256
+"""Bytes a thread that a kernel may spill with another Triton than the pinned one."""
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +45,10 @@ def test_none_in_any_kernel(measured: dict[str, Any], figure: str) -> None:
     double, may_spill, counting = measured["double"], measured["may_spill"], measured["counting"]
     excused = {"fp64": double, "spills": double + may_spill, "atomics": counting}.get(figure, [])
     found = {name: f[figure] for name, f in measured["kernels"].items() if f[figure] and name not in excused}
+    if figure == "spills" and measured["triton"] != BUDGETS["triton"] and found:
+        # The launch tables were chosen with the pinned compiler; another one's registers fall out a little differently.
+        warnings.warn(f"Triton {measured['triton']} spills, bytes a thread: {found}", stacklevel=1)
+        found = {name: size for name, size in found.items() if size > MOST_SPILLED_ELSEWHERE}
     assert not found, f"{figure} in: {found}"
 
 
