@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from adu_depth.cli import main, parse
 from adu_depth.errors import InputError
@@ -110,7 +111,10 @@ def test_a_student_can_be_taught_and_alone_by_one_preset() -> None:
             assert parse(line) == replace(parse(line[:-2]), teacher=None)
 
 
-def test_a_preset_trains_with_other_settings_beside_it(tmp_path: Path) -> None:
+def test_a_preset_trains_with_other_settings_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # accelerate keeps the precision for the whole process, and the other trainings of these tests take another one.
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})
+
     def run(*arguments: str | Path) -> int:
         with pytest.raises(SystemExit) as stopped:
             main([str(a) for a in arguments])
