@@ -1,11 +1,10 @@
-"""What a step needs beside its inputs: the peak of its allocations, and what autograd keeps until the backward."""
+"""The most that a step allocates at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -30,21 +29,3 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         held += change
         most = max(most, held)
     return most
-
-
-def kept_bytes(run: Callable[[], object], inputs: Sequence[Tensor]) -> int:
-    """Bytes that autograd keeps between forward and backward, the inputs left out, each storage once."""
-    kept: dict[int, int] = {}
-    given = {value.untyped_storage().data_ptr() for value in inputs}
-
-    def pack(value: Tensor) -> Tensor:
-        storage = value.untyped_storage()
-        if storage.data_ptr() not in given:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return value
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        result = run()  # held until the sum is taken, so that no address is used twice
-    total = sum(kept.values())
-    del result
-    return total

@@ -12,12 +12,13 @@ from adu_depth.errors import InputError
 from adu_kernels import launch
 from bench.harness.case import Call, Case, Item, differentiable, draw_item, outputs_of
 from bench.harness.contenders import EAGER, OURS, Absent, contenders, time_limit
-from bench.harness.memory import kept_bytes, peak_bytes
+from bench.harness.memory import peak_bytes
 from bench.harness.parity import Exact, Refused, check_parity, exact_results
 from bench.harness.result import CaseResult, Row
 from bench.harness.roofs import least_microseconds
 from bench.harness.statistics import summary
 from bench.harness.timing import Mark, Step, Timing, first_line, measure, no_mark, overhead
+from tests.kernels.parity import saved_bytes
 
 PAST_CACHES = {"cuda": 256 * 2**20, "cpu": 64 * 2**20}
 """Bytes of inputs that are rotated through: several times the last cache of the GPUs (50 to 126 MB) and CPUs in use."""
@@ -165,7 +166,7 @@ def _step(call: Call, ring: Sequence[Item]) -> Step:
 def _add_memory(row: Row, call: Call, step: Step, item: Item, device: torch.device) -> None:
     try:
         row["peak_bytes"] = peak_bytes(lambda: step(0, no_mark, True), device)
-        row["kept_bytes"] = kept_bytes(lambda: call(*item.tensors), item.tensors)
+        row["kept_bytes"] = saved_bytes(lambda: call(*item.tensors), item.tensors)
     except Exception as error:  # the times stand without it
         row["memory_failure"] = first_line(error)
 
