@@ -20,6 +20,9 @@ from adu_depth.data.rig import Rig
 from adu_depth.data.splits import leave_out_missing, use_split
 from adu_depth.errors import InputError
 
+FOLDER_OPTIONS = ("layout", "split", "ground_truth", "kb_crop", "skip_missing")
+"""Settings that say how a folder is opened."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -156,3 +159,14 @@ def find_layout(root: Path, layout: str = "auto") -> Layout:
         names = ", ".join(known.name for known in chosen)
         raise InputError(f"{root}: looks like more than one layout ({names}); name the one meant, or the inner folder")
     raise InputError(f"{root}: no known layout of stereo pairs; looked for{table}")
+
+
+def refuse_folder_options(config: object, prefix: str, source: str) -> None:
+    """InputError for the first of FOLDER_OPTIONS that a dataclass of settings has away from its default.
+
+    For built-in scenes, which have no folder. prefix: stands before the option's name; source: the setting that chose
+    them.
+    """
+    for name in FOLDER_OPTIONS:
+        if getattr(config, name) != getattr(type(config), name):
+            raise InputError(f"{prefix}{name} is for a data set's folder, and {source} is the built-in scenes")

@@ -13,7 +13,7 @@ from tyro.conf import Positional
 
 from adu_depth.data import KittiStereo, SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset
-from adu_depth.data.layouts import find_layout
+from adu_depth.data.layouts import find_layout, refuse_folder_options
 from adu_depth.data.packed import PackedStereo
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
@@ -282,9 +282,7 @@ def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset
         if isinstance(dataset, KittiStereo):
             dataset.occluded_too = (dataset.training / dataset.folders.occ).is_dir()
         return dataset
-    for name in ("layout", "split", "ground_truth", "kb_crop", "skip_missing"):
-        if getattr(config, name) not in ("auto", None, False):
-            raise InputError(f"{name} is for a data set's folder, and data is the built-in scenes")
+    refuse_folder_options(config, "", "data")
     size = predictor.size or predictor.trained_size
     if size is None:
         raise InputError("the built-in scenes have no size of their own, nor has the predictor: name a data set")

@@ -11,6 +11,7 @@ import torch
 
 from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset, FileDataset
+from adu_depth.data.layouts import refuse_folder_options
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
@@ -31,9 +32,7 @@ def open_samples(data: DataConfig, device: torch.device, progress: Progress | No
         if data.fit == "crop":
             raise InputError("data.fit crop: the built-in scenes are rendered at data.size, there is nothing to cut; "
                              "leave data.fit out")  # fmt: skip
-        for name in ("layout", "split", "ground_truth", "kb_crop", "skip_missing"):
-            if getattr(data, name) not in ("auto", "", False):
-                raise InputError(f"data.{name} is for a data set's folder, and data.root is the built-in scenes")
+        refuse_folder_options(data, "data.", "data.root")
         height, width = data.size
         if data.pairs:
             return InMemory(SyntheticStereo(data.pairs, height, width, seed=data.scene_seed))
