@@ -14,6 +14,8 @@ from adu_kernels import attention_adaptation
 from adu_kernels.attention_adaptation import measured, op, registration
 from adu_kernels.attention_adaptation.measured import LibraryFaster
 
+pytestmark = pytest.mark.cpu
+
 INF = float("inf")
 
 

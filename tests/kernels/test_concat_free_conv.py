@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from adu_kernels import concatenation_volume
 from adu_kernels.concat_free_conv.module import ConcatFreeConv3d, concat_free_conv3d
 
+pytestmark = pytest.mark.cpu
+
 SIZES = [
     (2, 3, 4, 9, 5),
     (1, 2, 3, 1, 3),

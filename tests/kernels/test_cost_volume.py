@@ -13,6 +13,8 @@ from adu_kernels import (
     groupwise_correlation_volume,
 )
 
+pytestmark = pytest.mark.cpu
+
 
 def _pair(*shape: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     return tuple(torch.randn(shape, dtype=torch.float64).to(dtype).requires_grad_() for _ in range(2))  # type: ignore[return-value]

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from adu_kernels import combined_volume, concatenation_volume, correlation_volume, groupwise_correlation_volume
 
+pytestmark = pytest.mark.cpu
+
 SHAPE = (2, 6, 3, 7)
 D = 5
 

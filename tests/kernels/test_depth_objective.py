@@ -18,6 +18,8 @@ from adu_kernels import (
 )
 from tests.kernels.depth_scenes import as_map, scene
 
+pytestmark = pytest.mark.cpu
+
 # --- values by hand
 
 

@@ -9,6 +9,8 @@ import torch
 
 from adu_kernels import depth_objective, focal_response_loss, laplace_nll, silog_loss, teacher_gate, uncertainty_guide
 
+pytestmark = pytest.mark.cpu
+
 X = torch.ones(2, 1, 3, 5)
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from adu_kernels import disparity_regression
 
+pytestmark = pytest.mark.cpu
+
 
 def _literal(logits: Tensor, scale: int) -> tuple[Tensor, Tensor]:
     size = [scale * n for n in logits.shape[1:]]

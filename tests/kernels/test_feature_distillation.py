@@ -7,6 +7,8 @@ import torch
 
 from adu_kernels import feature_distillation_loss
 
+pytestmark = pytest.mark.cpu
+
 
 def test_by_hand() -> None:
     teacher = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)  # mean square 5

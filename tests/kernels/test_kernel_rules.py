@@ -12,6 +12,8 @@ import pytest
 
 import adu_kernels
 
+pytestmark = pytest.mark.cpu
+
 SOURCES = sorted(
     path
     for path in Path(adu_kernels.__file__).parent.rglob("*.py")

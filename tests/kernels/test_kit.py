@@ -52,6 +52,8 @@ CAUGHT_BY: dict[str, Callable[[parity.Operation, list[Tensor]], None]] = {
 
 @pytest.mark.parametrize("fault", CAUGHT_BY)
 def test_a_fault_is_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if fault == "race" and parity.DEVICE == "cuda":
+        pytest.skip("two programs may well run in the same order every time: a card's order cannot be chosen")
     operation = parity.Operation(toy.weighted_mean, toy.weighted_mean_reference)
     inputs = [torch.rand(2, 19).add(0.5) for _ in range(2)]
     CAUGHT_BY[fault](operation, inputs)
@@ -60,6 +62,7 @@ def test_a_fault_is_caught(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
         CAUGHT_BY[fault](operation, inputs)
 
 
+@pytest.mark.cpu
 def test_the_example_in_contributing_is_this_one() -> None:
     root = Path(__file__).resolve().parents[2]
     example = (root / "CONTRIBUTING.md").read_text().split("```python\n")[1].split("```")[0]

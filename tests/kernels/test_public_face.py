@@ -12,6 +12,8 @@ import torch
 import adu_kernels
 from adu_kernels import backend, reference
 
+pytestmark = pytest.mark.cpu
+
 OPERATIONS = [name for name in adu_kernels.__all__ if inspect.isfunction(getattr(adu_kernels, name))]
 
 
@@ -135,6 +137,17 @@ def test_auto_takes_the_kernel_on_a_gpu_alone() -> None:
     assert choose("torch", OnGpu()) == "torch"
     assert choose("auto", torch.zeros(1)) == "torch"
     assert choose("triton", torch.zeros(1)) == "triton"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_auto_on_a_gpu_is_the_kernel(name: str) -> None:
+    """The same call, so the same bits."""
+    arguments, operation = _arguments(name), getattr(adu_kernels, name)
+    expected = _bits(operation(*arguments, backend="triton"))
+    for got, want in zip(_bits(operation(*arguments)), expected, strict=True):
+        assert got.is_cuda
+        assert torch.equal(got, want)
 
 
 def test_operations_import_without_triton() -> None:
