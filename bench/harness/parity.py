@@ -40,13 +40,18 @@ def exact_results(case: Case, item: Item) -> Exact:
     reference = bound(case.reference, case)
     with torch.no_grad():
         given = outputs_of(reference(*item.tensors))
-    generator = torch.Generator(given[0].device).manual_seed(1)
-    upstream = [torch.randn(o.shape, generator=generator, device=o.device) for o in given]
+    upstream = drawn_upstream(given)
     double = tuple(t.detach().double() if t.is_floating_point() else t for t in item.tensors)
     wide = Item(double, tuple(t.requires_grad_() for t in double[: case.gradients]))
     same = values_and_gradients(reference, item, upstream)
     exact = values_and_gradients(reference, wide, upstream)
     return Exact(item, upstream, same, exact, len(given))
+
+
+def drawn_upstream(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients that come in, the same for every implementation."""
+    generator = torch.Generator(outputs[0].device).manual_seed(1)
+    return [torch.randn(o.shape, generator=generator, device=o.device) for o in outputs]
 
 
 def check_parity(case: Case, run: Callable[..., Any], known: Exact, poison: bool = False) -> dict[str, float]:

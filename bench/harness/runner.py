@@ -104,8 +104,8 @@ def row_without_times(name: str, error: Exception) -> Row:
 
 
 def _timed(case: Case, device: torch.device, calls: Mapping[str, Call], rows: dict[str, Row], effort: Effort) -> None:
-    ring = _ring(case, device)
-    steps = {name: _step(call, ring) for name, call in calls.items()}
+    ring = input_ring(case, device)
+    steps = {name: step_of(call, ring) for name, call in calls.items()}
     fill(rows, measure(steps, len(ring), device, repeats=effort.repeats, seconds=effort.seconds))
     for name, row in rows.items():
         if row["status"] == "measured":
@@ -126,7 +126,7 @@ def _overheads(
 ) -> None:
     ring = [draw_item(case, device)]
     for name, call in calls.items():
-        step = _step(call, ring)
+        step = step_of(call, ring)
         count = {"calls": 1} if launch.interpreting() else {}
         try:
             forward = overhead(step, False, device, **count)
@@ -137,7 +137,7 @@ def _overheads(
         rows[name] |= {"times": {"forward": summary(forward), "total": summary(total)}, "method": "host"}
 
 
-def _ring(case: Case, device: torch.device) -> list[Item]:
+def input_ring(case: Case, device: torch.device) -> list[Item]:
     """So many inputs that the first has left the caches when its turn comes again."""
     first = draw_item(case, device)
     if launch.interpreting():
@@ -146,7 +146,7 @@ def _ring(case: Case, device: torch.device) -> list[Item]:
     return [first, *(draw_item(case, device) for _ in range(count - 1))]
 
 
-def _step(call: Call, ring: Sequence[Item]) -> Step:
+def step_of(call: Call, ring: Sequence[Item]) -> Step:
     """Forward and backward of one call. The gradients that come in have the layout of what went out, as in a net."""
     upstream: dict[int, list[Tensor]] = {}
 
@@ -156,7 +156,7 @@ def _step(call: Call, ring: Sequence[Item]) -> Step:
         mark("forward")
         if index not in upstream:  # in the warm-up
             upstream[index] = [torch.randn_like(o) for o in outputs]
-        if backward:
+        if backward and item.leaves:
             torch.autograd.grad(outputs, item.leaves, upstream[index])
             mark("backward")
 

@@ -1,0 +1,1 @@
+"""Other launch shapes than those of the tables, compiled ahead and timed beside them: `bench/gpu_check/tune.py`."""

@@ -1,0 +1,243 @@
+"""What is asked of the launch tables, the most valuable first: a case that takes a row, and other rows to try.
+
+A candidate is here because registers, shared memory and occupancy of its machine code allow it (sm_90, Triton 3.6):
+what spilled or did not fit was left out, and the stage looks again on the machine itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import adu_kernels
+from adu_kernels import reference
+from bench import attention_adaptation, cost_volume, depth_objective, disparity_regression, feature_distillation
+from bench.correlation_disparity import correlation_case
+from bench.gpu_check.tuning.rows import Change
+from bench.harness.case import Case, Work
+
+HALF, SINGLE = torch.bfloat16, torch.float32
+
+
+@dataclass(frozen=True)
+class Candidate:
+    name: str
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    name: str
+    case: Case
+    candidates: tuple[Candidate, ...]
+
+
+def one_row(row: str, *to: Mapping[str, Any] | int) -> tuple[Candidate, ...]:
+    """A candidate for each change of one row."""
+    short = row.split(".", 2)[2]
+    return tuple(Candidate(f"{short} {_said(change)}", (Change(row, change),)) for change in to)
+
+
+def _said(change: Mapping[str, Any] | int) -> str:
+    return str(change) if isinstance(change, int) else " ".join(f"{name}={value}" for name, value in change.items())
+
+
+# At 2 columns twice the threads wait for loads side by side; at 8 a load feeds most products. Few items: a finer grid.
+SLIDE = one_row(
+    "cost_volume.plan.SLIDE_CHANNELS_LAST",
+    {"pixels": 2},
+    {"items": 64, "num_warps": 2},
+    {"items": 64, "num_warps": 2, "pixels": 2},
+    {"items": 256, "num_warps": 8},
+    {"items": 256, "num_warps": 8, "pixels": 2},
+    {"items": 64, "num_warps": 2, "pixels": 8},
+)
+REGRESSION = "disparity_regression.op.LAUNCH_SHAPES[2]"
+REGRESSION_ROWS = (
+    *one_row(
+        REGRESSION,
+        *({"columns": 2}, {"columns": 1}),
+        *({"candidates": 8}, {"candidates": 24}, {"candidates": 48}, {"rows": 2}),
+        *({"lanes": 64}, {"lanes": 256}),
+    ),
+    *one_row("disparity_regression.op.GATHER_LANES", 128, 512),
+)
+ATTENTION = "attention_adaptation.launching.LAUNCH_SHAPES"
+ATTENTION_HALF = (
+    *one_row(
+        f"{ATTENTION}[0].forward",
+        {"keys": 128},
+        {"stages": 2},
+        {"queries": 64, "threads": 128},
+    ),
+    *one_row(
+        f"{ATTENTION}[0].backward_queries",
+        {"stages": 2},
+        {"keys": 32},
+        {"queries": 64, "threads": 128},
+    ),
+    *one_row(
+        f"{ATTENTION}[0].backward_keys",
+        {"queries": 64},
+        {"stages": 2},
+        {"keys": 64, "threads": 128},
+        {"queries": 64, "keys": 64, "threads": 128},
+    ),
+    *one_row("attention_adaptation.launching.PROGRAMS_WANTED", 132, 528),
+)
+ATTENTION_NARROW = (
+    *ATTENTION_HALF,
+    *one_row(f"{ATTENTION}[0].forward", {"queries": 64, "keys": 128, "threads": 128}),
+)
+ATTENTION_SINGLE = (
+    *one_row(f"{ATTENTION}[2].forward", {"queries": 32}, {"threads": 128}, {"keys": 16}),
+    *one_row(f"{ATTENTION}[2].backward_queries", {"keys": 16}, {"threads": 128}),
+    *one_row(f"{ATTENTION}[2].backward_keys", {"queries": 16}, {"threads": 128}),
+)
+# More warps halve a thread's part of the softmax. With more chunks of channels the scores are made again less often:
+# with 5 once, which spills on sm_80 alone.
+EXPECTATION_HALF = (
+    *one_row(
+        "correlation_disparity.op.HALF_BACKWARD",
+        {"chunks": 5},
+        {"chunks": 3},
+        {"chunks": 3, "num_stages": 2},
+        {"num_stages": 2},
+        {"chunks": 1, "num_warps": 4, "num_stages": 2},
+    ),
+    *one_row(
+        "correlation_disparity.op.HALF",
+        {"num_warps": 8},
+        {"num_warps": 8, "num_stages": 3},
+        {"block": 32, "num_stages": 3},
+        {"num_stages": 3},
+        {"channels": 128},
+    ),
+)
+EXPECTATION_SINGLE = (
+    *one_row("correlation_disparity.op.WIDER", {"num_warps": 8}, {"channels": 16}),
+    *one_row(
+        "correlation_disparity.op.WIDER_BACKWARD", {"num_warps": 4}, {"channels": 32}, {"channels": 32, "chunks": 2}
+    ),
+)
+# The backward's accumulators leave room for one program: half the channels, half of them.
+BAND = one_row(
+    "cost_volume.plan.BAND",
+    {"channels": 32},
+    {"block": 32, "num_warps": 4},
+    {"num_stages": 2},
+    {"num_stages": 1},
+)
+BAND_SINGLE = one_row(
+    "cost_volume.plan.BAND_WIDE_TYPES", {"num_stages": 1}, {"channels": 16}, {"block": 16, "num_warps": 2}
+)
+BAND_CONTIGUOUS = one_row("cost_volume.plan.BAND_OTHER", {"channels": 64}, {"block": 64, "num_warps": 8})
+OBJECTIVE_ROW = "depth_objective.launching.SINGLE"
+SUMS_OF_MORE = Change("depth_objective.launching.FINISHED_AT_ONCE", 2048)
+OBJECTIVE = (
+    *one_row(OBJECTIVE_ROW, {"values": 264, "registers": None}, {"values": 792}, {"statistics": 264}),
+    *(
+        Candidate(candidate.name, (*candidate.changes, SUMS_OF_MORE))
+        for candidate in one_row(OBJECTIVE_ROW, {"statistics": 1056}, {"lanes": 128, "statistics": 1056, "values": 792})
+    ),
+)
+LOSS_LAST = one_row(
+    "feature_distillation.plan.LOSS",
+    {"last_tiles": 2},
+    {"last_tiles": 8},
+    {"last_tiles": 1},
+    {"threads": 256, "last_lanes": 1024, "last_tiles": 2},
+    {"last_lanes": 256},
+    {"threads": 256},
+)
+LOSS_FIRST = one_row(
+    "feature_distillation.plan.LOSS",
+    {"first_channels": 32},
+    {"first_channels": 8},
+    {"unroll": 2},
+    {"unroll": 8},
+    {"first_lanes": 256, "threads": 256},
+)
+NESTED = one_row("feature_distillation.plan.POOL", {"columns": 64}, {"columns": 256}, {"threads": 256})
+WINDOWS = one_row("feature_distillation.plan.POOL", {"cells": 8}, {"cells": 32}, {"span": 16}, {"span": 64})
+SLIDE_CONTIGUOUS = one_row(
+    "cost_volume.plan.SLIDE_OTHER",
+    {"items": 32, "num_warps": 1},
+    {"items": 128, "num_warps": 2},
+    {"items": 256, "num_warps": 8},
+)
+THIN = one_row("cost_volume.plan.THIN_VECTOR", 2)
+NORMALIZED_SLIDE = SLIDE[:4]
+
+
+def questions(dry_run: bool) -> list[Question]:
+    """dry_run: tiny cases and two candidates each, for the interpreter."""
+    tiny = cost_volume.TINY
+    crop, kitti, band = (tiny, tiny, _TINY_BAND) if dry_run else (cost_volume.CROP, cost_volume.KITTI, cost_volume.CROP)
+    regression = disparity_regression.TINY if dry_run else disparity_regression.CROP
+    narrow, wide = (_TINY_TOKENS, _TINY_WIDE) if dry_run else (attention_adaptation.EIGHTH, attention_adaptation.WIDE)
+    maps = depth_objective.TINY if dry_run else depth_objective.KITTI
+    level = _TINY_LEVEL if dry_run else feature_distillation.LEVEL
+    volume, attention = cost_volume.volume_case, attention_adaptation.attention_case
+    regress, distance = disparity_regression.regression_case, feature_distillation.distance_case
+    found = [
+        Question("groupwise bf16", volume("groupwise", crop, HALF), SLIDE),
+        Question(
+            "disparity regression fp32",
+            regress(regression, SINGLE),
+            REGRESSION_ROWS,
+        ),
+        Question("attention bf16 d 32", attention(narrow, HALF, biased=True), ATTENTION_NARROW),
+        Question("attention bf16 d 64", attention(wide, HALF, biased=True), ATTENTION_HALF),
+        Question("correlation disparity bf16", correlation_case(band, HALF), EXPECTATION_HALF),
+        Question("plain correlation bf16", volume("plain", band, HALF), BAND),
+        Question("depth objective fp32", depth_objective.loss_case("depth objective", maps), OBJECTIVE),
+        Question("feature loss bf16", distance(level, HALF), LOSS_LAST),
+        Question("groupwise fp32", volume("groupwise", kitti, SINGLE), SLIDE),
+        Question("combined bf16", volume("combined", crop, HALF), SLIDE[:4] + THIN),
+        Question("feature loss bf16, contiguous", distance(level, HALF, channels_last=False), LOSS_FIRST),
+        Question("guide, nested cells", pooled_case(dry_run, nested=True), NESTED),
+        Question("guide, any cells", pooled_case(dry_run, nested=False), WINDOWS),
+        Question("correlation disparity fp32", correlation_case(band, SINGLE), EXPECTATION_SINGLE),
+        Question("attention fp32 d 32", attention(narrow, SINGLE, biased=True), ATTENTION_SINGLE),
+        Question("plain correlation fp32", volume("plain", band, SINGLE), BAND_SINGLE),
+        Question("cosine bf16", volume("cosine", crop, HALF), NORMALIZED_SLIDE),
+        Question("groupwise bf16, contiguous", volume("groupwise", crop, HALF, channels_last=False), SLIDE_CONTIGUOUS),
+        Question(
+            "plain correlation bf16, contiguous", volume("plain", band, HALF, channels_last=False), BAND_CONTIGUOUS
+        ),
+    ]
+    return [Question(q.name, q.case, q.candidates[:2]) for q in found] if dry_run else found
+
+
+_TINY_BAND = cost_volume.Shape(1, 1, 34, 32, 1, 33, 2)
+_TINY_TOKENS = attention_adaptation.Shape(1, 1, 12, 5, 16)
+_TINY_WIDE = attention_adaptation.Shape(1, 1, 12, 5, 64)
+_TINY_LEVEL = feature_distillation.Shape(1, 16, 4, 8)
+_GUIDES = {True: (8, 352, 1216), False: (8, 375, 1242)}
+_TINY_GUIDES = {True: (1, 32, 64), False: (1, 33, 47)}
+
+
+def pooled_case(dry_run: bool, nested: bool) -> Case:
+    """The guide of a KITTI crop on the three levels that are distilled; one launch, no gradient."""
+    batch, height, width = (_TINY_GUIDES if dry_run else _GUIDES)[nested]
+    sizes = [(-(-height // k), -(-width // k)) for k in (8, 16, 32)]
+    read, written = 4 * batch * height * width, 4 * batch * sum(h * w for h, w in sizes)
+    return Case(
+        name=f"pooled guide, fp32, B {batch}, {height}×{width}",
+        dtype=SINGLE,
+        shape={"batch": batch, "height": height, "width": width},
+        kernel=adu_kernels.pooled_guide,
+        reference=reference.pooled_guide,
+        draw=lambda device: _guide((batch, 1, height, width), device),
+        gradients=0,
+        work=Work(read + written, 0, batch * height * width),
+        options={"sizes": sizes},
+    )
+
+
+def _guide(size: Sequence[int], device: torch.device) -> list[torch.Tensor]:
+    return [torch.rand(tuple(size), device=device)]
