@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from adu_kernels.testing.fake_cuda.build import Unavailable
+from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +20,14 @@ def real_stereo() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real stereo pairs at {folder} (set ADU_REAL_STEREO)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def fake_cuda() -> Iterator[FakeCudaProcess]:
+    """A process in which "cuda:0" is a fake device; the test is skipped where there can be none."""
+    try:
+        process = FakeCudaProcess()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with process:
+        yield process

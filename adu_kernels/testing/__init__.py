@@ -1,0 +1,1 @@
+"""For whoever verifies a kernel without a GPU."""

@@ -1,0 +1,57 @@
+"""The C++ half of fake CUDA: compiled once for the torch at hand, kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+
+SOURCE = Path(__file__).with_name("guard.cpp")
+COMPILERS = ("c++", "g++", "clang++")
+
+
+class Unavailable(RuntimeError):
+    """This machine cannot have fake CUDA tensors; the message says why and what would change it."""
+
+
+def guard_library() -> Path:
+    """The compiled guard of this torch, made if it is not there. Raises Unavailable."""
+    if torch.version.cuda is not None or torch.version.hip is not None:
+        raise Unavailable(
+            f"torch {torch.__version__} is a GPU build and has a guard of its own; fake CUDA is for CPU builds of torch"
+        )
+    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+    library = cache_folder() / f"guard-torch-{torch.__version__}-{digest}.so"
+    if not library.exists():
+        compile_guard(library)
+    return library
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adu_kernels" / "fake_cuda"
+
+
+def compile_guard(library: Path) -> None:
+    """Compile the guard to `library`, which is whole whenever it is there. Raises Unavailable."""
+    named = os.environ.get("CXX")
+    compiler = next(filter(None, map(shutil.which, (named,) if named else COMPILERS)), None)
+    if compiler is None:
+        raise Unavailable(
+            f"fake CUDA needs a C++ compiler: {named or ', '.join(COMPILERS)} not found on PATH; install g++, or name "
+            "another in CXX"
+        )
+    root = Path(torch.__file__).parent
+    library.parent.mkdir(parents=True, exist_ok=True)
+    partial = library.with_suffix(f".{os.getpid()}.tmp")
+    standard = "c++20" if tuple(int(n) for n in torch.__version__.split(".")[:2]) >= (2, 12) else "c++17"
+    command = [compiler, "-shared", "-fPIC", "-O1", f"-std={standard}", f"-I{root / 'include'}", str(SOURCE)]
+    command += ["-o", str(partial), f"-L{root / 'lib'}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{root / 'lib'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        partial.unlink(missing_ok=True)
+        raise Unavailable(f"{compiler} could not compile {SOURCE.name} for torch {torch.__version__}:\n{done.stderr}")
+    partial.replace(library)

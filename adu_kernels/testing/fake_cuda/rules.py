@@ -1,0 +1,123 @@
+"""What a training step must not do on a GPU, read from recorded rows. Each rule returns the rows that break it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
+
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal")
+"""Operations whose result the host needs before it can go on. Under fake tensors most of them raise as well."""
+COPIES = ("_to_copy", "copy_", "clone")
+VOLUME_DIMENSIONS = 5
+
+STORED = {"cost_volume", "attention_adaptation", "feature_distillation", "disparity_regression"}
+"""Operations of adu_kernels whose maps come in the step's storage type; those of the others are fp32 in any case."""
+FP32 = {"depth_losses", "pooled_guide", "response_weights"}
+
+
+def on_device(tensors: Iterable[TensorInfo]) -> bool:
+    return any(t.device == "cuda" for t in tensors)
+
+
+def waits_for_device(rows: Sequence[Row]) -> list[Row]:
+    """The host waits: it asks for a value, or copies one from the device (asynchronous copies need pinned memory)."""
+    return [
+        row for row in rows
+        if (row.name in WAITS and on_device(row.inputs)) or (_crosses(row, "cuda", "cpu") and not _asynchronous(row))
+    ]  # fmt: skip
+
+
+def pageable_copies(rows: Sequence[Row]) -> list[Row]:
+    """Copies to the device for which the host waits: from memory that is not pinned, or not with `non_blocking`."""
+    return [row for row in rows if _crosses(row, "cpu", "cuda") and not _asynchronous(row)]
+
+
+def fp64_on_device(rows: Sequence[Row]) -> list[Row]:
+    """Double precision, which runs at a 32nd or less of single precision's rate on most GPUs."""
+    return [row for row in rows if any(t.dtype == "float64" and t.device == "cuda" for t in row.inputs + row.outputs)]
+
+
+def volumes_copied(rows: Sequence[Row]) -> list[Row]:
+    """Operations that write a whole volume anew: casts, copies, and convolutions that want another layout.
+
+    A volume is the five-dimensional result of an operation of adu_kernels, and its gradient.
+    """
+    volumes: dict[int, int] = {}
+    found = []
+    for row in rows:
+        if row.name.startswith("adu_kernels::"):
+            volumes.update((t.storage, t.count) for t in row.outputs if len(t.shape) == VOLUME_DIMENSIONS)
+            gradients = [t for t in row.inputs if row.phase == "backward" and len(t.shape) == VOLUME_DIMENSIONS]
+            found += [r for t in gradients for r in rows if r.name in COPIES and _writes(r, t)]
+            continue
+        read = row.inputs if row.name in COPIES else layout_conversions(row)
+        if any(volumes.get(t.storage) == t.count for t in read):
+            found.append(row)
+    return found
+
+
+def off_the_fast_path(rows: Sequence[Row], storage: str) -> list[Row]:
+    """Operations of adu_kernels that read or write maps in another type or layout than the one they are fast in.
+
+    storage: the type that the step keeps maps in. Maps and volumes are channels-last, tokens have their channels
+    innermost, logits their columns. ValueError for an operation that this rule does not know.
+    """
+    found = []
+    for row in rows:
+        namespace, _, name = row.name.partition("::")
+        if namespace != "adu_kernels":
+            continue
+        name = name.removesuffix("_backward")
+        if name not in STORED | FP32:
+            raise ValueError(f"off_the_fast_path: unknown operation {row.name}; add it to STORED or FP32")
+        maps = [t for t in row.inputs + row.outputs if len(t.shape) >= 4]
+        if not all(_fits(t, name, storage) for t in maps):
+            found.append(row)
+    return found
+
+
+def _fits(tensor: TensorInfo, operation: str, storage: str) -> bool:
+    single = tensor.shape[1] == 1 and operation != "attention_adaptation"  # a weight, a depth: fp32, no channels
+    if single or operation in FP32:
+        return tensor.dtype == "float32" and tensor.layout == "any"
+    if operation == "attention_adaptation":
+        return tensor.dtype == storage and tensor.stride[-1] == 1
+    if operation == "disparity_regression":
+        return tensor.dtype == storage and tensor.contiguous
+    return tensor.dtype == storage and tensor.channels_last
+
+
+def layout_conversions(row: Row) -> list[TensorInfo]:
+    """What cuDNN copies to another layout before a convolution: it runs in the layout that it gives its result."""
+    if row.name == "convolution":
+        wanted, given = row.outputs[0], row.inputs[:2]
+    elif row.name == "convolution_backward":
+        of_input, of_weight, _ = row.facts["wanted"]
+        if not (of_input or of_weight):
+            return []
+        wanted = row.outputs[0] if of_input else row.inputs[1]
+        given = row.inputs[:3]
+        given = (given[0], *((given[1],) if of_weight else ()), *((given[2],) if of_input else ()))
+    else:
+        return []
+    if wanted.channels_last:
+        return [t for t in given if not t.channels_last]
+    return [t for t in given if not t.contiguous]
+
+
+def _crosses(row: Row, source: str, target: str) -> bool:
+    """Whether the operation is a copy of a tensor from one kind of device to the other."""
+    if row.name not in COPIES:
+        return False
+    into = row.outputs[0] if row.name != "copy_" else row.inputs[0]
+    return into.device == target and row.inputs[-1].device == source
+
+
+def _asynchronous(row: Row) -> bool:
+    host = [t for t in row.inputs + row.outputs if t.device == "cpu"]
+    return bool(row.facts["non_blocking"]) and all(t.pinned for t in host)
+
+
+def _writes(row: Row, tensor: TensorInfo) -> bool:
+    return any(t.storage == tensor.storage and t.count == tensor.count for t in row.outputs)

@@ -1,0 +1,109 @@
+"""Small programs that run in the fake CUDA process: one that keeps every rule, and the same with one fault each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adu_kernels import groupwise_correlation_volume
+from adu_kernels.testing.fake_cuda.device import DEVICE, fake_cuda
+from adu_kernels.testing.fake_cuda.recorder import Recorder, Row
+
+
+def keeps_every_rule(fault: str = "") -> list[Row]:
+    """A volume, a 3-D convolution over it, a loss and its backward; `fault` names what is done wrong on the way."""
+    maps = torch.channels_last_3d
+    with fake_cuda():
+        left, right = (
+            torch.empty(2, 16, 8, 24, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+            .detach().to(memory_format=torch.channels_last).requires_grad_() for _ in range(2)
+        )  # fmt: skip
+        layer = nn.Conv3d(4, 8, 3, padding=1, bias=False).bfloat16().to(device=DEVICE, memory_format=maps)
+        recorder = Recorder()
+        recorder.watch(layer, "layer")
+        with recorder:
+            numbers = torch.rand(2)
+            if fault != "pageable":
+                numbers = numbers.pin_memory()
+            numbers = numbers.to(DEVICE, non_blocking=fault != "blocking")
+            if fault == "contiguous maps":
+                left = left.contiguous()
+            if fault == "wide maps":
+                left, right = left.float(), right.float()
+            volume = groupwise_correlation_volume(left, right, 6, 4)
+            volume = CHANGES.get(fault, lambda v: v)(volume)
+            with recorder.keeping():
+                result = layer(volume.bfloat16())
+                loss = (result * numbers.reshape(2, 1, 1, 1, 1)).float().mean()
+            with recorder.during("backward"):
+                loss.backward()
+            VALUES.get(fault, lambda _: None)(loss.detach())
+    return recorder.rows
+
+
+class _CopiedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, volume: Tensor) -> Tensor:
+        return volume.view_as(volume)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient.clone()
+
+
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "copied volume": lambda v: v.clone(),
+    "cast volume": lambda v: v.float(),
+    "contiguous volume": lambda v: v.contiguous(),
+    "copied gradient": lambda v: _CopiedGradient.apply(v),
+}
+VALUES: dict[str, Callable[[Tensor], object]] = {
+    "copied to the host": lambda loss: loss.cpu(),
+    "double precision": lambda loss: loss.double() * 2,
+    "item": lambda loss: loss.item(),
+    "condition": lambda loss: 1 if loss > 0 else 2,
+    "boolean index": lambda loss: loss.reshape(1)[loss.reshape(1) > 0],
+    "synchronize": lambda _: torch.cuda.synchronize(),
+}
+
+
+def autocast_table() -> dict[str, str]:
+    """The type and layout of what some operations return under CUDA's autocast, from channels-last bf16 maps."""
+    with fake_cuda(), torch.autocast("cuda", torch.bfloat16):
+        x = torch.empty(2, 16, 8, 24, device=DEVICE, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+        weight = torch.empty(16, 16, 3, 3, device=DEVICE).to(memory_format=torch.channels_last)
+        found = {
+            "conv2d": F.conv2d(x, weight, padding=1),
+            "normalize": F.normalize(x, dim=1),
+            "group_norm": F.group_norm(x, 8),
+            "instance_norm": F.instance_norm(x),
+            "relu": torch.relu(x),
+            "softmax": torch.softmax(x, 1),
+            "sum": x.sum((2, 3), keepdim=True),
+        }
+
+        def layout(t: Tensor) -> str:
+            return "channels-last" if t.is_contiguous(memory_format=torch.channels_last) else "contiguous"
+
+        return {name: f"{str(t.dtype).removeprefix('torch.')} {layout(t)}" for name, t in found.items()}
+
+
+def torch_answers() -> tuple[bool, int, str]:
+    return torch.cuda.is_available(), torch.cuda.device_count(), str(torch.accelerator.current_accelerator())
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+def leave(code: int) -> None:
+    import os
+
+    os._exit(code)
+
+
+def unpicklable() -> object:
+    return lambda: None

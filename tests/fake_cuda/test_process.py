@@ -1,0 +1,95 @@
+"""The guard is built once, whole or not at all; what it does stays in the child."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from adu_kernels.testing.fake_cuda import build
+from adu_kernels.testing.fake_cuda.build import Unavailable, guard_library
+from adu_kernels.testing.fake_cuda.device import fake_cuda as inside
+from adu_kernels.testing.fake_cuda.process import FakeCudaError, FakeCudaProcess
+from tests.fake_cuda.planted import autocast_table, fail, leave, torch_answers, unpicklable
+
+
+def test_the_child_has_a_device_and_this_process_none(fake_cuda: FakeCudaProcess) -> None:
+    before = torch_answers()
+    assert fake_cuda.call(torch_answers) == (True, 1, "cuda")
+    assert torch_answers() == before
+    if torch.version.cuda is None:
+        assert before == (False, 0, "None")
+
+
+def test_results_have_cudas_types_and_layouts(fake_cuda: FakeCudaProcess) -> None:
+    """CUDA's autocast makes some fp32 that the CPU's leaves in bf16, and CUDA's kernels choose layouts of their own."""
+    assert fake_cuda.call(autocast_table) == {
+        "conv2d": "bfloat16 channels-last",
+        "normalize": "float32 channels-last",
+        "group_norm": "float32 contiguous",
+        "instance_norm": "bfloat16 contiguous",
+        "relu": "bfloat16 channels-last",
+        "softmax": "float32 contiguous",
+        "sum": "float32 channels-last",
+    }
+
+
+def test_a_failure_comes_back_as_its_traceback_and_the_child_goes_on(fake_cuda: FakeCudaProcess) -> None:
+    with pytest.raises(FakeCudaError, match=r"in fail\n(.*\n)*ValueError: planted") as caught:
+        fake_cuda.call(fail, "planted")
+    assert caught.value.kind == "ValueError"
+    with pytest.raises(FakeCudaError, match=r"unpicklable\.<locals>"):
+        fake_cuda.call(unpicklable)
+    assert fake_cuda.call(torch_answers)[0]
+
+
+def test_a_child_that_dies_is_reported(fake_cuda: FakeCudaProcess) -> None:
+    with FakeCudaProcess() as other:
+        for _ in range(2):
+            with pytest.raises(FakeCudaError, match="ended with code 3"):
+                other.call(leave, 3)
+
+
+def test_fake_tensors_are_refused_where_the_guard_is_not_loaded() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this torch has a CUDA device of its own")
+    with pytest.raises(RuntimeError, match="FakeCudaProcess"), inside():
+        pass
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(Unavailable, match=r"c\+\+, g\+\+, clang\+\+ not found on PATH; install g\+\+"):
+        FakeCudaProcess()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(Unavailable, match="no-such-compiler not found"):
+        FakeCudaProcess()
+
+
+def test_a_gpu_build_of_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(Unavailable, match="GPU build"):
+        guard_library()
+
+
+def test_the_library_is_made_once_for_a_torch_and_a_source(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_cuda: FakeCudaProcess
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = guard_library()
+    made = first.stat().st_mtime_ns
+    assert guard_library() == first
+    assert first.stat().st_mtime_ns == made
+    changed = tmp_path / "guard.cpp"
+    changed.write_bytes(build.SOURCE.read_bytes() + b"// changed\n")
+    monkeypatch.setattr(build, "SOURCE", changed)
+    second = guard_library()
+    assert second != first
+    changed.write_text("no C++")
+    with pytest.raises(Unavailable, match=r"could not compile guard.cpp for torch .*:\n(.*\n)*.*error"):
+        guard_library()
+    assert sorted(first.parent.iterdir()) == sorted([first, second]), "nothing half made is left"
