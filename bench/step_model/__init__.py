@@ -1,0 +1,1 @@
+"""Training steps on fake CUDA tensors: what they launch, and what that would cost. Modelled, never measured."""

@@ -1,0 +1,149 @@
+"""One training step of a configuration, run on fake CUDA tensors as `adu_depth.training.loop` runs it, and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from torch import Tensor
+
+from adu_depth.data.sample import StereoSample
+from adu_depth.distillation import StudentLoss, TeacherLoss
+from adu_depth.geometry import Camera
+from adu_depth.models import MonoStudent, StereoTeacher, TeacherConfig
+from adu_depth.training.batches import TrainingBatch
+from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.loop import make_accelerator, seed_step
+from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
+from adu_kernels.backend import auto_is
+from adu_kernels.testing.fake_cuda.device import fake_cuda, to_fake
+from adu_kernels.testing.fake_cuda.recorder import Recorder, Row
+
+Precision = Literal["bf16", "fp32"]
+Implementation = Literal["kernels", "references"]
+BACKENDS = {"kernels": "triton", "references": "torch"}
+
+
+@dataclass(frozen=True)
+class StepCase:
+    """A training as its configuration describes it. teacher: what teaches a student online; None for one alone."""
+
+    name: str
+    training: TeacherTrainingConfig | StudentTrainingConfig
+    teacher: TeacherConfig | None = None
+
+    @property
+    def batch(self) -> int:
+        return self.training.loop.batch_size
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """What one step did. saved_bytes: what autograd kept between forward and backward, parameters left out."""
+
+    rows: list[Row]
+    saved_bytes: int
+    without_gradient: list[str]
+    parameters: int
+
+
+def trace_step(
+    case: StepCase,
+    precision: Precision,
+    implementation: Implementation = "kernels",
+    change: Callable[[TeacherTask | StudentTask], None] | None = None,
+) -> StepTrace:
+    """The second step of the training (the first makes the optimizer's state). Runs in a FakeCudaProcess.
+
+    change: called with the task before anything moves to the device; for tests that plant a fault.
+    """
+    recorder = Recorder()
+    with auto_is(BACKENDS[implementation]):
+        task, teacher = build(case)
+        if change is not None:
+            change(task)
+        with fake_cuda():
+            accelerator = fresh_accelerator(case, precision)
+            to_fake(task)
+            teach = None if teacher is None else OnlineTeacher(to_fake(teacher), accelerator.device)
+            recorder.watch(task.network, "network")
+            recorder.watch(task.loss, "loss")
+            if teacher is not None:
+                recorder.watch(teacher, "teacher")
+            optimizer_config = case.training.optimizer
+            optimizer = torch.optim.AdamW(
+                task.parameters(), lr=optimizer_config.learning_rate, weight_decay=optimizer_config.weight_decay
+            )
+            module, optimizer = accelerator.prepare(task, optimizer)
+            module.train()
+
+            def step(number: int) -> list[str]:
+                """As the loop's, between one look at the losses and the next."""
+                with recorder.during("batch"):
+                    batch = host_batch(case).pin_memory().to(accelerator.device)
+                context = StepContext(case.training.loop.seed, number, 0, 0.5, case.training.data.dense)
+                seed_step(context)
+                if teach is not None:
+                    with recorder.during("teacher"), accelerator.autocast():
+                        batch = teach(batch)
+                with recorder.keeping():
+                    terms = module(batch, context)
+                with recorder.during("backward"):
+                    accelerator.backward(terms["total"])
+                missing = [n for n, p in task.named_parameters() if p.requires_grad and p.grad is None]
+                with recorder.during("clip"):
+                    accelerator.clip_grad_norm_(module.parameters(), optimizer_config.clip_norm)
+                with recorder.during("optimizer"):
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                return missing
+
+            step(0)
+            with recorder:
+                missing = step(1)
+    parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    return StepTrace(recorder.rows, sum(recorder.saved.values()), missing, parameters)
+
+
+def build(case: StepCase) -> tuple[TeacherTask | StudentTask, StereoTeacher | None]:
+    """The task and who teaches it, as `adu_depth.training.runs` makes them, but on "meta": weights need no values."""
+    training = case.training
+    with torch.device("meta"):
+        if isinstance(training, TeacherTrainingConfig):
+            model = training.model
+            loss = TeacherLoss(training.loss, model.max_disparity, model.min_depth, model.max_depth)
+            return TeacherTask(StereoTeacher(model), loss, training.augmentation), None
+        student = MonoStudent(training.model)
+        teacher = None if case.teacher is None else StereoTeacher(case.teacher)
+        channels = None if teacher is None else teacher.config.feature_channels
+        objective = StudentLoss(training.distillation, student.config.feature_channels, channels,
+                                training.model.min_depth, training.model.max_depth)  # fmt: skip
+    return StudentTask(student, objective, training.augmentation), teacher
+
+
+def fresh_accelerator(case: StepCase, precision: Precision) -> Accelerator:
+    """The loop's own; accelerate keeps one for the process, so the one before is forgotten."""
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._shared_state.clear()
+    return make_accelerator(
+        replace(case.training.loop, device="cuda", mixed_precision="bf16" if precision == "bf16" else "no")
+    )
+
+
+def host_batch(case: StepCase) -> TrainingBatch:
+    """A batch as the loader collates it. What renders endless scenes instead is not part of the step's model."""
+    batch, (height, width) = case.batch, case.training.data.size
+
+    def maps(channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(batch, channels, height, width, dtype=dtype)
+
+    sample = StereoSample(
+        left=maps(3), right=maps(3), depth=maps(1), disparity=maps(1), valid=maps(1, torch.bool),
+        camera=Camera(*(torch.empty(batch) for _ in range(6))),
+        occluded=maps(1, torch.bool), sparse_depth=maps(1), name=["fake"] * batch,
+    )  # fmt: skip
+    return TrainingBatch(sample)
