@@ -7,7 +7,7 @@ what spilled or did not fit was left out, and the stage looks again on the machi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,38 +59,30 @@ REGRESSION = "disparity_regression.op.LAUNCH_SHAPES[2]"
 REGRESSION_ROWS = (
     *one_row(
         REGRESSION,
-        *({"columns": 2}, {"columns": 1}),
-        *({"candidates": 8}, {"candidates": 24}, {"candidates": 48}, {"rows": 2}),
-        *({"lanes": 64}, {"lanes": 256}),
+        *({"columns": 2}, {"rows": 2}, {"lanes": 64}, {"candidates": 24}, {"candidates": 48}),
+        *({"columns": 1}, {"candidates": 8}, {"lanes": 256}),
     ),
     *one_row("disparity_regression.op.GATHER_LANES", 128, 512),
 )
 ATTENTION = "attention_adaptation.launching.LAUNCH_SHAPES"
+# One group of warps a program: a finer grid, and programs that hide each other's waits. The keys' pass holds two
+# accumulators, so that half the keys let three programs stand on a multiprocessor in place of one.
 ATTENTION_HALF = (
     *one_row(
-        f"{ATTENTION}[0].forward",
-        {"keys": 128},
-        {"stages": 2},
-        {"queries": 64, "threads": 128},
-    ),
-    *one_row(
-        f"{ATTENTION}[0].backward_queries",
-        {"stages": 2},
-        {"keys": 32},
-        {"queries": 64, "threads": 128},
-    ),
-    *one_row(
         f"{ATTENTION}[0].backward_keys",
-        {"queries": 64},
-        {"stages": 2},
         {"keys": 64, "threads": 128},
-        {"queries": 64, "keys": 64, "threads": 128},
+        {"queries": 64, "stages": 2},
+        {"queries": 64, "keys": 64, "threads": 128, "stages": 2},
+        {"stages": 2},
     ),
+    *one_row(f"{ATTENTION}[0].forward", {"queries": 64, "threads": 128}, {"keys": 128, "stages": 2}, {"stages": 2}),
+    *one_row(f"{ATTENTION}[0].backward_queries", {"queries": 64, "threads": 128}, {"keys": 32}, {"stages": 2}),
     *one_row("attention_adaptation.launching.PROGRAMS_WANTED", 132, 528),
 )
 ATTENTION_NARROW = (
     *ATTENTION_HALF,
     *one_row(f"{ATTENTION}[0].forward", {"queries": 64, "keys": 128, "threads": 128}),
+    *one_row("attention_adaptation.launching.ADD_KEYS", 64),
 )
 ATTENTION_SINGLE = (
     *one_row(f"{ATTENTION}[2].forward", {"queries": 32}, {"threads": 128}, {"keys": 16}),
@@ -148,7 +140,7 @@ LOSS_LAST = one_row(
     "feature_distillation.plan.LOSS",
     {"last_tiles": 2},
     {"last_tiles": 8},
-    {"last_tiles": 1},
+    {"last_lanes": 1024},
     {"threads": 256, "last_lanes": 1024, "last_tiles": 2},
     {"last_lanes": 256},
     {"threads": 256},
@@ -196,6 +188,10 @@ def questions(dry_run: bool) -> list[Question]:
         Question("plain correlation bf16", volume("plain", band, HALF), BAND),
         Question("depth objective fp32", depth_objective.loss_case("depth objective", maps), OBJECTIVE),
         Question("feature loss bf16", distance(level, HALF), LOSS_LAST),
+        Question("groupwise bf16, one pair", volume("groupwise", replace(crop, batch=1), HALF), SLIDE[:3]),
+        Question(
+            "disparity regression fp32, one image", regress(replace(regression, batch=1), SINGLE), REGRESSION_ROWS[1:5]
+        ),
         Question("groupwise fp32", volume("groupwise", kitti, SINGLE), SLIDE),
         Question("combined bf16", volume("combined", crop, HALF), SLIDE[:4] + THIN),
         Question("feature loss bf16, contiguous", distance(level, HALF, channels_last=False), LOSS_FIRST),
