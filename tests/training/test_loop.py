@@ -43,14 +43,15 @@ def test_an_online_teacher_learns_nothing_and_keeps_its_running_statistics() -> 
 
 
 def test_online_and_cached_teacher_train_the_same_student(tmp_path: Path) -> None:
+    """The steps are small: AdamW's first ones follow the sign of gradients, and large ones make more of any rounding
+    (at the default rate the losses part by 2e-3 to 5e-3 within six steps, with the last bits of the teacher)."""
     train_teacher(tiny_teacher(tmp_path / "teacher"))
-    online = train_student(tiny_student(tmp_path / "online", teacher=tmp_path / "teacher"))
-    cached = train_student(
-        tiny_student(tmp_path / "cached", teacher=tmp_path / "teacher", teacher_cache=tmp_path / "cache")
-    )
+    settings = {"teacher": tmp_path / "teacher", "optimizer": OptimizerConfig(learning_rate=1e-5)}
+    online = train_student(tiny_student(tmp_path / "online", **settings))
+    cached = train_student(tiny_student(tmp_path / "cached", **settings, teacher_cache=tmp_path / "cache"))
     for one, other in zip(online, cached, strict=True):
         assert one["response"] > 0
-        assert one["total"] == pytest.approx(other["total"], rel=2e-3), "features are kept in half precision"
+        assert one["total"] == pytest.approx(other["total"], rel=1e-4), "features are kept in half precision"
 
 
 def test_a_cache_of_another_teacher_is_refused(tmp_path: Path) -> None:
