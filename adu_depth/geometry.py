@@ -63,7 +63,14 @@ def stack_cameras(cameras: list[Camera]) -> Camera:
     return Camera(*(torch.tensor([float(getattr(c, n)) for c in cameras], dtype=torch.float32) for n in names))
 
 
-def _per_image(value: float | Tensor, like: Tensor | np.ndarray) -> float | Tensor:
+def per_image(value: float | Tensor, maps: Tensor) -> Tensor:
+    """A camera's number, one for all images or one each, as a tensor beside B×1×H×W maps, in their type."""
+    if not isinstance(value, Tensor):  # filled in where the maps are: a number uploaded would wait for the device
+        value = maps.new_full((1,), value)
+    return value.to(maps.device, maps.dtype).reshape(-1, 1, 1, 1)
+
+
+def _broadcast(value: float | Tensor, like: Tensor | np.ndarray) -> float | Tensor:
     """A batch of values shaped to broadcast over `like`'s trailing dimensions."""
     if isinstance(value, Tensor) and value.ndim == 1:
         return value.reshape(-1, *([1] * (like.ndim - 1)))
@@ -75,8 +82,8 @@ def disparity_to_depth(disparity: Array, camera: Camera) -> Array:
 
     Where disparity + offset is not positive (nothing there, or at infinity) depth is 0.
     """
-    shifted = disparity + _per_image(camera.disparity_offset, disparity)
-    focal_baseline = _per_image(camera.fx, disparity) * _per_image(camera.baseline, disparity)
+    shifted = disparity + _broadcast(camera.disparity_offset, disparity)
+    focal_baseline = _broadcast(camera.fx, disparity) * _broadcast(camera.baseline, disparity)
     if isinstance(shifted, np.ndarray):
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(shifted > 0, focal_baseline / shifted, 0.0).astype(disparity.dtype)
@@ -86,8 +93,8 @@ def disparity_to_depth(disparity: Array, camera: Camera) -> Array:
 
 def depth_to_disparity(depth: Array, camera: Camera) -> Array:
     """Disparity in pixels of a depth in metres; 0 where depth is not positive (nothing there)."""
-    focal_baseline = _per_image(camera.fx, depth) * _per_image(camera.baseline, depth)
-    offset = _per_image(camera.disparity_offset, depth)
+    focal_baseline = _broadcast(camera.fx, depth) * _broadcast(camera.baseline, depth)
+    offset = _broadcast(camera.disparity_offset, depth)
     if isinstance(depth, np.ndarray):
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(depth > 0, focal_baseline / depth - offset, 0.0).astype(depth.dtype)

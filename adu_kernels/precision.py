@@ -11,6 +11,14 @@ def without_autocast(tensor: Tensor) -> torch.autocast:
     return torch.autocast(device_type=tensor.device.type, enabled=False)
 
 
+def storage_dtype(tensor: Tensor) -> torch.dtype:
+    """What a step stores a map like `tensor` in: autocast's type where it is on, else float32 (float64 for float64)."""
+    device = tensor.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return accumulation_dtype(tensor)
+
+
 def accumulation_dtype(*tensors: Tensor | None) -> torch.dtype:
     """float64 if any of the tensors is, else float32."""
     return torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32

@@ -1,7 +1,8 @@
 """Changes to a batch that keep its geometry true, a function of (seed, step, process): a resumed run repeats them.
 
-All of it runs on the training device, for a whole batch at once; the draws are made on the CPU. Here is what the
-student sees; what a pair for the teacher goes through is in `pair_augmentation.py`.
+All of it runs on the training device, for a whole batch at once. The draws are made on the CPU, so that they are the
+same on every device, and go there by `upload`. Here is what the student sees; what a pair for the teacher goes through
+is in `pair_augmentation.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from adu_depth.errors import InputError
+from adu_depth.transfer import upload
 
 CUT_CELL = 32  # rows are cut between cells of the coarsest features, so that every map can follow exactly
 CUT_FROM, CUT_TO = 0.2, 0.8  # where an image is cut, as URCDC-Depth does (2302.08149, its CutFlip)
@@ -65,12 +67,22 @@ def draw_seed(seed: int, step: int, rank: int = 0) -> int:
 
 def draw_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
     """A CPU generator that depends on these three numbers and on nothing else."""
-    return torch.Generator().manual_seed(draw_seed(seed, step, rank))
+    return torch.Generator("cpu").manual_seed(draw_seed(seed, step, rank))
+
+
+def draw_uniform(*shape: int, generator: torch.Generator) -> Tensor:
+    """Numbers from [0, 1) on the generator's device, whatever torch's default device is."""
+    return torch.rand(*shape, generator=generator, device=generator.device)
+
+
+def draw_integers(low: int, end: int, *shape: int, generator: torch.Generator) -> Tensor:
+    """Whole numbers low … end − 1 on the generator's device."""
+    return torch.randint(low, end, shape, generator=generator, device=generator.device)
 
 
 def draw_flips(count: int, probability: float, generator: torch.Generator) -> Tensor:
     """Which images of a batch to mirror: bool, shape B."""
-    return torch.rand(count, generator=generator) < probability
+    return draw_uniform(count, generator=generator) < probability
 
 
 def flip_where(maps: Tensor, flips: Tensor) -> Tensor:
@@ -84,17 +96,21 @@ def draw_cuts(count: int, height: int, probability: float, generator: torch.Gene
     An image too low for a cut between 0.2 and 0.8 of its height stays whole.
     """
     first, last = -int(-CUT_FROM * height // CUT_CELL), int(CUT_TO * height // CUT_CELL)
-    applied = torch.rand(count, generator=generator) < probability
-    places = torch.randint(first, max(last, first) + 1, (count,), generator=generator) * CUT_CELL
+    applied = draw_uniform(count, generator=generator) < probability
+    places = draw_integers(first, max(last, first) + 1, count, generator=generator) * CUT_CELL
     return torch.where(applied & (places < height), places, 0)
 
 
 def cut_rows(maps: Tensor, cuts: Tensor, height: int) -> Tensor:
-    """Rows from each image's cut on come first, those above it last. B×C×H×W; cuts in rows of an image of `height`."""
+    """Rows from each image's cut on come first, those above it last. B×C×H×W; cuts in rows of an image of `height`.
+
+    The layout stays (`gather` would leave contiguous maps).
+    """
     rows = maps.shape[-2]
     start = (cuts * rows) // height
     index = (torch.arange(rows, device=maps.device) + start.reshape(-1, 1)) % rows
-    return maps.gather(-2, index.reshape(-1, 1, rows, 1).expand_as(maps))
+    image = torch.arange(maps.shape[0], device=maps.device).reshape(-1, 1)
+    return maps.permute(0, 2, 3, 1)[image, index].permute(0, 3, 1, 2)
 
 
 def draw_colours(count: int, config: ColourConfig, generator: torch.Generator) -> Tensor:
@@ -102,22 +118,23 @@ def draw_colours(count: int, config: ColourConfig, generator: torch.Generator) -
 
     All of an image's are 1 where it does not change.
     """
-    applied = (torch.rand(count, 1, generator=generator) < config.colour).float()
-    factors = 1 + config.strength * applied * (2 * torch.rand(count, 5, generator=generator) - 1)
+    applied = (draw_uniform(count, 1, generator=generator) < config.colour).float()
+    factors = 1 + config.strength * applied * (2 * draw_uniform(count, 5, generator=generator) - 1)
     if not (config.contrast or config.saturation):  # nothing more is drawn either: a plain run keeps its numbers
         return factors
-    strengths = torch.tensor([config.contrast, config.saturation])
-    return torch.cat([factors, 1 + strengths * applied * (2 * torch.rand(count, 2, generator=generator) - 1)], 1)
+    strengths = torch.tensor([config.contrast, config.saturation], device=generator.device)
+    return torch.cat([factors, 1 + strengths * applied * (2 * draw_uniform(count, 2, generator=generator) - 1)], 1)
 
 
 def recolour(images: Tensor, factors: Tensor) -> Tensor:
     """B×3×H×W images in [0, 1] with the factors of `draw_colours`; stays in [0, 1]."""
-    factors = factors.to(images.device, images.dtype, non_blocking=True)[..., None, None]
+    factors = upload(factors.to(images.dtype), images.device)[..., None, None]
     changed = (images.pow(factors[:, 0:1]) * (factors[:, 1:2] * factors[:, 2:5])).clamp(0, 1)
     if factors.shape[1] == 5:
         return changed
     contrast, saturation = factors[:, 5:6], factors[:, 6:7]
-    weights = images.new_tensor((0.299, 0.587, 0.114)).reshape(1, 3, 1, 1)  # ITU-R BT.601
+    grey_of = torch.tensor((0.299, 0.587, 0.114), dtype=images.dtype, device="cpu")  # ITU-R BT.601
+    weights = upload(grey_of, images.device).reshape(1, 3, 1, 1)
     mean = (changed * weights).sum(1, keepdim=True).mean((-2, -1), keepdim=True)
     changed = (mean + contrast * (changed - mean)).clamp(0, 1)
     grey = (changed * weights).sum(1, keepdim=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from adu_depth.errors import InputError
-from adu_depth.geometry import Camera
+from adu_depth.geometry import Camera, per_image
 from adu_depth.models.blocks import Norm, channels_last, check_norm
 from adu_depth.models.decoder import DepthHead, FeatureDecoder, check_depth_range, check_feature_channels
 from adu_depth.models.encoder import build_encoder
@@ -81,5 +80,5 @@ class MonoStudent(nn.Module):
             return depth
         if camera is None:
             raise InputError("camera: a student with reference_focal needs the camera's focal length, got None")
-        focal = torch.as_tensor(camera.fx, dtype=depth.dtype, device=depth.device).reshape(-1, 1, 1, 1)
+        focal = per_image(camera.fx, depth)
         return (depth * (focal / config.reference_focal)).clamp(config.min_depth, config.max_depth)

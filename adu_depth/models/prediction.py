@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
+
+from adu_kernels.precision import storage_dtype
 
 FEATURE_STRIDES = (8, 16, 32)
 
@@ -29,6 +32,17 @@ class DepthPrediction:
     disparity: Tensor | None = None
     heads: tuple[tuple[Tensor, Tensor], ...] = ()
     decoder_depth: Tensor | None = None
+
+    def stored(self) -> DepthPrediction:
+        """The same with its features as a step stores them: channels-last, in autocast's type or else fp32.
+
+        Norms leave fp32 and, on CUDA, contiguous maps, and a cache is contiguous: more bytes, and narrow loads.
+        """
+
+        def change(feature: Tensor) -> Tensor:
+            return feature.to(storage_dtype(feature), memory_format=torch.channels_last)
+
+        return replace(self, features=tuple(change(f) for f in self.features))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> DepthPrediction:
         """Every map passed through `change`; the parts that exist in training only are dropped."""

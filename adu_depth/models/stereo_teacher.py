@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adu_depth.errors import InputError
-from adu_depth.geometry import Camera
+from adu_depth.geometry import Camera, per_image
 from adu_depth.models.aggregation import VOLUME_MULTIPLE, Aggregation
 from adu_depth.models.blocks import Norm, channels_last, check_norm, conv_norm_relu, initialise
 from adu_depth.models.decoder import (
@@ -187,11 +187,8 @@ class StereoTeacher(nn.Module):
         """
         config = self.config
 
-        def per_image(value: float | Tensor) -> Tensor:
-            return torch.as_tensor(value, dtype=torch.float32, device=disparity.device).reshape(-1, 1, 1, 1)
-
-        focal_baseline = per_image(camera.fx) * per_image(camera.baseline)
-        shifted = disparity + per_image(camera.disparity_offset)
+        focal_baseline = per_image(camera.fx, disparity) * per_image(camera.baseline, disparity)
+        shifted = disparity + per_image(camera.disparity_offset, disparity)
         shifted = torch.minimum(
             torch.maximum(shifted, focal_baseline / config.max_depth), focal_baseline / config.min_depth
         )

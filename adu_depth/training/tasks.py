@@ -26,6 +26,7 @@ from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.checkpoint import Kind
+from adu_depth.transfer import upload
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,14 @@ class StudentTask(nn.Module):
     def forward(self, batch: TrainingBatch, context: StepContext) -> dict[str, Tensor]:
         sample = batch.sample
         generator = draw_generator(context.seed, context.step, context.rank)
-        flips = draw_flips(sample.left.shape[0], self.augmentation.flip, generator)
-        flips = flips.to(sample.left.device, non_blocking=True)
+        device = sample.left.device
+        flips = upload(draw_flips(sample.left.shape[0], self.augmentation.flip, generator), device)
         image = colour_jitter(flip_where(sample.left, flips), self.augmentation, generator)
         target = flip_where(sample.training_target(context.dense), flips)
-        teacher = None if batch.teacher is None else batch.teacher.map(lambda t: flip_where(t, flips))
+        teacher = None if batch.teacher is None else batch.teacher.stored().map(lambda t: flip_where(t, flips))
         if self.augmentation.cut_flip:
             height = image.shape[-2]
-            cuts = draw_cuts(len(image), height, self.augmentation.cut_flip, generator)
-            cuts = cuts.to(image.device, non_blocking=True)
+            cuts = upload(draw_cuts(len(image), height, self.augmentation.cut_flip, generator), device)
             image, target = cut_rows(image, cuts, height), cut_rows(target, cuts, height)
             teacher = None if teacher is None else teacher.map(lambda t: cut_rows(t, cuts, height))
         prediction = self.network(image, sample.camera)

@@ -92,7 +92,7 @@ class OutputsOnDisk:
         except (SafetensorError, OSError) as error:
             raise InputError(f"teacher cache file {self._file(index)} cannot be read: {error}; remove it") from error
         levels = sorted(name for name in tensors if name.startswith("features."))
-        return DepthPrediction(tensors["depth"], tensors["log_scale"], tuple(tensors[name].float() for name in levels))
+        return DepthPrediction(tensors["depth"], tensors["log_scale"], tuple(tensors[name] for name in levels))
 
 
 def cache_identity(teacher: nn.Module, data: DataConfig, count: int) -> dict[str, Any]:

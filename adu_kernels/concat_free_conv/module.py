@@ -36,9 +36,10 @@ def concat_free_conv3d(
 ) -> Tensor:
     """conv3d(concatenation_volume(left, right, D, mask_left=…), weight, bias, padding=1), the volume never made.
 
-    left, right: B×C×H×W, floating, any strides. weight: O×2C×3×3×3. bias: O or None. num_disparities: D ≥ 1, may
-    exceed W. Returns B×O×D×H×W, contiguous; its differences from the convolution are those of the order of the sums.
-    Differentiable in all four. Raises ValueError for wrong shapes and counts, TypeError for wrong types.
+    left, right: B×C×H×W, floating, any strides, fastest channels-last. weight: O×2C×3×3×3. bias: O or None.
+    num_disparities: D ≥ 1, may exceed W. Returns B×O×D×H×W in channels_last_3d; its differences from the convolution
+    are those of the order of the sums. Differentiable in all four. Raises ValueError for wrong shapes and counts,
+    TypeError for wrong types.
     """
     checks.check_tensor("left", left, "B×C×H×W")
     checks.check_tensor("right", right, "B×C×H×W")
@@ -61,7 +62,7 @@ def concat_free_conv3d(
             left_parts[depth_taps] = _LeftPart(left, weight[:, :channels], bias, depth_taps, mask_left)
             right_parts[depth_taps] = _RightPart(right, weight[:, channels:], depth_taps)
         slabs.append(left_parts[depth_taps].slab(d) + right_parts[depth_taps].slab(d))
-    return torch.stack(slabs, 2)
+    return torch.stack(slabs, 1).permute(0, 4, 1, 2, 3)
 
 
 class ConcatFreeConv3d(nn.Module):
@@ -105,7 +106,7 @@ class ConcatFreeConv3d(nn.Module):
 
 
 class _LeftPart:
-    """A[v, m] of one v, for every m; holds the bias."""
+    """A[v, m] of one v, for every m; holds the bias. Maps are B×H×W×O, so that the volume is written channels-last."""
 
     def __init__(
         self, left: Tensor, weight: Tensor, bias: Tensor | None, depth_taps: tuple[int, ...], mask_left: bool
@@ -114,18 +115,18 @@ class _LeftPart:
         shifts = range(NO_TAPS, ALL_TAPS + 1) if mask_left else (ALL_TAPS,)
         kernels = [_over_depth(weight, depth_taps, at_least=-m) for m in shifts]
         every_bias = None if bias is None else bias.repeat(len(kernels))
-        maps = F.conv2d(left, torch.cat(kernels), every_bias, padding=1).chunk(len(kernels), 1)
+        maps = F.conv2d(left, torch.cat(kernels), every_bias, padding=1).permute(0, 2, 3, 1).chunk(len(kernels), -1)
         self.full = maps[-1]
         # Columns one by one: autograd puts them together again in one step, a slice for each would fill a whole map.
-        self.columns = {m: part.unbind(-1) for m, part in zip(shifts, maps[:-1], strict=False)}
+        self.columns = {m: part.unbind(2) for m, part in zip(shifts, maps[:-1], strict=False)}
 
     def slab(self, d: int) -> Tensor:
-        """B×O×H×W at disparity d."""
+        """B×H×W×O at disparity d."""
         if not self.columns:
             return self.full
         first_full = min(d + ALL_TAPS, self.width)
-        narrow = [self.columns[max(x - d, NO_TAPS)][x].unsqueeze(-1) for x in range(first_full)]
-        return torch.cat([*narrow, self.full[..., first_full:]], -1)
+        narrow = [self.columns[max(x - d, NO_TAPS)][x].unsqueeze(2) for x in range(first_full)]
+        return torch.cat([*narrow, self.full[:, :, first_full:]], 2)
 
 
 class _RightPart:
@@ -135,17 +136,17 @@ class _RightPart:
         self.width = right.shape[-1]
         every, inner = (_along_diagonals(weight, depth_taps, columns) for columns in ((0, 1, 2), (0, 1)))
         padded = F.pad(right, (4, 2, 1, 1))
-        self.map, last = F.conv2d(padded, torch.cat((every, inner))).chunk(2, 1)
-        self.last = last.unbind(-1)
+        self.map, last = F.conv2d(padded, torch.cat((every, inner))).permute(0, 2, 3, 1).chunk(2, -1)
+        self.last = last.unbind(2)
 
     def slab(self, d: int) -> Tensor:
-        """B×O×H×W at disparity d: column x is F at x − d, 0 where that is below −2."""
+        """B×H×W×O at disparity d: column x is F at x − d, 0 where that is below −2."""
         kept = min(max(self.width - 1 - max(d - 2, 0), 0), self.width - 1)
         start = max(2 - d, 0)
-        inner = F.pad(self.map[..., start : start + kept], (self.width - 1 - kept, 0))
+        inner = F.pad(self.map[:, :, start : start + kept], (0, 0, self.width - 1 - kept, 0))
         last = self.width + 1 - d
         column = self.last[last] if last >= 0 else torch.zeros_like(self.last[0])
-        return torch.cat((inner, column.unsqueeze(-1)), -1)
+        return torch.cat((inner, column.unsqueeze(2)), 2)
 
 
 def _over_depth(weight: Tensor, depth_taps: tuple[int, ...], at_least: int) -> Tensor:

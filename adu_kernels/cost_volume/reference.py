@@ -32,7 +32,9 @@ def groupwise_correlation_volume(
     factor = reduction_factor(reduction, per_group)
     dtype = accumulation_dtype(left, right)
     with without_autocast(left):
-        grouped = [torch.unflatten(x.to(dtype), 1, (num_groups, per_group)) for x in (left, right)]
+        # Contiguous: each map is read once for every disparity, and sums over channels that are neighbours are slow.
+        exact = [x.to(dtype).contiguous() for x in (left, right)]
+        grouped = [torch.unflatten(x, 1, (num_groups, per_group)) for x in exact]
         grouped_left, grouped_right = (_normalized(x, normalize, eps, eps_rule) for x in grouped)
         slabs = []
         for d in range(num_disparities):

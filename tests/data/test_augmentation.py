@@ -267,6 +267,8 @@ def test_rows_change_places_in_every_map_alike() -> None:
     assert torch.equal(moved[1], rows[1])
     coarse = cut_rows(rows[:, :, ::8], torch.tensor([32, 0]), 96)
     assert torch.equal(coarse, moved[:, :, ::8])
+    maps = torch.rand(2, 5, 12, 4).contiguous(memory_format=torch.channels_last)
+    assert cut_rows(maps, torch.tensor([32, 0]), 96).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_cut_student_is_taught_by_outputs_cut_alike(batch: StereoSample) -> None:

@@ -34,6 +34,7 @@ def test_it_is_the_convolution(
     want = F.conv3d(volume, weight, bias, padding=1)
     got = concat_free_conv3d(left, right, weight, bias, num_disparities=disparities, mask_left=mask_left)
     assert got.shape == want.shape
+    assert got.is_contiguous(memory_format=torch.channels_last_3d)
     assert (got - want).abs().max() <= 1e-12
     upstream = torch.randn_like(want)
     inputs = (left, right, weight, bias)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,15 +15,19 @@ from torch.overrides import TorchFunctionMode
 
 import adu_depth.distillation.student_loss as student_loss
 import adu_depth.models.adapter as adapter
+import adu_depth.models.aggregation as aggregation
 import adu_depth.models.stereo_teacher as stereo_teacher
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss, TeacherLossConfig
-from adu_depth.models import MonoStudent, StereoTeacher, TeacherConfig
-from adu_depth.training.batches import TrainingBatch
+from adu_depth.models import MonoStudent, StereoTeacher
+from adu_depth.training.batches import Place, TrainingBatch, batches
+from adu_depth.training.config import DataConfig
+from adu_depth.training.progress import Progress
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
-from tests.training.tiny import SIZE, STUDENT, TEACHER
+from adu_depth.training.teacher_outputs import OutputsOnDisk
+from tests.training.tiny import LOOP, SIZE, STUDENT, TEACHER, tiny_scenes
 
 CPU = torch.device("cpu")
 CONTEXT = StepContext(seed=0, step=100, rank=0, progress=0.5, dense=False)
@@ -35,26 +40,11 @@ class CudaRules(TorchFunctionMode):
     These give fp32 there, and the norms contiguous maps besides, with autocast or without.
     """
 
-    single = frozenset(
-        [
-            "exp",
-            "log",
-            "pow",
-            "__pow__",
-            "rsqrt",
-            "reciprocal",
-            "group_norm",
-            "layer_norm",
-            "normalize",
-            "norm",
-            "vector_norm",
-            "softmax",
-            "sum",
-            "smooth_l1_loss",
-            "interpolate",
-        ]
-    )
     contiguous = frozenset({"group_norm", "instance_norm"})
+    single = frozenset(
+        {"group_norm", "layer_norm", "normalize", "norm", "vector_norm", "interpolate", "smooth_l1_loss", "softmax"}
+        | {"exp", "log", "pow", "__pow__", "rsqrt", "reciprocal", "sum"}
+    )
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -74,11 +64,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """Every tensor that the networks hand to an operation, with the operation's name."""
     found: Seen = []
 
-    def spy(module: Any, name: str) -> None:
+    def spy(module: Any, name: str, count: int = 4) -> None:
         operation = getattr(module, name)
 
         def call(*args: Any, **options: Any) -> Any:
-            for value in args:
+            for value in args[:count]:
                 for one in value if isinstance(value, list | tuple) else [value]:
                     if isinstance(one, Tensor):
                         found.append((name, one))
@@ -89,16 +79,48 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     spy(stereo_teacher, "combined_volume")
     spy(stereo_teacher, "groupwise_correlation_volume")
     spy(stereo_teacher, "disparity_regression")
+    spy(aggregation, "concat_free_conv3d", 2)
     spy(adapter, "attention_adaptation")
-    spy(student_loss, "feature_distillation_losses")
+    spy(student_loss, "feature_distillation_losses", 2)
     return found
 
 
-def teacher_step(config: TeacherConfig, dtype: torch.dtype) -> dict[str, Tensor]:
+@DTYPES
+@pytest.mark.parametrize("norm", ["group", "batch"])
+@pytest.mark.parametrize("concat_free", [False, True])
+def test_a_teacher_takes_a_step(norm: Any, concat_free: bool, dtype: torch.dtype, seen: Seen) -> None:
     torch.manual_seed(0)
-    network = StereoTeacher(config)
+    config = replace(TEACHER, norm=norm, concat_free=concat_free)
     loss = TeacherLoss(TeacherLossConfig(), config.max_disparity, config.min_depth, config.max_depth)
-    return run(TeacherTask(network, loss, PairAugmentationConfig()), scenes(), dtype)
+    task = TeacherTask(StereoTeacher(config), loss, PairAugmentationConfig())
+    run(task, scenes(), dtype)
+    volumes = {"groupwise_correlation_volume", "concat_free_conv3d"} if concat_free else {"combined_volume"}
+    assert {name for name, _ in seen} == {"disparity_regression", *volumes}
+    check_storage(seen, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("cut_flip", [0.0, 1.0])
+def test_a_taught_student_takes_a_step(
+    cached: bool, cut_flip: float, dtype: torch.dtype, seen: Seen, tmp_path: Path
+) -> None:
+    """The teacher beside it, under autocast too, or its outputs from a folder."""
+    torch.manual_seed(0)
+    teacher, student = StereoTeacher(TEACHER).eval(), MonoStudent(STUDENT)
+    loss = StudentLoss(DistillationConfig(), STUDENT.feature_channels, TEACHER.feature_channels, 0.5, 80.0)
+    with CudaRules():
+        if cached:
+            outputs = OutputsOnDisk(tmp_path, {})
+            outputs.fill(teacher, tiny_scenes(2), CPU, Place(), Progress(enabled=False))
+            batch = next(batches(tiny_scenes(2), DataConfig(size=SIZE), LOOP, 0, Place(), CPU, outputs))
+        else:
+            with under(dtype):
+                batch = OnlineTeacher(teacher, CPU)(scenes())
+    seen.clear()
+    run(StudentTask(student, loss, AugmentationConfig(cut_flip=cut_flip)), batch, dtype)
+    assert {name for name, _ in seen} == {"attention_adaptation", "feature_distillation_losses"}
+    check_storage(seen, dtype)
 
 
 def scenes() -> TrainingBatch:
@@ -109,32 +131,55 @@ def under(dtype: torch.dtype) -> Any:
     return nullcontext() if dtype == torch.float32 else torch.autocast("cpu", dtype)
 
 
-def run(task: TeacherTask | StudentTask, batch: TrainingBatch, dtype: torch.dtype) -> dict[str, Tensor]:
+def run(task: TeacherTask | StudentTask, batch: TrainingBatch, dtype: torch.dtype) -> None:
+    """One step; every parameter gets a gradient."""
     with CudaRules():
         with under(dtype):
-            terms: dict[str, Tensor] = task.train()(batch, CONTEXT)
+            terms = task.train()(batch, CONTEXT)
         terms["total"].backward()
     assert torch.isfinite(terms["total"])
     assert all(p.grad is not None for p in task.parameters())
-    return terms
 
 
-@DTYPES
-@pytest.mark.parametrize("norm", ["group", "batch"])
+def check_storage(seen: Seen, dtype: torch.dtype) -> None:
+    """The step's type, and channels that are neighbours: of maps, of volumes, and of B×heads×N×d attention inputs."""
+    wrong = {(name, str(one.dtype)) for name, one in seen if one.dtype != dtype}
+    assert not wrong
+    for name, one in seen:
+        if name == "disparity_regression":  # B×D×H×W is a volume of one channel
+            assert one.unsqueeze(1).is_contiguous(memory_format=torch.channels_last_3d), (name, one.stride())
+        elif one.ndim == 4:
+            axis = 3 if name == "attention_adaptation" else 1
+            assert one.stride(axis) == 1, (name, one.shape, one.stride())
+
+
 @pytest.mark.parametrize("concat_free", [False, True])
-def test_a_teacher_takes_a_step(norm: Any, concat_free: bool, dtype: torch.dtype, seen: Seen) -> None:
-    teacher_step(replace(TEACHER, norm=norm, concat_free=concat_free), dtype)
-    assert {name for name, _ in seen} >= {"disparity_regression"}
-    assert {(name, str(one.dtype)) for name, one in seen if one.dtype != dtype} == set()
+def test_no_volume_is_copied_before_the_3d_convolutions(concat_free: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written channels-last, as the kernels do, it is what the first convolution reads; so are the weights."""
+    written: list[Tensor] = []
 
+    def as_kernels_write(name: str) -> None:
+        operation = getattr(stereo_teacher, name)
 
-@DTYPES
-def test_a_student_takes_a_step_with_its_teacher_beside_it(dtype: torch.dtype, seen: Seen) -> None:
-    torch.manual_seed(0)
-    teach = OnlineTeacher(StereoTeacher(TEACHER), CPU)
-    student = MonoStudent(STUDENT)
-    loss = StudentLoss(DistillationConfig(), STUDENT.feature_channels, TEACHER.feature_channels, 0.5, 80.0)
-    with CudaRules(), under(dtype):
-        batch = teach(scenes())
-    run(StudentTask(student, loss, AugmentationConfig()), batch, dtype)
-    assert {name for name, _ in seen} >= {"combined_volume", "attention_adaptation"}
+        def call(*args: Any, **options: Any) -> Tensor:
+            written.append(operation(*args, **options).contiguous(memory_format=torch.channels_last_3d))
+            return written[-1]
+
+        monkeypatch.setattr(stereo_teacher, name, call)
+
+    read: list[tuple[Tensor, Tensor]] = []
+
+    class Convolutions(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.nn.functional.conv3d:
+                read.append((args[0], args[1]))
+            return func(*args, **(kwargs or {}))
+
+    as_kernels_write("combined_volume")
+    as_kernels_write("groupwise_correlation_volume")
+    sample = scenes().sample
+    with CudaRules(), Convolutions():
+        StereoTeacher(replace(TEACHER, concat_free=concat_free, norm="batch"))(sample.left, sample.right, sample.camera)
+    assert read[0][0].data_ptr() == written[0].data_ptr()
+    assert all(volume.stride(1) == 1 for volume, _ in read), [v.stride() for v, _ in read]
+    assert all(weight.stride(1) == 1 for _, weight in read)
