@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adu_depth.data.augmentation import draw_integers
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 
@@ -53,5 +54,5 @@ def draw_window(
                 f"a crop of {axis} {want} does not fit an image of {axis} {have}: choose a smaller size, or fit=resize"
             )
         places = (have - want) // align + 1
-        corner.append(int(torch.randint(places, (1,), generator=generator)) * align)
+        corner.append(int(draw_integers(0, places, 1, generator=generator)) * align)
     return corner[0], corner[1]

@@ -14,10 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adu_depth.data.augmentation import ColourConfig, check_probabilities, draw_colours, draw_flips, recolour
+from adu_depth.data.augmentation import (
+    ColourConfig,
+    check_probabilities,
+    draw_colours,
+    draw_flips,
+    draw_integers,
+    draw_uniform,
+    recolour,
+)
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity
+from adu_depth.transfer import upload
 
 PATCHES = 2  # at most, per image
 
@@ -61,21 +70,21 @@ def augment_pair(
     count, device = sample.left.shape[0], sample.left.device
     colours = draw_colours(count, config, generator), draw_colours(count, config, generator)
     if config.asymmetric < 1:
-        apart = torch.rand(count, 1, generator=generator) < config.asymmetric
+        apart = draw_uniform(count, 1, generator=generator) < config.asymmetric
         colours = colours[0], torch.where(apart, colours[1], colours[0])
     if config.flip:
-        sample = mirror_pair(sample, draw_flips(count, config.flip, generator).to(device, non_blocking=True))
+        sample = mirror_pair(sample, upload(draw_flips(count, config.flip, generator), device))
     if config.zoom > 1:
-        draws = torch.rand(3, count, generator=generator)
-        sample = magnify(sample, *torch.cat([1 + (config.zoom - 1) * draws[:1], draws[1:]]).to(device))
+        draws = draw_uniform(3, count, generator=generator)
+        sample = magnify(sample, *upload(torch.cat([1 + (config.zoom - 1) * draws[:1], draws[1:]]), device))
     left = recolour(sample.left, colours[0])
     right = recolour(sample.require_right("a stereo teacher"), colours[1])
     if config.vertical_jitter:
-        shift = config.vertical_jitter * (2 * torch.rand(count, generator=generator) - 1)
-        right = shift_rows(right, shift.to(device, non_blocking=True))
+        shift = config.vertical_jitter * (2 * draw_uniform(count, generator=generator) - 1)
+        right = shift_rows(right, upload(shift, device))
     if config.erase:
         patches = draw_patches(count, right.shape[-2:], config, generator)
-        right = cover(right, patches.to(device, non_blocking=True))
+        right = cover(right, upload(patches, device))
     return sample, left, right
 
 
@@ -186,13 +195,13 @@ def draw_patches(
 ) -> Tensor:
     """Rectangles to cover, B×PATCHES×4 of (top, left, height, width) in pixels; height 0 where there is none."""
     height, width = size
-    applied = torch.rand(count, 1, generator=generator) < config.erase
-    number = torch.randint(1, PATCHES + 1, (count, 1), generator=generator)
-    wanted = applied & (torch.arange(PATCHES) < number)
-    top = torch.randint(height, (count, PATCHES), generator=generator)
-    left = torch.randint(width, (count, PATCHES), generator=generator)
+    applied = draw_uniform(count, 1, generator=generator) < config.erase
+    number = draw_integers(1, PATCHES + 1, count, 1, generator=generator)
+    wanted = applied & (torch.arange(PATCHES, device=generator.device) < number)
+    top = draw_integers(0, height, count, PATCHES, generator=generator)
+    left = draw_integers(0, width, count, PATCHES, generator=generator)
     smallest, largest = config.erase_size
-    sides = torch.randint(smallest, largest + 1, (count, PATCHES, 2), generator=generator)
+    sides = draw_integers(smallest, largest + 1, count, PATCHES, 2, generator=generator)
     return torch.stack([top, left, torch.where(wanted, sides[..., 0], 0), sides[..., 1]], -1)
 
 

@@ -98,9 +98,13 @@ def step_indices(length: int, step: int, batch_size: int, seed: int, place: Plac
     for position in range(first, first + batch_size):
         epoch, offset = divmod(position, length)
         if epoch not in orders:
-            orders[epoch] = torch.randperm(length, generator=draw_generator(seed, epoch, rank=EPOCH_DRAWS))
+            orders[epoch] = _permutation(length, draw_generator(seed, epoch, rank=EPOCH_DRAWS))
         indices.append(int(orders[epoch][offset]))
     return indices
+
+
+def _permutation(length: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(length, generator=generator, device=generator.device)
 
 
 @dataclass(frozen=True)

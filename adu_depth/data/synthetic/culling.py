@@ -10,6 +10,7 @@ from adu_depth.data.synthetic.cast import Family, Group
 from adu_depth.data.synthetic.shapes import SolidArrays
 from adu_depth.data.synthetic.streets import Street, concatenate
 from adu_depth.data.synthetic.tiles import UNSEEN, TileGrid, WorkList, box_bounds, hull, swept_bounds, work_list
+from adu_depth.transfer import upload
 
 
 class Planner:
@@ -47,8 +48,8 @@ class Planner:
         return [(self._upload(f), self._work(f, bounds)) for f in families]
 
     def _upload(self, family: Family) -> Group:
-        table = torch.from_numpy(np.ascontiguousarray(family.table.T, dtype=np.float32)).to(self.device)
-        ids = torch.from_numpy((2 * len(self.streets) + family.solids).astype(np.int32)).to(self.device)
+        table = upload(torch.from_numpy(np.ascontiguousarray(family.table.T, dtype=np.float32)), self.device)
+        ids = upload(torch.from_numpy((2 * len(self.streets) + family.solids).astype(np.int32)), self.device)
         return Group(family.test, table, family.upper, family.lower, ids)
 
     def _work(self, family: Family, bounds: np.ndarray) -> WorkList:

@@ -16,6 +16,7 @@ from adu_depth.data.synthetic.scene import FARTHEST
 from adu_depth.data.synthetic.streets import OBJECT_COLUMNS, Street, object_table, scene_facts
 from adu_depth.data.synthetic.tiles import TileGrid
 from adu_depth.geometry import stack_cameras
+from adu_depth.transfer import upload
 
 _OCCLUSION_SLACK = 1e-3  # share of the inverse depth by which something must be nearer to hide a point
 _FARTHEST_SHADED = 1e3  # metres; stands in for infinity where the sky is shaded
@@ -43,7 +44,7 @@ def render(streets: list[Street], height: int, width: int, lidar: LidarConfig, d
         "sparse_depth": r.lidar(lidar, w),
     }
     images = {name: r.grid.to_image(t).unsqueeze(1) for name, t in maps.items()}
-    camera = stack_cameras([s.rig.camera for s in streets]).to(device)
+    camera = stack_cameras([s.rig.camera for s in streets]).map(lambda t: upload(t, device))
     return StereoSample(left=left, right=right, camera=camera, name="", **images)  # type: ignore[arg-type]
 
 
@@ -69,7 +70,7 @@ class Renderer:
         self.column, self.pixel = u, (v * width + u).int()
 
     def upload(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.device)
+        return upload(torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)), self.device)
 
     @staticmethod
     def depth(w: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adu_depth.transfer import upload
+
 TILE_ROWS, TILE_COLUMNS = 8, 16
 TILE = TILE_ROWS * TILE_COLUMNS
 NEAR = 0.3  # metres; the scene keeps every solid farther from the cameras than this
@@ -127,4 +129,5 @@ def work_list(bounds: np.ndarray, scene: np.ndarray, grid: TileGrid, device: tor
     rank = np.arange(len(tile)) - np.repeat(starts, np.diff(starts, append=len(tile)))
     order = by_tile[np.argsort(rank, kind="stable")]
     ranks = np.bincount(rank).tolist() if len(rank) else []
-    return WorkList(torch.from_numpy(solid[order]).to(device), torch.from_numpy(tile[order]).to(device), ranks)
+    solids, tiles = (upload(torch.from_numpy(numbers[order]), device) for numbers in (solid, tile))
+    return WorkList(solids, tiles, ranks)
