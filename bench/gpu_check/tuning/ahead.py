@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import TimeoutError as TooLate
 from functools import cache
 from multiprocessing import get_context
 from typing import Any
@@ -69,7 +70,7 @@ def counts(facts: Facts) -> dict[str, int]:
 def _result(future: Future[list[Compiled] | str], left: float) -> list[Compiled] | str | None:
     try:
         return future.result(max(left, 0.0))
-    except TimeoutError:
+    except TooLate:
         return None
     except Exception as error:  # the pool broke: the candidates are compiled when they are timed
         return None if isinstance(error, OSError) else f"{type(error).__name__}: {error}"[:300]
