@@ -7,13 +7,12 @@ implementation fails and has no time. `python -m bench` measures more (inputs pa
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench.gpu_check.benchmark import suite_of
+from bench.gpu_check.benchmarks import suite_of
 from bench.gpu_check.stages import OPERATIONS
 from bench.harness.case import Case, differentiable, draw_item, outputs_of
 from bench.harness.contenders import EAGER, OURS, contenders
@@ -27,7 +26,7 @@ CASES = [
     case
     for name in OPERATIONS
     if not name.endswith(("-step", "-inference"))
-    for case in suite_of(name, Path("unused.json"), rehearse=True).cases(choose_size("auto", DEVICE), DEVICE)
+    for case in suite_of(name, dry_run=True).cases(choose_size("auto", DEVICE), DEVICE)
 ]
 
 

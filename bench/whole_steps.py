@@ -7,7 +7,7 @@ references, each as it is or with the network compiled.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -29,7 +29,7 @@ from bench.harness.memory import peak_bytes
 from bench.harness.parity import Refused
 from bench.harness.result import CaseResult, Row
 from bench.harness.runner import Effort, fill, row_without_times
-from bench.harness.suite import Planned, Suite, dtype_name, labelled
+from bench.harness.suite import Planned, Suite, dtype_name, float32_products, labelled
 from bench.harness.timing import Mark, Step, first_line, measure, no_mark
 
 CONTEXT = StepContext(seed=0, step=100, rank=0, progress=0.5, dense=False)
@@ -63,7 +63,7 @@ SCALES = {
         Scale(4, 384, 1248, TeacherConfig(max_disparity=192), StudentConfig()),
     ),
     "small": (Scale(2, 64, 128, TeacherConfig(max_disparity=32), StudentConfig()),),
-    "tiny": (Scale(2, 32, 64, THIN, StudentConfig(feature_channels=(8, 8, 12), head_channels=8)),),
+    "tiny": (Scale(1, 32, 64, THIN, StudentConfig(feature_channels=(8, 8, 12), head_channels=8)),),
 }
 Work = Callable[[StereoSample, Mark, bool], "dict[str, Tensor]"]
 """A step on one batch; returns what is compared between implementations, by name."""
@@ -108,6 +108,10 @@ class _StepSuite(Suite):
 
     def scales(self, size: str) -> Sequence[Scale]:
         return SCALES[size]
+
+    def products(self) -> AbstractContextManager[Any]:
+        """As a user's: torch's own settings, which let convolutions of float32 use TF32."""
+        return nullcontext()
 
     def measure(self, name: str, scale: Scale, device: torch.device, dtype: torch.dtype) -> CaseResult:
         effort = Effort(self.repeats, self.seconds, self.compile_seconds)
@@ -282,7 +286,9 @@ def step_rows(
     def values(backend: str, kind: torch.dtype | None, mode: str | None) -> dict[str, Tensor]:
         return _values(_seeded(build, scale, device, kind, mode, backend), ring[0], backend)
 
-    same, exact = values("torch", autocast, None), values("torch", None, None)
+    same = values("torch", autocast, None)
+    with float32_products():
+        exact = values("torch", None, None)
     for name, backend, mode in implementations:
         try:
             with time_limit(effort.compile_seconds, "compiling and checking"):

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# On a machine with a GPU and an installed torch and triton, no network needed: parity of every kernel, benchmarks, a
-# short real training, within a budget of minutes. Results are JSON, ready to commit; --help lists the stages.
-#   scripts/gpu_check.sh --out bench/results/h200 --minutes 25          everything, the most valuable first
-#   scripts/gpu_check.sh --out bench/results/h200 cost-volume           one stage (and the doctor before it)
-#   scripts/gpu_check.sh --rehearse                                     the same on a CPU, tiny, in the interpreter
-# $PYTHON names the interpreter; $ADU_REAL_STEREO a folder of real pairs to train on; $ADU_COMMIT the commit, where the
-# sources lie outside a git checkout.
+# On a machine with a GPU and an installed torch and triton, no network needed: kernel tests, every operation and whole
+# training steps beside their references, a profile, a real training; what is found is rewritten as it grows into one
+# results.json, with summary.md for people and one log beside it. --help lists the stages.
+#   scripts/gpu_check.sh                                     one call of 9 minutes, the most valuable first: runs/gpu
+#   scripts/gpu_check.sh --continue --minutes 4              what is left of it, failed tests again, more sizes, tuning
+#   scripts/gpu_check.sh --continue --from results.json      the same on another machine, going on from that file
+#   scripts/gpu_check.sh parity cost-volume                  stages and benchmarks by name
+#   scripts/gpu_check.sh --dry-run                           all of it on a CPU, tiny, in the interpreter
+# --pack-to DIR copies the three files there whenever they change. A SIGKILL of this script ends the stage that is on,
+# and leaves results.json whole. $PYTHON names the interpreter; $ADU_REAL_STEREO a folder of real pairs to train on;
+# $ADU_COMMIT the commit, where the sources lie outside a git checkout.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 

@@ -1,52 +1,65 @@
 """Runs the stages of the GPU check, the most valuable first, within a budget of minutes.
 
-A stage that has its result from the same code on the same machine is skipped, so that a check that ran out of time, or
-lost its machine, goes on where it stopped: keep the output folder. Exit code: 0 all is well, 1 something is wrong, 2
-the machine cannot run it, 3 time ran out.
+What is found lies in one file, results.json, rewritten as it grows, with summary.md for people and one log beside it.
+A stage that this file has from the same code on the same machine is not run again. Exit code: 0 all is well, 1
+something is wrong, 2 the machine cannot run it, 3 time ran out.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
 
-from bench.gpu_check.runner import Check
-from bench.gpu_check.stages import BY_NAME, STAGES
+from bench.gpu_check.packed import RESULTS, Packed
+from bench.gpu_check.runner import Check, use_caches
+from bench.gpu_check.stages import BY_NAME, CONTINUED, OPERATIONS, PLAN, chosen_stages
+
+MINUTES = 9.0
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    width = max(len(stage.name) for stage in STAGES)
-    listed = "\n".join(f"  {stage.name:{width}}  {stage.answers}" for stage in STAGES)
+    width = max(len(name) for name in BY_NAME)
+    listed = "\n".join(f"  {stage.name:{width}}  {stage.answers}" for stage in PLAN)
+    more = "\n".join(f"  {stage.name:{width}}  {stage.answers}" for stage in CONTINUED if stage not in PLAN)
     parser = argparse.ArgumentParser(
         prog="scripts/gpu_check.sh",
         description=__doc__,
-        epilog=f"stages, in this order:\n{listed}",
+        epilog=f"stages, in this order:\n{listed}\nwith --continue also:\n{more}\n"
+        f"benchmarks, each by its name alone:\n  {', '.join(OPERATIONS)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("stages", nargs="*", metavar="stage", help="only these (doctor always runs first); default all")
+    parser.add_argument("stages", nargs="*", metavar="stage", help="only these stages or benchmarks, and the doctor")
+    parser.add_argument("--out", type=Path, help="output folder (runs/gpu; runs/gpu-dry-run for a dry run)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help=f"budget of the whole call ({MINUTES:.0f})")
+    parser.add_argument("--continue", dest="again", action="store_true", help="what is left, and what failed again")
+    parser.add_argument("--from", dest="earlier", type=Path, help="go on from this results.json, not the folder's")
+    parser.add_argument("--pack-to", type=Path, help="copy results.json, summary.md and the log there as they grow")
     parser.add_argument(
-        "--out", type=Path, help="folder for results (bench/results/gpu; runs/gpu-rehearsal to rehearse)"
+        "--dry-run", "--rehearse", action="store_true", help="everything tiny, on a CPU, kernels in the interpreter"
     )
-    parser.add_argument("--minutes", type=float, default=25.0, help="budget of the whole check (25)")
-    parser.add_argument("--rehearse", action="store_true", help="everything tiny, on a CPU, kernels in the interpreter")
     chosen = parser.parse_args(arguments)
-    unknown = [name for name in chosen.stages if name not in BY_NAME]
+    unknown = [name for name in chosen.stages if name not in BY_NAME and name not in OPERATIONS]
     if unknown:
-        parser.error(f"no stage {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
+        parser.error(f"no stage {', '.join(unknown)}; there are {', '.join(BY_NAME)}, {', '.join(OPERATIONS)}")
     if not chosen.minutes > 0:
         parser.error(f"--minutes: expected more than 0, got {chosen.minutes}")
     return chosen
 
 
-def out_folder(chosen: argparse.Namespace) -> Path:
+def callers(path: Path) -> Path:
     """Relative to where the script was called, not to the repository it changes to."""
+    return (Path(os.environ.get("ADU_CALLED_FROM", ".")) / path).resolve()
+
+
+def out_folder(chosen: argparse.Namespace) -> Path:
     if chosen.out is None:
-        return Path("runs/gpu-rehearsal" if chosen.rehearse else "bench/results/gpu").resolve()
-    return (Path(os.environ.get("ADU_CALLED_FROM", ".")) / chosen.out).resolve()
+        return Path("runs/gpu-dry-run" if chosen.dry_run else "runs/gpu").resolve()
+    return callers(chosen.out)
 
 
 def stop(signum: int, frame: FrameType | None) -> None:
@@ -55,11 +68,27 @@ def stop(signum: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     chosen = parse()
-    if chosen.rehearse:  # before anything imports Triton, in this process and in those it starts
+    folder = out_folder(chosen)
+    if chosen.dry_run:  # before anything imports Triton, in the processes this one starts
         os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    use_caches(folder)
     signal.signal(signal.SIGTERM, stop)
-    wanted = [stage for stage in STAGES if not chosen.stages or stage.name in chosen.stages or stage.name == "doctor"]
-    sys.exit(Check(out_folder(chosen), chosen.minutes, chosen.rehearse).run(wanted))
+    try:
+        packed = Packed(
+            folder,
+            callers(chosen.pack_to) if chosen.pack_to else None,
+            callers(chosen.earlier) if chosen.earlier else None,
+        )
+    except (OSError, ValueError) as error:
+        print(f"gpu_check: {error}", file=sys.stderr)
+        sys.exit(2)
+    stages, only = chosen_stages(chosen.stages, chosen.again)
+    check = Check(packed, chosen.minutes, dry_run=chosen.dry_run, only=only, again=chosen.again)
+    code = check.run(stages, named=bool(chosen.stages))
+    if chosen.dry_run:  # nothing that a GPU would find there
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+    print(f"results: {folder / RESULTS}; tables and plots: python -m bench.gpu_check.unpack", flush=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

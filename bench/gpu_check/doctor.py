@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
+import json
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
 from bench.gpu_check.arguments import stage_arguments
+from bench.gpu_check.packed import replace_text
 
 FREE_MEMORY = 24 * 2**30
 NEEDED = ("torch", "triton", "numpy", "safetensors", "cv2", "transformers")
 SOME_STAGES = {
     "pytest": "parity",
+    "xdist": "parity (several tests at once)",
     "hypothesis": "parity (the tests with drawn shapes)",
     "accelerate": "training, convergence",
     "tensorboard": "training, convergence",
@@ -32,11 +34,11 @@ class Finding:
     detail: str
 
 
-def findings(rehearse: bool) -> list[Finding]:
+def findings(dry_run: bool) -> list[Finding]:
     found = [_python(), *(_package(name, True, "everything") for name in NEEDED)]
     found += [_package(name, False, stages) for name, stages in SOME_STAGES.items()]
     if importlib.util.find_spec("torch") is not None:
-        found += _interpreter() if rehearse else _gpu()
+        found += _interpreter() if dry_run else _gpu()
     return found
 
 
@@ -61,7 +63,7 @@ def _gpu() -> list[Finding]:
     from adu_kernels import launch
 
     if not torch.cuda.is_available():
-        return [Finding("GPU", False, True, "torch sees no CUDA device; --rehearse runs everything small on a CPU")]
+        return [Finding("GPU", False, True, "torch sees no CUDA device; --dry-run runs everything small on a CPU")]
     free, total = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()
     return [
@@ -92,21 +94,36 @@ def _interpreter() -> list[Finding]:
     return [Finding("interpreter", launch.interpreting(), True, "TRITON_INTERPRET=1 before Python starts")]
 
 
-def write(path: Path, found: list[Finding]) -> None:
-    """Plain json where torch or the project's own packages are missing: that is what this must be able to say."""
-    import json
+def identity() -> dict[str, Any]:
+    """What a result must have been made from to stand in a later call: sources, machine, versions."""
+    import torch
+    import triton
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"findings": [asdict(f) for f in found]}, indent=2) + "\n", encoding="utf-8")
+    from bench.gpu_check.parity import SOURCES
+    from bench.harness.environment import source_digest
+
+    return {
+        "sources": source_digest(),
+        "tests": source_digest(SOURCES),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+    }
+
+
+def document(found: list[Finding]) -> dict[str, Any]:
+    lacking = any(f.needed and not f.ok for f in found)
+    told: dict[str, Any] = {"complete": not lacking, "findings": [asdict(f) for f in found]}
+    return told if lacking else {**told, "identity": identity()}
 
 
 def main() -> None:
     chosen = stage_arguments(__doc__)
-    found = findings(chosen.rehearse)
+    found = findings(chosen.dry_run)
     for finding in found:
         state = "ok" if finding.ok else "MISSING" if finding.needed else "missing"
         print(f"{state:8} {finding.name:16} {finding.detail}")
-    write(chosen.output, found)
+    replace_text(chosen.output, json.dumps(document(found), indent=2) + "\n")  # by nothing but the standard library
     lacking = [f.name for f in found if f.needed and not f.ok]
     if lacking:
         print(f"cannot go on without: {', '.join(lacking)}", file=sys.stderr)

@@ -1,115 +1,186 @@
-"""The kernel tests on the card: each test file in a process of its own, several at once, counts kept as they end."""
+"""The kernel tests on the GPU, as many at once as there are cores; every outcome is kept as it comes.
+
+A later call runs what failed again, and what was not reached, and keeps whole tracebacks.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-from adu_depth.files import write_json
-from adu_depth.training.checkpoint import read_json
 from bench.gpu_check.arguments import stage_arguments
+from bench.gpu_check.packed import read_json, replace_text
+from bench.gpu_check.stages import SINGLE
 from bench.harness.environment import MEASURED, ROOT, measured_environment, source_digest
 from bench.harness.result import same_making
 
-AT_ONCE = 8
-FILE_MINUTES = 6
-REHEARSED = ("test_public_face.py", "test_feature_distillation.py")
 SOURCES = (*MEASURED, "tests/kernels")
+TESTS = "tests/kernels"
+DRY_TESTS = ("tests/kernels/test_public_face.py", "tests/kernels/test_feature_distillation.py")
+MARKED, DRY_MARKED = "gpu and not slow", "not slow"
+SPOILT = ("illegal memory access", "device-side assert", "misaligned address", "unspecified launch failure")
+"""After one of these no call of CUDA in the process succeeds: what fails there later says nothing of itself."""
+TOLD, TOLD_AGAIN = 3000, 20_000  # characters of a failure
+WRITE_EVERY = 1.0  # seconds
+ALIASES = {
+    "cost-volume": ("cost_volume", "groupwise", "combined_volume", "correlation_volume", "concatenation_volume"),
+    "depth-objective": ("depth_objective", "silog", "laplace", "focal"),
+}
 
 
-def test_files(rehearse: bool) -> list[Path]:
-    """The tests of the Triton kernels first."""
-    files = sorted((ROOT / "tests" / "kernels").glob("test_*.py"), key=lambda f: ("triton" not in f.name, f.name))
-    return [f for f in files if not rehearse or f.name in REHEARSED]
+def operation_of(test: str) -> str | None:
+    """The benchmark's name of the operation that a test is of; None for what holds for all of them."""
+    text = test.replace("-", "_")
+    file = text.split("::", 1)[0]
+    for place in (file, text):  # test_correlation_disparity.py may name volumes in its cases
+        for name in SINGLE:
+            if any(word in place for word in (name.replace("-", "_"), *ALIASES.get(name, ()))):
+                return name
+    return None
 
 
-def run_file(file: Path) -> dict[str, Any]:
-    """What one test file's run came to."""
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        options = ["-q", "-m", "not slow", "-p", "no:cacheprovider", f"--junitxml={report}"]
-        try:
-            ended = subprocess.run(
-                [sys.executable, "-m", "pytest", str(file), *options],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=60 * FILE_MINUTES,
-            )
-            code, output = ended.returncode, ended.stdout + ended.stderr
-        except subprocess.TimeoutExpired as late:
-            code, output = -1, f"stopped after {FILE_MINUTES} minutes; {_text(late.stdout)}"
-        counts = read_report(report) if report.exists() else {}
-    found = {"file": file.name, "code": code, "seconds": round(time.perf_counter() - start, 1), **counts}
-    if code not in (0, 5):  # 5: every test of the file is deselected
-        found["output"] = output[-4000:]
-    return found
+class Recorder:
+    """A pytest plugin that keeps outcomes in a document and writes it at most once a second."""
+
+    def __init__(self, document: dict[str, Any], output: Path, told: int) -> None:
+        self.document, self.output, self.told = document, output, told
+        self.passed = set(document["passed"])
+        self.skipped: dict[str, str] = document["skipped"]
+        self.failures: dict[str, dict[str, Any]] = document["failures"]
+        self.earlier = set(self.failures)
+        """Red before this run: so they stay until they are seen to pass."""
+        self.spoilt: set[str] = set()
+        self.written = 0.0
+
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        self._collected(ids)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if session.items:
+            self._collected([item.nodeid for item in session.items])
+
+    def _collected(self, ids: list[str]) -> None:
+        known = set(self.document["collected"])
+        self.document["collected"] += [name for name in ids if name not in known]
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._failed(report.nodeid, report)
+            self.write()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = report.nodeid
+        if report.when == "call" and report.passed and name in self.earlier:
+            self.earlier.discard(name)
+            self.failures.pop(name, None)
+        if report.failed:
+            self._failed(name, report)
+        elif report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self.skipped[name] = str(reason)[:200]
+        elif report.when == "call" and name not in self.failures:
+            self.passed.add(name)
+            self.document["slowest"] = sorted(
+                [*self.document["slowest"], [round(report.duration, 1), name]], reverse=True
+            )[:10]
+        self.write()
+
+    def _failed(self, name: str, report: pytest.TestReport | pytest.CollectReport) -> None:
+        self.passed.discard(name)
+        self.earlier.discard(name)
+        text = report.longreprtext
+        worker = getattr(getattr(report, "node", None), "gateway", None)
+        process = getattr(worker, "id", "main")
+        lines = [line for line in text.splitlines() if line.startswith("E ")]
+        self.failures[name] = {
+            "message": (lines[0][1:].strip() if lines else text.strip().splitlines()[-1] if text.strip() else "")[:400],
+            "operation": operation_of(name),
+            "when": getattr(report, "when", "collection"),
+            "after_spoilt": process in self.spoilt,
+            "text": text[-self.told :],
+        }
+        print(f"FAILED {name}: {self.failures[name]['message'][:200]}", flush=True)
+        if any(words in text for words in SPOILT):
+            self.spoilt.add(process)
+
+    def write(self, last: bool = False) -> None:
+        if last or time.monotonic() - self.written >= WRITE_EVERY:
+            self.document["passed"] = sorted(self.passed)
+            self.document["counts"] = {
+                "passed": len(self.passed),
+                "failed": len(self.failures),
+                "skipped": len(self.skipped),
+                "collected": len(self.document["collected"]),
+            }
+            replace_text(self.output, json.dumps(self.document) + "\n")
+            self.written = time.monotonic()
 
 
-def _text(output: bytes | str | None) -> str:
-    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """Counts and the failures of a JUnit file."""
-    cases = list(ElementTree.parse(path).getroot().iter("testcase"))
-    failures = []
-    for case in cases:
-        for kind in ("failure", "error"):
-            for told in case.findall(kind):
-                message = (told.get("message") or "").strip()
-                failures.append({"test": case.get("name", "?"), "message": message[:500]})
-    skipped = sum(case.find("skipped") is not None for case in cases)
+def new_document(device: torch.device) -> dict[str, Any]:
     return {
-        "passed": len(cases) - len(failures) - skipped,
-        "failed": len(failures),
-        "skipped": skipped,
-        "failures": failures,
+        "environment": measured_environment(device),
+        "tests": source_digest(SOURCES),
+        "complete": False,
+        "counts": {},
+        "collected": [],
+        "passed": [],
+        "skipped": {},
+        "failures": {},
+        "slowest": [],
     }
 
 
-def passed_before(output: Path, now: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of a run that was cut short: the files that passed, where code, tests, machine and versions are the same."""
-    earlier = read_json(output) if output.exists() else {}
-    if earlier.get("tests") != now["tests"] or not same_making(earlier["environment"], now["environment"]):
-        return []
-    return [found for found in earlier["files"] if found["code"] in (0, 5)]
+def kept(earlier: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
+    """The document to go on with: the earlier one where code, tests, machine and versions are the same."""
+    if earlier is None or earlier.get("tests") != now["tests"]:
+        return now
+    same = same_making(earlier["environment"], now["environment"])
+    return {**earlier, "environment": now["environment"], "complete": False} if same else now
+
+
+def unreached(document: dict[str, Any]) -> list[str]:
+    """Tests that were collected and have no outcome."""
+    seen = document["failures"].keys() | set(document["passed"]) | document["skipped"].keys()
+    return [name for name in document["collected"] if name not in seen]
+
+
+def pytest_arguments(tests: Iterable[str], dry_run: bool, again: bool) -> list[str]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = 2 if dry_run else max(1, min(16, cores))
+    return [
+        *(tests or (DRY_TESTS if dry_run else (TESTS,))),
+        *("-q", "--no-header", "-r", "N", "--tb", "long" if again else "short", "-p", "no:cacheprovider"),
+        "--continue-on-collection-errors",
+        *("-m", DRY_MARKED if dry_run else MARKED, "-n", str(processes), "--dist", "worksteal"),
+    ]
 
 
 def main() -> None:
     chosen = stage_arguments(__doc__)
-    device = torch.device("cpu" if chosen.rehearse else "cuda")
-    result: dict[str, Any] = {
-        "environment": measured_environment(device),
-        "tests": source_digest(SOURCES),
-        "complete": False,
-        "files": [],
-    }
-    if not chosen.rehearse:
-        os.environ["TRITON_INTERPRET"] = "0"
-    result["files"] = passed_before(chosen.output, result)
-    done = {found["file"] for found in result["files"]}
-    files = [file for file in test_files(chosen.rehearse) if file.name not in done]
-    with ThreadPoolExecutor(max_workers=max(1, min(AT_ONCE, (os.cpu_count() or 1) // 2))) as pool:
-        for ended in as_completed([pool.submit(run_file, file) for file in files]):
-            found = ended.result()
-            counts = ", ".join(f"{found.get(key, 0)} {key}" for key in ("passed", "failed", "skipped"))
-            print(f"{found['file']}: {counts}, {found['seconds']} s, exit code {found['code']}", flush=True)
-            result["files"].append(found)
-            write_json(chosen.output, result)
-    result["complete"] = True
-    write_json(chosen.output, result)
-    sys.exit(0 if all(found["code"] in (0, 5) for found in result["files"]) else 1)
+    os.environ["TRITON_INTERPRET"] = "1" if chosen.dry_run else "0"
+    fresh = new_document(torch.device("cpu" if chosen.dry_run else "cuda"))
+    document = kept(read_json(chosen.output), fresh)
+    tests = [*document["failures"], *unreached(document)]
+    if not tests:  # nothing is known, or all is well: from the beginning
+        document = fresh
+    recorder = Recorder(document, chosen.output, TOLD_AGAIN if chosen.again else TOLD)
+    os.chdir(ROOT)
+    code = pytest.main(pytest_arguments(tests, chosen.dry_run, chosen.again), plugins=[recorder])
+    recorder.write(last=True)
+    # 0: all passed, 1: some failed, 5: none is selected; with 2, 3 and 4 pytest itself could not
+    document["complete"] = code in (0, 1) and not unreached(document)
+    document["pytest_code"] = int(code)
+    recorder.write(last=True)
+    print(document["counts"], flush=True)
+    sys.exit(1 if document["failures"] or code not in (0, 1) else 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Stages one after the other: each a process with a limit of its own, their state in one file, a summary at the end.
+"""Stages one after the other, each with a hard limit; whatever they have found is packed into one file as it comes.
 
-Only the standard library: this must be able to say what is missing.
+A stage gets of the time that is left what its share is beside the shares of those after it: one that ends early leaves
+its time to all of them, and none is starved by one before it. Only the standard library: this must be able to say what
+is missing.
 """
 
 from __future__ import annotations
@@ -8,239 +10,264 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from bench.gpu_check.stages import Stage
+from bench.gpu_check import packed
+from bench.gpu_check.packed import LOG, SUMMARY, Packed
+from bench.gpu_check.stages import TABLE_SECONDS, Stage
+from bench.gpu_check.summary import summary_text
 
-STEPS = ("teacher_step", "distillation_step")
-SHORTEST = 15.0  # seconds: with less left no stage is started
-GRACE = 10.0  # seconds between the asking to stop and the end
-OK, FAILED, CUT_SHORT, SKIPPED, LEFT = "done", "failed", "cut short", "done before", "not started"
+SHORTEST = 8.0  # seconds: with less no stage is started
+DOCTOR_SECONDS = 60.0  # at the most
+STARTS = 4  # of one stage: what has killed its process costs its case alone
+LOG_TAIL = 60  # lines
+KEEPER = Path(__file__).with_name("keeper.py")
+OK, FAILED, CUT_SHORT, SKIPPED, LEFT, RUNNING = "done", "failed", "cut short", "done before", "not started", "running"
+OUT_OF_TIME = 3
+"""Exit code of a stage that ended by itself before its limit with work left."""
 
 
 class Check:
     """One call of the check, on one folder."""
 
-    def __init__(self, out: Path, minutes: float, rehearse: bool, say: Callable[[str], None] = print) -> None:
-        self.out, self.rehearse, self.say = out, rehearse, say
-        self.deadline = time.monotonic() + 60 * minutes
-        self.rows: list[dict[str, Any]] = []
+    def __init__(
+        self,
+        packed_file: Packed,
+        minutes: float,
+        *,
+        dry_run: bool = False,
+        only: Sequence[str] = (),
+        again: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """only: benchmarks it is confined to. again: a later call, which repeats what failed."""
+        self.packed, self.minutes, self.dry_run, self.only, self.again = packed_file, minutes, dry_run, only, again
+        self._say = say
+        self.started = time.monotonic()
+        self.deadline = self.started + 60 * minutes
+        self.rows: dict[str, packed.Entry] = {}
+        self.scratch = Path(tempfile.mkdtemp(prefix="adu-gpu-check-"))
+        self.lock = threading.Lock()
 
-    def run(self, stages: Sequence[Stage]) -> int:
-        """The exit code: 0 well, 1 a stage failed, 2 the doctor did, 3 time ran out or it was stopped."""
-        (self.out / "logs").mkdir(parents=True, exist_ok=True)
+    def run(self, stages: Sequence[Stage], named: bool = False) -> int:
+        """The exit code: 0 well, 1 a stage failed, 2 the doctor did, 3 time ran out or it was stopped.
+
+        named: the stages were asked for by name, so that one that is done is done again.
+        """
+        self.packed.begin(minutes=self.minutes, stages=[s.name for s in stages], only=list(self.only), again=self.again,
+                          dry_run=self.dry_run)  # fmt: skip
+        queue = list(stages)
         try:
-            for stage in stages:
-                row = self._stage(stage)
-                self.rows.append(row)
-                self.say(f"== {stage.name}: {row['state']}, {row['seconds']:.0f} s")
-                if stage.name == "doctor" and row["code"] == 2:
+            while queue:
+                first = queue.pop(0)
+                together = [first, *(s for s in queue if s.beside == first.name)]
+                queue = [s for s in queue if s not in together]
+                if not self._run_together(together, queue, named):
                     return 2
         except KeyboardInterrupt:
             self.say("stopped")
-            self.rows += [
-                {"name": s.name, "state": LEFT, "seconds": 0.0, "code": None} for s in stages[len(self.rows) :]
-            ]
         finally:
-            self._summarise()
-        states = {row["state"] for row in self.rows}
-        if FAILED in states or any(row["code"] not in (0, None) for row in self.rows):
+            for stage in stages:
+                if stage.name not in self.rows:
+                    self._note(stage, LEFT, None, 0.0)
+            self._save()
+            self.say((self.packed.folder / SUMMARY).read_text(encoding="utf-8"))
+            shutil.rmtree(self.scratch, ignore_errors=True)
+        rows = [self.rows[stage.name] for stage in stages]
+        if any(row["state"] == FAILED or row["code"] not in (0, OUT_OF_TIME, None) for row in rows):
             return 1
-        return 3 if states & {CUT_SHORT, LEFT} else 0
+        return 3 if {row["state"] for row in rows} & {CUT_SHORT, LEFT} else 0
 
-    def _stage(self, stage: Stage) -> dict[str, Any]:
-        left = self.deadline - time.monotonic()
-        earlier = None if stage.name == "doctor" else self._done_before(stage)
-        if earlier is not None:
-            return {"name": stage.name, "state": SKIPPED, "seconds": 0.0, "code": earlier}
-        if left < SHORTEST:
-            return {"name": stage.name, "state": LEFT, "seconds": 0.0, "code": None}
-        self._forget_finished(stage)
-        limit = min(60 * stage.minutes, left)
-        self.say(f"== {stage.name} (at most {limit:.0f} s): {stage.answers}")
-        start = time.monotonic()
-        code = run_limited(
-            stage.command(str(self.out), self.rehearse), limit, self.out / "logs" / f"{stage.name}.log", self.say
-        )
-        seconds = time.monotonic() - start
-        state = CUT_SHORT if code is None else OK if code == 0 else FAILED
-        whole = bool((_read(self.out / f"{stage.name}.json") or {}).get("complete"))
-        if whole and code in (0, 1):  # a finding is a result too: measuring it again would find it again
-            self._remember(stage, code)
-        return {"name": stage.name, "state": state, "seconds": seconds, "code": code}
+    def say(self, line: str) -> None:
+        """To the terminal and the one log. From any thread."""
+        with self.lock:
+            self._say(line)
+            for place in self.packed.places():
+                with contextlib.suppress(OSError), (place / LOG).open("a", encoding="utf-8") as log:
+                    log.write(line + "\n")
 
-    def _key(self) -> dict[str, Any]:
-        """What a result must have been made from to be kept."""
-        found = _read(self.out / "key.json")
-        if found is None or found.get("process") != os.getpid():
-            found = {**_identity(), "rehearse": self.rehearse, "process": os.getpid()}
-            _write(self.out / "key.json", found)
-        return {name: value for name, value in found.items() if name != "process"}
+    def _run_together(self, stages: list[Stage], later: list[Stage], named: bool) -> bool:
+        """Whether to go on."""
+        if not named and stages[0].name != "doctor" and self._is_done(stages[0]):
+            for stage in stages:
+                row = self.packed.stages.get(stage.name, {"name": stage.name, "code": 0})
+                self.rows[stage.name] = {**row, "state": SKIPPED}
+            self.say(f"== {stages[0].name}: {SKIPPED}")
+            return True
+        left = self.deadline - time.monotonic() - TABLE_SECONDS * min(1.0, self.minutes / 9)
+        to_come = sum(s.seconds for s in later if named or not self._is_done(s))
+        limit = left * stages[0].seconds / max(1e-9, stages[0].seconds + to_come)
+        if stages[0].name == "doctor":  # without it nothing is known: it takes what it needs
+            limit = min(left, DOCTOR_SECONDS)
+        if limit < min(SHORTEST, stages[0].seconds):
+            for stage in stages:
+                self._note(stage, LEFT, None, 0.0)
+            return True
+        running = [_Running(self, stage, limit, named) for stage in stages]
+        until = time.monotonic() + limit
+        try:
+            while [r for r in running if r.is_on()] and time.monotonic() < until:
+                time.sleep(0.1)
+        finally:
+            for r in running:
+                r.end()
+            self._save()
+        return not (stages[0].name == "doctor" and self.rows["doctor"]["code"] == 2)
 
-    def _done_before(self, stage: Stage) -> int | None:
-        """The exit code the stage ended with, if it did on this code and machine and its result is there."""
-        state = (_read(self.out / "stages.json") or {}).get(stage.name)
-        if state is None or state["key"] != self._key() or not (self.out / f"{stage.name}.json").exists():
+    def key(self, stage: Stage) -> dict[str, Any] | None:
+        """What a stage's result is made from: sources, machine, versions, as this call's doctor has found them."""
+        result = (self.rows.get("doctor") or {}).get("result") or {}
+        identity = result.get("identity")
+        if identity is None:
             return None
-        return int(state["code"])
+        named = {name: value for name, value in identity.items() if name != "tests" or stage.name == "parity"}
+        return {**named, "dry_run": self.dry_run}
 
-    def _forget_finished(self, stage: Stage) -> None:
-        """Removes a result that this run is to replace, lest it pass for this run's if the stage dies at once.
+    def _is_done(self, stage: Stage) -> bool:
+        """Whether an earlier call finished it, on this code and machine. What failed is tried again when continued."""
+        entry = self.packed.stages.get(stage.name)
+        if entry is None or stage.name in self.rows or self.only or entry.get("key") != self.key(stage):
+            return False
+        finished = bool((entry.get("result") or {}).get("complete"))
+        return finished and entry["code"] in ((0,) if self.again else (0, 1))
 
-        Of a stage that was cut short and can go on it is kept: what is missing is added.
-        """
-        path = self.out / f"{stage.name}.json"
-        if not stage.goes_on or (_read(path) or {}).get("complete", True):
-            path.unlink(missing_ok=True)
+    def _note(self, stage: Stage, state: str, code: int | None, seconds: float, **more: Any) -> None:
+        """A stage that was not started leaves what an earlier call has of it."""
+        row = {"name": stage.name, "state": state, "code": code, "seconds": round(seconds, 1), **more}
+        self.rows[stage.name] = row
+        if state != LEFT or stage.name not in self.packed.stages:
+            self.packed.stages[stage.name] = row
 
-    def _remember(self, stage: Stage, code: int) -> None:
-        states = _read(self.out / "stages.json") or {}
-        states[stage.name] = {"key": self._key(), "code": code}
-        _write(self.out / "stages.json", states)
-
-    def _summarise(self) -> None:
-        lines = summary_lines(self.out, self.rows, self.rehearse)
-        (self.out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self.say("\n".join(lines))
-        results = [str(self.out / f"{row['name']}.json") for row in self.rows if _is_benchmark(self.out, row["name"])]
-        if results:
-            drawn = subprocess.run([sys.executable, "-m", "bench.gpu_check.pictures", str(self.out), *results])
-            if drawn.returncode:
-                self.say("tables and plots failed; the JSON files are whole")
-        self.say(f"results in {self.out}: commit all but logs/")
+    def _save(self) -> None:
+        self.packed.save()
+        try:
+            text = summary_text(self.packed.value, list(self.rows.values()), self.dry_run)
+        except Exception:  # whatever a stage has written, the packed file and the stages after it are worth more
+            text = f"The summary failed; results.json is whole.\n\n{traceback.format_exc()}"
+        self.packed.write(SUMMARY, text)
 
 
-def run_limited(command: Sequence[str], seconds: float, log: Path, say: Callable[[str], None]) -> int | None:
-    """The exit code, or None where the command had to be stopped. What it writes goes to `log`, said as it comes."""
-    with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command,
+class _Running:
+    """A stage's process, watched: its document is taken over whenever it has been rewritten."""
+
+    def __init__(self, check: Check, stage: Stage, limit: float, named: bool) -> None:
+        self.check, self.stage, self.limit = check, stage, limit
+        self.document = check.scratch / f"{stage.name}.json"
+        self.started, self.changed, self.starts = time.monotonic(), 0, 0
+        self.tail: deque[str] = deque(maxlen=LOG_TAIL)
+        self.code: int | None = None
+        self.ended = False
+        self._put_earlier_document(named)
+        begun = self.started - check.started
+        check.say(f"== {stage.name} (from {begun:.0f} s, at most {limit:.0f} s): {stage.answers}")
+        self._start()
+        self._note(RUNNING)
+
+    def _put_earlier_document(self, named: bool) -> None:
+        """What is finished is kept by the stage, where it was made from the same; what it is to replace must not pass
+        for this run's if it dies at once."""
+        earlier = (self.check.packed.stages.get(self.stage.name) or {}).get("result")
+        if earlier is None or not self.stage.resumable:
+            return
+        if named and earlier.get("complete") and not self.check.only and not self.check.again:
+            return  # asked for by name: from the beginning
+        # A case that was on when its time was up has done nothing wrong: it is tried again.
+        packed.replace_text(self.document, json.dumps({**earlier, "running": None}))
+        self.changed = self.document.stat().st_mtime_ns
+
+    def _start(self) -> None:
+        self.starts += 1
+        left = self.limit - (time.monotonic() - self.started)
+        check = self.check
+        command = self.stage.command(self.document, left, dry_run=check.dry_run, only=check.only, again=check.again)
+        self.process = subprocess.Popen(
+            [sys.executable, "-IS", str(KEEPER), *command],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             start_new_session=True,
         )
-        assert process.stdout is not None
-        reader = threading.Thread(target=_pass_on, args=(process.stdout, file, say), daemon=True)
-        reader.start()
+        assert self.process.stdout is not None
+        self.reader = threading.Thread(target=self._pass_on, args=(self.process.stdout,), daemon=True)
+        self.reader.start()
+
+    def _pass_on(self, source: IO[str]) -> None:
+        with contextlib.suppress(ValueError):  # closed: something outlived the keeper
+            for line in source:
+                self.tail.append(line.rstrip("\n"))
+                self.check.say(f"{self.stage.name}: {line.rstrip()}")
+
+    def is_on(self) -> bool:
+        """Looks after it: takes its document over, starts it again where a case has killed it."""
+        if self.ended:
+            return False
+        code = self.process.poll()
+        changed = self.document.stat().st_mtime_ns if self.document.exists() else 0
+        if changed != self.changed:
+            self.changed = changed
+            self._note(RUNNING)
+            self.check._save()
+        if code is None:
+            return True
+        self.reader.join(2)
+        if self._may_start_again(code):
+            self.check.say(f"{self.stage.name}: its process ended with code {code}; on with the next case")
+            self._start()
+            return True
+        self.code, self.ended = code, True
+        self._finish()
+        return False
+
+    def _may_start_again(self, code: int) -> bool:
+        died_in_a_case = (packed.read_json(self.document) or {}).get("running") is not None
+        left = self.limit - (time.monotonic() - self.started)
+        return code not in (0, OUT_OF_TIME) and died_in_a_case and self.starts < STARTS and left > SHORTEST
+
+    def end(self) -> None:
+        """Ends what is still on: the keeper kills the stage and all that it has started."""
+        if self.ended:
+            return
+        self.ended = True
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
         try:
-            process.wait(seconds)
+            self.process.wait(8)
         except subprocess.TimeoutExpired:
-            say(f"time is up after {seconds:.0f} s")
-            _end(process)
-            return None
-        except KeyboardInterrupt:
-            _end(process)
-            raise
-        finally:
-            reader.join(GRACE)
-    return process.returncode
+            self.process.kill()
+        self.reader.join(2)
+        self.check.say(f"{self.stage.name}: its time was up")
+        self._finish()
+
+    def _finish(self) -> None:
+        finished = bool((packed.read_json(self.document) or {}).get("complete"))
+        late = self.code is None or self.code == OUT_OF_TIME or (self.code == 0 and not finished)
+        self._note(CUT_SHORT if late else OK if self.code == 0 else FAILED)
+        self.check.say(f"== {self.stage.name}: {self.check.rows[self.stage.name]['state']}, "
+                       f"{time.monotonic() - self.started:.0f} s")  # fmt: skip
+
+    def _note(self, state: str) -> None:
+        more: dict[str, Any] = {"limit": round(self.limit, 1), "starts": self.starts}
+        more["result"] = packed.read_json(self.document)
+        if state == FAILED:
+            more["log"] = list(self.tail)
+        self.check._note(self.stage, state, self.code, time.monotonic() - self.started, **more)
+        self.check.rows[self.stage.name]["key"] = self.check.key(self.stage)
 
 
-def _pass_on(source: IO[str], file: IO[str], say: Callable[[str], None]) -> None:
-    with contextlib.suppress(ValueError):  # the log is closed: a child of the stage outlived it
-        for line in source:
-            file.write(line)
-            file.flush()
-            say(line.rstrip("\n"))
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Asks the stage's whole process group to stop, then makes it."""
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signum)
-        try:
-            process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            continue
-        return
-
-
-def _identity() -> dict[str, Any]:
-    """Sources and machine, asked of a process of its own: torch is not imported here."""
-    code = (
-        "import json, torch\n"
-        "from bench.gpu_check.parity import SOURCES\n"
-        "from bench.harness.environment import source_digest\n"
-        "gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'\n"
-        "print(json.dumps({'sources': source_digest(SOURCES), 'device': gpu, 'torch': torch.__version__}))"
-    )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if told.returncode:
-        return {"sources": None, "device": None, "torch": None, "why": told.stderr[-500:]}
-    found: dict[str, Any] = json.loads(told.stdout.strip().splitlines()[-1])
-    return found
-
-
-def summary_lines(out: Path, rows: Sequence[dict[str, Any]], rehearse: bool) -> list[str]:
-    """Markdown: a row per stage with what it found."""
-    lines = ["# GPU check" + (" (REHEARSAL on a CPU: no number here is a measurement)" if rehearse else ""), ""]
-    lines += ["| stage | state | seconds | finding |", "|-|-|-|-|"]
-    for row in rows:
-        lines.append(f"| {row['name']} | {row['state']} | {row['seconds']:.0f} | {finding(out, row)} |")
-    return lines
-
-
-def finding(out: Path, row: dict[str, Any]) -> str:
-    """One line on what a stage's result says, from its JSON."""
-    result = _read(out / f"{row['name']}.json")
-    if result is None or row["state"] == LEFT:
-        return f"exit code {row['code']}, see logs/{row['name']}.log" if row["state"] == FAILED else ""
-    if row["state"] in (FAILED, CUT_SHORT) and "complete" in result and not result["complete"]:
-        return f"exit code {row['code']}, incomplete: see logs/{row['name']}.log"
-    if "findings" in result:
-        missing = [f["name"] for f in result["findings"] if not f["ok"]]
-        return f"missing: {', '.join(missing)}" if missing else "all there"
-    if "files" in result:
-        counts = {key: sum(f.get(key, 0) for f in result["files"]) for key in ("passed", "failed", "skipped")}
-        bad = [f["file"] for f in result["files"] if f["code"] not in (0, 5)]
-        return ", ".join(f"{value} {key}" for key, value in counts.items()) + (
-            f"; red: {', '.join(bad)}" if bad else ""
-        )
-    if "cases" in result:
-        found = [case_row["status"] for case in result["cases"] for case_row in case["rows"]]
-        counted = ", ".join(f"{found.count(status)} {status}" for status in dict.fromkeys(found))
-        return f"{len(result['cases'])} cases; rows: {counted}" + ("" if result["complete"] else "; incomplete")
-    if "verdicts" in result:
-        return "; ".join(
-            f"{v['kind']}: differs by {v['relative_difference']:.2%}, seeds by {v['spread_of_seeds']:.2%}, "
-            + ("within" if v["within"] else "NOT within")
-            for v in result["verdicts"]
-        )
-    if "roofs" in result:
-        waits = {name: sum((result.get(name) or {}).get("waits", {}).values()) for name in STEPS}
-        return "host waits in a step: " + ", ".join(f"{name} {count}" for name, count in waits.items())
-    if "runs" in result:
-        return "; ".join(
-            f"{run['kind']} {run['backend']} {run['images_per_second']['median']:.1f} images/s"
-            for run in result["runs"]
-        )
-    return "" if result.get("complete", True) else "incomplete"
-
-
-def _is_benchmark(out: Path, name: str) -> bool:
-    return "cases" in (_read(out / f"{name}.json") or {})
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """None where there is no file, or one that a crash left half-written."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+def use_caches(folder: Path) -> None:
+    """What Triton and Inductor compile lies in the output folder: each stage, and a later call, finds it there."""
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "cache" / "triton"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "cache" / "inductor"))

@@ -1,7 +1,7 @@
-"""A short real training of teacher and student, once with the kernels and once with the references.
+"""A short real training of teacher and student, once with the kernels and once with the references, in bf16.
 
-Real pairs from $ADU_REAL_STEREO where that is set, else the built-in scenes. What is kept: images per second, peak
-memory, every logged loss.
+Real pairs from $ADU_REAL_STEREO where that is set, else the built-in scenes, rendered on the GPU as they are needed.
+What is kept, after each of the four: images per second, peak memory, every logged loss, the error on other scenes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.evaluation import evaluate
 from adu_depth.files import write_json
 from adu_depth.inference import Predictor
-from adu_depth.training.checkpoint import read_json
 from adu_depth.training.config import DataConfig, LoopConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.progress import Progress
 from adu_depth.training.runs import train_student, train_teacher
 from adu_kernels.backend import auto_is
 from bench.gpu_check.arguments import stage_arguments
+from bench.gpu_check.packed import read_json
 from bench.harness.environment import measured_environment, source_digest
 from bench.harness.result import same_making
 from bench.harness.statistics import summary
@@ -52,17 +53,16 @@ class Plan:
     tiny: bool
 
 
-def make_plan(rehearse: bool) -> Plan:
-    if rehearse:
-        data = DataConfig(size=(32, 64), pairs=4)
-        return Plan(2, 2, data, "cpu", 2, 1, 16, True)
+def make_plan(dry_run: bool) -> Plan:
+    if dry_run:
+        return Plan(2, 1, DataConfig(size=(32, 64)), "cpu", 1, 1, 16, True)
     real = os.environ.get("ADU_REAL_STEREO")
     if real:
         root = Path(real) / "kitti2015" / "training"
         data = DataConfig(root=str(root if root.is_dir() else real), fit="crop", size=(320, 704))
     else:
-        data = DataConfig(size=(256, 512), pairs=64)
-    return Plan(200, 8, data, "cuda", 32, 10, 192, False)
+        data = DataConfig(size=(256, 512))
+    return Plan(60, 8, data, "cuda", 16, 10, 192, False)
 
 
 def scratch() -> Path:
@@ -70,29 +70,43 @@ def scratch() -> Path:
     return Path(tempfile.gettempdir()) / f"adu-gpu-check-{source_digest()}"
 
 
-def train_both(plan: Plan, backend: str, seed: int, folder: Path) -> list[Run]:
-    """Teacher, then student taught by it online; the student's teacher has the same backend and seed."""
+KINDS = ("teacher", "student")
+
+
+def configured(plan: Plan, kind: str, seed: int, folder: Path) -> tuple[Any, Any]:
+    """The function that trains, and its configuration. The student is taught online by the teacher in `folder`."""
     loop = LoopConfig(
         steps=plan.steps,
         batch_size=plan.batch,
         seed=seed,
         device=plan.device,
+        mixed_precision="bf16",
         workers=0 if plan.tiny else 4,
         log_every=plan.log_every,
         checkpoint_every=plan.steps,
         keep_checkpoints=1,
     )
     scale = SCALES["tiny" if plan.tiny else "card"][0]
-    model = replace(scale.teacher, max_disparity=plan.max_disparity)
-    teacher = TeacherTrainingConfig(run=folder / "teacher", data=plan.data, model=model, loop=loop)
-    student = StudentTrainingConfig(
-        run=folder / "student", data=plan.data, model=scale.student, loop=loop, teacher=teacher.run
+    teacher = folder / "teacher"
+    if kind == "teacher":
+        model = replace(scale.teacher, max_disparity=plan.max_disparity)
+        return train_teacher, TeacherTrainingConfig(run=teacher, data=plan.data, model=model, loop=loop)
+    return train_student, StudentTrainingConfig(
+        run=folder / "student", data=plan.data, model=scale.student, loop=loop, teacher=teacher
     )
-    runs = []
-    for kind, train, config in (("teacher", train_teacher, teacher), ("student", train_student, student)):
+
+
+def train_one(plan: Plan, kind: str, backend: str, seed: int, folder: Path) -> Run:
+    """One of the trainings: what it came to, or how it failed (the others are still wanted)."""
+    run: Run = {"kind": kind, "backend": backend, "seed": seed}
+    try:
+        train, config = configured(plan, kind, seed, folder)
         with auto_is(BACKENDS[backend]):
-            runs.append({"kind": kind, "backend": backend, "seed": seed, **trained(train, config, plan)})
-    return runs
+            return run | trained(train, config, plan)
+    except Exception:
+        told = traceback.format_exc()[-4000:]
+        print(told, flush=True)
+        return run | {"failure": told}
 
 
 def trained(train: Any, config: Any, plan: Plan) -> Run:
@@ -122,35 +136,51 @@ def trained(train: Any, config: Any, plan: Plan) -> Run:
 def held_out_error(config: Any, plan: Plan) -> dict[str, float]:
     """Depth errors on built-in scenes that no training saw."""
     height, width = plan.data.size
-    scenes = SyntheticStereo(plan.held_out, height, width, seed=HELD_OUT)
+    scenes = SyntheticStereo(plan.held_out, height, width, seed=HELD_OUT, device=plan.device)
     predictor = Predictor.from_checkpoint(config.run, plan.device)
     means = evaluate(predictor, scenes, batch_size=plan.batch, device=predictor.device).means()
     return {name: means[name] for name in ("abs_rel", "rmse", "a1")}
 
 
-def trained_before(output: Path, now: dict[str, Any]) -> list[Run]:
+def trained_before(earlier: dict[str, Any] | None, now: dict[str, Any]) -> list[Run]:
     """The trainings that a run of this code, machine and versions which was cut short has finished."""
-    earlier = read_json(output) if output.exists() else {}
-    same = bool(earlier) and same_making(earlier["environment"], now["environment"])
-    return list(earlier["runs"]) if same else []
+    if earlier is None or not same_making(earlier["environment"], now["environment"]):
+        return []
+    return [run for run in earlier["runs"] if "failure" not in run]
+
+
+def line(run: Run) -> str:
+    if "failure" in run:
+        return f"{run['kind']}, {run['backend']}: failed"
+    peak = "" if run["peak_bytes"] is None else f"peak {run['peak_bytes'] / 2**20:.0f} MB, "
+    return (f"{run['kind']}, {run['backend']}: {run['images_per_second']['median']:.1f} images/s, {peak}"
+            f"loss {run['history'][0]['total']:.4f} to {run['history'][-1]['total']:.4f}")  # fmt: skip
 
 
 def main() -> None:
     chosen = stage_arguments(__doc__)
-    plan = make_plan(chosen.rehearse)
-    device = torch.device(plan.device)
-    result: dict[str, Any] = {"environment": measured_environment(device), "complete": False, "runs": []}
-    result["runs"] = trained_before(chosen.output, result)
+    plan = make_plan(chosen.dry_run)
+    result: dict[str, Any] = {
+        "environment": measured_environment(torch.device(plan.device)),
+        "complete": False,
+        "steps": plan.steps,
+        "runs": [],
+    }
+    result["runs"] = trained_before(read_json(chosen.output), result)
     for backend in BACKENDS:
-        if all(run["backend"] != backend for run in result["runs"]):
-            result["runs"] += train_both(plan, backend, 0, scratch() / f"{backend}-0")
+        folder = scratch() / f"{backend}-0"
+        for kind in KINDS:
+            if any((run["backend"], run["kind"]) == (backend, kind) for run in result["runs"]):
+                continue
+            if kind == "student" and not (folder / "teacher").is_dir():  # on another machine its teacher is gone
+                result["runs"] = [run for run in result["runs"] if run["backend"] != backend]
+                result["runs"].append(train_one(plan, "teacher", backend, 0, folder))
+            result["runs"].append(train_one(plan, kind, backend, 0, folder))
+            print(line(result["runs"][-1]), flush=True)
             write_json(chosen.output, result)
     result["complete"] = True
     write_json(chosen.output, result)
-    for run in result["runs"]:
-        print(f"{run['kind']}, {run['backend']}: {run['images_per_second']['median']:.1f} images/s, "
-              f"peak {run['peak_bytes']} bytes, last loss {run['history'][-1]['total']:.4f}")  # fmt: skip
-    sys.exit(0)
+    sys.exit(1 if any("failure" in run for run in result["runs"]) else 0)
 
 
 if __name__ == "__main__":

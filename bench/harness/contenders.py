@@ -17,7 +17,7 @@ from adu_kernels import launch
 from bench.harness.case import Call, Case
 from bench.harness.parity import bound
 
-OURS, EAGER = "ours", "eager reference"
+OURS, EAGER, COMPILED = "ours", "eager reference", "compiled reference"
 COMPILE_MODES = ("default", "max-autotune")
 
 
@@ -40,7 +40,7 @@ def contenders(
         found[OURS] = lambda: bound(case.kernel, case, backend="triton")
     found[EAGER] = lambda: bound(case.reference, case)
     for mode in compile_modes:
-        name = "compiled reference" if mode == "default" else f"compiled reference, {mode}"
+        name = COMPILED if mode == "default" else f"{COMPILED}, {mode}"
         found[name] = partial(compiled, bound(case.reference, case), mode)
     if case.one_form and compile_modes:
         found["ours, compiled"] = lambda: compiled(bound(case.kernel, case), "default")

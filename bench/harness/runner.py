@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -100,7 +101,9 @@ def row_without_times(name: str, error: Exception) -> Row:
         return {"name": name, "status": "refused", "reason": f"parity failed: {error}"}
     if isinstance(error, Absent) or (name == OURS and isinstance(error, NotImplementedError)):
         return {"name": name, "status": "absent", "reason": first_line(error)}
-    return {"name": name, "status": "failed", "reason": f"{type(error).__name__}: {first_line(error)}"[:300]}
+    told = "".join(traceback.format_exception(error))[-4000:]
+    return {"name": name, "status": "failed", "reason": f"{type(error).__name__}: {first_line(error)}"[:300],
+            "traceback": told}  # fmt: skip
 
 
 def _timed(case: Case, device: torch.device, calls: Mapping[str, Call], rows: dict[str, Row], effort: Effort) -> None:
@@ -116,7 +119,8 @@ def fill(rows: dict[str, Row], timings: Mapping[str, Timing]) -> None:
     """Puts times into the rows, or why there are none."""
     for name, timing in timings.items():
         if timing.failure:
-            rows[name] = {"name": name, "status": "failed", "reason": timing.failure[:300]}
+            rows[name] = {"name": name, "status": "failed", "reason": timing.failure[:300],
+                          "traceback": timing.traceback}  # fmt: skip
         else:
             rows[name] |= {"times": timing.summaries(), "method": timing.method}
 

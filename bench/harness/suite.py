@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +52,8 @@ class Suite:
     the cases that matter most."""
     peer: tuple[str, ...] = ()
     """module:function of another implementation, called with the tensors and options of ours; repeat for several."""
+    torch_peers: bool = True
+    """Whether torch's own implementations of the same (SDPA, FlexAttention) stand in the table."""
     repeats: int = 50
     """Rounds in which the implementations take turns, at most."""
     seconds: float = 4.0
@@ -73,13 +77,12 @@ class Suite:
         size = self.chosen_size(device)
         if self.output is not None:
             make_folder(self.output.parent)
-        torch.backends.cudnn.allow_tf32 = False  # a float32 row means float32 products
         result = new_result(self.name, size, measured_environment(device), notice(device))
         done = self._done_before(result)
         result["roofs"] = measure_roofs(device)
         say(result_table(result))
         for name, measure in self.plan(size, device, result["roofs"]):
-            found = done.get(name) or self._measured(name, measure)
+            found = done.get(name) or self.measured(name, measure)
             result["cases"].append(found)
             say(case_table(found))
             self._save(result)
@@ -87,11 +90,12 @@ class Suite:
         self._save(result)
         return result
 
-    def _measured(self, name: str, measure: Callable[[], CaseResult]) -> CaseResult:
+    def measured(self, name: str, measure: Callable[[], CaseResult]) -> CaseResult:
         """What `measure` gives; where not even the reference ran (no memory for it), a case that says so: the others
         are still wanted."""
         try:
-            return measure()
+            with self.products():
+                return measure()
         except InputError:
             raise
         except Exception as error:
@@ -100,6 +104,10 @@ class Suite:
             row = row_without_times(EAGER, error)
             return {"name": name, "dtype": "", "shape": {}, "work": {}, "rows": [row]}
 
+    def products(self) -> AbstractContextManager[Any]:
+        """Which products the cases run with: a float32 row of an operation means float32 ones."""
+        return float32_products()
+
     def plan(self, size: str, device: torch.device, roofs: dict[str, float] | None) -> list[Planned]:
         """Every case that was asked for, by name, and how it is measured."""
         peers = {text: load_peer(text) for text in self.peer}
@@ -107,6 +115,7 @@ class Suite:
 
         def measure(case: Case) -> CaseResult:
             modes = self.compile_modes(device, case.headline, case.variant)
+            case = case if self.torch_peers else replace(case, peers={})
             return run_case(case, device, compile_modes=modes, peers=peers, roofs=roofs, effort=effort)
 
         return [(case.name, partial(measure, case)) for case in self.chosen_cases(size, device)]
@@ -161,6 +170,23 @@ class Suite:
     def _save(self, result: Result) -> None:
         if self.output is not None:
             save_result(self.output, result)
+
+
+@contextmanager
+def float32_products() -> Iterator[None]:
+    """Convolutions of float32 without TF32, as matrix products are unless a user allows it."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def suite_class(place: str) -> type[Suite]:
+    """The benchmark that "module:class" names."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
 
 
 def choose_device(name: str) -> torch.device:

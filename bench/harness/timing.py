@@ -8,6 +8,7 @@ captured as a CUDA graph, whose replay has no launches at all. On a CPU the mark
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +37,7 @@ class Timing:
     samples: dict[str, list[float]] = field(default_factory=dict)
     method: str = ""
     failure: str = ""
+    traceback: str = ""
 
     def add(self, phases: Mapping[str, float]) -> None:
         for name, value in {**phases, "total": sum(phases.values())}.items():
@@ -116,6 +118,7 @@ def _guarded(timing: Timing, work: Callable[[], R]) -> R | None:
         return work()
     except Exception as error:  # out of memory, a kernel that does not launch: the other rows are still wanted
         timing.failure = f"{type(error).__name__}: {first_line(error)}"
+        timing.traceback = traceback.format_exc()[-4000:]
         timing.samples.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from bench.cost_volume import CROP, HALF, SINGLE, TINY, least_work, volume_case
 from bench.disparity_regression import CROP as HEAD
 from bench.disparity_regression import regression_case
 from bench.everything import NAMES
-from bench.gpu_check.benchmark import forget_other, suite_of
+from bench.gpu_check.benchmarks import suite_of
 from bench.gpu_check.stages import OPERATIONS
 from bench.harness.contenders import EAGER, OURS
 from bench.harness.parity import Refused
@@ -31,12 +30,12 @@ OF_STEPS = [name for name in OPERATIONS if name not in OF_OPERATIONS]
 
 def eager(name: str, output: Path) -> Suite:
     """Without compilations, which take minutes where several tests run at once."""
-    return replace(suite_of(name, output, rehearse=True), compile=("none",))
+    return suite_of(name, dry_run=True, output=output, compile=("none",))
 
 
 @pytest.mark.parametrize("name", OF_OPERATIONS)
 def test_every_tiny_case_is_measured(name: str, tmp_path: Path):
-    suite = suite_of(name, tmp_path / "out.json", rehearse=True)
+    suite = suite_of(name, dry_run=True)
     for case in suite.cases("tiny", CPU):
         result = run_case(case, CPU, compile_modes=(), peers={}, roofs=None, effort=Effort(1, 0.01, 60))
         bad = [row for row in result["rows"] if row["status"] not in ("measured", "absent")]
@@ -45,7 +44,7 @@ def test_every_tiny_case_is_measured(name: str, tmp_path: Path):
 
 @pytest.mark.parametrize("name", OF_OPERATIONS)
 def test_cases_have_names_of_their_own_and_one_headline(name: str, tmp_path: Path):
-    suite = suite_of(name, tmp_path / "out.json", rehearse=True)
+    suite = suite_of(name, dry_run=True)
     for size in ("card", "small", "tiny"):
         cases = suite.cases(size, CPU)
         assert len({case.name for case in cases}) == len(cases)
@@ -96,20 +95,6 @@ def test_compiled_rows_stand_beside_the_eager_one():
     if rows["compiled reference"]["status"] == "failed":  # no C++ compiler here: the row says so, the others stand
         assert rows["compiled reference"]["reason"]
     assert rows[EAGER]["status"] == "measured"
-
-
-def test_a_stage_keeps_what_fits_and_forgets_the_rest(tmp_path: Path):
-    suite = eager("feature-distillation", tmp_path / "out.json")
-    assert suite.output is not None
-    suite.run()
-    forget_other(suite)
-    assert suite.output.exists()
-    suite.output.write_text(suite.output.read_text().replace('"size": "tiny"', '"size": "card"'))
-    forget_other(suite)
-    assert not suite.output.exists()
-    suite.output.write_text("{")
-    forget_other(suite)
-    assert not suite.output.exists()
 
 
 def test_check_step_refuses_past_the_references_own_rounding():
@@ -164,7 +149,7 @@ def test_bad_input_ends_with_its_message(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_ours_stands_first_where_it_runs_on_a_cpu():
-    suite = suite_of("concat-free-conv", Path("unused.json"), rehearse=True)
+    suite = suite_of("concat-free-conv", dry_run=True)
     (case,) = suite.cases("tiny", CPU)
     result = run_case(case, CPU, compile_modes=(), peers={}, roofs=None, effort=Effort(1, 0.01, 60))
     assert [row["name"] for row in result["rows"]] == [OURS, EAGER]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import cut_rows, draw_cuts
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, augment_pair
-from bench.gpu_check.benchmark import suite_of
+from bench.gpu_check.benchmarks import suite_of
 from bench.gpu_check.stages import OPERATIONS
 from bench.harness import roofs, runner
 from bench.harness.case import Work, differentiable, draw_item, outputs_of
@@ -235,7 +234,7 @@ def test_a_whole_step_waits_for_no_value_and_stays_on_its_device(build: Build) -
 @pytest.mark.usefixtures("_no_autocast")
 def test_every_reference_waits_for_no_value_and_can_be_captured(name: str) -> None:
     """Else its row of a short case would have no graph, and be timed with its gaps."""
-    for case in suite_of(name, Path("unused.json"), rehearse=True).cases("tiny", META):
+    for case in suite_of(name, dry_run=True).cases("tiny", META):
         item = draw_item(case, META)
         outputs = differentiable(outputs_of(case.reference(*item.tensors, **case.options)))
         gradients = torch.autograd.grad(outputs, item.leaves, [torch.ones_like(o) for o in outputs])

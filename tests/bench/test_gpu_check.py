@@ -1,258 +1,348 @@
-"""The GPU check: budget, going on after a stop, crashes, and what the summary says. Stages here are tiny scripts."""
+"""The GPU check: budget, going on after a stop, crashes, kills. Stages here are tiny scripts."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.gpu_check import convergence, parity, runner, training
 from bench.gpu_check.__main__ import out_folder, parse
-from bench.gpu_check.doctor import findings
-from bench.gpu_check.runner import Check, finding, run_limited
-from bench.gpu_check.stages import BY_NAME, STAGES, Stage
+from bench.gpu_check.packed import RESULTS, SUMMARY, Packed, read
+from bench.gpu_check.runner import Check
+from bench.gpu_check.stages import BY_NAME, CONTINUED, PLAN, TABLE_SECONDS, WARM, Stage, chosen_stages
 
 ROOT = Path(__file__).resolve().parents[2]
-WHOLE = "import json,sys; json.dump({'complete': True}, open(sys.argv[1], 'w'))"
+WHOLE = "write({'complete': True})"
+WRITES = """
+import json, os, subprocess, sys, time
+def write(value):
+    with open(OUT + '.tmp', 'w') as file: json.dump(value, file)
+    os.replace(OUT + '.tmp', OUT)
+def earlier():
+    return json.load(open(OUT)) if os.path.exists(OUT) else None
+"""
 
 
 @dataclass(frozen=True)
 class Script(Stage):
-    """A stage whose process runs a line of Python with the result's path as its argument."""
+    """A stage whose process runs some Python."""
 
     code: str = WHOLE
+    ran: str = ""
 
-    def command(self, out: str, rehearse: bool) -> list[str]:
-        note = f"open({out + '/ran'!r}, 'a').write('{self.name} ')\n"
-        return [sys.executable, "-c", note + self.code, f"{out}/{self.name}.json"]
+    def command(
+        self, output: Path, seconds: float, *, dry_run: bool, only: Sequence[str] = (), again: bool = False
+    ) -> list[str]:
+        note = f"open({self.ran!r}, 'a').write('{self.name} ')\n" if self.ran else ""
+        return [sys.executable, "-c", f"OUT = {str(output)!r}\n{WRITES}\n{note}{self.code}"]
 
 
-def script(name: str, code: str = WHOLE, minutes: float = 1.0, goes_on: bool = False) -> Script:
-    return Script(name, "", minutes, "", goes_on=goes_on, code=code)
+class Folder:
+    """An output folder, and calls of the check on it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.identity = path, {"sources": "one", "tests": "t", "device": "a GPU"}
+
+    def script(self, name: str, code: str = WHOLE, seconds: float = 60.0, **more: Any) -> Script:
+        return Script(name, "", seconds, "", code=code, ran=str(self.path / "ran"), **more)
+
+    def doctor(self) -> Script:
+        return Script("doctor", "", 15, "", code=f"write({{'complete': True, 'identity': {self.identity}}})")
+
+    def call(self, *stages: Stage, minutes: float = 5.0, **more: Any) -> tuple[int, str, list[str]]:
+        """Exit code, what was said, and the stages that ran, in order."""
+        said: list[str] = []
+        (self.path / "ran").unlink(missing_ok=True)
+        named = more.pop("named", False)
+        check = Check(Packed(self.path), minutes, say=said.append, **more)
+        code = check.run([self.doctor(), *stages], named=named)
+        ran = (self.path / "ran").read_text().split() if (self.path / "ran").exists() else []
+        return code, "\n".join(said), ran
+
+    def entry(self, name: str) -> dict[str, Any]:
+        value = read(self.path / RESULTS)
+        assert value is not None
+        return value["stages"][name]  # type: ignore[no-any-return]
 
 
 @pytest.fixture
-def key(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The code and machine that the check believes in."""
-    found = {"sources": "one", "device": "a card", "torch": "2"}
-    monkeypatch.setattr(runner, "_identity", lambda: dict(found))
-    return found
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
 
 
-def check(out: Path, *stages: Stage, minutes: float = 5.0) -> tuple[int, str, list[str]]:
-    """Exit code, what was said, and the stages that ran, in order."""
-    said: list[str] = []
-    (out / "ran").unlink(missing_ok=True)
-    (out / "key.json").unlink(missing_ok=True)  # each call is another process in real life
-    code = Check(out, minutes, rehearse=False, say=said.append).run(stages)
-    ran = (out / "ran").read_text().split() if (out / "ran").exists() else []
-    return code, "\n".join(said), ran
-
-
-def test_a_finished_stage_is_not_run_again_until_the_code_or_the_machine_changes(tmp_path: Path, key: dict[str, Any]):
-    stages = (script("a"), script("b"))
-    assert check(tmp_path, *stages)[::2] == (0, ["a", "b"])
-    code, said, ran = check(tmp_path, *stages)
+def test_a_finished_stage_is_not_run_again_until_the_code_or_the_machine_changes(folder: Folder):
+    stages = (folder.script("a"), folder.script("b"))
+    assert folder.call(*stages)[::2] == (0, ["a", "b"])
+    code, said, ran = folder.call(*stages)
     assert (code, ran) == (0, [])
     assert "| a | done before |" in said
-    (tmp_path / "b.json").unlink()
-    assert check(tmp_path, *stages)[2] == ["b"]
-    key["sources"] = "two"
-    assert check(tmp_path, *stages)[2] == ["a", "b"]
-    key["device"] = "another card"
-    assert check(tmp_path, *stages)[2] == ["a", "b"]
+    assert folder.call(*stages, named=True)[2] == ["a", "b"], "what is asked for by name is done again"
+    folder.identity["sources"] = "two"
+    assert folder.call(*stages)[2] == ["a", "b"]
+    folder.identity["device"] = "another GPU"
+    assert folder.call(*stages)[2] == ["a", "b"]
+    folder.identity["tests"] = "others"
+    assert folder.call(*stages)[2] == [], "the tests' sources decide over the parity stage alone"
 
 
-def test_a_finding_is_kept_and_stays_in_the_exit_code(tmp_path: Path, key: dict[str, Any]):
-    wrong = script("wrong", WHOLE + "; sys.exit(1)")
-    assert check(tmp_path, wrong, script("after"))[::2] == (1, ["wrong", "after"])
-    assert check(tmp_path, wrong, script("after"))[::2] == (1, [])
+def test_a_finding_is_kept_and_tried_again_when_continued(folder: Folder):
+    wrong = folder.script("wrong", WHOLE + "; sys.exit(1)")
+    assert folder.call(wrong, folder.script("after"))[::2] == (1, ["wrong", "after"])
+    assert folder.call(wrong, folder.script("after"))[::2] == (1, [])
+    assert folder.call(wrong, folder.script("after"), again=True)[::2] == (1, ["wrong"])
 
 
-def test_a_crash_is_no_finding_and_is_tried_again(tmp_path: Path, key: dict[str, Any]):
-    crash = script("crash", "raise RuntimeError('planted')")
-    code, said, ran = check(tmp_path, crash, script("after"))
+def test_a_crash_is_told_with_its_end_and_tried_again(folder: Folder):
+    crash = folder.script("crash", "raise RuntimeError('planted')")
+    code, said, ran = folder.call(crash, folder.script("after"))
     assert (code, ran) == (1, ["crash", "after"])
-    assert "RuntimeError: planted" in (tmp_path / "logs" / "crash.log").read_text()
+    assert folder.entry("crash")["log"][-1] == "RuntimeError: planted"
     assert "| crash | failed |" in said
-    assert check(tmp_path, crash, script("after"))[2] == ["crash"]
+    assert "exit code 1: RuntimeError: planted" in said
+    assert folder.call(crash, folder.script("after"))[2] == ["crash"]
 
 
-def test_a_crash_half_way_is_tried_again_with_what_there_is(tmp_path: Path, key: dict[str, Any]):
-    half = "import json,sys; json.dump({'complete': False}, open(sys.argv[1], 'w')); raise RuntimeError('planted')"
-    crash = script("half", half, goes_on=True)
-    assert check(tmp_path, crash)[::2] == (1, ["half"])
-    assert (tmp_path / "half.json").exists()
-    assert check(tmp_path, crash)[::2] == (1, ["half"])
+def test_the_result_of_an_earlier_run_does_not_pass_for_a_crashed_ones(folder: Folder):
+    folder.call(folder.script("a"))
+    folder.identity["sources"] = "two"
+    folder.call(folder.script("a", "os._exit(1)"))
+    assert folder.entry("a")["result"] is None
+    assert folder.call(folder.script("a"))[2] == ["a"]
 
 
-def test_the_result_of_an_earlier_run_does_not_pass_for_a_crashed_ones(tmp_path: Path, key: dict[str, Any]):
-    check(tmp_path, script("a"))
-    key["sources"] = "two"
-    check(tmp_path, script("a", "import os; os._exit(1)"))
-    assert not (tmp_path / "a.json").exists()
-    assert check(tmp_path, script("a"))[2] == ["a"]
+def test_a_process_that_dies_in_a_case_begins_anew_and_keeps_what_it_has(folder: Folder):
+    code = """
+before = earlier()
+if before is None:
+    write({'complete': False, 'running': {'case': 'deadly'}, 'found': 1})
+    os.kill(os.getpid(), 11)
+write({'complete': True, 'running': None, 'found': before['found'] + 1})
+"""
+    assert folder.call(folder.script("a", code, resumable=True))[::2] == (0, ["a", "a"])
+    assert folder.entry("a")["result"]["found"] == 2
+    assert folder.entry("a")["starts"] == 2
 
 
-def test_a_stage_past_its_limit_is_stopped_and_the_next_one_runs(tmp_path: Path, key: dict[str, Any]):
-    partial = "import json,sys,time; json.dump({'complete': False}, open(sys.argv[1], 'w')); time.sleep(60)"
-    slow = script("slow", partial, minutes=1.5 / 60, goes_on=True)
+def test_a_stage_past_its_limit_is_stopped_and_none_after_it_is_starved(folder: Folder):
+    code = "write({'complete': False, 'running': {'case': 'x'}}); time.sleep(60)"
+    greedy = folder.script("greedy", code, resumable=True)
     start = time.monotonic()
-    code, said, ran = check(tmp_path, slow, script("after"))
-    assert time.monotonic() - start < 20
-    assert (code, ran) == (3, ["slow", "after"])
-    assert "| slow | cut short |" in said
-    assert json.loads((tmp_path / "slow.json").read_text()) == {"complete": False}  # what there is, is kept
-    assert check(tmp_path, slow, script("after"))[2] == ["slow"]
+    code, said, ran = folder.call(greedy, folder.script("after"), folder.script("last"), minutes=0.5)
+    assert time.monotonic() - start < 30
+    assert (code, ran) == (3, ["greedy", "after", "last"])
+    assert "| greedy | cut short |" in said
+    assert folder.entry("greedy")["limit"] < 11
+    assert folder.entry("greedy")["result"]["complete"] is False  # what there is, is kept
+    goes_on = folder.script("greedy", "assert earlier()['running'] is None; write({'complete': True})", resumable=True)
+    code, said, ran = folder.call(goes_on, folder.script("after"), again=True)
+    assert (code, ran) == (0, ["greedy"]), said
 
 
-def test_when_time_is_out_the_rest_is_not_started(tmp_path: Path, key: dict[str, Any]):
-    code, said, ran = check(tmp_path, script("a"), script("b"), minutes=0.01)
+def test_stages_that_stand_beside_one_another_run_at_once(folder: Folder):
+    """Each waits for the other."""
+    code = (
+        "open(OUT + '.here', 'w').close()\n"
+        "while not os.path.exists(OUT.replace({0!r}, {1!r}) + '.here'): time.sleep(0.02)\n"
+        "write({{'complete': True}})"
+    )
+    one = folder.script("one.a", code.format("one.a", "two.b"))
+    two = folder.script("two.b", code.format("two.b", "one.a"), 0, beside="one.a")
+    assert folder.call(one, two, minutes=1)[0] == 0
+
+
+def test_when_time_is_out_the_rest_is_not_started(folder: Folder):
+    code, said, ran = folder.call(folder.script("a"), folder.script("b"), minutes=0.01)
     assert (code, ran) == (3, [])
     assert "| a | not started |" in said
-    assert "| b | not started |" in (tmp_path / "summary.md").read_text()
+    assert "| b | not started |" in (folder.path / SUMMARY).read_text()
 
 
-def test_without_what_is_needed_nothing_else_is_started(tmp_path: Path, key: dict[str, Any]):
-    doctor = script("doctor", "import sys; print('cannot go on'); sys.exit(2)")
-    assert check(tmp_path, doctor, script("a"))[::2] == (2, ["doctor"])
+def test_without_what_is_needed_nothing_else_is_started(folder: Folder):
+    lacking = Script("doctor", "", 15, "", code="print('cannot go on'); sys.exit(2)")
+    assert Check(Packed(folder.path), 5, say=lambda _: None).run([lacking, folder.script("a")]) == 2
+    assert not (folder.path / "ran").exists()
 
 
-def test_a_stopped_stage_takes_its_children_along(tmp_path: Path):
-    code = (
-        "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "print(child.pid, flush=True)\n"
-        "time.sleep(60)"
-    )
-    said: list[str] = []
-    assert run_limited([sys.executable, "-c", code], 2.0, tmp_path / "log", said.append) is None
-    child = int(said[0])
-    for _ in range(50):
-        try:
-            os.kill(child, 0)
-        except ProcessLookupError:
-            return
-        if Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
-            return
-        time.sleep(0.1)
-    os.kill(child, signal.SIGKILL)
-    pytest.fail("the child outlived its stage")
+def test_what_is_found_is_copied_and_gone_on_from_elsewhere(folder: Folder, tmp_path: Path):
+    copies, other = tmp_path / "copies", tmp_path / "other"
+    Check(Packed(folder.path, copies), 5, say=lambda _: None).run([folder.doctor(), folder.script("a")])
+    assert sorted(file.name for file in copies.iterdir()) == ["gpu_check.log", RESULTS, SUMMARY]
+    (folder.path / "ran").unlink()
+    Check(Packed(other, None, copies / RESULTS), 5, say=lambda _: None).run([folder.doctor(), folder.script("a")])
+    assert not (folder.path / "ran").exists()
+    assert (read(other / RESULTS) or {})["stages"]["a"]["result"] == {"complete": True}
+    with pytest.raises(ValueError, match=r"expected a results\.json"):
+        Packed(other, None, tmp_path / "nothing.json")
+
+
+CALLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, ROOT)
+from bench.gpu_check.packed import Packed
+from bench.gpu_check.runner import Check
+from tests.bench.test_gpu_check import BUSY, Folder
+folder = Folder(Path(PATH))
+stages = [folder.doctor(), *(folder.script(name) for name in 'abc')]
+stages['abc'.index(DEADLY) + 1] = folder.script(DEADLY, f'PIDS = {PATH!r}' + BUSY)
+Check(Packed(folder.path), 5, say=lambda _: None).run(stages)
+"""
+BUSY = """
+found = [os.getpid()]
+for apart in (False, True):
+    sleeping = [sys.executable, '-c', 'import time; time.sleep(120)']
+    found.append(subprocess.Popen(sleeping, start_new_session=apart).pid)
+open(PIDS + '/pids', 'w').write(' '.join(map(str, found)))
+for k in range(100000):
+    write({'complete': False, 'step': k, 'padding': 'x' * 200000})
+"""
+
+
+def gone(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("deadly", ["a", "b", "c"])
+def test_a_kill_of_the_check_ends_its_stage_and_leaves_the_packed_file_whole(folder: Folder, deadly: str):
+    """At three moments, while the file is rewritten; children that went to a session of their own included."""
+    program = f"ROOT, PATH, DEADLY = {str(ROOT)!r}, {str(folder.path)!r}, {deadly!r}\n" + CALLED
+    check = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    try:
+        until = time.monotonic() + 90
+        while not ((read(folder.path / RESULTS) or {}).get("stages", {}).get(deadly) or {}).get("result"):
+            assert check.poll() is None, "the check ended by itself"
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        time.sleep(0.5)
+    finally:
+        os.kill(check.pid, signal.SIGKILL)
+        check.wait()
+    processes = [int(word) for word in (folder.path / "pids").read_text().split()]
+    assert len(processes) == 3
+    until = time.monotonic() + 20
+    while not all(gone(process) for process in processes) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert [process for process in processes if not gone(process)] == []
+    assert folder.entry(deadly)["result"]["step"] >= 0
+    assert folder.entry(deadly)["state"] == "running"
+    assert all(folder.entry(name)["result"] == {"complete": True} for name in "abc" if name < deadly)
+    assert len([file for file in folder.path.iterdir() if file.name not in ("ran", "pids")]) <= 8
+
+
+def command(*arguments: str) -> list[str]:
+    return ["bash", str(ROOT / "scripts" / "gpu_check.sh"), *arguments]
 
 
 def script_ended(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHON": sys.executable}
-    command = ["bash", str(ROOT / "scripts" / "gpu_check.sh"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
+    return subprocess.run(command(*arguments), env=environment, capture_output=True, text=True, cwd=folder)
 
 
 def test_a_stage_that_does_not_exist_is_named(tmp_path: Path):
     wrong = script_ended(tmp_path, "no-such")
     assert wrong.returncode == 2
-    assert "no stage no-such; there are doctor, parity" in wrong.stderr
+    assert "no stage no-such; there are doctor, peaks, parity" in wrong.stderr
 
 
 @pytest.mark.slow
 def test_the_script_itself_on_a_folder_of_the_caller(tmp_path: Path):
-    right = script_ended(tmp_path, "--rehearse", "--out", "here", "doctor")
-    assert right.returncode == 0, right.stdout + right.stderr
-    assert "REHEARSAL" in (tmp_path / "here" / "summary.md").read_text()
+    right = script_ended(tmp_path, "--dry-run", "--out", "here", "--pack-to", "packed", "depth-objective")
+    assert right.returncode in (0, 3), right.stdout + right.stderr
+    assert "DRY RUN" in (tmp_path / "packed" / SUMMARY).read_text()
+    found = read(tmp_path / "here" / RESULTS)
+    assert found is not None
+    sheet = found["stages"]["operations"]["result"]
+    assert list(sheet["results"]) == ["depth-objective"]
+    assert sheet["results"]["depth-objective"]["complete"]
+    assert not sheet["complete"], "the stage has other benchmarks too"
 
 
-def test_a_package_that_does_not_load_is_named_with_who_needs_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "tyro", None)
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    found = {f.name: f for f in findings(rehearse=True)}
-    assert not found["tyro"].ok
-    assert not found["tyro"].needed
-    assert "every stage of this check runs without" in found["tyro"].detail
-    assert not found["safetensors"].ok
-    assert found["safetensors"].needed
-    assert found["numpy"].ok
-    no_gpu = {f.name: f for f in findings(rehearse=False)}["GPU"]
-    assert not no_gpu.ok
-    assert no_gpu.needed
+@pytest.mark.slow
+def test_a_whole_dry_run_takes_its_stages_in_order_and_leaves_few_files(tmp_path: Path):
+    """Minutes of two quiet cores."""
+    right = script_ended(tmp_path, "--dry-run", "--out", "here", "--minutes", "40")
+    assert right.returncode == 0, right.stdout[-3000:] + right.stderr
+    found = read(tmp_path / "here" / RESULTS)
+    assert found is not None
+    assert list(found["stages"]) == [stage.name for stage in PLAN]
+    assert {entry["state"] for entry in found["stages"].values()} == {"done"}
+    assert len([path for path in (tmp_path / "here").rglob("*") if path.is_file()]) <= 8
 
 
-def test_counts_of_a_test_report(tmp_path: Path):
-    (tmp_path / "report.xml").write_text(
-        '<testsuites><testsuite><testcase name="a"/><testcase name="b"><failure message="  off by 2"/></testcase>'
-        '<testcase name="c"><skipped/></testcase></testsuite></testsuites>'
-    )
-    found = parity.read_report(tmp_path / "report.xml")
-    assert (found["passed"], found["failed"], found["skipped"]) == (1, 1, 1)
-    assert found["failures"] == [{"test": "b", "message": "off by 2"}]
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["parity", "operations", "training"])
+def test_a_dry_run_that_is_killed_leaves_what_it_has(tmp_path: Path, stage: str):
+    environment = {**os.environ, "PYTHON": sys.executable}
+    told = command("--dry-run", "--out", str(tmp_path), "--minutes", "40", stage)
+    check = subprocess.Popen(told, env=environment, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 900
+    while not ((read(tmp_path / RESULTS) or {}).get("stages", {}).get(stage) or {}).get("result"):
+        assert check.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    os.kill(check.pid, signal.SIGKILL)
+    check.wait()
+    found = read(tmp_path / RESULTS)
+    assert found is not None
+    assert found["stages"][stage]["state"] in ("running", "done")
+    assert len([path for path in tmp_path.iterdir() if path.is_file()]) <= 8
+    until = time.monotonic() + 20
+    while stage_processes(stage) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert stage_processes(stage) == []
 
 
-HERE = {"sources": "one", "device": "a card", "torch": "2", "triton": "3", "interpreter": False}
-
-
-def test_a_cut_short_parity_keeps_the_files_that_passed(tmp_path: Path):
-    output, now = tmp_path / "parity.json", {"tests": "t", "environment": HERE}
-    assert parity.passed_before(output, now) == []
-    files = [{"file": "a.py", "code": 0}, {"file": "b.py", "code": 1}, {"file": "c.py", "code": 5}]
-    output.write_text(json.dumps({**now, "complete": False, "files": files}))
-    assert [found["file"] for found in parity.passed_before(output, now)] == ["a.py", "c.py"]
-    assert parity.passed_before(output, {**now, "tests": "u"}) == []
-    assert parity.passed_before(output, {**now, "environment": {**HERE, "device": "another card"}}) == []
-
-
-def test_a_cut_short_training_keeps_the_runs_it_finished(tmp_path: Path):
-    output, now = tmp_path / "training.json", {"environment": HERE}
-    assert training.trained_before(output, now) == []
-    output.write_text(json.dumps({**now, "complete": False, "runs": [{"backend": "kernels"}]}))
-    assert training.trained_before(output, now) == [{"backend": "kernels"}]
-    assert training.trained_before(output, {"environment": {**HERE, "sources": "two"}}) == []
-
-
-def run_of(*totals: float) -> dict[str, Any]:
-    return {"kind": "teacher", "history": [{"step": k, "total": t} for k, t in enumerate(totals)]}
-
-
-@pytest.mark.parametrize(
-    ("kernels", "other_seed", "within"),
-    [
-        (1.0, 1.0, True),
-        (1.015, 1.0, True),  # below the floor
-        (1.1, 1.2, True),  # less than the seeds differ
-        (1.1, 1.05, False),
-        (0.8, 1.1, False),  # better is as suspicious as worse
-    ],
-)
-def test_learning_alike_is_measured_by_the_spread_of_seeds(kernels: float, other_seed: float, within: bool):
-    verdict = convergence.judged(run_of(5, 3, 2, 2, kernels), run_of(5, 3, 2, 2, 1.0), run_of(5, 3, 2, 2, other_seed))
-    assert verdict["within"] is within
-    assert verdict["early_relative_differences"] == [0, 0, 0]
-
-
-def test_findings_read_the_stages_own_json(tmp_path: Path):
-    files = [{"file": "a.py", "code": 0, "passed": 3}, {"file": "b.py", "code": 1, "passed": 1, "failed": 2}]
-    (tmp_path / "parity.json").write_text(json.dumps({"complete": True, "files": files}))
-    row = {"name": "parity", "state": "failed", "code": 1}
-    assert finding(tmp_path, row) == "4 passed, 2 failed, 0 skipped; red: b.py"
-    assert finding(tmp_path, {"name": "facts", "state": "failed", "code": -9}) == "exit code -9, see logs/facts.log"
+def stage_processes(stage: str) -> list[str]:
+    """Command lines of living processes that write this stage's document."""
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
+    return [line for line in listed if "adu-gpu-check-" in line and f"/{stage}.json" in line]
 
 
 def test_pending_names_every_stage():
     text = (ROOT / "bench" / "results" / "PENDING.md").read_text(encoding="utf-8")
-    assert [stage.name for stage in STAGES if f"`{stage.name}`" not in text] == []
+    assert [name for name in BY_NAME if f"`{name}`" not in text] == []
 
 
-def test_stages_are_named_once_and_the_doctor_comes_first():
-    assert len(BY_NAME) == len(STAGES)
-    assert [stage.name for stage in STAGES[:2]] == ["doctor", "parity"]
+def test_the_plan_is_nine_minutes_the_most_valuable_first():
+    begins = {stage.name: sum(s.seconds for s in PLAN[:k]) for k, stage in enumerate(PLAN)}
+    assert begins == {
+        "doctor": 0,
+        "peaks": 15,
+        "parity": 40,
+        "warm": 130,
+        "operations": 130,
+        "compiled": 250,
+        "training-steps": 310,
+        "profile": 400,
+        "training": 440,
+    }
+    assert sum(stage.seconds for stage in PLAN) + TABLE_SECONDS == 540
+    assert (WARM.beside, WARM.seconds) == ("parity", 0)
+    assert {stage.name for stage in PLAN} - {"warm"} < {stage.name for stage in CONTINUED}
+    assert parse([]).minutes == 9
+
+
+def test_stages_and_benchmarks_are_chosen_by_name():
+    stages, only = chosen_stages(["cost-volume", "parity"], continued=False)
+    assert ([s.name for s in stages], only) == (["doctor", "parity", "operations", "compiled"], ["cost-volume"])
+    stages, only = chosen_stages(["teacher-step"], continued=False)
+    assert ([s.name for s in stages], only) == (["doctor", "training-steps"], ["teacher-step"])
 
 
 def test_folders_are_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ADU_CALLED_FROM", str(tmp_path))
     assert out_folder(parse(["--out", "x"])) == tmp_path / "x"
+    assert out_folder(parse(["--rehearse"])).name == "gpu-dry-run"
     with pytest.raises(SystemExit):
         parse(["--minutes", "0"])

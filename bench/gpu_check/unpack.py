@@ -1,0 +1,44 @@
+"""A check's results.json as one JSON file per benchmark, with report.md and plots: `… unpack results.json FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from adu_depth.files import make_folder, write_json
+from bench.gpu_check import packed
+from bench.harness.result import Result, check_result, save_result
+from bench.report import write_report
+
+
+def benchmark_results(value: dict[str, Any]) -> Iterator[tuple[str, Result]]:
+    """Every benchmark's result in a packed file, by a file name."""
+    for stage, entry in value["stages"].items():
+        for name, result in ((entry.get("result") or {}).get("results") or {}).items():
+            check_result(result, f"{stage}: {name}")
+            yield f"{stage}-{name}", result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("folder", type=Path)
+    chosen = parser.parse_args()
+    value = packed.read(chosen.results)
+    if value is None:
+        parser.error(f"{chosen.results}: expected a results.json of the GPU check")
+    make_folder(chosen.folder)
+    found = dict(benchmark_results(value))
+    for name, result in found.items():
+        save_result(chosen.folder / f"{name}.json", result)
+    for stage, entry in value["stages"].items():
+        if entry.get("result") and "results" not in entry["result"]:
+            write_json(chosen.folder / f"{stage}.json", entry["result"])
+    if found:
+        print(f"wrote {write_report(chosen.folder, list(found.values()))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""What the stages of the GPU check write, and what the summary makes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.gpu_check import convergence, parity, training
+from bench.gpu_check.doctor import findings
+from bench.gpu_check.sheet import Sheet
+from bench.gpu_check.summary import summary_text
+
+
+def test_a_package_that_does_not_load_is_named_with_who_needs_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    found = {f.name: f for f in findings(dry_run=True)}
+    assert not found["tyro"].ok
+    assert not found["tyro"].needed
+    assert "every stage of this check runs without" in found["tyro"].detail
+    assert not found["safetensors"].ok
+    assert found["safetensors"].needed
+    assert found["numpy"].ok
+    no_gpu = {f.name: f for f in findings(dry_run=False)}["GPU"]
+    assert not no_gpu.ok
+    assert no_gpu.needed
+
+
+def failed_report(name: str, text: str, worker: str = "gw0") -> Any:
+    node = type("Node", (), {"gateway": type("Gateway", (), {"id": worker})})
+    fields = {"nodeid": name, "failed": True, "skipped": False, "passed": False, "when": "call", "duration": 0.1}
+    return type("Report", (), {**fields, "longreprtext": text, "node": node})
+
+
+def passed_report(name: str) -> Any:
+    fields = {"nodeid": name, "failed": False, "skipped": False, "passed": True, "when": "call", "duration": 0.1}
+    return type("Report", (), fields)
+
+
+VOLUME, LOSS = "tests/kernels/test_cost_volume_triton.py::x", "tests/kernels/test_depth_objective.py::y"
+
+
+def test_outcomes_are_kept_as_they_come(tmp_path: Path):
+    document = parity.new_document(torch.device("cpu"))
+    recorder = parity.Recorder(document, tmp_path / "parity.json", 100)
+    recorder.pytest_xdist_node_collection_finished(None, ["a", "b", "c"])
+    recorder.pytest_runtest_logreport(passed_report("a"))
+    recorder.pytest_runtest_logreport(failed_report(VOLUME, "line\nE   off by 2\nE   more"))
+    recorder.write(last=True)
+    kept = json.loads((tmp_path / "parity.json").read_text())
+    assert kept["counts"] == {"passed": 1, "failed": 1, "skipped": 0, "collected": 3}
+    assert kept["failures"][VOLUME]["message"] == "off by 2"
+    assert kept["failures"][VOLUME]["operation"] == "cost-volume"
+    assert parity.unreached(kept) == ["b", "c"]
+    later = parity.Recorder(kept, tmp_path / "parity.json", 100)
+    later.pytest_runtest_logreport(passed_report(VOLUME))
+    assert later.failures == {}, "a test that passes when it is run again is red no longer"
+
+
+def test_what_fails_after_a_spoilt_context_is_marked():
+    document = parity.new_document(torch.device("cpu"))
+    recorder = parity.Recorder(document, Path(os.devnull).parent / "shm" / f"adu-{os.getpid()}.json", 100)
+    recorder.write = lambda last=False: None  # type: ignore[method-assign]
+    recorder.pytest_runtest_logreport(failed_report(VOLUME, "CUDA error: an illegal memory access was encountered"))
+    recorder.pytest_runtest_logreport(failed_report(LOSS, "CUDA error: an illegal memory access was encountered"))
+    assert {name: told["after_spoilt"] for name, told in document["failures"].items()} == {VOLUME: False, LOSS: True}
+    recorder.pytest_runtest_logreport(failed_report(LOSS, "E  off", worker="gw1"))
+    assert not document["failures"][LOSS]["after_spoilt"]
+
+
+@pytest.mark.parametrize(
+    ("test", "operation"),
+    [
+        ("tests/kernels/test_correlation_disparity.py::test_x[groupwise]", "correlation-disparity"),
+        ("tests/kernels/test_public_face.py::test_x[combined_volume]", "cost-volume"),
+        ("tests/kernels/test_depth_objective_triton.py::TestSilog::test_y", "depth-objective"),
+        ("tests/kernels/test_kit.py::test_z", None),
+    ],
+)
+def test_a_test_is_of_the_operation_it_names(test: str, operation: str | None):
+    assert parity.operation_of(test) == operation
+
+
+HERE = {"sources": "one", "device": "a GPU", "torch": "2", "triton": "3", "interpreter": False}
+
+
+def test_a_later_call_keeps_outcomes_of_the_same_code_tests_and_machine():
+    now = {"tests": "t", "environment": HERE, "passed": [], "complete": False}
+    earlier = {**now, "passed": ["a"], "complete": True}
+    assert parity.kept(None, now) is now
+    assert parity.kept(earlier, now) == {**earlier, "complete": False}
+    assert parity.kept({**earlier, "tests": "u"}, now) is now
+    assert parity.kept({**earlier, "environment": {**HERE, "device": "another"}}, now) is now
+
+
+def result_of(*cases: str, complete: bool = False) -> dict[str, Any]:
+    rows = [{"name": "ours", "status": "absent", "reason": "planted"}]
+    made = [{"name": name, "dtype": "", "shape": {}, "work": {}, "rows": rows} for name in cases]
+    facts = {"schema": 1, "benchmark": "b", "size": "tiny", "notice": "", "environment": HERE, "complete": complete}
+    return {**facts, "roofs": None, "cases": made}
+
+
+def test_a_sheet_goes_on_with_what_was_made_from_the_same(tmp_path: Path):
+    earlier = {"results": {"b": result_of("one")}, "running": {"benchmark": "b", "case": "two", "why": "took longer"}}
+    sheet = Sheet(tmp_path / "a.json", HERE, earlier)
+    assert sheet.has("b", "one")
+    assert sheet.results["b"]["cases"][1]["rows"][0]["reason"] == "took longer", "what took the process along is told"
+    other = Sheet(tmp_path / "b.json", {**HERE, "sources": "two"}, earlier)
+    assert other.results == {}
+
+
+def test_a_sheet_is_whole_when_every_benchmark_is(tmp_path: Path):
+    sheet = Sheet(tmp_path / "a.json", HERE, {"results": {"b": result_of("one")}})
+    sheet.finish(["b"], ["b", "c"])
+    assert not json.loads((tmp_path / "a.json").read_text())["complete"]
+    sheet.open("c", lambda: result_of("x"))
+    sheet.finish(["c"], ["b", "c"])
+    assert json.loads((tmp_path / "a.json").read_text())["complete"]
+    sheet.take_up_again(["b"])
+    assert list(sheet.results) == ["c"]
+
+
+def test_a_cut_short_training_keeps_the_runs_it_finished():
+    now = {"environment": HERE}
+    assert training.trained_before(None, now) == []
+    earlier = {**now, "runs": [{"backend": "kernels"}, {"backend": "references", "failure": "planted"}]}
+    assert training.trained_before(earlier, now) == [{"backend": "kernels"}]
+    assert training.trained_before(earlier, {"environment": {**HERE, "sources": "two"}}) == []
+
+
+def run_of(*totals: float) -> dict[str, Any]:
+    return {"kind": "teacher", "history": [{"step": k, "total": t} for k, t in enumerate(totals)]}
+
+
+@pytest.mark.parametrize(
+    ("kernels", "other_seed", "within"),
+    [
+        (1.0, 1.0, True),
+        (1.015, 1.0, True),  # below the floor
+        (1.1, 1.2, True),  # less than the seeds differ
+        (1.1, 1.05, False),
+        (0.8, 1.1, False),  # better is as suspicious as worse
+    ],
+)
+def test_learning_alike_is_measured_by_the_spread_of_seeds(kernels: float, other_seed: float, within: bool):
+    verdict = convergence.judged(run_of(5, 3, 2, 2, kernels), run_of(5, 3, 2, 2, 1.0), run_of(5, 3, 2, 2, other_seed))
+    assert verdict["within"] is within
+    assert verdict["early_relative_differences"] == [0, 0, 0]
+
+
+def row(name: str, total: float, **more: Any) -> dict[str, Any]:
+    times = {phase: {"median": total} for phase in ("forward", "total")}
+    return {"name": name, "status": "measured", "times": times, **more}
+
+
+def packed_value(failures: dict[str, Any]) -> dict[str, Any]:
+    def sheet(name: str, case: str, *rows: dict[str, Any]) -> dict[str, Any]:
+        return {"results": {name: {"cases": [{"name": case, "rows": list(rows)}]}}, "complete": True}
+
+    documents = {
+        "parity": {"counts": {"passed": 5}, "failures": failures},
+        "operations": sheet("cost-volume", "volume", row("ours", 10.0), row("eager reference", 50.0)),
+        "compiled": sheet("cost-volume", "volume", row("ours", 11.0), row("compiled reference", 33.0)),
+        "training-steps": sheet("teacher-step", "teacher step", row("ours", 1000.0, images_per_second=8.0)),
+    }
+    about = {"state": "done", "seconds": 1, "code": 0}
+    return {"stages": {name: {"name": name, **about, "result": result} for name, result in documents.items()}}
+
+
+def test_the_summary_sets_ours_beside_the_others():
+    text = summary_text(packed_value({}), [], dry_run=False)
+    assert "| volume | 11.0 | 50.0 | 50 (×4.55) | compiled 33 (×3.00) |" in text
+    assert "| teacher step | ours | 1000 | 8.0 |" in text
+
+
+def test_no_time_is_shown_of_an_operation_whose_tests_are_red():
+    failure = {"operation": "cost-volume", "after_spoilt": False, "message": "off by 2"}
+    text = summary_text(packed_value({"tests/x::y": failure}), [], dry_run=False)
+    assert "| volume | refused: 1 of its tests are red here |" in text
+    assert "| teacher step | refused: tests are red here (cost-volume) |" in text
+    assert "11.0" not in text
+    assert "`tests/x::y`: off by 2" in text
+    other = summary_text(packed_value({"tests/x::y": {**failure, "operation": "depth-objective"}}), [], dry_run=False)
+    assert "| volume | 11.0 |" in other
