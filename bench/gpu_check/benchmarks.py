@@ -84,13 +84,14 @@ def main() -> None:
         return
     suites = {name: suite_of(name, chosen.dry_run, **options) for name in names}
     device = next(iter(suites.values())).chosen_device()
-    sheet = Sheet(chosen.output, measured_environment(device), read_json(chosen.output))
+    environment = measured_environment(device)
+    sheet = Sheet(chosen.output, environment, read_json(chosen.output))
     sheet.take_up_again(names if chosen.only else ())
     if chosen.kind in COMPILING:
         forget_noisy_choices()
     roofs = measure_roofs(device)
     for name, suite in suites.items():
-        sheet.open(name, partial(_empty, suite, device, roofs))
+        sheet.open(name, partial(_empty, suite, environment, roofs))
     plans = [
         most_telling_first(chosen.kind, suite, suite.plan(suite.chosen_size(device), device, roofs), chosen.dry_run)
         for suite in suites.values()
@@ -135,9 +136,9 @@ def is_spoilt() -> bool:
     return False
 
 
-def _empty(suite: Suite, device: torch.device, roofs: dict[str, float] | None) -> dict[str, Any]:
-    result = new_result(suite.name, suite.chosen_size(device), measured_environment(device), notice(device))
-    return {**result, "roofs": roofs}
+def _empty(suite: Suite, environment: dict[str, Any], roofs: dict[str, float] | None) -> dict[str, Any]:
+    device = suite.chosen_device()
+    return {**new_result(suite.name, suite.chosen_size(device), environment, notice(device)), "roofs": roofs}
 
 
 def _line(case: CaseResult) -> str:

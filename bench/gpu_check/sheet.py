@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -102,4 +103,5 @@ def begin_anew(sheet: Sheet) -> None:
     """This very command from the start, in the same process: what the sheet has is kept, CUDA's state is not."""
     sheet.save()
     sys.stdout.flush()
+    signal.setitimer(signal.ITIMER_REAL, 0)  # an alarm outlives exec, and nobody would be there to hear it
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

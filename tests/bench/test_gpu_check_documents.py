@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,37 @@ def test_no_time_is_shown_of_an_operation_whose_tests_are_red():
     assert "`tests/x::y`: off by 2" in text
     other = summary_text(packed_value({"tests/x::y": {**failure, "operation": "depth-objective"}}), [], dry_run=False)
     assert "| volume | 11.0 |" in other
+
+
+HANGS = """
+import signal, sys, time
+from pathlib import Path
+from bench.gpu_check.packed import read_json
+from bench.gpu_check.sheet import Sheet, Watch
+from tests.bench.test_gpu_check_documents import HERE, result_of
+
+output = Path(sys.argv[1])
+sheet = Sheet(output, HERE, read_json(output))
+sheet.open("b", lambda: result_of("one"))
+if not sheet.has("b", "two"):
+    sheet.begin("b", "two")
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 3)  # as a limit on a compilation does
+    with Watch(sheet, 0.5):
+        time.sleep(60)
+time.sleep(4)
+sheet.finish(["b"], ["b"])
+"""
+
+
+def test_a_case_that_hangs_costs_itself_alone(tmp_path: Path):
+    """The process begins anew after its limit, and no alarm of the case reaches it."""
+    script, output = tmp_path / "hangs.py", tmp_path / "out.json"
+    script.write_text(HANGS)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    ended = subprocess.run([sys.executable, str(script), str(output)], env=environment, timeout=120)
+    assert ended.returncode == 0
+    found = json.loads(output.read_text())
+    assert found["complete"]
+    assert [case["name"] for case in found["results"]["b"]["cases"]] == ["one", "two"]
+    assert found["results"]["b"]["cases"][1]["rows"][0]["reason"] == "took longer than 0 s"
