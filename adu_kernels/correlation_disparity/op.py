@@ -208,5 +208,5 @@ def _constants(tensors: list[Tensor], tile: Tile, sign: int, reduction: str) -> 
         "UNIT_C": unit_c, "UNIT_W": not unit_c and plan.unit_stride(tensors, 3),
         "VEC": plan.vector_width(tensors, 1) if unit_c else 1,
         "DOT": factor(tensors[0]), "ACC": accumulator(tensors[0]),
-        "num_warps": tile.num_warps, "num_stages": tile.num_stages,
+        "num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": False,
     }  # fmt: skip

@@ -36,31 +36,47 @@ def load_block(p_row, columns, channels, width, stride_c, stride_w,
 
 @triton.jit
 def volume_offsets(columns, disparities, volume_d, volume_w,
-                   VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr):  # fmt: skip
+                   VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, VOLUME_VEC: tl.constexpr):  # fmt: skip
     o_d = disparities
     if not VOLUME_UNIT_D:
         o_d = o_d * volume_d
     o_w = columns
     if not VOLUME_UNIT_W:
-        o_w = o_w * volume_w
+        o_w = o_w * VOLUME_VEC * volume_w
     return o_w[:, None] + o_d[None, :]
 
 
 @triton.jit
+def exists(disparities, num_disparities, VOLUME_VEC: tl.constexpr):
+    """disparities < num_disparities, of which VOLUME_VEC is a divisor: so the compiler sees that VOLUME_VEC neighbours
+    are loaded all or none."""
+    return disparities // VOLUME_VEC < num_disparities // VOLUME_VEC
+
+
+@triton.jit
 def band_columns(first_column, first_disparity, BLOCK: tl.constexpr, SIGN: tl.constexpr):
-    """Columns of the map that slides: 2·BLOCK of them, in the order in which disparity grows."""
+    """Columns of the map that slides: 2·BLOCK of them, upwards, as they stand in memory."""
     n = tl.arange(0, 2 * BLOCK)
     if SIGN == 1:
-        return first_column - first_disparity + (BLOCK - 1) - n
+        return first_column - first_disparity - BLOCK + n
     return first_column + first_disparity + n
 
 
 @triton.jit
-def band_row(BLOCK: tl.constexpr, SIGN: tl.constexpr):
-    """Where in its band a row's first disparity stands: row m has disparity i at band_row[m] + i."""
+def place_of_disparity(BLOCK: tl.constexpr, SIGN: tl.constexpr):
+    """Row m of a tile finds its disparity i in this column of the band."""
+    m, i = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK)[None, :]
     if SIGN == 1:
-        return (BLOCK - 1) - tl.arange(0, BLOCK)
-    return tl.arange(0, BLOCK)
+        return BLOCK + m - i
+    return m + i
+
+
+@triton.jit
+def disparity_of_place(rows, places, BLOCK: tl.constexpr, SIGN: tl.constexpr):
+    """The reverse: which disparity of the row stands in the place; outside of [0, BLOCK) none does."""
+    if SIGN == 1:
+        return BLOCK + rows - places
+    return places - rows
 
 
 @triton.jit(do_not_specialize=["wide_tiles", "disparity_tiles", *SIZES[:3], *STRIDES[:8], *VOLUME_STRIDES])
@@ -70,7 +86,8 @@ def band_forward(
     C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr, SIGN: tl.constexpr, INT64: tl.constexpr,
     SCALE: tl.constexpr, NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr,
     UNIT_C: tl.constexpr, UNIT_W: tl.constexpr, VEC: tl.constexpr,
-    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
+    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, VOLUME_VEC: tl.constexpr,
+    DOT: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
     image_row = program // (wide_tiles * disparity_tiles)
@@ -80,7 +97,7 @@ def band_forward(
     batch, row = wide_index(image_row // height, INT64), wide_index(image_row % height, INT64)
     p_own = row_start(own, batch, row, own_b, own_h, VEC)
     p_other = row_start(other, batch, row, other_b, other_h, VEC)
-    p_volume = row_start(volume, batch, row, volume_b, volume_h, 1)
+    p_volume = row_start(volume, batch, row, volume_b, volume_h, VOLUME_VEC)
     columns = wide_index(first_column + tl.arange(0, BLOCK), INT64)
     slides = wide_index(band_columns(first_column, first_disparity, BLOCK, SIGN), INT64)
     band = tl.zeros([BLOCK, 2 * BLOCK], ACC)
@@ -97,12 +114,12 @@ def band_forward(
     if NORMALIZE != "none":
         inverse = inverse_norm(own_squares, EPS, EPS_ADDED)[:, None]
         band = band * inverse * inverse_norm(other_squares, EPS, EPS_ADDED)[None, :]
-    upright = tl.gather(band, band_row(BLOCK, SIGN)[:, None] + tl.arange(0, BLOCK)[None, :], 1)
+    upright = tl.gather(band, place_of_disparity(BLOCK, SIGN), 1)
     disparities = wide_index(first_disparity + tl.arange(0, BLOCK), INT64)
     partner = columns[:, None] - SIGN * disparities[None, :]
     values = tl.where((partner >= 0) & (partner < width), upright * SCALE, 0.0)
-    offsets = volume_offsets(columns, disparities, volume_d, volume_w, VOLUME_UNIT_D, VOLUME_UNIT_W)
-    m_store = (columns < width)[:, None] & (disparities < num_disparities)[None, :]
+    offsets = volume_offsets(columns, disparities, volume_d, volume_w, VOLUME_UNIT_D, VOLUME_UNIT_W, VOLUME_VEC)
+    m_store = (columns < width)[:, None] & exists(disparities, num_disparities, VOLUME_VEC)[None, :]
     tl.store(p_volume + offsets, values.to(volume.dtype.element_ty), mask=m_store)
 
 
@@ -110,29 +127,33 @@ def band_forward(
 def band_of_gradient(
     p_volume, first_column, columns, slides, first_disparity, width, num_disparities, volume_d, volume_w,
     OWN_TILE: tl.constexpr, BLOCK: tl.constexpr, SIGN: tl.constexpr, INT64: tl.constexpr,
-    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr,
+    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, VOLUME_VEC: tl.constexpr,
 ):  # fmt: skip
-    """The volume's gradient as a band, tile columns × 2·BLOCK sliding columns, 0 beside the band."""
+    """The volume's gradient as a band, tile columns × 2·BLOCK sliding columns, 0 beside the band.
+
+    VOLUME_VEC disparities are loaded together; those without a partner are taken out afterwards.
+    """
     disparities = wide_index(first_disparity + tl.arange(0, BLOCK), INT64)
+    m_exists = exists(disparities, num_disparities, VOLUME_VEC)[None, :]
+    rows, places = tl.arange(0, BLOCK), tl.arange(0, 2 * BLOCK)
     if OWN_TILE:  # the volume's columns are the tile's: rows of BLOCK disparities, moved apart
-        partner = columns[:, None] - SIGN * disparities[None, :]
-        m_load = (columns < width)[:, None] & (partner >= 0) & (partner < width)
-        m_load = m_load & (disparities < num_disparities)[None, :]
-        offsets = volume_offsets(columns, disparities, volume_d, volume_w, VOLUME_UNIT_D, VOLUME_UNIT_W)
+        offsets = volume_offsets(columns, disparities, volume_d, volume_w, VOLUME_UNIT_D, VOLUME_UNIT_W, VOLUME_VEC)
+        upright = tl.load(p_volume + offsets, mask=m_exists & (columns < width)[:, None], other=0.0)
+        place = disparity_of_place(rows[:, None], places[None, :], BLOCK, SIGN)
+        inside = (place >= 0) & (place < BLOCK) & ((slides >= 0) & (slides < width))[None, :]
+        band = tl.where(inside, tl.gather(upright, tl.where(inside, place, 0), 1), 0.0)
+    else:  # the volume's columns are those that slide: the same with 2·BLOCK rows, turned at the end
+        one_end = slides[:, None] + SIGN * (disparities // VOLUME_VEC * VOLUME_VEC)[None, :]
+        other_end = one_end + SIGN * (VOLUME_VEC - 1)
+        m_load = m_exists & ((slides >= 0) & (slides < width))[:, None]
+        m_load = m_load & (tl.maximum(one_end, other_end) >= first_column)
+        m_load = m_load & (tl.minimum(one_end, other_end) < first_column + BLOCK)
+        offsets = volume_offsets(slides, disparities, volume_d, volume_w, VOLUME_UNIT_D, VOLUME_UNIT_W, VOLUME_VEC)
         upright = tl.load(p_volume + offsets, mask=m_load, other=0.0)
-        place = tl.arange(0, 2 * BLOCK)[None, :] - band_row(BLOCK, SIGN)[:, None]
-        inside = (place >= 0) & (place < BLOCK)
-        return tl.where(inside, tl.gather(upright, tl.where(inside, place, 0), 1), 0.0)
-    # The volume's columns are those that slide: the same with 2·BLOCK rows, turned at the end.
-    partner = slides[:, None] + SIGN * disparities[None, :]
-    m_load = ((slides >= 0) & (slides < width))[:, None] & (partner < width)
-    m_load = m_load & (partner >= first_column) & (partner < first_column + BLOCK)
-    m_load = m_load & (disparities < num_disparities)[None, :]
-    offsets = volume_offsets(slides, disparities, volume_d, volume_w, VOLUME_UNIT_D, VOLUME_UNIT_W)
-    upright = tl.load(p_volume + offsets, mask=m_load, other=0.0)
-    place = tl.arange(0, 2 * BLOCK)[:, None] - band_row(BLOCK, SIGN)[None, :]
-    inside = (place >= 0) & (place < BLOCK)
-    return tl.trans(tl.where(inside, tl.gather(upright, tl.where(inside, place, 0), 1), 0.0))
+        place = disparity_of_place(rows[None, :], places[:, None], BLOCK, SIGN)
+        inside = (place >= 0) & (place < BLOCK) & (columns < width)[None, :]
+        band = tl.trans(tl.where(inside, tl.gather(upright, tl.where(inside, place, 0), 1), 0.0))
+    return band
 
 
 @triton.jit
@@ -141,7 +162,8 @@ def band_gradient(
     slide_b, slide_c, slide_h, slide_w, volume_d, volume_w, grad_b, grad_c, grad_h, grad_w,
     OWN_TILE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr, SIGN: tl.constexpr,
     INT64: tl.constexpr, SCALE: tl.constexpr, UNIT_C: tl.constexpr, UNIT_W: tl.constexpr, VEC: tl.constexpr,
-    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
+    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, VOLUME_VEC: tl.constexpr,
+    DOT: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     first_column = (tile % wide_tiles) * BLOCK
     columns = wide_index(first_column + tl.arange(0, BLOCK), INT64)
@@ -154,7 +176,7 @@ def band_gradient(
         vectors = load_block(p_slide, slides, channels, width, slide_c, slide_w, C, UNIT_C, UNIT_W, VEC)
         band = band_of_gradient(
             p_volume, first_column, columns, slides, first_disparity, width, num_disparities, volume_d, volume_w,
-            OWN_TILE, BLOCK, SIGN, INT64, VOLUME_UNIT_D, VOLUME_UNIT_W,
+            OWN_TILE, BLOCK, SIGN, INT64, VOLUME_UNIT_D, VOLUME_UNIT_W, VOLUME_VEC,
         )  # fmt: skip
         sums = tl.dot(band.to(DOT), vectors.to(DOT), sums, input_precision="ieee", out_dtype=ACC)
     o_c = channels
@@ -175,7 +197,8 @@ def band_backward(
     NEED_OWN: tl.constexpr, NEED_OTHER: tl.constexpr,
     C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr, SIGN: tl.constexpr, INT64: tl.constexpr,
     SCALE: tl.constexpr, UNIT_C: tl.constexpr, UNIT_W: tl.constexpr, VEC: tl.constexpr,
-    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
+    VOLUME_UNIT_D: tl.constexpr, VOLUME_UNIT_W: tl.constexpr, VOLUME_VEC: tl.constexpr,
+    DOT: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """One launch for both gradients: a row's programs for the own map, then those for the other."""
     tiles = wide_tiles * ((C + BLOCK_C - 1) // BLOCK_C)
@@ -183,14 +206,14 @@ def band_backward(
     tile = program % (tiles * (NEED_OWN + NEED_OTHER))
     image_row = program // (tiles * (NEED_OWN + NEED_OTHER))
     batch, row = wide_index(image_row // height, INT64), wide_index(image_row % height, INT64)
-    p_volume = row_start(volume, batch, row, volume_b, volume_h, 1)
+    p_volume = row_start(volume, batch, row, volume_b, volume_h, VOLUME_VEC)
     if NEED_OWN:
         if tile < tiles:
             band_gradient(
                 other, p_volume, grad_own, batch, row, tile, width, num_disparities, wide_tiles,
                 other_b, other_c, other_h, other_w, volume_d, volume_w,
                 grad_own_b, grad_own_c, grad_own_h, grad_own_w, True, C, BLOCK, BLOCK_C, SIGN, INT64, SCALE,
-                UNIT_C, UNIT_W, VEC, VOLUME_UNIT_D, VOLUME_UNIT_W, DOT, ACC,
+                UNIT_C, UNIT_W, VEC, VOLUME_UNIT_D, VOLUME_UNIT_W, VOLUME_VEC, DOT, ACC,
             )  # fmt: skip
         tile -= tiles
     if NEED_OTHER:  # noqa: SIM102  the first `if` is settled when compiling, the second when running
@@ -199,5 +222,5 @@ def band_backward(
                 own, p_volume, grad_other, batch, row, tile, width, num_disparities, wide_tiles,
                 own_b, own_c, own_h, own_w, volume_d, volume_w,
                 grad_other_b, grad_other_c, grad_other_h, grad_other_w, False, C, BLOCK, BLOCK_C, -SIGN, INT64, SCALE,
-                UNIT_C, UNIT_W, VEC, VOLUME_UNIT_D, VOLUME_UNIT_W, DOT, ACC,
+                UNIT_C, UNIT_W, VEC, VOLUME_UNIT_D, VOLUME_UNIT_W, VOLUME_VEC, DOT, ACC,
             )  # fmt: skip

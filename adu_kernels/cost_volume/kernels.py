@@ -6,6 +6,9 @@ an item is a group (or a few thin channels) of PIXELS neighbouring columns. The 
 while the other map's columns slide past: a column loaded once meets PIXELS of the volume's cells. The backward is the
 same slide, the volume's gradient in the place of the stores: a gather for either map, so no atomics.
 
+Every fused multiply-add is written out, and launches say enable_fp_fusion=False: left to the compiler, a lane fuses its
+own product with the one it is sent, and two lanes round the same sum differently.
+
 What stands in a cell without a partner is neither read into the volume nor into a gradient, NaN included.
 """
 
@@ -26,6 +29,10 @@ STRIDES = [
     }.items()
     for axis in axes
 ]  # fmt: skip
+
+
+MANY = tl.constexpr(16)
+"""Channels of a group that one thread adds up."""
 
 
 @triton.jit
@@ -49,13 +56,29 @@ def split_items(items, num_blocks, GROUPS: tl.constexpr, GROUP_FASTEST: tl.const
 
 
 @triton.jit
+def items_of_tile(tile, num_blocks, GROUPS: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_FASTEST: tl.constexpr):
+    """Blocks of columns and groups of a correlating program's items, neighbours in memory next to each other: a run
+    over all groups, or BLOCK_N blocks of one group, plainly counted so that the compiler sees them to be neighbours."""
+    if GROUP_FASTEST:
+        blocks, groups = split_items(tile * BLOCK_N + tl.arange(0, BLOCK_N), num_blocks, GROUPS, True)
+    else:
+        blocks = tile // GROUPS * BLOCK_N + tl.arange(0, BLOCK_N)
+        groups = tl.full([BLOCK_N], 0, tl.int32) + tile % GROUPS
+    return blocks, groups
+
+
+@triton.jit
 def vector_pointers(p_row, columns, groups, stride_c, stride_w,
-                    SIZE: tl.constexpr, BLOCK: tl.constexpr, UNIT_C: tl.constexpr, VEC: tl.constexpr):  # fmt: skip
+                    SIZE: tl.constexpr, BLOCK: tl.constexpr, UNIT_C: tl.constexpr, UNIT_W: tl.constexpr,
+                    VEC: tl.constexpr):  # fmt: skip
     """items × BLOCK: where the channels of each item's group stand at its column."""
     o_c = groups[:, None] * SIZE + tl.arange(0, BLOCK)[None, :]
     if not UNIT_C:
         o_c = o_c * stride_c
-    return p_row + (columns * VEC * stride_w)[:, None] + o_c
+    o_w = columns
+    if not UNIT_W:
+        o_w = o_w * VEC * stride_w
+    return p_row + o_w[:, None] + o_c
 
 
 @triton.jit
@@ -69,17 +92,46 @@ def vector_mask(mask, SIZE: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def load_vectors(p_row, columns, groups, mask, stride_c, stride_w,
-                 SIZE: tl.constexpr, BLOCK: tl.constexpr, UNIT_C: tl.constexpr, VEC: tl.constexpr):  # fmt: skip
+                 SIZE: tl.constexpr, BLOCK: tl.constexpr, UNIT_C: tl.constexpr, UNIT_W: tl.constexpr,
+                 VEC: tl.constexpr):  # fmt: skip
     """items × BLOCK: the SIZE channels of each item's group at its column, 0 where masked."""
-    p_load = vector_pointers(p_row, columns, groups, stride_c, stride_w, SIZE, BLOCK, UNIT_C, VEC)
+    p_load = vector_pointers(p_row, columns, groups, stride_c, stride_w, SIZE, BLOCK, UNIT_C, UNIT_W, VEC)
     return tl.load(p_load, mask=vector_mask(mask, SIZE, BLOCK), other=0.0)
 
 
 @triton.jit
 def store_vectors(p_row, values, columns, groups, mask, stride_c, stride_w,
-                  SIZE: tl.constexpr, BLOCK: tl.constexpr, UNIT_C: tl.constexpr, VEC: tl.constexpr):  # fmt: skip
-    p_store = vector_pointers(p_row, columns, groups, stride_c, stride_w, SIZE, BLOCK, UNIT_C, VEC)
+                  SIZE: tl.constexpr, BLOCK: tl.constexpr, UNIT_C: tl.constexpr, UNIT_W: tl.constexpr,
+                  VEC: tl.constexpr):  # fmt: skip
+    p_store = vector_pointers(p_row, columns, groups, stride_c, stride_w, SIZE, BLOCK, UNIT_C, UNIT_W, VEC)
     tl.store(p_store, values.to(p_row.dtype.element_ty), mask=vector_mask(mask, SIZE, BLOCK))
+
+
+@triton.jit
+def channels_of(vectors, BLOCK: tl.constexpr):
+    """items × BLOCK → BLOCK tensors of the items, one channel each, in an order of its own; above MANY, one of all."""
+    channels = (vectors,)
+    for level in tl.static_range(4):
+        if BLOCK <= MANY and BLOCK >> level > 1:
+            halves = ()
+            for part in tl.static_range(1 << level):
+                pairs = tl.reshape(channels[part], [vectors.shape[0], BLOCK >> (level + 1), 2])
+                halves = halves + tl.split(pairs)
+            channels = halves
+    return channels
+
+
+@triton.jit
+def dot_product(a, b, BLOCK: tl.constexpr):
+    """Per item Σ a·b, from what `channels_of` gave: one thread adds up to MANY channels, more are left to its warp."""
+    if BLOCK <= MANY:
+        total = a[0] * b[0]
+        for channel in tl.static_range(1, BLOCK):
+            total = tl.fma(a[channel], b[channel], total)
+        total = tl.reshape(total, [total.shape[0]])
+    else:
+        total = tl.sum(a[0] * b[0], 1)
+    return total
 
 
 @triton.jit
@@ -182,11 +234,12 @@ def correlate_step(
     """One column of the other map, at p_slide, against every pixel of the items; `own` holds the scale already."""
     reachable = inside & (slide >= 0) & (slide < width)
     other = tl.load(p_slide, mask=vector_mask(reachable, K, BLOCK_K), other=0.0).to(ACC)
+    others = channels_of(other, BLOCK_K)
     if NORMALIZE != "none":
-        squares = over_norm_group(tl.sum(other * other, 1), NORMALIZE, GROUPS)
+        squares = over_norm_group(dot_product(others, others, BLOCK_K), NORMALIZE, GROUPS)
         inverse = inverse_norm(squares, EPS, EPS_ADDED)
     for pixel in tl.static_range(PIXELS):
-        value = tl.sum(own[pixel] * other, 1)
+        value = dot_product(own[pixel], others, BLOCK_K)
         if NORMALIZE != "none":
             value = value * inverse
         m_store = inside & (column + pixel < width)
@@ -204,10 +257,10 @@ def correlate(
     NUM_GROUPS: tl.constexpr, GROUPS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
     PIXELS: tl.constexpr, SIGN: tl.constexpr, GROUP_FASTEST: tl.constexpr, INT64: tl.constexpr,
     SCALE: tl.constexpr, NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr,
-    UNIT_C: tl.constexpr, VEC: tl.constexpr, VOLUME_VEC: tl.constexpr, ACC: tl.constexpr,
+    UNIT_C: tl.constexpr, UNIT_W: tl.constexpr, VEC: tl.constexpr, VOLUME_VEC: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     num_blocks = (width + PIXELS - 1) // PIXELS
-    blocks, groups = split_items(tile * BLOCK_N + tl.arange(0, BLOCK_N), num_blocks, GROUPS, GROUP_FASTEST)
+    blocks, groups = items_of_tile(tile, num_blocks, GROUPS, BLOCK_N, GROUP_FASTEST)
     inside = (blocks < num_blocks) & (groups < NUM_GROUPS)
     column, groups = wide_index(blocks * PIXELS, INT64), wide_index(groups, INT64)
     p_own = row_start(p_own, batch, row, own_b, own_h, VEC)
@@ -216,16 +269,17 @@ def correlate(
     own = ()
     for pixel in tl.static_range(PIXELS):
         here = inside & (column + pixel < width)
-        vectors = load_vectors(p_own, column + pixel, groups, here, own_c, own_w, K, BLOCK_K, UNIT_C, VEC).to(ACC)
+        vectors = load_vectors(p_own, column + pixel, groups, here, own_c, own_w, K, BLOCK_K, UNIT_C, UNIT_W, VEC)
+        vectors = vectors.to(ACC)
         if NORMALIZE != "none":
             squares = over_norm_group(tl.sum(vectors * vectors, 1), NORMALIZE, GROUPS)
             vectors = vectors * inverse_norm(squares, EPS, EPS_ADDED)[:, None]
-        own = own + (vectors * SCALE,)  # noqa: RUF005
+        own = own + (channels_of(vectors * SCALE, BLOCK_K),)  # noqa: RUF005
     for part in tl.static_range(3):
         if PIXELS > 1 or part == 1:
             start = wide_index(first_step(part, num_disparities, PIXELS), INT64)
             slide = column + slide_column(start, PIXELS, SIGN)
-            p_slide = vector_pointers(p_other, slide, groups, other_c, other_w, K, BLOCK_K, UNIT_C, VEC)
+            p_slide = vector_pointers(p_other, slide, groups, other_c, other_w, K, BLOCK_K, UNIT_C, UNIT_W, VEC)
             p_cells = cell_pointers(
                 p_volume, column, slide, groups, start, volume_c, volume_d, volume_w, True, PIXELS, SIGN, VOLUME_VEC
             )
@@ -249,7 +303,8 @@ def gradient_step(
     reachable = inside & (slide >= 0) & (slide < width)
     vectors = tl.load(p_slide, mask=vector_mask(reachable, K, BLOCK_K), other=0.0).to(ACC)
     if NORMALIZE != "none":
-        squares = over_norm_group(tl.sum(vectors * vectors, 1), NORMALIZE, GROUPS)
+        channels = channels_of(vectors, BLOCK_K)
+        squares = over_norm_group(dot_product(channels, channels, BLOCK_K), NORMALIZE, GROUPS)
         vectors = vectors * inverse_norm(squares, EPS, EPS_ADDED)[:, None]
     added = ()
     for pixel in tl.static_range(PIXELS):
@@ -258,10 +313,10 @@ def gradient_step(
             disparity = slide_disparity(step, pixel, PIXELS, SIGN)
             m_load = m_load & (disparity >= 0) & (disparity < num_disparities)
         upstream = tl.load(p_cells[pixel], mask=m_load, other=0.0).to(ACC)
-        product = upstream[:, None] * vectors
+        moved = tl.fma(tl.broadcast_to(upstream[:, None], vectors.shape), vectors, sums[pixel])
         if EDGE:
-            product = tl.where(m_load[:, None], product, 0.0)  # 0 times an infinite feature is not 0
-        added = added + (sums[pixel] + product,)  # noqa: RUF005
+            moved = tl.where(m_load[:, None], moved, sums[pixel])  # 0 times an infinite feature is not 0
+        added = added + (moved,)  # noqa: RUF005
     return added
 
 
@@ -273,11 +328,11 @@ def correlation_gradient(
     OWN_TILE: tl.constexpr, NUM_GROUPS: tl.constexpr, GROUPS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_N: tl.constexpr, PIXELS: tl.constexpr, SIGN: tl.constexpr, GROUP_FASTEST: tl.constexpr, INT64: tl.constexpr,
     SCALE: tl.constexpr, NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr,
-    UNIT_C: tl.constexpr, VEC: tl.constexpr, VOLUME_VEC: tl.constexpr, ACC: tl.constexpr,
+    UNIT_C: tl.constexpr, UNIT_W: tl.constexpr, VEC: tl.constexpr, VOLUME_VEC: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the map the tile stands in, from the volume's and the map that slides; SIGN as that map slides."""
     num_blocks = (width + PIXELS - 1) // PIXELS
-    blocks, groups = split_items(tile * BLOCK_N + tl.arange(0, BLOCK_N), num_blocks, GROUPS, GROUP_FASTEST)
+    blocks, groups = items_of_tile(tile, num_blocks, GROUPS, BLOCK_N, GROUP_FASTEST)
     inside = (blocks < num_blocks) & (groups < NUM_GROUPS)
     column, groups = wide_index(blocks * PIXELS, INT64), wide_index(groups, INT64)
     p_tile = row_start(p_tile, batch, row, tile_b, tile_h, VEC)
@@ -294,7 +349,7 @@ def correlation_gradient(
         if PIXELS > 1 or part == 1:
             start = wide_index(first_step(part, num_disparities, PIXELS), INT64)
             slide = column + slide_column(start, PIXELS, SIGN)
-            p_step = vector_pointers(p_slide, slide, groups, slide_c, slide_w, K, BLOCK_K, UNIT_C, VEC)
+            p_step = vector_pointers(p_slide, slide, groups, slide_c, slide_w, K, BLOCK_K, UNIT_C, UNIT_W, VEC)
             p_cells = cell_pointers(
                 p_volume, column, slide, groups, start, volume_c, volume_d, volume_w, OWN_TILE, PIXELS, SIGN, VOLUME_VEC
             )
@@ -310,9 +365,11 @@ def correlation_gradient(
         here = inside & (column + pixel < width)
         gradient = sums[pixel] * SCALE
         if NORMALIZE != "none":
-            vectors = load_vectors(p_tile, column + pixel, groups, here, tile_c, tile_w, K, BLOCK_K, UNIT_C, VEC)
+            vectors = load_vectors(
+                p_tile, column + pixel, groups, here, tile_c, tile_w, K, BLOCK_K, UNIT_C, UNIT_W, VEC
+            )
             gradient = norm_backward(gradient, vectors.to(ACC), NORMALIZE, GROUPS, EPS, EPS_ADDED)
-        store_vectors(p_grad, gradient, column + pixel, groups, here, grad_c, grad_w, K, BLOCK_K, UNIT_C, VEC)
+        store_vectors(p_grad, gradient, column + pixel, groups, here, grad_c, grad_w, K, BLOCK_K, UNIT_C, UNIT_W, VEC)
 
 
 @triton.jit
@@ -340,7 +397,7 @@ def concatenate(
         p_volume = p_volume + FIRST
     else:
         p_volume = p_volume + FIRST * wide_index(volume_c, INT64)
-    own = load_vectors(p_own, columns, within, inside & is_own, own_c, own_w, SIZE, SIZE, UNIT_C, VEC)
+    own = load_vectors(p_own, columns, within, inside & is_own, own_c, own_w, SIZE, SIZE, UNIT_C, False, VEC)
     for disparity in range(num_disparities):
         d = wide_index(disparity, INT64)
         slide = columns - SIGN * d
@@ -348,14 +405,14 @@ def concatenate(
         m_other = inside & reachable & (parts >= PER_HALF)
         if SIGN == -1:
             m_other = inside & reachable & left_half
-        other = load_vectors(p_other, slide, within, m_other, other_c, other_w, SIZE, SIZE, UNIT_C, VEC)
+        other = load_vectors(p_other, slide, within, m_other, other_c, other_w, SIZE, SIZE, UNIT_C, False, VEC)
         kept = is_own
         if MASK_OWN:
             kept = is_own & reachable
         values = tl.where(kept[:, None], own, other)
         store_vectors(
             p_volume + d * VOLUME_VEC * volume_d, values, columns, parts, inside, volume_c, volume_w,
-            SIZE, SIZE, VOLUME_UNIT_C, VOLUME_VEC,
+            SIZE, SIZE, VOLUME_UNIT_C, False, VOLUME_VEC,
         )  # fmt: skip
 
 
@@ -389,9 +446,9 @@ def concatenation_gradient(
             volume_column = columns
         sums += load_vectors(
             p_volume + d * VOLUME_VEC * volume_d, volume_column, parts, m_load, volume_c, volume_w,
-            SIZE, SIZE, VOLUME_UNIT_C, VOLUME_VEC,
+            SIZE, SIZE, VOLUME_UNIT_C, False, VOLUME_VEC,
         ).to(ACC)  # fmt: skip
-    store_vectors(p_grad, sums, columns, parts, inside, grad_c, grad_w, SIZE, SIZE, UNIT_C, VEC)
+    store_vectors(p_grad, sums, columns, parts, inside, grad_c, grad_w, SIZE, SIZE, UNIT_C, False, VEC)
 
 
 @triton.jit(do_not_specialize=[*SIZES, *STRIDES[:21]])
@@ -404,7 +461,7 @@ def volume_forward(
     PIXELS: tl.constexpr, SIGN: tl.constexpr, GROUP_FASTEST: tl.constexpr, INT64: tl.constexpr,
     SCALE: tl.constexpr, NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr,
     THIN: tl.constexpr, THIN_SIZE: tl.constexpr, MASK_OWN: tl.constexpr,
-    UNIT_C: tl.constexpr, VEC: tl.constexpr, THIN_UNIT_C: tl.constexpr, THIN_VEC: tl.constexpr,
+    UNIT_C: tl.constexpr, UNIT_W: tl.constexpr, VEC: tl.constexpr, THIN_UNIT_C: tl.constexpr, THIN_VEC: tl.constexpr,
     VOLUME_UNIT_C: tl.constexpr, VOLUME_VEC: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """One launch: programs [0, wide_tiles) of a row correlate, the thin_tiles after them concatenate."""
@@ -419,7 +476,7 @@ def volume_forward(
                 own_b, own_c, own_h, own_w, other_b, other_c, other_h, other_w,
                 volume_b, volume_c, volume_d, volume_h, volume_w,
                 NUM_GROUPS, GROUPS, K, BLOCK_K, BLOCK_N, PIXELS, SIGN, GROUP_FASTEST, INT64, SCALE, NORMALIZE, EPS,
-                EPS_ADDED, UNIT_C, VEC, VOLUME_VEC, ACC,
+                EPS_ADDED, UNIT_C, UNIT_W, VEC, VOLUME_VEC, ACC,
             )  # fmt: skip
     if THIN > 0:  # noqa: SIM102
         if tile >= wide_tiles:
@@ -446,7 +503,7 @@ def volume_backward(
     PIXELS: tl.constexpr, SIGN: tl.constexpr, GROUP_FASTEST: tl.constexpr, INT64: tl.constexpr,
     SCALE: tl.constexpr, NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr,
     THIN: tl.constexpr, THIN_SIZE: tl.constexpr, MASK_OWN: tl.constexpr,
-    UNIT_C: tl.constexpr, VEC: tl.constexpr, THIN_UNIT_C: tl.constexpr, THIN_VEC: tl.constexpr,
+    UNIT_C: tl.constexpr, UNIT_W: tl.constexpr, VEC: tl.constexpr, THIN_UNIT_C: tl.constexpr, THIN_VEC: tl.constexpr,
     VOLUME_UNIT_C: tl.constexpr, VOLUME_VEC: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """One launch for every gradient: a row's programs for the own map, the other, then the two thin ones.
@@ -467,7 +524,7 @@ def volume_backward(
                 own_b, own_c, own_h, own_w, other_b, other_c, other_h, other_w,
                 volume_b, volume_c, volume_d, volume_h, volume_w, grad_own_b, grad_own_c, grad_own_h, grad_own_w,
                 True, NUM_GROUPS, GROUPS, K, BLOCK_K, BLOCK_N, PIXELS, SIGN, GROUP_FASTEST, INT64, SCALE, NORMALIZE,
-                EPS, EPS_ADDED, UNIT_C, VEC, VOLUME_VEC, ACC,
+                EPS, EPS_ADDED, UNIT_C, UNIT_W, VEC, VOLUME_VEC, ACC,
             )  # fmt: skip
         tile -= wide_tiles
     if NEED_OTHER:
@@ -478,7 +535,7 @@ def volume_backward(
                 volume_b, volume_c, volume_d, volume_h, volume_w,
                 grad_other_b, grad_other_c, grad_other_h, grad_other_w,
                 False, NUM_GROUPS, GROUPS, K, BLOCK_K, BLOCK_N, PIXELS, -SIGN, GROUP_FASTEST, INT64, SCALE, NORMALIZE,
-                EPS, EPS_ADDED, UNIT_C, VEC, VOLUME_VEC, ACC,
+                EPS, EPS_ADDED, UNIT_C, UNIT_W, VEC, VOLUME_VEC, ACC,
             )  # fmt: skip
         tile -= wide_tiles
     if NEED_OWN_THIN:

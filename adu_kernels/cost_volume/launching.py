@@ -80,7 +80,7 @@ def _slide_forward(wide: Pair | None, thin: Pair | None, volume: Tensor, request
         maps[0], maps[1], *thin_maps, volume, height, width, num_disparities, wide_tiles, thin_tiles,
         *strides(maps, constants["VEC"]), *strides(thin_maps, constants["THIN_VEC"]),
         *strides([volume], constants["VOLUME_VEC"]),
-        **constants, num_warps=num_warps,
+        **constants, num_warps=num_warps, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def _slide_backward(
         *strides(maps, constants["VEC"]), *strides([upstream], constants["VOLUME_VEC"]),
         *strides(written[:2], constants["VEC"]), *strides(written[2:], constants["THIN_VEC"]),
         NEED_OWN=need[0], NEED_OTHER=need[1], NEED_OWN_THIN=need[2], NEED_OTHER_THIN=need[3],
-        **constants, num_warps=num_warps,
+        **constants, num_warps=num_warps, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -128,7 +128,8 @@ def _slide_constants(
         "NORMALIZE": request.normalize, "EPS": request.eps, "EPS_ADDED": request.eps_rule == "add",
         "THIN": thin_channels, "MASK_OWN": request.mask_left,
         "THIN_SIZE": math.gcd(thin_channels, plan.THIN_VECTOR) if thin_unit_c and volume_unit_c else 1,
-        "UNIT_C": unit_c, "VEC": plan.vector_width(wide_all, 1) if unit_c else 1,
+        "UNIT_C": unit_c, "UNIT_W": not unit_c and plan.unit_stride(wide_all, 3),
+        "VEC": plan.vector_width(wide_all, 1) if unit_c else 1,
         "THIN_UNIT_C": thin_unit_c, "THIN_VEC": plan.vector_width(thin_all, 1) if thin_unit_c else 1,
         "VOLUME_UNIT_C": volume_unit_c, "VOLUME_VEC": plan.vector_width([volume], 1) if volume_unit_c else 1,
         "ACC": accumulator(volume),
@@ -140,7 +141,10 @@ def _wide_tiles(constants: dict[str, Any], width: int) -> int:
     """Programs of one image row that correlate."""
     if not constants["NUM_GROUPS"]:
         return 0
-    return _ceil_div(_ceil_div(width, constants["PIXELS"]) * constants["GROUPS"], constants["BLOCK_N"])
+    blocks = _ceil_div(width, constants["PIXELS"])
+    if constants["GROUP_FASTEST"]:
+        return _ceil_div(blocks * constants["GROUPS"], constants["BLOCK_N"])
+    return _ceil_div(blocks, constants["BLOCK_N"]) * constants["GROUPS"]
 
 
 def _thin_tiles(constants: dict[str, Any], width: int, halves: int) -> int:
@@ -155,7 +159,7 @@ def _band_forward(wide: Pair, volume: Tensor, request: Request, force_int64: boo
     launch.run(
         banded.band_forward, batch * height * wide_tiles * disparity_tiles,
         wide[0], wide[1], volume, height, width, num_disparities, wide_tiles, disparity_tiles,
-        *strides(wide, constants["VEC"]), *_strides_of_band(volume),
+        *strides(wide, constants["VEC"]), *_strides_of_band(volume, constants["VOLUME_VEC"]),
         NORMALIZE=request.normalize, EPS=request.eps, EPS_ADDED=request.eps_rule == "add", **constants, **options,
     )  # fmt: skip
 
@@ -172,7 +176,8 @@ def _band_backward(
     launch.run(
         banded.band_backward, batch * height * programs,
         wide[0], wide[1], upstream, *written, height, width, num_disparities, wide_tiles,
-        *strides(wide, constants["VEC"]), *_strides_of_band(upstream), *strides(written, constants["VEC"]),
+        *strides(wide, constants["VEC"]), *_strides_of_band(upstream, constants["VOLUME_VEC"]),
+        *strides(written, constants["VEC"]),
         NEED_OWN=grads[0] is not None, NEED_OTHER=grads[1] is not None, **constants, **options,
     )  # fmt: skip
 
@@ -192,9 +197,10 @@ def _band_constants(
         "UNIT_C": unit_c, "UNIT_W": not unit_c and plan.unit_stride(maps, 3),
         "VEC": plan.vector_width(maps, 1) if unit_c else 1,
         "VOLUME_UNIT_D": unit_d, "VOLUME_UNIT_W": not unit_d and plan.unit_stride([volume], 4),
+        "VOLUME_VEC": math.gcd(plan.vector_width([volume], 2), volume.shape[2]) if unit_d else 1,
         "DOT": factor(volume), "ACC": accumulator(volume),
     }  # fmt: skip
-    return constants, {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    return constants, {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": False}
 
 
 def strides(tensors: Sequence[Tensor], unit: int) -> list[int]:
@@ -202,9 +208,10 @@ def strides(tensors: Sequence[Tensor], unit: int) -> list[int]:
     return [s if axis == 1 else s // unit for t in tensors for axis, s in enumerate(t.stride())]
 
 
-def _strides_of_band(volume: Tensor) -> tuple[int, int, int, int]:
+def _strides_of_band(volume: Tensor, unit: int) -> tuple[int, int, int, int]:
+    """As `strides`, but that the disparities' are those not in units."""
     batch, _, disparity, height, width = volume.stride()
-    return batch, disparity, height, width
+    return batch // unit, disparity, height // unit, width // unit
 
 
 def accumulator(tensor: Tensor) -> tl.dtype:

@@ -60,9 +60,10 @@ class BandTile:
 
 # Not measured yet: chosen from the compiled code (bench/results/PENDING.md says what a GPU must decide).
 # Channels-last: 4 columns an item, so that a 16-byte load feeds 32 multiply-adds; at 8 columns sm_90 needs over 128
-# registers. Other layouts: neighbouring threads take neighbouring columns, an item of several would part them.
+# registers. Other layouts: a program's threads take 64 neighbouring columns of one group, an item of several would part
+# them.
 SLIDE_CHANNELS_LAST = SlideTile(items=128, pixels=4, num_warps=4)
-SLIDE_OTHER = SlideTile(items=128, pixels=1, num_warps=4)
+SLIDE_OTHER = SlideTile(items=64, pixels=1, num_warps=2)
 SLIDE_MANY_CHANNELS = SlideTile(items=0, pixels=1, num_warps=4)
 MANY_CHANNELS = 16
 """Channels of a group beyond which an item's features of 4 columns would not stay in registers."""

@@ -12,6 +12,8 @@ from typing import Any
 
 import triton
 
+from tests.machine_code.rounding import fused_lane_sums
+
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -40,6 +42,8 @@ class Figures:
     special: int
     """Instructions of the special-function unit: exponentials, logarithms, reciprocals, roots."""
     instructions: int
+    fused_lane_sums: int
+    """What `rounding.py` finds in the PTX; 0 on gfx942, which has none."""
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -70,7 +74,7 @@ _AMD = {
 def read(compiled: Any) -> Figures:
     """The figures of what `triton.compile` returned."""
     if "cubin" in compiled.asm:
-        return _nvidia(compiled.asm["cubin"], compiled.metadata.shared)
+        return _nvidia(compiled.asm["cubin"], compiled.metadata.shared, compiled.asm["ptx"])
     return _amd(compiled.asm["amdgcn"], compiled.metadata.shared)
 
 
@@ -79,7 +83,7 @@ def sass(cubin: bytes) -> str:
     return _tool("nvdisasm", cubin, "-c")
 
 
-def _nvidia(cubin: bytes, shared: int) -> Figures:
+def _nvidia(cubin: bytes, shared: int, ptx: str) -> Figures:
     usage = dict(re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", _tool("cuobjdump", cubin, "-res-usage")))
     instructions = [
         re.sub(r"^@!?U?P\w+\s+", "", line)
@@ -90,6 +94,7 @@ def _nvidia(cubin: bytes, shared: int) -> Figures:
         registers=int(usage["REG"]),
         spills=int(usage["STACK"]) + int(usage["LOCAL"]),
         shared=max(shared, int(usage["SHARED"])),
+        fused_lane_sums=fused_lane_sums(ptx),
         **counts,
     )
 
@@ -104,6 +109,7 @@ def _amd(text: str, shared: int) -> Figures:
         registers=stated("vgpr_count"),
         spills=stated("vgpr_spill_count") + stated("private_segment_fixed_size"),
         shared=max(shared, stated("group_segment_fixed_size")),
+        fused_lane_sums=0,
         **_counted(instructions, _AMD),
     )
 

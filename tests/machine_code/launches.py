@@ -17,6 +17,8 @@ from triton.runtime import driver
 
 from adu_kernels import launch
 
+COMPILED_FOR = ("num_warps", "num_stages", "maxnreg", "enable_fp_fusion")
+"""Options of a launch that change what is compiled."""
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
@@ -33,7 +35,7 @@ class Launch:
     key: str
     """Triton's own cache key: two launches with one key share a compilation."""
     source: ASTSource
-    options: dict[str, int]
+    options: dict[str, Any]
     programs: int
     """How many programs are started."""
     tensor_bytes: int
@@ -97,7 +99,7 @@ def caught(call: Callable[[], object], target: str) -> list[Launch]:
     def hook(*, key: str, fn: Any, compile: dict[str, Any], **_: Any) -> bool:
         source = ASTSource(fn.jit_function, compile["signature"], compile["constants"], compile["configs"][0])
         given = json.loads(compile["specialization_data"])["options"]
-        options = {name: given[name] for name in ("num_warps", "num_stages", "maxnreg") if given.get(name)}
+        options = {name: given[name] for name in COMPILED_FOR if given.get(name) is not None}
         launches.setdefault((fn.name, key), Launch(fn.name, key, source, options, *starting[0]))
         return True  # "handled": Triton neither compiles nor launches
 

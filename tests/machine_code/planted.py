@@ -60,6 +60,14 @@ def spill(source, target, N: tl.constexpr):
 
 
 @triton.jit
+def lane_sum(source, target, N: tl.constexpr):
+    """A sum of squares across lanes, one a lane: fused, a lane rounds its neighbour's square and not its own."""
+    offsets = tl.program_id(0) * N + tl.arange(0, N)
+    values = tl.load(source + offsets)
+    tl.store(target + offsets, values / tl.sum(values * values))
+
+
+@triton.jit
 def product(source, target, N: tl.constexpr):
     """Matrix units, as promised for 2-byte types."""
     square = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
@@ -67,9 +75,11 @@ def product(source, target, N: tl.constexpr):
     tl.store(target + square, tl.dot(values, values))
 
 
-def _run(kernel: Any, size: int, *more: int, dtype: torch.dtype = torch.float32, num_warps: int = 4) -> None:
+def _run(
+    kernel: Any, size: int, *more: int, dtype: torch.dtype = torch.float32, num_warps: int = 4, **options: Any
+) -> None:
     source, target = torch.empty(4096, dtype=dtype), torch.empty(4096)
-    launch.run(kernel, 4, source, target, *more, N=size, num_warps=num_warps)
+    launch.run(kernel, 4, source, target, *more, N=size, num_warps=num_warps, **options)
 
 
 def _unaligned(kernel: Any) -> None:
@@ -85,6 +95,8 @@ CALLS: dict[str, Callable[[], None]] = {
     "narrow": lambda: _run(narrow, 1024, 3),
     "float atomic": lambda: _run(float_atomic, 1024),
     "spill": lambda: _run(spill, 2**17, num_warps=16),
+    "fused lane sum": lambda: _run(lane_sum, 128),
+    "lane sum": lambda: _run(lane_sum, 128, enable_fp_fusion=False),
     "product": lambda: _run(product, 32, dtype=torch.bfloat16),
 }
 

@@ -141,6 +141,7 @@ def _launch(entry: Entry, figures: Figures) -> dict[str, Any]:
     return {
         "programs": entry.launch.programs,
         "num_warps": num_warps,
+        "fused": entry.launch.options["enable_fp_fusion"],
         "threads": num_warps * MULTIPROCESSORS[entry.target].warp,
         "occupancy": asdict(room),
         "tensor_bytes": entry.launch.tensor_bytes,

@@ -53,6 +53,13 @@ def test_what_no_kernel_may_have_is_seen(planted: Planted, kernel: str, figure: 
     assert having == {kernel}
 
 
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
+def test_lanes_that_round_one_number_differently_are_seen(planted: Planted, target: str) -> None:
+    found = {name: row["fused_lane_sums"] for name, row in planted.items() if row["fused_lane_sums"]}
+    assert found[f"fused lane sum | {target}"] >= 1
+    assert {name.split(" | ")[0] for name in found} == {"fused lane sum"}
+
+
 @every_target
 def test_narrow_loads_and_stores_are_seen(planted: Planted, target: str) -> None:
     sound, narrow = planted[f"sound | {target}"], planted[f"narrow | {target}"]
