@@ -139,8 +139,10 @@ def band_of_gradient(
     if OWN_TILE:  # the volume's columns are the tile's: rows of BLOCK disparities, moved apart
         offsets = volume_offsets(columns, disparities, volume_d, volume_w, VOLUME_UNIT_D, VOLUME_UNIT_W, VOLUME_VEC)
         upright = tl.load(p_volume + offsets, mask=m_exists & (columns < width)[:, None], other=0.0)
+        partner = columns[:, None] - SIGN * disparities[None, :]
+        upright = tl.where((partner >= 0) & (partner < width), upright, 0.0)
         place = disparity_of_place(rows[:, None], places[None, :], BLOCK, SIGN)
-        inside = (place >= 0) & (place < BLOCK) & ((slides >= 0) & (slides < width))[None, :]
+        inside = (place >= 0) & (place < BLOCK)
         band = tl.where(inside, tl.gather(upright, tl.where(inside, place, 0), 1), 0.0)
     else:  # the volume's columns are those that slide: the same with 2·BLOCK rows, turned at the end
         one_end = slides[:, None] + SIGN * (disparities // VOLUME_VEC * VOLUME_VEC)[None, :]
