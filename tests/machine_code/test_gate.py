@@ -14,6 +14,7 @@ from adu_kernels.cost_volume import plan
 from tests.machine_code import launch_tables
 from tests.machine_code.prediction import Occupancy, occupancy, predict
 from tests.machine_code.room import Work
+from tests.machine_code.rounding import fused_lane_sums
 from tests.machine_code.table import breaks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +59,26 @@ def test_lanes_that_round_one_number_differently_are_seen(planted: Planted, targ
     found = {name: row["fused_lane_sums"] for name, row in planted.items() if row["fused_lane_sums"]}
     assert found[f"fused lane sum | {target}"] >= 1
     assert {name.split(" | ")[0] for name in found} == {"fused lane sum"}
+
+
+SENT = "shfl.sync.bfly.b32 %r2|%p1, %r1, 16, 31, -1;\n"
+HALVES = "shfl.sync.bfly.b32 %r4|%p1, %r2, 16, 31, -1;\nmov.b64 %rd2, {%r3, %r4};\nmov.b64 %fd3, %rd2;\n"
+
+
+@pytest.mark.parametrize(
+    ("ptx", "count"),
+    [
+        (SENT + "fma.rn.f32 %r5, %r3, %r4, %r2;", 1),
+        (SENT + "mov.b32 %f1, %r2;\n@%p2 fma.rn.f32 %f2, %f3, %f4, %f1;", 1),
+        (SENT + "fma.rn.f32 %r5, %r2, %r3, %r4;", 0),  # what was sent is multiplied, the same in every lane
+        (SENT + "add.rn.f32 %r5, %r1, %r2;\nfma.rn.f32 %r6, %r3, %r4, %r5;", 0),  # the sum is complete
+        (SENT + "mul.f32 %r1, %r3, %r4;\nadd.f32 %r5, %r1, %r2;", 1),  # ptxas may fuse these
+        (SENT + "mul.rn.f32 %r1, %r3, %r4;\nadd.rn.f32 %r5, %r1, %r2;", 0),
+        (SENT + HALVES + "fma.rn.f64 %fd4, %fd1, %fd2, %fd3;", 1),
+    ],
+)
+def test_which_sums_across_lanes_count(ptx: str, count: int) -> None:
+    assert fused_lane_sums(ptx) == count
 
 
 @every_target
