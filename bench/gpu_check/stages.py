@@ -92,4 +92,5 @@ def chosen_stages(names: Sequence[str], continued: bool) -> tuple[list[Stage], l
             wanted |= {"operations", "compiled"}
         else:
             wanted.add("training-steps" if name in STEPS else "inference")
-    return [stage for stage in BY_NAME.values() if stage.name in wanted], only
+    order = (*CONTINUED, WARM) if continued else BY_NAME.values()
+    return [stage for stage in order if stage.name in wanted], only

@@ -336,6 +336,11 @@ def test_the_plan_is_nine_minutes_the_most_valuable_first():
 def test_stages_and_benchmarks_are_chosen_by_name():
     stages, only = chosen_stages(["cost-volume", "parity"], continued=False)
     assert ([s.name for s in stages], only) == (["doctor", "parity", "operations", "compiled"], ["cost-volume"])
+    assert [s.name for s in chosen_stages(["operations", "tune"], continued=True)[0]] == [
+        "doctor",
+        "tune",
+        "operations",
+    ]
     stages, only = chosen_stages(["teacher-step"], continued=False)
     assert ([s.name for s in stages], only) == (["doctor", "training-steps"], ["teacher-step"])
 
