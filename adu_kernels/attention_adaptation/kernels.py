@@ -128,9 +128,11 @@ def load_keys(p_k, p_v, p_bias, first, num_keys, k_step, v_step, o_k, o_v, bias_
 @triton.jit
 def scores(q, k, bias, scale, BIASED: tl.constexpr, ACC: tl.constexpr):
     """queries × keys, in units of log₂."""
-    s = product(q, k, ACC) * scale
+    s = product(q, k, ACC)
     if BIASED:
-        s += bias[None, :]
+        s = tl.fma(s, scale, bias[None, :])
+    else:
+        s *= scale
     return s
 
 
@@ -145,7 +147,7 @@ def forward_step(peak, mass, sums, q, k, v, bias, scale,
         base = tl.where(new_peak == -float("inf"), 0.0, new_peak)
     p = tl.exp2(s - base[:, None])
     shrink = tl.exp2(peak - base)
-    mass = mass * shrink + tl.sum(p, 1)
+    mass = tl.fma(mass, shrink, tl.sum(p, 1))
     sums = weighted(p, v, sums * shrink[:, None], DOT, ACC)
     return new_peak, mass, sums
 
@@ -206,9 +208,13 @@ def backward_queries(
     do_b, do_h, do_n, do_d, dq_b, dq_h, dq_n, dq_d, bias_b, bias_n,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, HAS_BIAS: tl.constexpr,
     Q_RUN: tl.constexpr, K_RUN: tl.constexpr, V_RUN: tl.constexpr, O_RUN: tl.constexpr, DO_RUN: tl.constexpr,
-    DQ_RUN: tl.constexpr, INT64: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
+    DQ_RUN: tl.constexpr, EXACT: tl.constexpr, INT64: tl.constexpr, DOT: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """A tile of queries: delta = Σ_d dO·O, which the keys' pass reads, and dQ."""
+    """A tile of queries: delta = Σ_d dO·O, which the keys' pass reads, and dQ.
+
+    EXACT: the stored delta is freed of the output's rounding. What a delta is short of the exact one is the sum of its
+    own dS over the keys, since the probabilities of a query sum to 1.
+    """
     program = tl.program_id(0)
     plane, first_query = program // tiles, (program % tiles) * BLOCK_Q
     image, head = plane // heads, plane % heads
@@ -228,8 +234,8 @@ def backward_queries(
     do = load_tile(p_do + tile_offsets(do_n, do_d, BLOCK_Q, BLOCK_D, DO_RUN, INT64), m_q, D, BLOCK_D, True, DOT)
     o = load_tile(p_o + tile_offsets(o_n, o_d, BLOCK_Q, BLOCK_D, O_RUN, INT64), m_q, D, BLOCK_D, True, DOT)
     row = tl.sum(do.to(ACC) * o.to(ACC), 1)
+    short = tl.zeros([BLOCK_Q], ACC)
     o_row = plane.to(tl.int64) * num_queries + queries
-    tl.store(delta + o_row, row, mask=m_q)
     peak = tl.load(peaks + o_row, mask=m_q, other=0.0)[:, None]
     log_mass = tl.load(log_masses + o_row, mask=m_q, other=0.0)[:, None]
     factor = (tl.cast(scale, ACC) + tl.cast(scale_rest, ACC)) * LOG2E
@@ -240,13 +246,20 @@ def backward_queries(
         k, v, bias = load_keys(p_k, p_v, p_bias, first, num_keys, k_step, v_step, o_k, o_v, bias_n,
                                D, BLOCK_K, BLOCK_D, HAS_BIAS, False, DOT, ACC)  # fmt: skip
         p = tl.exp2(scores(q, k, bias, factor, HAS_BIAS, ACC) - peak - log_mass)
-        dq = weighted(p * (product(do, v, ACC) - row[:, None]), k, dq, DOT, ACC)
+        ds = p * (product(do, v, ACC) - row[:, None])
+        if EXACT:
+            short += tl.sum(ds, 1)
+        dq = weighted(ds, k, dq, DOT, ACC)
     if whole < num_keys:
         k, v, bias = load_keys(p_k, p_v, p_bias, whole, num_keys, k_step, v_step, o_k, o_v, bias_n,
                                D, BLOCK_K, BLOCK_D, HAS_BIAS, True, DOT, ACC)  # fmt: skip
         p = tl.exp2(scores(q, k, bias, factor, True, ACC) - peak - log_mass)
-        dq = weighted(p * (product(do, v, ACC) - row[:, None]), k, dq, DOT, ACC)
+        ds = p * (product(do, v, ACC) - row[:, None])
+        if EXACT:
+            short += tl.sum(ds, 1)
+        dq = weighted(ds, k, dq, DOT, ACC)
 
+    tl.store(delta + o_row, row + short, mask=m_q)
     p_dq = head_start(grad_query, image, head, dq_b, dq_h, DQ_RUN) + start * token_step(dq_n, DQ_RUN)
     p_dq += tile_offsets(dq_n, dq_d, BLOCK_Q, BLOCK_D, DQ_RUN, INT64)
     store_tile(p_dq, dq * (tl.cast(scale, ACC) + tl.cast(scale_rest, ACC)), m_q, D, BLOCK_D)
@@ -269,9 +282,11 @@ def keys_step(dk, dv, dbias, k, v, bias, p_q, p_do, p_peak, p_log_mass, p_delta,
         peak = tl.load(p_peak + queries)
         log_mass = tl.load(p_log_mass + queries)
         row = tl.load(p_delta + queries)
-    s = product(k, q, ACC) * scale
+    s = product(k, q, ACC)
     if HAS_BIAS:
-        s += bias[:, None]
+        s = tl.fma(s, scale, bias[:, None])
+    else:
+        s *= scale
     p = tl.exp2(s - peak[None, :] - log_mass[None, :])
     dv = weighted(p, do, dv, DOT, ACC)
     ds = p * (product(v, do, ACC) - row[None, :])

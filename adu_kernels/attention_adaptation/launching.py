@@ -35,6 +35,7 @@ class Tile:
         return {
             "num_warps": self.threads // launch.WARP_SIZE,
             "num_stages": min(stages, 2) if launch.WARP_SIZE == 64 else stages,
+            "enable_fp_fusion": False,  # every fused multiply-add is written in kernels.py
         }
 
 
@@ -47,6 +48,8 @@ class LaunchShape:
     forward: Tile
     backward_queries: Tile
     backward_keys: Tile
+    exact_delta: Tile | None = None
+    """`backward_queries` of half precision where the bias wants a gradient, if another one: it sums dS as well."""
 
 
 # Chosen from the machine code of sm_80, sm_90, sm_100 and gfx942: no spills anywhere, and registers and shared memory
@@ -55,9 +58,11 @@ LAUNCH_SHAPES = (
     # Half precision, two groups of four warps with 64 rows each, the height of a Hopper product. On sm_90 the passes of
     # the queries need 125 and 128 registers: two programs a multiprocessor, one's exponentials beside the other's
     # products. The keys' pass holds two accumulators: 158 registers, one program; 64 queries a step spill on sm_80.
-    LaunchShape(2, 64, Tile(128, 64, 256, 3), Tile(128, 64, 256, 3), Tile(32, 128, 256, 3)),
-    # Twice the accumulators: 32 keys at a time. 16 queries are what does not spill on sm_80 (32: 344 bytes).
-    LaunchShape(2, 128, Tile(128, 32, 256, 3), Tile(128, 32, 256, 3), Tile(16, 128, 256, 2)),
+    # With the sum of dS 64 keys take 204 registers on sm_90, one program a multiprocessor; 32 keys take 119.
+    LaunchShape(2, 64, Tile(128, 64, 256, 3), Tile(128, 64, 256, 3), Tile(32, 128, 256, 3), Tile(128, 32, 256, 3)),
+    # Twice the accumulators: 32 keys at a time. 16 queries are what does not spill on sm_80 (32: 344 bytes), with the
+    # sum of dS 16 keys (32: 24 bytes).
+    LaunchShape(2, 128, Tile(128, 32, 256, 3), Tile(128, 32, 256, 3), Tile(16, 128, 256, 2), Tile(128, 16, 256, 3)),
     # True fp32 has no matrix unit on NVIDIA: each thread holds whole rows of both factors, so tiles are small.
     LaunchShape(4, 32, Tile(64, 32, 256, 2), Tile(32, 32, 256, 2), Tile(32, 32, 256, 2)),
     LaunchShape(4, 64, Tile(32, 16, 256, 2), Tile(16, 16, 256, 2), Tile(16, 16, 256, 2)),
@@ -123,7 +128,9 @@ def backward(
     """The gradients of those of query, key, value and key_bias that are needed, in order."""
     bias_needed = needed[3] and key_bias is not None
     delta = torch.empty_like(peak)
-    grad_query = _backward_queries(upstream, query, key, value, key_bias, out, peak, log_mass, delta, scale)
+    grad_query = _backward_queries(
+        upstream, query, key, value, key_bias, out, peak, log_mass, delta, scale, bias_needed
+    )
     found: list[Tensor | None] = [grad_query, None, None, None]
     if needed[1] or needed[2] or bias_needed:
         found[1:] = _backward_keys(upstream, query, key, value, key_bias, peak, log_mass, delta, scale, bias_needed)
@@ -132,12 +139,13 @@ def backward(
 
 def _backward_queries(
     upstream: Tensor, query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None, out: Tensor, peak: Tensor,
-    log_mass: Tensor, delta: Tensor, scale: float,
+    log_mass: Tensor, delta: Tensor, scale: float, bias_needed: bool,
 ) -> Tensor:  # fmt: skip
     """dQ; fills delta. First, since the keys' pass reads delta: here dO is loaded anyway."""
     gradient = layout.like(query)
     tensors = {"Q": query, "K": key, "V": value, "O": out, "DO": upstream, "DQ": gradient}
-    tile = launch_shape(query, tensors.values()).backward_queries
+    shape, exact = launch_shape(query, tensors.values()), bias_needed and out.dtype != delta.dtype
+    tile = shape.exact_delta or shape.backward_queries if exact else shape.backward_queries
     batch, heads, queries, _ = query.shape
     tiles = _ceil_div(queries, tile.queries)
     constants, strides = _constants(tile, tensors, key_bias)
@@ -145,7 +153,7 @@ def _backward_queries(
         kernels.backward_queries, batch * heads * tiles,
         query, key, value, _present(key_bias, peak), out, peak, log_mass, upstream, delta, gradient,
         heads, queries, key.shape[2], tiles, *_two_floats(scale), *strides, *_bias_strides(key_bias),
-        **constants, **tile.options(key_bias is not None),
+        EXACT=exact, **constants, **tile.options(key_bias is not None),
     )  # fmt: skip
     return gradient
 
