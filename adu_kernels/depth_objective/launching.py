@@ -173,6 +173,7 @@ def _options(maps: Maps, plan: Division) -> dict[str, Any]:
         "FLAT": all(m.is_contiguous() for m in maps.given),
         "ACC": tl.float64 if maps.dtype == torch.float64 else tl.float32,
         "num_warps": plan.tile.warps,
+        "enable_fp_fusion": False,  # every fused multiply-add is written in the kernels
     }  # fmt: skip
 
 

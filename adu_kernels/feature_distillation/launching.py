@@ -28,6 +28,7 @@ def forward(adapted: Sequence[Tensor], teacher: Sequence[Tensor], weights: Seque
     launch.run(
         kernels.sums, programs, partials, tuple(adapted), tuple(teacher), tuple(weights or adapted), shapes, *strides,
         **constants, ACC=accumulator, num_warps=plan.LOSS.warps,
+        enable_fp_fusion=False,  # fused with a sum across lanes, a product would be rounded in one of them alone
     )  # fmt: skip
     launch.run(
         kernels.finish, len(levels), partials, losses, slopes, plan.spans(levels), programs,
