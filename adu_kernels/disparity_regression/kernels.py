@@ -41,6 +41,26 @@ def _corner_offsets(h, w, H, W, stride_h, stride_w):
 
 
 @triton.jit
+def _quotient(a, b):
+    """a / b, correctly rounded: in fp32 a plain `/` may be off by two units in the last place."""
+    if a.dtype == tl.float32:
+        quotient = tl.div_rn(a, b)
+    else:
+        quotient = a / b
+    return quotient
+
+
+@triton.jit
+def _share(place, S: tl.constexpr):
+    """place / S to the last bit: between logits 1000 apart its rounding is 1e-4 of a probability."""
+    if S & (S - 1) == 0:
+        share = place * (1.0 / S)
+    else:
+        share = _quotient(place, tl.full(place.shape, S, place.dtype))
+    return share
+
+
+@triton.jit
 def _interval(here, there, S: tl.constexpr):
     """First and last fine logit between two candidates, and their difference over the interval."""
     difference = there - here
@@ -52,6 +72,13 @@ def _interval(here, there, S: tl.constexpr):
     if S > 1:
         last = there - difference * inset
     return first, last, difference
+
+
+@triton.jit
+def _relative(scores, top):
+    """Logits relative to their pixel's largest, in units of log₂. Both passes interpolate these, not the logits: near
+    the largest the subtraction is exact, and no rounding of a large logit reaches a probability or tells them apart."""
+    return (scores - top) * LOG2E
 
 
 @triton.jit
@@ -97,13 +124,13 @@ def forward(
     w = lane % (W + 1) - 1
     h = (y + (S - S // 2)) // S - 1
     down = (y - S // 2 - h * S).to(ACC)
-    down = (down + HALF) / S
+    down = _share(down + HALF, S)
     upper_left, upper_right, lower_left, lower_right = _corner_offsets(h, w, H, W, stride_h, stride_w)
     column = group * P + tl.arange(0, P)[:, None]
-    across = (column.to(ACC) + HALF) / S
+    across = _share(column.to(ACC) + HALF, S)
 
     image_base = logits + image * stride_b
-    step = stride_d.to(tl.int64)
+    plane_step = stride_d.to(tl.int64)
 
     # First pass: the largest fine logit and where it is. Everything after is taken relative to both.
     plane = image_base
@@ -112,7 +139,7 @@ def forward(
     place = tl.zeros([P, N], ACC)
     position = tl.full([], S // 2, ACC)
     for _ in tl.range(1, D, loop_unroll_factor=2):
-        plane += step
+        plane += plane_step
         there = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
         first, last, difference = _interval(here, there, S)
         larger = tl.maximum(first, last)
@@ -129,7 +156,8 @@ def forward(
     # Second pass: moments about that place, one interval at a time.
     plane = image_base
     here = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
-    weight = tl.exp2((here - top) * LOG2E)
+    here = _relative(here, top)
+    weight = tl.exp2(here)
     sum0 = tl.zeros([P, N], ACC)
     sum1 = tl.zeros([P, N], ACC)
     sum2 = tl.zeros([P, N], ACC)
@@ -140,17 +168,24 @@ def forward(
         sum2 += weight * distance * distance
     position = tl.full([], S // 2, ACC)
     for _ in tl.range(1, D, loop_unroll_factor=2):
-        plane += step
+        plane += plane_step
         there = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+        there = _relative(there, top)
         first, last, difference = _interval(here, there, S)
         # From the larger end down: no power can overflow, and every moment is a sum of non-negative terms.
-        term = tl.exp2((tl.maximum(first, last) - top) * LOG2E)
-        ratio = tl.exp2(tl.abs(difference) * (-LOG2E / S))
+        # A ratio is used once at a time: each of its uses adds what an exponential is off by.
+        start = tl.maximum(first, last)
+        step = tl.abs(difference) * (-1.0 / S)
+        term = tl.exp2(start)
+        ratio = tl.exp2(step)
         moment0 = term
         moment1 = tl.zeros([P, N], ACC)
         moment2 = tl.zeros([P, N], ACC)
         for j in tl.static_range(1, S):
-            term *= ratio
+            if j % 2 == 0:
+                term = tl.exp2(start + j * step)
+            else:
+                term *= ratio
             moment0 += term
             moment1 += j * term
             moment2 += (j * j) * term
@@ -163,33 +198,32 @@ def forward(
         sum2 += distance * (about + moment1) + moment2
         position += S
         here = there
-    weight = tl.exp2((here - top) * LOG2E)
+    weight = tl.exp2(here)
     for j in tl.static_range(S - S // 2):  # the last candidate and the held end after it
         distance = (position + j) - place
         sum0 += weight
         sum1 += weight * distance
         sum2 += weight * distance * distance
 
-    shift = sum1 / sum0
+    shift = _quotient(sum1, sum0)
     x = S * w[None, :] + S // 2 + column
     inside = (y[None, :] < S * H) & (x >= 0) & (x < S * W) & (column < S)
     pixel = image * (S * H) * (S * W) + (y[None, :].to(tl.int64) * (S * W) + x)
     tl.store(mean + pixel, place + shift, mask=inside)
-    tl.store(
-        variance + pixel, tl.maximum(sum2 / sum0 - shift * shift, 0.0, propagate_nan=tl.PropagateNan.ALL), mask=inside
-    )
+    about_mean = tl.maximum(_quotient(sum2, sum0) - shift * shift, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    tl.store(variance + pixel, about_mean, mask=inside)
     tl.store(peak + pixel, top, mask=inside)
     tl.store(mass + pixel, sum0, mask=inside)
 
 
 @triton.jit
-def _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC: tl.constexpr):
-    """Logits of one candidate at the R × P fine pixels of N cells; `down` is R × 1 × 1, `across` 1 × P × 1."""
+def _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, top, ACC: tl.constexpr):
+    """Relative logits of one candidate at the R × P fine pixels of N cells; `down` is R × 1 × 1, `across` 1 × P × 1."""
     left_top = _load(plane + upper_left, ACC)[None, None, :]
     right_top = _load(plane + upper_right, ACC)[None, None, :]
     left = left_top + down * (_load(plane + lower_left, ACC)[None, None, :] - left_top)
     right = right_top + down * (_load(plane + lower_right, ACC)[None, None, :] - right_top)
-    return left + across * (right - left)
+    return _relative(left + across * (right - left), top)
 
 
 @triton.jit
@@ -228,21 +262,25 @@ def _load_pixels(
 
 
 @triton.jit
-def _interval_gradient(here, there, distance, top, slope, curve, level, S: tl.constexpr):
+def _interval_gradient(here, there, distance, slope, curve, level, S: tl.constexpr):
     """dL/d(logit of the nearer candidate), dL/d(logit of the farther), summed over the s fine points between them.
 
-    At a fine disparity `e` away from the mean, dL/d(fine logit) = p · (slope · e + curve · e² − level).
+    At a fine disparity `e` away from the mean, dL/d(fine logit) = p · (slope · e + curve · e² − level). A fine logit is
+    interpolated from the candidate that it is closer to: the other one may be far below.
     """
-    first, _, difference = _interval(here, there, S)
-    base = (first - top) * LOG2E
-    step = difference * (LOG2E / S)
+    HALF: tl.constexpr = 0.5 if S % 2 == 0 else 0.0
+    difference = there - here
     total = tl.zeros_like(here)
-    ranked = tl.zeros_like(here)  # Σ j · term, summed from the end: Σ of the partial sums
-    for i in tl.static_range(S - 1, 0, -1):
+    ranked = tl.zeros_like(here)  # Σ i · term, summed from the end: Σ of the partial sums
+    for i in tl.static_range(S - 1, -1, -1):
         e = distance + i
-        total += tl.exp2(base + i * step) * (e * (slope + curve * e) - level)
-        ranked += total
-    total += tl.exp2(base) * (distance * (slope + curve * distance) - level)
+        if 2 * i + 2 * HALF > S:
+            fine = there + difference * ((i + HALF) / S - 1)
+        else:
+            fine = here + difference * ((i + HALF) / S)
+        total += tl.exp2(fine) * (e * (slope + curve * e) - level)
+        if i > 0:
+            ranked += total
     farther = ranked * (1.0 / S)
     if S % 2 == 0:
         farther += total * (0.5 / S)
@@ -250,13 +288,13 @@ def _interval_gradient(here, there, distance, top, slope, curve, level, S: tl.co
 
 
 @triton.jit
-def _held_gradient(here, distance, top, slope, curve, level, COUNT: tl.constexpr):
+def _held_gradient(here, distance, slope, curve, level, COUNT: tl.constexpr):
     """dL/d(logit) of the COUNT fine points at a held end, all of which have the logit `here`."""
     shape = tl.zeros_like(here)
     for j in tl.static_range(COUNT):
         e = distance + j
         shape += e * (slope + curve * e) - level
-    return tl.exp2((here - top) * LOG2E) * shape
+    return tl.exp2(here) * shape
 
 
 @triton.jit
@@ -363,11 +401,12 @@ def backward(
     for part in range(PARTS):
         row = (part // SIDE) * R
         column = (part % SIDE) * R
-        down = ((row + tl.arange(0, R)[:, None, None]).to(ACC) + HALF) / S
-        across = ((column + tl.arange(0, R)[None, :, None]).to(ACC) + HALF) / S
-        # A pixel that is not there has probability 0.
-        top = _load_pixels(peak + map_start, S * W, 1, h, w, row, column, float("inf"), H, W, S, R, N, ACC)
-        per_mass = 1.0 / _load_pixels(mass + map_start, S * W, 1, h, w, row, column, 1.0, H, W, S, R, N, ACC)
+        down = _share((row + tl.arange(0, R)[:, None, None]).to(ACC) + HALF, S)
+        across = _share((column + tl.arange(0, R)[None, :, None]).to(ACC) + HALF, S)
+        # A pixel that is not there has probability 0 (and, the number being finite, no NaN from ∞ − ∞).
+        top = _load_pixels(peak + map_start, S * W, 1, h, w, row, column, 1e38, H, W, S, R, N, ACC)
+        whole = _load_pixels(mass + map_start, S * W, 1, h, w, row, column, 1.0, H, W, S, R, N, ACC)
+        per_mass = _quotient(tl.full([R, R, N], 1.0, ACC), whole)
         average = _load_pixels(mean + map_start, S * W, 1, h, w, row, column, 0.0, H, W, S, R, N, ACC)
         level = _load_pixels(variance + map_start, S * W, 1, h, w, row, column, 0.0, H, W, S, R, N, ACC)
         slope = per_mass * _load_pixels(
@@ -380,18 +419,20 @@ def backward(
 
         out = corners + (image * D + begin) * cells + lane[None, None, :]
         plane = logits + image * stride_b + begin * step
-        here = _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+        here = _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, top, ACC)
         if begin == 0:
-            pending = _held_gradient(here, -average, top, slope, curve, level, S // 2)
+            pending = _held_gradient(here, -average, slope, curve, level, S // 2)
         else:
-            before = _cell_scores(plane - step, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+            before = _cell_scores(
+                plane - step, upper_left, upper_right, lower_left, lower_right, across, down, top, ACC
+            )
             distance = ((begin - 1) * S + S // 2).to(ACC) - average
-            _, pending = _interval_gradient(before, here, distance, top, slope, curve, level, S)
+            _, pending = _interval_gradient(before, here, distance, slope, curve, level, S)
         distance = (begin * S + S // 2).to(ACC) - average
         for _ in range(begin, tl.minimum(begin + CHUNK, D - 1)):
             plane += step
-            there = _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
-            nearer, farther = _interval_gradient(here, there, distance, top, slope, curve, level, S)
+            there = _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, top, ACC)
+            nearer, farther = _interval_gradient(here, there, distance, slope, curve, level, S)
             gradient = pending + nearer
             _store_corners(
                 out, corner_plane, down, across, gradient, at_left, at_right, at_top, at_bottom, there_is, part, PARTS
@@ -401,7 +442,7 @@ def backward(
             distance += S
             out += cells
         if begin + CHUNK >= D:
-            gradient = pending + _held_gradient(here, distance, top, slope, curve, level, S - S // 2)
+            gradient = pending + _held_gradient(here, distance, slope, curve, level, S - S // 2)
             _store_corners(
                 out, corner_plane, down, across, gradient, at_left, at_right, at_top, at_bottom, there_is, part, PARTS
             )
