@@ -252,7 +252,7 @@ class _Running:
         self._finish()
 
     def _finish(self) -> None:
-        finished = bool((packed.read_json(self.document) or {}).get("complete"))
+        finished = bool((packed.read_json(self.document) or {}).get("complete")) or bool(self.check.only)
         late = self.code is None or self.code == OUT_OF_TIME or (self.code == 0 and not finished)
         self._note(CUT_SHORT if late else OK if self.code == 0 else FAILED)
         self.check.say(f"== {self.stage.name}: {self.check.rows[self.stage.name]['state']}, "
