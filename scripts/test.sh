@@ -11,7 +11,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 triton=
 arguments=()
-kernel_tests=(tests/kernels tests/machine_code)
+kernel_tests=(tests/kernels tests/machine_code tests/stub_driver)
 while [ $# -gt 0 ]; do
     case $1 in
         --triton)
