@@ -13,7 +13,7 @@ import triton.language as tl
 
 from adu_kernels.precision import accumulation_dtype
 
-LOWEST = tl.constexpr(-1e30)  # what −inf counts as: differences and interpolated values stay finite
+LOWEST = tl.constexpr(-(2.0**100))  # what −inf counts as (reference.py): differences, interpolated values stay finite
 LOG2E = tl.constexpr(1.4426950408889634)
 
 

@@ -28,7 +28,7 @@ def disparity_regression(
     disparity = Σ_d v_d·p_d, variance = Σ_d (v_d − disparity)²·p_d, v_d = start + interval·d.
 
     logits: B×D×H×W or B×1×D×H×W, floating, any strides; a higher score is a better match, start first. −inf excludes
-    a candidate (what is below −1e30 counts as −1e30).
+    a candidate (what is below −2¹⁰⁰ counts as −2¹⁰⁰).
     scale: the whole number s ≥ 1 by which the map is smaller than the image.
     start, interval: the first of the sD upsampled candidates and the step between them, in pixels; a cascade's stage
     that looks in a narrower range gives its own. interval > 0.

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from adu_kernels.precision import accumulation_dtype, without_autocast
 
-LOWEST = -1e30
+LOWEST = -(2.0**100)
+"""What −inf counts as. A power of two, so that its product with an interpolation weight is exact: fused with a sum it
+would otherwise be rounded by what it is added to, and candidates that are all excluded would no longer be equal."""
 
 
 def disparity_regression(
