@@ -1,0 +1,1 @@
+"""PTX as text: what is written there, before anything is executed."""

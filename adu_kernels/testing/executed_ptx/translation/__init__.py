@@ -1,0 +1,1 @@
+"""PTX instructions → Python over numpy arrays that hold one value per thread."""
