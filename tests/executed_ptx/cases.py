@@ -1,0 +1,327 @@
+"""Every operation that has kernels × options that choose kernels × dtype × layout × size: what is executed as PTX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import adu_kernels
+from adu_kernels import reference
+from tests.kernels.depth_scenes import scene
+from tests.kernels.parity import Operation
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Case:
+    operation: str
+    """Name of the public function."""
+    options: str
+    dtype: str
+    layout: str
+    size: str
+    pair: Operation
+    inputs: Callable[[], list[Tensor]]
+    kernels: frozenset[str]
+    """All that forward and backward launch, as `Record` names them."""
+
+    @property
+    def name(self) -> str:
+        return "-".join(filter(None, (self.operation, self.options, self.dtype, self.layout, self.size))).replace(
+            " ", "_"
+        )
+
+
+def _both(name: str, *positional: Any, only: Callable[..., Any] = lambda result: result, **options: Any) -> Operation:
+    """The public function and its reference, called with tensors first and the same arguments after them. only: what
+    of their result is compared."""
+
+    def bound(function: Any) -> Callable[..., Any]:
+        return lambda *tensors, **more: only(function(*tensors, *positional, **options, **more))
+
+    return Operation(bound(getattr(adu_kernels, name)), bound(getattr(reference, name)))
+
+
+def _maps(*shape: int, count: int, dtype: str, layout: str) -> list[Tensor]:
+    made = (torch.randn(shape).to(DTYPES[dtype]) for _ in range(count))
+    return [value.contiguous(memory_format=LAYOUTS[layout]) for value in made]
+
+
+SLIDE = frozenset({"cost_volume.volume_forward", "cost_volume.volume_backward"})
+BAND = frozenset({"cost_volume.band_forward", "cost_volume.band_backward"})
+MIXED = frozenset({"cost_volume.band_forward", "cost_volume.volume_backward"})
+EXPECTATION = frozenset({"correlation_disparity.expectation", "correlation_disparity.expectation_backward"})
+VOLUMES: dict[tuple[str, str], tuple[dict[str, Any], frozenset[str]]] = {
+    ("groupwise_correlation_volume", ""): ({}, SLIDE),
+    ("groupwise_correlation_volume", "cosine"): ({"normalize": "group"}, SLIDE),
+    ("groupwise_correlation_volume", "right"): ({"view": "right", "reduction": "sum"}, SLIDE),
+    ("correlation_volume", ""): ({}, BAND),
+    ("correlation_volume", "right"): ({"view": "right"}, BAND),
+    ("correlation_volume", "cosine"): ({"normalize": "all"}, MIXED),
+    ("concatenation_volume", ""): ({}, SLIDE),
+    ("combined_volume", ""): ({}, SLIDE),
+    ("correlation_disparity", ""): ({}, EXPECTATION),
+    ("correlation_disparity", "zero fill"): ({"zero_fill": True}, EXPECTATION),
+}
+SIZES = {"odd": (2, 12, 3, 2, 19, 7), "aligned": (1, 64, 8, 1, 64, 16)}
+"""Images, channels, groups, height, width, disparities."""
+
+
+def _volumes() -> Iterator[Case]:
+    for (operation, name), (options, kernels) in VOLUMES.items():
+        for dtype in DTYPES:
+            for layout in LAYOUTS:
+                for size, (batch, channels, groups, height, width, disparities) in SIZES.items():
+                    if size == "aligned" and (dtype == "fp64" or name):  # wide loads of every dtype once
+                        continue
+                    positional = [disparities]
+                    if operation in ("groupwise_correlation_volume", "combined_volume"):
+                        positional.append(groups)
+
+                    def inputs(
+                        shape: tuple[int, ...] = (batch, channels, height, width), dtype: str = dtype,
+                        layout: str = layout, thin: bool = operation == "combined_volume",
+                    ) -> list[Tensor]:  # fmt: skip
+                        maps = _maps(*shape, count=2, dtype=dtype, layout=layout)
+                        b, _, h, w = shape
+                        return maps + (_maps(b, 5, h, w, count=2, dtype=dtype, layout=layout) if thin else [])
+
+                    pair = _both(operation, *positional, **options)
+                    yield Case(operation, name, dtype, layout, size, pair, inputs, kernels)
+
+
+ATTENTION = frozenset(f"attention_adaptation.{name}" for name in ("forward", "backward_queries", "backward_keys"))
+SPLIT = ATTENTION | {"attention_adaptation.add_parts"}
+TOKENS = {"odd": (2, 37, 21, 24), "aligned": (1, 64, 96, 64), "many queries": (1, 600, 40, 16)}
+"""Heads, queries, keys, width."""
+
+
+def _attention() -> Iterator[Case]:
+    for size, (heads, queries, keys, width) in TOKENS.items():
+        for dtype in DTYPES:
+            for layout in LAYOUTS:
+                if dtype == "fp64" and size != "odd":
+                    continue
+                for masked in (False, True) if size == "odd" else (False,):
+
+                    def inputs(
+                        heads: int = heads, queries: int = queries, keys: int = keys, width: int = width,
+                        dtype: str = dtype, layout: str = layout, masked: bool = masked,
+                    ) -> list[Tensor]:  # fmt: skip
+                        """channels-last: the tokens of a map whose channels lie side by side."""
+
+                        def tokens(count: int) -> Tensor:
+                            if layout == "channels-last":
+                                return torch.randn(1, count, heads, width).to(DTYPES[dtype]).transpose(1, 2)
+                            return torch.randn(1, heads, width, count).to(DTYPES[dtype]).transpose(2, 3)
+
+                        bias = torch.randn(1, keys, dtype=torch.float64 if dtype == "fp64" else torch.float32) / 2
+                        if masked:
+                            bias[:, : keys // 2] = bias[:, ::3] = -torch.inf
+                        return [tokens(queries), tokens(keys), tokens(keys), bias]
+
+                    yield Case(
+                        "attention_adaptation", "masked keys" if masked else "", dtype, layout, size,
+                        _both("attention_adaptation"), inputs, SPLIT if size == "many queries" else ATTENTION,
+                    )  # fmt: skip
+
+
+DISPARITY = frozenset(f"disparity_regression.{name}" for name in ("forward", "backward", "gather"))
+
+
+def _disparities() -> Iterator[Case]:
+    for scale in (1, 2, 3, 4, 8):
+        for size, shape in {"odd": (1, 7, 3, 5), "aligned": (1, 16, 4, 16)}.items():
+            for dtype in DTYPES:
+                for layout in LAYOUTS:
+                    if size == "aligned" and (dtype == "fp64" or scale in (2, 3)):
+                        continue
+
+                    def inputs(
+                        shape: tuple[int, ...] = shape, dtype: str = dtype, layout: str = layout
+                    ) -> list[Tensor]:
+                        return [3 * value for value in _maps(*shape, count=1, dtype=dtype, layout=layout)]
+
+                    yield Case(
+                        "disparity_regression", f"x{scale}", dtype, layout, size,
+                        _both("disparity_regression", scale), inputs, DISPARITY,
+                    )  # fmt: skip
+
+
+def _excluded() -> Iterator[Case]:
+    """Candidates that −∞ takes out: padding, a hole in one row, a column with nothing left."""
+    for scale in (1, 4):
+        for dtype in DTYPES:
+
+            def inputs(dtype: str = dtype) -> list[Tensor]:
+                logits = 2 * torch.randn(1, 9, 3, 4)
+                logits[:, 6:] = logits[:, 2, 1] = logits[..., 3] = -torch.inf
+                return [logits.to(DTYPES[dtype])]
+
+            pair = _both("disparity_regression", scale)
+            yield Case(
+                "disparity_regression", f"x{scale} excluded", dtype, "contiguous", "odd", pair, inputs, DISPARITY
+            )
+
+
+FEATURES = frozenset(f"feature_distillation.{name}" for name in ("sums", "finish", "gradients"))
+
+
+def _features() -> Iterator[Case]:
+    for size, (channels, height, width) in {"odd": (7, 5, 9), "aligned": (64, 8, 16)}.items():
+        for dtype in DTYPES:
+            for layout in LAYOUTS:
+                if size == "aligned" and dtype == "fp64":
+                    continue
+
+                def inputs(
+                    channels: int = channels, height: int = height, width: int = width, dtype: str = dtype,
+                    layout: str = layout,
+                ) -> list[Tensor]:  # fmt: skip
+                    """Three levels, then their teachers."""
+                    sizes = [(channels, height, width), (2 * channels, -(-height // 2), -(-width // 2)), (3, 2, 2)]
+                    return [
+                        _maps(2, *level, count=1, dtype=dtype, layout=layout)[0] for _ in range(2) for level in sizes
+                    ]
+
+                yield Case(
+                    "feature_distillation_losses", "", dtype, layout, size,
+                    Operation(_levels(adu_kernels), _levels(reference)), inputs, FEATURES,
+                )  # fmt: skip
+
+
+def _levels(functions: Any) -> Callable[..., Any]:
+    """The losses of adapted maps, weighted; teachers come as further inputs, so that their dtype and layout follow."""
+
+    def losses(*maps: Tensor, **more: Any) -> Any:
+        adapted, teachers = maps[: len(maps) // 2], [value.detach() for value in maps[len(maps) // 2 :]]
+        weights = [_guide(value) for value in teachers]
+        return functions.feature_distillation_losses(adapted, teachers, weights, **more)
+
+    return losses
+
+
+def _guide(like: Tensor) -> Tensor:
+    batch, _, height, width = like.shape
+    steps = torch.arange(batch * height * width, dtype=torch.float64).view(batch, 1, height, width)
+    kept = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return (0.25 + (steps * 0.37) % 1).to(kept)
+
+
+def _guides() -> Iterator[Case]:
+    levels = {
+        "nested": ((2, 1, 32, 160), [(4, 20), (2, 10), (1, 5)], "nested"),
+        "any": ((2, 1, 7, 11), [(2, 4), (5, 3), (1, 1)], "windows"),
+    }
+    for size, (shape, sizes, kernel) in levels.items():
+        for dtype in DTYPES:
+
+            def inputs(shape: tuple[int, ...] = shape, dtype: str = dtype) -> list[Tensor]:
+                return [(0.25 + 4 * torch.rand(shape)).to(DTYPES[dtype])]
+
+            yield Case(
+                "pooled_guide", "", dtype, "contiguous", size,
+                _both("pooled_guide", sizes), inputs, frozenset({f"feature_distillation.{kernel}"}),
+            )  # fmt: skip
+
+
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "": {},
+    "no guide, no gate": {"guide": "none", "gate": False},
+    "every option": {"joint": True, "beta_nll": 0.5, "gamma": 1.5, "guide": "attenuate", "normalize": "image"},
+    "detached focus": {"detach_focal": True, "variance_focus": 1.0},
+}
+OBJECTIVE = frozenset({"depth_objective.statistics", "depth_objective.values"})
+SCENES = {"odd": (2, 1, 5, 7), "aligned": (1, 1, 32, 64)}
+
+
+def _scene(which: str, size: str, dtype: str, layout: str) -> Callable[[], list[Tensor]]:
+    """Of depth, log scale, teacher and target those whose first letter is named. channels-last: every other number of
+    what lies in memory, as a head with two outputs leaves its maps."""
+
+    def inputs() -> list[Tensor]:
+        maps = dict(zip("dlts", scene(3, DTYPES[dtype], SCENES[size]), strict=True))
+        chosen = [maps[letter].detach() for letter in which]
+        return chosen if layout == "contiguous" else [torch.stack([v, v], -1)[..., 0] for v in chosen]
+
+    return inputs
+
+
+def _objectives() -> Iterator[Case]:
+    for name, options in OBJECTIVES.items():
+        for dtype in DTYPES:
+            for layout in LAYOUTS:
+                for size in SCENES:
+                    if size == "odd" or (dtype != "fp64" and not name):
+                        inputs = _scene("dlts", size, dtype, layout)
+                        yield Case("depth_objective", name, dtype, layout, size, _objective(options), inputs, OBJECTIVE)
+
+
+WEIGHTS = frozenset({"depth_objective.statistics", "depth_objective.weights"})
+PARTS: dict[str, tuple[str, tuple[Any, ...], frozenset[str]]] = {
+    "silog_loss": ("ds", (), OBJECTIVE),
+    "laplace_nll": ("dls", (), OBJECTIVE),
+    "focal_response_loss": ("dt", (), OBJECTIVE),
+    "teacher_gate": ("ts", (10.0,), frozenset({"depth_objective.weights"})),
+}
+"""Maps, further arguments, and kernels of the losses that the objective is made of."""
+
+
+def _parts() -> Iterator[Case]:
+    for operation, (which, further, kernels) in PARTS.items():
+        for dtype in DTYPES:
+            for layout in LAYOUTS:
+                pair = _differentiated(operation, which, further)
+                yield Case(operation, "", dtype, layout, "odd", pair, _scene(which, "odd", dtype, layout), kernels)
+
+
+def _differentiated(operation: str, which: str, further: tuple[Any, ...]) -> Operation:
+    """Depth and log scale want gradients, teacher and target none."""
+
+    def bound(function: Any) -> Callable[..., Any]:
+        def run(*maps: Tensor, **more: Any) -> Any:
+            given = [v if letter in "dl" else v.detach() for letter, v in zip(which, maps, strict=True)]
+            return function(*given, *further, **more)
+
+        return run
+
+    return Operation(bound(getattr(adu_kernels, operation)), bound(getattr(reference, operation)))
+
+
+def _uncertainty() -> Iterator[Case]:
+    for dtype in DTYPES:
+        for layout in LAYOUTS:
+
+            def inputs(dtype: str = dtype, layout: str = layout) -> list[Tensor]:
+                return _scene("l", "odd", dtype, layout)()
+
+            def bound(function: Any) -> Callable[..., Any]:
+                return lambda log_scale, **more: function(log_scale.detach(), log_scale.detach() < 0.5, **more)
+
+            pair = Operation(bound(adu_kernels.uncertainty_guide), bound(reference.uncertainty_guide))
+            yield Case("uncertainty_guide", "", dtype, layout, "odd", pair, inputs, WEIGHTS)
+
+
+def _objective(options: dict[str, Any]) -> Operation:
+    """The total, as a function of all four maps; targets want no gradient."""
+
+    def bound(function: Any) -> Callable[..., Any]:
+        def total(depth: Tensor, log_scale: Tensor, teacher: Tensor, target: Tensor, **more: Any) -> Tensor:
+            return function(depth, log_scale, teacher.detach(), target.detach(), **options, **more).total
+
+        return total
+
+    return Operation(bound(adu_kernels.depth_objective), bound(reference.depth_objective))
+
+
+CASES = [
+    case
+    for group in (_volumes, _attention, _disparities, _excluded, _features, _guides, _objectives, _parts, _uncertainty)
+    for case in group()
+]
