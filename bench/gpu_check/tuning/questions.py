@@ -76,8 +76,12 @@ ATTENTION_HALF = (
         {"stages": 2},
     ),
     *one_row(f"{ATTENTION}[0].forward", {"queries": 64, "threads": 128}, {"keys": 128, "stages": 2}, {"stages": 2}),
-    *one_row(f"{ATTENTION}[0].backward_queries", {"queries": 64, "threads": 128}, {"keys": 32}, {"stages": 2}),
+    *one_row(f"{ATTENTION}[0].exact_delta", {"queries": 64, "threads": 128}, {"keys": 64}, {"stages": 2}),
     *one_row("attention_adaptation.launching.PROGRAMS_WANTED", 132, 528),
+)
+ATTENTION_UNBIASED = (
+    *one_row(f"{ATTENTION}[0].backward_queries", {"queries": 64, "threads": 128}, {"keys": 32}, {"stages": 2}),
+    *one_row(f"{ATTENTION}[0].forward", {"queries": 64, "threads": 128}, {"keys": 128, "stages": 2}),
 )
 ATTENTION_NARROW = (
     *ATTENTION_HALF,
@@ -192,6 +196,7 @@ def questions(dry_run: bool) -> list[Question]:
         Question(
             "disparity regression fp32, one image", regress(replace(regression, batch=1), SINGLE), REGRESSION_ROWS[1:5]
         ),
+        Question("attention bf16 d 64, no bias", attention(wide, HALF, biased=False), ATTENTION_UNBIASED),
         Question("groupwise fp32", volume("groupwise", kitti, SINGLE), SLIDE),
         Question("combined bf16", volume("combined", crop, HALF), SLIDE[:4] + THIN),
         Question("feature loss bf16, contiguous", distance(level, HALF, channels_last=False), LOSS_FIRST),
