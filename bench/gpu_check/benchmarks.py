@@ -29,7 +29,7 @@ from bench.harness.suite import Planned, Suite, notice, suite_class
 
 KINDS: dict[str, tuple[Sequence[str], dict[str, Any]]] = {
     "operations": (SINGLE, {"compile": ("none",), "torch_peers": False, "repeats": 20, "seconds": 0.7}),
-    "compiled": (SINGLE, {"compile": ("default",), "repeats": 15, "seconds": 0.7, "compile_seconds": 40.0}),
+    "compiled": (SINGLE, {"compile": ("default",), "repeats": 15, "seconds": 0.7, "compile_seconds": 25.0}),
     "max-autotune": (SINGLE, {"compile": ("max-autotune",), "repeats": 15, "seconds": 0.7, "compile_seconds": 80.0}),
     "training-steps": (STEPS, {"compile": ("none",), "repeats": 15, "seconds": 3.0}),
     "compiled-steps": (STEPS, {"compile": ("default",), "repeats": 15, "seconds": 3.0, "compile_seconds": 120.0}),

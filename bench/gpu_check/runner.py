@@ -28,6 +28,7 @@ from bench.gpu_check.stages import TABLE_SECONDS, Stage
 from bench.gpu_check.summary import summary_text
 
 SHORTEST = 8.0  # seconds: with less no stage is started
+BESIDE_NOTHING = 60.0  # share of a stage that else runs in another's time
 DOCTOR_SECONDS = 60.0  # at the most
 STARTS = 4  # of one stage: what has killed its process costs its case alone
 LOG_TAIL = 60  # lines
@@ -106,10 +107,11 @@ class Check:
             return True
         left = self.deadline - time.monotonic() - TABLE_SECONDS * min(1.0, self.minutes / 9)
         to_come = sum(s.seconds for s in later if named or not self._is_done(s))
-        limit = left * stages[0].seconds / max(1e-9, stages[0].seconds + to_come)
+        share = stages[0].seconds or BESIDE_NOTHING
+        limit = left * share / (share + to_come)
         if stages[0].name == "doctor":  # without it nothing is known: it takes what it needs
             limit = min(left, DOCTOR_SECONDS)
-        if limit < min(SHORTEST, stages[0].seconds):
+        if limit < SHORTEST:
             for stage in stages:
                 self._note(stage, LEFT, None, 0.0)
             return True

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -42,12 +43,12 @@ def compile_headline(name: str, dry_run: bool) -> None:
             print(f"{case.name}: {who} is compiled", flush=True)
 
 
-def start(name: str, dry_run: bool) -> subprocess.Popen[str]:
+def start(name: str, dry_run: bool, said: IO[str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "bench.gpu_check.warm", "--output", os.devnull, "--only", name]
     return subprocess.Popen(
         [*command, *(["--dry-run"] if dry_run else [])],
         env={**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": THREADS, CHILD: "1"},
-        stdout=subprocess.PIPE,
+        stdout=said,
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=partial(os.nice, POLITENESS),
@@ -61,18 +62,21 @@ def main() -> None:
         return
     waiting = ["cost-volume"] if chosen.dry_run else [name for name in SINGLE if not chosen.only or name in chosen.only]
     result: dict[str, Any] = {"complete": False, "compiled": {}}
-    running: dict[str, tuple[subprocess.Popen[str], float]] = {}
+    running: dict[str, tuple[subprocess.Popen[str], IO[str], float]] = {}
     while waiting or running:
         while waiting and len(running) < AT_ONCE:
             name = waiting.pop(0)
-            running[name] = (start(name, chosen.dry_run), time.monotonic())
-        for name, (process, begun) in list(running.items()):
+            said: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed when it has been read
+            running[name] = (start(name, chosen.dry_run, said), said, time.monotonic())
+        for name, (process, said, begun) in list(running.items()):
             if process.poll() is None:
                 continue
             del running[name]
-            said = process.communicate()[0]
+            said.seek(0)
+            output = said.read()[-3000:]
+            said.close()
             told = {"code": process.returncode, "seconds": round(time.monotonic() - begun, 1)}
-            result["compiled"][name] = told if process.returncode == 0 else {**told, "output": said[-3000:]}
+            result["compiled"][name] = told if process.returncode == 0 else {**told, "output": output}
             print(f"{name}: {told}", flush=True)
             write_json(chosen.output, result)
         time.sleep(0.2)
