@@ -123,6 +123,7 @@ class BackboneEncoder(Encoder):
         stages = sorted(set(chosen), key=config.stage_names.index)
         config.out_features = stages
         self.backbone = _load_weights(config, name) if pretrained else _from_config(config, name)
+        channels_last(self.backbone)  # as its images are: else each convolution copies its weights first
         self._taken = tuple(stages.index(stage) for stage in chosen)
         with torch.random.fork_rng(devices=[]), torch.enable_grad():  # the caller may build under no_grad
             maps = self._probe(self.backbone, name)

@@ -143,3 +143,10 @@ def test_the_small_encoder_is_unchanged_by_its_company() -> None:
     images = torch.rand(3, 3, 64, 64)
     for together, alone in zip(encoder(images), encoder(images[1:2]), strict=True):
         torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["small", *FAMILIES.values()], ids=["small", *FAMILIES])
+def test_convolutions_keep_their_weights_as_their_maps_lie(name: str) -> None:
+    weights = [m.weight for m in build_encoder(name).modules() if isinstance(m, torch.nn.Conv2d)]
+    assert weights
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
