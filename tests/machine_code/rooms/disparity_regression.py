@@ -26,12 +26,17 @@ def work(scale: int, itemsize: int) -> dict[str, Work]:
     counted = pixels * CANDIDATES if scale == 4 else 0
     seen_twice = 17 / 16  # backward: 16 candidates per program, and the one before them
     return {
-        "forward": Work(logits, 16 * pixels, special=2 * pixels * CANDIDATES, instructions=round(53.2 * counted)),
+        "forward": Work(
+            logits,
+            16 * pixels,
+            special=(1 + -(-scale // 2)) * pixels * CANDIDATES,
+            instructions=round(53.0 * counted),
+        ),
         "backward": Work(
             logits + 24 * pixels,
             corners,
             special=scale * pixels * CANDIDATES,
-            instructions=round(43.6 * seen_twice * counted),
+            instructions=round(42.8 * seen_twice * counted),
         ),
         "gather": Work(corners + logits, logits),
     }
