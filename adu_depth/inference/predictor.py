@@ -113,11 +113,13 @@ class Predictor:
         _check_image(left, "left")
         own_size = (left.shape[-2], left.shape[-1])
         size = self.size or own_size
+        if self.stereo:
+            right = self._check_stereo(left, right, camera)  # before anything moves: a camera's numbers are asked for
         if camera is not None:
             camera = camera.to(self.device).resized(size[1] / own_size[1], size[0] / own_size[0])
         inputs: tuple[Any, ...] = (resize_image(left.to(self.device), size),)
         if self.stereo:
-            right = self._check_stereo(left, right, camera)
+            assert right is not None
             inputs += (resize_image(right.to(self.device), size),)
         with evaluating(self.model), torch.no_grad():
             prediction = self.model(*inputs, camera)
