@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim.optimizer import _foreach_supported_types as of_optimizers
 from torch.utils._foreach_utils import _foreach_supported_types as of_clipping
+from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 DEVICE = torch.device("cuda", 0)
@@ -40,6 +41,8 @@ class _FakeCudaMode(FakeTensorMode):
         if func is aten.is_pinned.default:
             return args[0].untyped_storage()._cdata in self._pinned
         pin = func is aten._pin_memory.default
+        if not pin and _on_real_host_tensors(args, kwargs):
+            return func(*args, **kwargs)
         result: Any = super().__torch_dispatch__(
             *((aten.clone.default, types, args[:1]) if pin else (func, types, args, kwargs))
         )
@@ -51,11 +54,24 @@ class _FakeCudaMode(FakeTensorMode):
 
 @contextmanager
 def fake_cuda() -> Iterator[None]:
-    """Within it every new tensor is fake, on the CPU as on "cuda:0". RuntimeError outside of a FakeCudaProcess."""
+    """Within it every new tensor is fake, on the CPU as on "cuda:0". RuntimeError outside of a FakeCudaProcess.
+
+    Host tensors made before keep their values, and what is computed of them alone is computed.
+    """
     if torch.accelerator.current_accelerator() != torch.device("cuda"):
         raise RuntimeError("fake_cuda: expected to run in a FakeCudaProcess, where the guard is loaded before torch")
     with _FakeCudaMode():
         yield
+
+
+def _on_real_host_tensors(args: Any, kwargs: dict[str, Any]) -> bool:
+    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    target = kwargs.get("device") or torch.device("cpu")
+    return (
+        bool(tensors)
+        and target.type == "cpu"
+        and not any(isinstance(t, FakeTensor) or t.device.type != "cpu" for t in tensors)
+    )
 
 
 def to_fake(module: nn.Module) -> nn.Module:

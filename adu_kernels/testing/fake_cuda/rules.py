@@ -80,7 +80,7 @@ def off_the_fast_path(rows: Sequence[Row], storage: str) -> list[Row]:
 def _fits(tensor: TensorInfo, operation: str, storage: str) -> bool:
     single = tensor.shape[1] == 1 and operation != "attention_adaptation"  # a weight, a depth: fp32, no channels
     if single or operation in FP32:
-        return tensor.dtype == "float32" and tensor.layout == "any"
+        return tensor.dtype in ("float32", "uint8", "bool") and tensor.layout == "any"
     if operation == "attention_adaptation":
         return tensor.dtype == storage and tensor.stride[-1] == 1
     if operation == "disparity_regression":
