@@ -20,6 +20,7 @@ from bench.machine_code import MachineCodeReport
 from bench.pack import PackBenchmark
 from bench.render import RenderBenchmark
 from bench.report import ReportCommand
+from bench.step_model.command import StepModelReport
 from bench.whole_steps import (
     DistillationStepBenchmark,
     StudentInferenceBenchmark,
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Any] = {
     "render": RenderBenchmark,
     "pack": PackBenchmark,
     "machine-code": MachineCodeReport,
+    "step-model": StepModelReport,
 }
 
 

@@ -1,0 +1,159 @@
+"""What a recorded operation launches on a GPU, and how long that would take: a roofline, not a measurement.
+
+Two times for every launch. `least`: its bytes at the rate of a device copy, or its operations at the rate of a large
+matrix product, whichever is longer. `likely`: with what is known to be lost on the way: tiles of a convolution that its
+channels do not fill, copies between layouts, norms that occupy a part of the GPU. The least certain numbers are marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
+from adu_kernels.testing.fake_cuda.rules import COPIES, on_device
+from bench.machine_facts import COPY_SHARE, MATRIX_SHARE, Gpu
+
+LAYOUT_SHARE = 0.4
+"""Of a copy's rate, where one side is strided. An assumption."""
+REACHED = 0.6
+"""Of the rate of a large matrix product that convolutions and products of everyday sizes reach. An assumption."""
+POINTWISE_ROW = 1 << 16
+"""Elements from which on an elementwise operation's layouts count."""
+
+Unit = Literal["matrix", "tf32", "vector", "issue"]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel, or `count` alike. kind: what the table calls it. padded: operations with what tiles waste.
+
+    share: of a copy's rate that its bytes move at. reached: of the unit's rate. cycles: it takes at least so many.
+    """
+
+    kind: str
+    bytes: float = 0.0
+    flops: float = 0.0
+    unit: Unit = "vector"
+    padded: float = 0.0
+    share: float = 1.0
+    reached: float = REACHED
+    cycles: float = 0.0
+    count: int = 1
+
+    def least(self, gpu: Gpu) -> float:
+        """Seconds."""
+        return max(self.bytes / (COPY_SHARE * gpu.bandwidth), self.flops / rate(gpu, self.unit))
+
+    def likely(self, gpu: Gpu) -> float:
+        """Seconds."""
+        moving = self.bytes / (self.share * COPY_SHARE * gpu.bandwidth)
+        computing = max(self.padded, self.flops) / (self.reached * rate(gpu, self.unit))
+        return max(moving, computing, self.cycles / gpu.clock)
+
+
+def rate(gpu: Gpu, unit: Unit) -> float:
+    """Operations a second."""
+    if unit == "issue":
+        return gpu.issue
+    if unit == "vector":
+        return gpu.vector
+    return MATRIX_SHARE * gpu.matrix / (2 if unit == "tf32" else 1)
+
+
+def size(tensors: Sequence[TensorInfo]) -> float:
+    return float(sum(t.bytes for t in tensors))
+
+
+def full(tensor: TensorInfo) -> int:
+    """Elements, repeated ones too."""
+    return prod(tensor.shape)
+
+
+def launches_of(row: Row) -> list[Launch]:
+    """What the operation starts on the GPU; nothing for one on the host."""
+    from bench.step_model.cost_kernels import ours
+    from bench.step_model.cost_layers import LAYERS
+
+    if not on_device(row.inputs + row.outputs):
+        return []
+    if row.name.startswith("adu_kernels::"):
+        return ours(row)
+    if row.name in LAYERS:
+        return LAYERS[row.name](row)
+    if row.name in COPIES:
+        return [copy(row)]
+    if row.name.startswith(("_foreach", "_fused")):
+        return [multi_tensor(row)]
+    return elementwise(row)
+
+
+def copy(row: Row) -> Launch:
+    """A copy by what changes: "from host", the layout, the type, or nothing."""
+    target = row.inputs[0] if row.name == "copy_" else row.outputs[0]
+    source = row.inputs[-1]
+    moved = float(source.bytes + target.bytes)
+    if source.device != target.device:
+        return Launch("from host" if target.device == "cuda" else "to host", float(target.bytes))
+    dense = (source.contiguous and target.contiguous) or (source.channels_last and target.channels_last)
+    if dense or source.stride == target.stride or 0 in source.stride:
+        return Launch("cast" if source.dtype != target.dtype else "copy", moved)
+    return Launch("layout", moved, share=LAYOUT_SHARE)
+
+
+def relayout(tensor: TensorInfo) -> Launch:
+    """The copy to another layout that a kernel's caller makes first."""
+    return Launch("layout", 2.0 * tensor.bytes, share=LAYOUT_SHARE)
+
+
+TENSORS_A_LAUNCH = {1: 110, 2: 64, 3: 48, 4: 36}
+"""By how many lists a multi-tensor kernel walks through (ATen's multi_tensor_apply); 320 blocks of 65,536 elements."""
+
+
+def multi_tensor(row: Row) -> Launch:
+    tensors = row.facts["tensors"]
+    lists = max(1, min(4, round(len(row.inputs) / max(tensors, 1))))
+    first = row.inputs[:tensors]
+    in_place = row.name.endswith("_") or row.name.startswith("_fused")
+    blocks = sum(-(-t.count // 65536) for t in first)
+    launches = max(-(-tensors // TENSORS_A_LAUNCH[lists]), -(-blocks // 320))
+    return Launch("multi-tensor", size(row.inputs) + size(first if in_place else row.outputs), count=launches)
+
+
+WRITERS = {
+    "zeros", "zeros_like", "ones", "ones_like", "full", "full_like", "arange", "scalar_tensor", "zero_", "fill_",
+    "new_zeros", "new_full", "bernoulli_", "uniform_", "rand",
+}  # fmt: skip
+"""Operations that read nothing."""
+KINDS = {
+    "reduction": ("sum", "mean", "linalg_vector_norm", "amax", "amin", "var_mean", "max", "any", "all", "norm"),
+    "concatenation": ("cat", "stack"),
+    "gather": ("gather", "scatter_add", "index", "index_put", "_index_put_impl_", "index_select", "scatter_reduce"),
+}
+RESAMPLING = ("pool", "upsample", "pad", "shuffle", "grid_sampler")
+
+
+def elementwise(row: Row) -> list[Launch]:
+    """Everything else: each input read once, each output written once."""
+    name = row.name
+    if name in WRITERS:
+        return [Launch("elementwise", size(row.outputs or row.inputs[:1]))]
+    if name in ("slice_backward", "select_backward"):
+        return [Launch("elementwise", size(row.outputs)), Launch("elementwise", 2 * size(row.inputs))]
+    kind = next((kind for kind, names in KINDS.items() if name in names), "elementwise")
+    if any(part in name for part in RESAMPLING):
+        kind = "resampling"
+    elif "softmax" in name:
+        kind = "softmax"
+    read = {(t.storage, t.stride, t.shape): t for t in row.inputs}
+    written = row.outputs if row.outputs or not name.endswith("_") else row.inputs[:1]
+    share = LAYOUT_SHARE if kind == "elementwise" and _mixed_layouts(row) else 1.0
+    return [Launch(kind, size(list(read.values())) + size(written), share=share)]
+
+
+def _mixed_layouts(row: Row) -> bool:
+    largest = max((full(t) for t in row.inputs), default=0)
+    layouts = {t.layout for t in row.inputs + row.outputs if full(t) == largest} - {"any"}
+    return largest > POINTWISE_ROW and len(layouts) > 1

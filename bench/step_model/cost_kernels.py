@@ -1,0 +1,63 @@
+"""Launches of the operations of adu_kernels: bytes of the tensors, and instructions counted in the executed PTX."""
+
+from __future__ import annotations
+
+from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
+from bench.step_model.cost import Launch, Unit, full, size
+
+SHARE = 0.85
+"""Of a copy's rate that the kernels' accesses reach. An assumption."""
+CORRELATION, CORRELATION_BACKWARD = 25.0, 50.0
+"""Instructions of a thread for a cell of the correlation volume, channels-last bf16."""
+REGRESSION, REGRESSION_BACKWARD = 53.0, 47.0
+"""The same for a pixel and disparity of the regression at four times the size."""
+REGRESSION_REACHES, ATTENTION_REACHES = 0.75, 0.4
+"""Of the issue rate, and of the matrix rate. Assumptions."""
+
+
+def ours(row: Row) -> list[Launch]:
+    name = row.name.partition("::")[2]
+    moved = size(row.inputs) + size(row.outputs)
+    if name == "cost_volume":
+        return [_issuing(moved, CORRELATION * _correlated(row.outputs[0], row.inputs[2:3]))]
+    if name == "cost_volume_backward":
+        return [_issuing(moved, CORRELATION_BACKWARD * _correlated(row.inputs[0], row.inputs[3:4]))]
+    if name == "disparity_regression":
+        cells = full(row.outputs[0]) * row.inputs[0].shape[1]
+        return [_issuing(moved, REGRESSION * cells, REGRESSION_REACHES)]
+    if name == "disparity_regression_backward":
+        logits = row.inputs[0]
+        cells = full(row.inputs[1]) * logits.shape[1]
+        moved += 32.0 * full(logits)  # partial sums, written by one kernel and read by the next
+        return [_issuing(moved / 2, REGRESSION_BACKWARD * cells, REGRESSION_REACHES), _moving(moved / 2)]
+    if name.startswith("attention_adaptation"):
+        return _attention(row, moved, backward=name.endswith("backward"))
+    if name == "depth_losses":
+        return [_moving(moved), _moving(size(row.inputs))]  # sums over the valid pixels, then values
+    if name == "feature_distillation":
+        return [_moving(moved / 2), _moving(moved / 2)]
+    return [_moving(moved)]
+
+
+def _moving(moved: float) -> Launch:
+    return Launch("ours", moved, share=SHARE)
+
+
+def _issuing(moved: float, instructions: float, reached: float = 1.0) -> Launch:
+    return Launch("ours", moved, instructions, "issue", share=SHARE, reached=reached)
+
+
+def _correlated(volume: TensorInfo, thin: tuple[TensorInfo, ...]) -> float:
+    """Cells of a volume without its concatenated channels."""
+    channels = volume.shape[1] - (2 * thin[0].shape[1] if thin else 0)
+    return full(volume) / volume.shape[1] * channels
+
+
+def _attention(row: Row, moved: float, backward: bool) -> list[Launch]:
+    query, key = (row.inputs[0], row.inputs[2]) if backward else row.inputs[:2]
+    batch, heads, queries, width = query.shape
+    products = 4.0 * batch * heads * queries * key.shape[2] * width
+    unit: Unit = "vector" if query.dtype == "float32" else "matrix"
+    flops = products * (3.5 if backward else 1.0)
+    count = 3 if backward else 1
+    return [Launch("ours", moved / count, flops / count, unit, share=SHARE, reached=ATTENTION_REACHES)] * count
