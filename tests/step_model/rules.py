@@ -1,0 +1,59 @@
+"""What is asserted of every training step, and which steps are run when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from adu_depth.training.config import TeacherTrainingConfig
+from adu_kernels.testing.fake_cuda import rules
+from bench.step_model.cases import cases
+from bench.step_model.steps import StepCase, StepTrace
+
+STORAGE = {"bf16": "bfloat16", "fp32": "float32"}
+
+
+def check_step(trace: StepTrace, precision: str, implementation: str) -> None:
+    """Fails with the operations that break a rule, each with its line or module."""
+    assert not trace.without_gradient, f"no gradient: {', '.join(trace.without_gradient)}"
+    for rule in (rules.waits_for_device, rules.pageable_copies, rules.fp64_on_device):
+        broken = rule(trace.rows)
+        assert not broken, f"{rule.__name__}:\n" + "\n".join(map(str, broken))
+    if implementation == "kernels":
+        broken = rules.off_the_fast_path(trace.rows, STORAGE[precision]) + rules.volumes_copied(trace.rows)
+        assert not broken, "\n".join(map(str, broken))
+    else:
+        assert not [row for row in trace.rows if row.name.startswith("adu_kernels::")]
+
+
+def what_runs(case: StepCase) -> tuple[Any, ...]:
+    """All that a step depends on: presets of two data sets often differ in their frames alone."""
+    training = case.training
+    objective = training.loss if isinstance(training, TeacherTrainingConfig) else training.distillation
+    optimizer = (training.optimizer.clip_norm, training.optimizer.weight_decay)
+    data = (training.data.size, training.data.dense, case.batch)
+    return training.model, case.teacher, objective, training.augmentation, optimizer, data
+
+
+def distinct(kind: type) -> list[str]:
+    """Names of the cases whose training is of that kind, one of those that run the same."""
+    first: dict[tuple[Any, ...], str] = {}
+    for name, case in cases().items():
+        if isinstance(case.training, kind):
+            first.setdefault(what_runs(case), name)
+    return list(first.values())
+
+
+def runs(names: Iterable[str], quick: Iterable[str]) -> list[Any]:
+    """Every case in both precisions, with kernels and with references. Of what is not quick all but the kernels in bf16
+    is marked slow."""
+    found = []
+    for name in names:
+        for precision in ("bf16", "fp32"):
+            for implementation in ("kernels", "references"):
+                normal = name in quick or (precision, implementation) == ("bf16", "kernels")
+                marks = [] if normal else [pytest.mark.slow]
+                found.append(pytest.param(name, precision, implementation, marks=marks))
+    return found

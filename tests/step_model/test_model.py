@@ -1,0 +1,163 @@
+"""The model's arithmetic, and the command that prints it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adu_depth.errors import InputError
+from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
+from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
+from bench.machine_facts import GPUS
+from bench.step_model import budgets
+from bench.step_model.command import StepModelReport
+from bench.step_model.cost import Launch, launches_of
+from bench.step_model.summary import Counts, group_of
+
+H200 = GPUS["H200"]
+
+
+def tensor(
+    *shape: int, dtype: str = "bfloat16", last: bool = True, device: str = "cuda", number: int = 0
+) -> TensorInfo:
+    order = [1, *range(len(shape) - 1, 1, -1), 0] if last and len(shape) > 3 else range(len(shape) - 1, -1, -1)
+    stride, run = [0] * len(shape), 1
+    for axis in order:
+        stride[axis], run = run, run * shape[axis]
+    return TensorInfo(shape, tuple(stride), dtype, device, number)
+
+
+def row(name: str, inputs: list[TensorInfo], outputs: list[TensorInfo], **facts: Any) -> Row:
+    return Row(name, "forward", "", "", tuple(inputs), tuple(outputs), facts)
+
+
+def test_a_launch_takes_the_longer_of_bytes_and_operations() -> None:
+    assert Launch("", bytes=0.9 * 4.8e12).least(H200) == pytest.approx(1.0)
+    assert Launch("", bytes=8, flops=0.8 * 989e12, unit="matrix").least(H200) == pytest.approx(1.0)
+    assert Launch("", flops=0.4 * 989e12, unit="tf32").least(H200) == pytest.approx(1.0)
+    assert Launch("", bytes=0.9 * 4.8e12, share=0.5).likely(H200) == pytest.approx(2.0)
+    assert Launch("", flops=67e12, reached=0.5).likely(H200) == pytest.approx(2.0)
+    assert Launch("", cycles=1.98e9).likely(H200) == pytest.approx(1.0)
+
+
+def test_a_convolution_costs_its_products_and_the_copies_to_its_layout() -> None:
+    x, weight, out = tensor(2, 16, 8, 8), tensor(32, 16, 3, 3), tensor(2, 32, 8, 8)
+    facts = {"transposed": False, "groups": 1}
+    (launch,) = launches_of(row("convolution", [x, weight], [out], **facts))
+    assert launch.flops == 2 * (2 * 8 * 8) * 16 * 32 * 9
+    assert launch.bytes == 2 * (2 * 16 * 64 + 32 * 16 * 9 + 2 * 32 * 64)
+    copy, same = launches_of(row("convolution", [tensor(2, 16, 8, 8, last=False), weight], [out], **facts))
+    assert (copy.kind, copy.bytes, same) == ("layout", 2 * x.bytes, launch)
+
+
+def test_a_convolutions_backward_is_two_products_of_the_same_size() -> None:
+    x, weight, gradient = tensor(2, 16, 8, 8), tensor(32, 16, 3, 3), tensor(2, 32, 8, 8)
+    found = launches_of(
+        row("convolution_backward", [gradient, x, weight], [x, weight], transposed=False, groups=1,
+            wanted=(True, True, False))
+    )  # fmt: skip
+    assert [launch.flops for launch in found] == [2 * 128 * 16 * 32 * 9] * 2
+
+
+def test_a_transposed_convolution_counts_what_it_reads() -> None:
+    x, weight, out = tensor(2, 16, 8, 8), tensor(16, 32, 4, 4), tensor(2, 32, 16, 16)
+    (launch,) = launches_of(row("convolution", [x, weight], [out], transposed=True, groups=1))
+    assert launch.flops == 2 * (2 * 8 * 8) * 16 * 32 * 16
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "kind"),
+    [
+        (tensor(2, 8, 4, 4), tensor(2, 8, 4, 4, number=1), "copy"),
+        (tensor(2, 8, 4, 4), tensor(2, 8, 4, 4, dtype="float32"), "cast"),
+        (tensor(2, 8, 4, 4), tensor(2, 8, 4, 4, last=False), "layout"),
+        (tensor(8, dtype="float32", device="cpu"), tensor(8, dtype="float32"), "from host"),
+        (tensor(8, dtype="float32"), tensor(8, dtype="float32", device="cpu"), "to host"),
+    ],
+)
+def test_copies_are_told_apart(source: TensorInfo, target: TensorInfo, kind: str) -> None:
+    assert [launch.kind for launch in launches_of(row("_to_copy", [source], [target]))] == [kind]
+
+
+def test_multi_tensor_kernels_take_so_many_tensors_at_a_time() -> None:
+    tensors = [tensor(10, dtype="float32", number=n) for n in range(200)]
+    (launch,) = launches_of(row("_foreach_mul_", tensors, [], tensors=200))
+    assert (launch.count, launch.bytes) == (2, 2 * 200 * 40)
+
+
+def test_what_runs_on_the_host_launches_nothing() -> None:
+    host = tensor(8, device="cpu")
+    assert launches_of(row("mul", [host], [host])) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "phase", "region", "group"),
+    [
+        ("convolution", "forward", "network/network.encoder/network.encoder.stem.conv", "encoder"),
+        ("convolution", "teacher", "teacher/teacher.decoder_head", "teacher decoder head"),
+        ("adu_kernels::cost_volume_backward", "backward", "network", "cost volume"),
+        ("mul", "backward", "network", "between its modules"),
+        ("mul", "forward", "loss/loss.adapters/loss.adapters.levels.0", "adapters"),
+        ("mul", "backward", "loss", "losses"),
+        ("where", "forward", "", "augmentation"),
+        ("add", "backward", "accumulate", "gradients into parameters"),
+        ("_foreach_mul_", "clip", "", "clip"),
+    ],
+)
+def test_operations_belong_to_a_part_of_the_step(name: str, phase: str, region: str, group: str) -> None:
+    assert group_of(Row(name, phase, region, "", (), ())) == group
+
+
+def test_a_budget_says_in_words_what_changed() -> None:
+    before = {"launches": 10, "layouts": 1, "copies": 2, "casts": 0, "saved_bytes": 5, "by_group": {"a": 8, "b": 2}}
+    assert budgets.changes(before, Counts(**before)) == []  # type: ignore[arg-type]
+    now = Counts(11, 1, 2, 1, 5, {"a": 8, "c": 3})
+    assert budgets.changes(before, now) == [
+        "launches: 11, the budget says 10 (+1)",
+        "casts: 1, the budget says 0 (+1)",
+        "launches of b: 2 → 0",
+        "launches of c: 0 → 3",
+    ]
+
+
+def test_an_update_says_what_changed_and_writes_it(
+    fake_cuda: FakeCudaProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(budgets, "PATH", tmp_path / "budgets.json")
+    monkeypatch.setattr(budgets, "CASES", ("student alone 256×512",))
+    assert budgets.update(fake_cuda)[0].startswith("student alone 256×512: new, ")
+    assert budgets.update(fake_cuda)[0] == "no budget changed"
+    kept = budgets.read()
+    kept["steps"]["student alone 256×512"]["launches"] += 1
+    budgets.PATH.write_text(json.dumps(kept))
+    assert budgets.update(fake_cuda)[1].endswith("(-1)")
+    assert budgets.read()["counted_with"] == budgets.versions()
+
+
+def test_the_command_says_that_it_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "model.json"
+    StepModelReport(case=("student alone",), implementation=("kernels",), output=output).main()
+    printed = capsys.readouterr().out
+    assert "H200, modelled; 7.5 µs" in printed
+    assert "Modelled, not measured" in printed
+    kept = json.loads(output.read_text())
+    (step,) = kept["steps"]
+    assert kept["modelled"] is True
+    assert 0 < step["least_ms"] < step["likely_ms"]
+    assert step["host_ms"] == pytest.approx(step["counts"]["launches"] * 7.5e-3)
+    assert sum(part["launches"] for part in step["groups"].values()) == step["counts"]["launches"]
+
+
+def test_an_unknown_case_is_refused(fake_cuda: FakeCudaProcess) -> None:
+    with pytest.raises(InputError, match=r"--case: expected part of one of teacher 96×320, .*; got nothing such"):
+        StepModelReport(case=("nothing such",)).run(fake_cuda)
+
+
+def test_a_machine_without_a_compiler_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"compiler|GPU build"):
+        StepModelReport().main()

@@ -1,0 +1,61 @@
+"""Whole training steps of the student under CUDA's rules, its teacher online; and that every preset is among them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from adu_depth.data.augmentation import AugmentationConfig
+from adu_depth.distillation import DistillationConfig
+from adu_depth.models import StudentConfig, TeacherConfig
+from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.presets import PRESETS
+from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
+from bench.step_model import budgets
+from bench.step_model.cases import cases
+from bench.step_model.steps import Precision, StepCase, trace_step
+from bench.step_model.summary import counts
+from tests.step_model.conftest import Traced
+from tests.step_model.rules import check_step, distinct, runs, what_runs
+
+STUDENTS = distinct(StudentTrainingConfig)
+FEW = replace(StudentTrainingConfig().loop, batch_size=2)
+
+
+@pytest.mark.parametrize(("name", "precision", "implementation"), runs(STUDENTS, quick=["student 96×320"]))
+def test_a_step_keeps_cudas_rules(traced: Traced, name: str, precision: str, implementation: str) -> None:
+    check_step(traced(name, precision, implementation), precision, implementation)
+
+
+def test_every_preset_is_run() -> None:
+    known = cases()
+    run = [what_runs(known[name]) for name in (*distinct(TeacherTrainingConfig), *STUDENTS)]
+    for name in PRESETS:
+        assert what_runs(known[name]) in run, name
+    assert len(set(run)) == len(run)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        StudentTrainingConfig(augmentation=AugmentationConfig(cut_flip=0.5, contrast=0.2, saturation=0.2)),
+        StudentTrainingConfig(model=StudentConfig(norm="batch", reference_focal=700.0)),
+        StudentTrainingConfig(distillation=DistillationConfig(guide="none", gate=False, key_bias=False)),
+        StudentTrainingConfig(distillation=DistillationConfig(beta_nll=0.5, uncertainty_joint=True, normalize="image")),
+    ],
+    ids=["every change of an image", "batch norm, focal length", "no guide, gate or bias", "other objective"],
+)
+def test_options_keep_them_too(fake_cuda: FakeCudaProcess, option: StudentTrainingConfig, precision: Precision) -> None:
+    case = StepCase("options", replace(option, loop=FEW), TeacherConfig())
+    check_step(fake_cuda.call(trace_step, case, precision), precision, "kernels")
+
+
+@pytest.mark.parametrize("name", [name for name in budgets.CASES if name in STUDENTS])
+def test_a_step_adds_nothing_to_its_budget(traced: Traced, name: str) -> None:
+    kept = budgets.read()
+    if kept["counted_with"] != budgets.versions():
+        pytest.skip(f"the budgets were counted with {kept['counted_with']}, here is {budgets.versions()}")
+    changed = budgets.changes(kept["steps"][name], counts(traced(name)))
+    assert not changed, "\n".join([*changed, f"if that is meant: {budgets.UPDATE}"])

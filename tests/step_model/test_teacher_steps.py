@@ -1,0 +1,58 @@
+"""Whole training steps of the stereo teacher under CUDA's rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from adu_depth.data.pair_augmentation import PairAugmentationConfig
+from adu_depth.models import TeacherConfig
+from adu_depth.training.config import TeacherTrainingConfig
+from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
+from bench.step_model import budgets
+from bench.step_model.steps import Precision, StepCase, trace_step
+from bench.step_model.summary import counts, volumes
+from tests.step_model.conftest import Traced
+from tests.step_model.rules import check_step, distinct, runs
+
+TEACHERS = distinct(TeacherTrainingConfig)
+FEW = replace(TeacherTrainingConfig().loop, batch_size=2)
+EVERY_CHANGE = PairAugmentationConfig(
+    contrast=0.2, saturation=0.2, asymmetric=0.5, flip=0.5, zoom=1.5, vertical_jitter=1.0, erase=0.5
+)
+
+
+@pytest.mark.parametrize(("name", "precision", "implementation"), runs(TEACHERS, quick=["teacher 96×320"]))
+def test_a_step_keeps_cudas_rules(traced: Traced, name: str, precision: str, implementation: str) -> None:
+    check_step(traced(name, precision, implementation), precision, implementation)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        TeacherTrainingConfig(augmentation=EVERY_CHANGE),
+        TeacherTrainingConfig(model=TeacherConfig(concat_free=True)),
+        TeacherTrainingConfig(model=TeacherConfig(norm="batch")),
+        TeacherTrainingConfig(model=TeacherConfig(hourglasses=0, refinement_channels=0)),
+    ],
+    ids=["every change of a pair", "no concatenated volume", "batch norm", "no hourglass, no refinement"],
+)
+def test_options_keep_them_too(fake_cuda: FakeCudaProcess, option: TeacherTrainingConfig, precision: Precision) -> None:
+    case = StepCase("options", replace(option, loop=FEW))
+    check_step(fake_cuda.call(trace_step, case, precision), precision, "kernels")
+
+
+def test_volumes_are_what_the_kernels_are_fast_with(traced: Traced) -> None:
+    assert volumes(traced("teacher 96×320")) == "channels-last bfloat16, copied 0 times"
+    assert volumes(traced("teacher 96×320", "fp32")) == "channels-last float32, copied 0 times"
+
+
+@pytest.mark.parametrize("name", [name for name in budgets.CASES if name in TEACHERS])
+def test_a_step_adds_nothing_to_its_budget(traced: Traced, name: str) -> None:
+    kept = budgets.read()
+    if kept["counted_with"] != budgets.versions():
+        pytest.skip(f"the budgets were counted with {kept['counted_with']}, here is {budgets.versions()}")
+    changed = budgets.changes(kept["steps"][name], counts(traced(name)))
+    assert not changed, "\n".join([*changed, f"if that is meant: {budgets.UPDATE}"])
