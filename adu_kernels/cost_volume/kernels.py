@@ -183,7 +183,8 @@ def slide_disparity(step, pixel, PIXELS: tl.constexpr, SIGN: tl.constexpr):
 @triton.jit
 def first_step(part: tl.constexpr, num_disparities, PIXELS: tl.constexpr):
     """Steps in the middle part meet a disparity in [0, D) with every pixel of an item; the PIXELS − 1 at either end
-    do not."""
+    do not. Those at the start are known when it is compiled (REACHED), and cells without a disparity are passed over
+    there: LLVM's vectoriser left loads whose mask is false at compile time with a predicate that nothing sets."""
     step = 0
     if part == 1:
         step = PIXELS - 1
@@ -229,7 +230,8 @@ def cell_pointers(p_volume, column, slide, groups, step, volume_c, volume_d, vol
 def correlate_step(
     p_slide, p_cells, own, slide, column, inside, step, width, num_disparities,
     PIXELS: tl.constexpr, SIGN: tl.constexpr, GROUPS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr,
-    NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr, EDGE: tl.constexpr, ACC: tl.constexpr,
+    NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr, EDGE: tl.constexpr, REACHED: tl.constexpr,
+    ACC: tl.constexpr,
 ):  # fmt: skip
     """One column of the other map, at p_slide, against every pixel of the items; `own` holds the scale already."""
     reachable = inside & (slide >= 0) & (slide < width)
@@ -239,15 +241,16 @@ def correlate_step(
         squares = over_norm_group(dot_product(others, others, BLOCK_K), NORMALIZE, GROUPS)
         inverse = inverse_norm(squares, EPS, EPS_ADDED)
     for pixel in tl.static_range(PIXELS):
-        value = dot_product(own[pixel], others, BLOCK_K)
-        if NORMALIZE != "none":
-            value = value * inverse
-        m_store = inside & (column + pixel < width)
-        if EDGE:
-            disparity = slide_disparity(step, pixel, PIXELS, SIGN)
-            m_store = m_store & (disparity >= 0) & (disparity < num_disparities)
-        value = tl.where(reachable, value, 0.0)  # 0 times what stands in own, were it NaN, is not 0
-        tl.store(p_cells[pixel], value.to(p_cells[pixel].dtype.element_ty), mask=m_store)
+        if (PIXELS - 1 - pixel if SIGN == 1 else pixel) <= REACHED:  # else its disparity is below 0
+            value = dot_product(own[pixel], others, BLOCK_K)
+            if NORMALIZE != "none":
+                value = value * inverse
+            m_store = inside & (column + pixel < width)
+            if EDGE:
+                disparity = slide_disparity(step, pixel, PIXELS, SIGN)
+                m_store = m_store & (disparity >= 0) & (disparity < num_disparities)
+            value = tl.where(reachable, value, 0.0)  # 0 times what stands in own, were it NaN, is not 0
+            tl.store(p_cells[pixel], value.to(p_cells[pixel].dtype.element_ty), mask=m_store)
 
 
 @triton.jit
@@ -283,21 +286,33 @@ def correlate(
             p_cells = cell_pointers(
                 p_volume, column, slide, groups, start, volume_c, volume_d, volume_w, True, PIXELS, SIGN, VOLUME_VEC
             )
-            for step in range(first_step(part, num_disparities, PIXELS), end_step(part, num_disparities, PIXELS)):
-                correlate_step(
-                    p_slide, p_cells, own, slide, column, inside, step, width, num_disparities,
-                    PIXELS, SIGN, GROUPS, K, BLOCK_K, NORMALIZE, EPS, EPS_ADDED, part != 1, ACC,
-                )  # fmt: skip
-                slide -= SIGN
-                p_slide -= VEC * other_w * SIGN
-                p_cells = advanced(p_cells, wide_index(volume_d, INT64) * VOLUME_VEC, PIXELS)
+            way = wide_index(volume_d, INT64) * VOLUME_VEC
+            if part == 0:
+                for known in tl.static_range(PIXELS - 1):
+                    correlate_step(
+                        p_slide, p_cells, own, slide, column, inside, known, width, num_disparities,
+                        PIXELS, SIGN, GROUPS, K, BLOCK_K, NORMALIZE, EPS, EPS_ADDED, True, known, ACC,
+                    )  # fmt: skip
+                    slide -= SIGN
+                    p_slide -= VEC * other_w * SIGN
+                    p_cells = advanced(p_cells, way, PIXELS)
+            else:
+                for step in range(first_step(part, num_disparities, PIXELS), end_step(part, num_disparities, PIXELS)):
+                    correlate_step(
+                        p_slide, p_cells, own, slide, column, inside, step, width, num_disparities,
+                        PIXELS, SIGN, GROUPS, K, BLOCK_K, NORMALIZE, EPS, EPS_ADDED, part == 2, PIXELS, ACC,
+                    )  # fmt: skip
+                    slide -= SIGN
+                    p_slide -= VEC * other_w * SIGN
+                    p_cells = advanced(p_cells, way, PIXELS)
 
 
 @triton.jit
 def gradient_step(
     p_slide, p_cells, sums, slide, column, inside, step, width, num_disparities,
     PIXELS: tl.constexpr, SIGN: tl.constexpr, GROUPS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr,
-    NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr, EDGE: tl.constexpr, ACC: tl.constexpr,
+    NORMALIZE: tl.constexpr, EPS: tl.constexpr, EPS_ADDED: tl.constexpr, EDGE: tl.constexpr, REACHED: tl.constexpr,
+    ACC: tl.constexpr,
 ):  # fmt: skip
     """The sums, with one column of the sliding map times the gradients of the cells where it met the items' pixels."""
     reachable = inside & (slide >= 0) & (slide < width)
@@ -308,14 +323,16 @@ def gradient_step(
         vectors = vectors * inverse_norm(squares, EPS, EPS_ADDED)[:, None]
     added = ()
     for pixel in tl.static_range(PIXELS):
-        m_load = reachable & (column + pixel < width)
-        if EDGE:
-            disparity = slide_disparity(step, pixel, PIXELS, SIGN)
-            m_load = m_load & (disparity >= 0) & (disparity < num_disparities)
-        upstream = tl.load(p_cells[pixel], mask=m_load, other=0.0).to(ACC)
-        moved = tl.fma(tl.broadcast_to(upstream[:, None], vectors.shape), vectors, sums[pixel])
-        if EDGE:
-            moved = tl.where(m_load[:, None], moved, sums[pixel])  # 0 times an infinite feature is not 0
+        moved = sums[pixel]
+        if (PIXELS - 1 - pixel if SIGN == 1 else pixel) <= REACHED:  # else its disparity is below 0
+            m_load = reachable & (column + pixel < width)
+            if EDGE:
+                disparity = slide_disparity(step, pixel, PIXELS, SIGN)
+                m_load = m_load & (disparity >= 0) & (disparity < num_disparities)
+            upstream = tl.load(p_cells[pixel], mask=m_load, other=0.0).to(ACC)
+            moved = tl.fma(tl.broadcast_to(upstream[:, None], vectors.shape), vectors, sums[pixel])
+            if EDGE:
+                moved = tl.where(m_load[:, None], moved, sums[pixel])  # 0 times an infinite feature is not 0
         added = added + (moved,)  # noqa: RUF005
     return added
 
@@ -353,14 +370,24 @@ def correlation_gradient(
             p_cells = cell_pointers(
                 p_volume, column, slide, groups, start, volume_c, volume_d, volume_w, OWN_TILE, PIXELS, SIGN, VOLUME_VEC
             )
-            for step in range(first_step(part, num_disparities, PIXELS), end_step(part, num_disparities, PIXELS)):
-                sums = gradient_step(
-                    p_step, p_cells, sums, slide, column, inside, step, width, num_disparities,
-                    PIXELS, SIGN, GROUPS, K, BLOCK_K, NORMALIZE, EPS, EPS_ADDED, part != 1, ACC,
-                )  # fmt: skip
-                slide -= SIGN
-                p_step -= VEC * slide_w * SIGN
-                p_cells = advanced(p_cells, way, PIXELS)
+            if part == 0:
+                for known in tl.static_range(PIXELS - 1):
+                    sums = gradient_step(
+                        p_step, p_cells, sums, slide, column, inside, known, width, num_disparities,
+                        PIXELS, SIGN, GROUPS, K, BLOCK_K, NORMALIZE, EPS, EPS_ADDED, True, known, ACC,
+                    )  # fmt: skip
+                    slide -= SIGN
+                    p_step -= VEC * slide_w * SIGN
+                    p_cells = advanced(p_cells, way, PIXELS)
+            else:
+                for step in range(first_step(part, num_disparities, PIXELS), end_step(part, num_disparities, PIXELS)):
+                    sums = gradient_step(
+                        p_step, p_cells, sums, slide, column, inside, step, width, num_disparities,
+                        PIXELS, SIGN, GROUPS, K, BLOCK_K, NORMALIZE, EPS, EPS_ADDED, part == 2, PIXELS, ACC,
+                    )  # fmt: skip
+                    slide -= SIGN
+                    p_step -= VEC * slide_w * SIGN
+                    p_cells = advanced(p_cells, way, PIXELS)
     for pixel in tl.static_range(PIXELS):
         here = inside & (column + pixel < width)
         gradient = sums[pixel] * SCALE

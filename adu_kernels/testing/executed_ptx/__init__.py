@@ -17,6 +17,7 @@ from .machine.faults import Fault
 from .machine.options import Options
 from .ptx.group_results import UsedTooEarly
 from .ptx.instructions import Unsupported
+from .ptx.undefined import UndefinedPredicate
 
 __all__ = [
     "Counts",
@@ -25,6 +26,7 @@ __all__ = [
     "Options",
     "Record",
     "TooBig",
+    "UndefinedPredicate",
     "Unsupported",
     "UsedTooEarly",
     "executed_ptx",

@@ -12,6 +12,7 @@ from ..ptx.blocks import Block
 from ..ptx.group_results import check_results_are_waited_for
 from ..ptx.instructions import BITS, Instruction, Unsupported
 from ..ptx.parser import parse
+from ..ptx.undefined import check_predicates_are_set
 from . import bits, numbers
 from .classes import instruction_class
 from .code import Code
@@ -35,6 +36,7 @@ class Program:
         self.name, self.parameters, self.threads = kernel.name, kernel.parameters, kernel.threads
         self.blocks: list[Block] = kernel.blocks
         check_results_are_waited_for(self.blocks)
+        check_predicates_are_set(self.blocks)
         if contracted:
             contract(self.blocks)
         self.registers: dict[str, int] = {}
