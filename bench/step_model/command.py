@@ -54,7 +54,7 @@ class StepModelReport:
             process = FakeCudaProcess()
         except Unavailable as error:
             raise InputError(str(error)) from error
-        console = Console(width=None if sys.stdout.isatty() else 160)
+        console = Console(width=None if sys.stdout.isatty() else 190)
         with process:
             if self.update:
                 for line in budgets.update(process):
@@ -110,13 +110,15 @@ class StepModelReport:
         return found
 
     def _overview(self, report: dict[str, Any]) -> Table:
-        title = f"One training step on {self.gpu}, modelled; {self.host_us:g} µs of the host for a launch"
+        title = (
+            f"One training step on {self.gpu}, modelled; {self.host_us:g} µs of the host a launch; kept: of an image"
+        )
         table = Table(title=title, title_justify="left")
         for heading in ("training", "with"):
             table.add_column(heading, no_wrap=True)
         for heading in ("least ms", "likely ms", "ours", "teacher", "launches", "host ms", "layouts", "copies", "casts",
-                        "kept MB an image"):  # fmt: skip
-            table.add_column(heading, justify="right")
+                        "kept MB"):  # fmt: skip
+            table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("volumes written", no_wrap=True)
         for row in report["steps"]:
             counted = row["counts"]

@@ -107,3 +107,14 @@ def leave(code: int) -> None:
 
 def unpicklable() -> object:
     return lambda: None
+
+
+def bytes_kept(steps: int) -> int:
+    """What autograd keeps after so many steps: two maps of 1,000 numbers and their product; a parameter is left out."""
+    recorder = Recorder()
+    with fake_cuda(), recorder:
+        for _ in range(steps):
+            a, b = (torch.empty(1000, device=DEVICE, requires_grad=True) for _ in range(2))
+            with recorder.keeping():
+                (a * b * nn.Parameter(torch.empty((), device=DEVICE))).sum()
+    return sum(recorder.saved.values())

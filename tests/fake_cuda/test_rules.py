@@ -9,7 +9,7 @@ import pytest
 from adu_kernels.testing.fake_cuda import rules
 from adu_kernels.testing.fake_cuda.process import FakeCudaError, FakeCudaProcess
 from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
-from tests.fake_cuda.planted import keeps_every_rule
+from tests.fake_cuda.planted import bytes_kept, keeps_every_rule
 
 
 def fast_path(rows: Sequence[Row]) -> list[Row]:
@@ -103,3 +103,7 @@ def test_layouts_by_strides(shape: tuple[int, ...], stride: tuple[int, ...], lay
         TensorInfo(shape, (0, *stride[1:]), "bfloat16", "cuda", 0).bytes
         == 2 * TensorInfo((1, *shape[1:]), stride, "bfloat16", "cuda", 0).count
     )
+
+
+def test_bytes_for_the_backward_are_those_of_one_forward(fake_cuda: FakeCudaProcess) -> None:
+    assert fake_cuda.call(bytes_kept, 1) == fake_cuda.call(bytes_kept, 3) == 3 * 4 * 1000

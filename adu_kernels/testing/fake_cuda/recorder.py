@@ -121,7 +121,8 @@ class Recorder(TorchDispatchMode):
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Within it `saved` is filled."""
+        """Within it `saved` is filled, from empty."""
+        self.saved.clear()
 
         def keep(tensor: Tensor) -> Tensor:
             if not isinstance(tensor, nn.Parameter):
