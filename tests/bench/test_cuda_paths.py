@@ -196,7 +196,7 @@ def test_the_share_of_the_roof_is_the_least_time_over_the_measured_one() -> None
 
 def test_inputs_are_past_the_caches_before_they_come_again() -> None:
     case = case_of(draw=normal([(2**20,), (2**20,)], torch.float32))  # 8 MB of 64
-    ring = runner._ring(case, torch.device("cpu"))
+    ring = runner.input_ring(case, torch.device("cpu"))
     assert sum(item.nbytes for item in ring) == runner.PAST_CACHES["cpu"]
     assert len({tensor.data_ptr() for item in ring for tensor in item.tensors}) == 2 * len(ring)
 
