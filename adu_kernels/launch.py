@@ -19,6 +19,16 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
+def hopper_or_newer() -> bool:
+    """Whether kernels are compiled for an NVIDIA GPU of capability 9.0 or more; False where they are interpreted."""
+    if interpreting():
+        return False
+    from triton.runtime import driver
+
+    target = driver.active.get_current_target()
+    return target.backend == "cuda" and int(target.arch) >= 90
+
+
 def check_device(tensor: Tensor) -> None:
     """RuntimeError unless Triton can run where `tensor` lives."""
     if not tensor.is_cuda and not interpreting():

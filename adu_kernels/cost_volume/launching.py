@@ -72,7 +72,7 @@ def _slide_forward(wide: Pair | None, thin: Pair | None, volume: Tensor, request
     maps, thin_maps = wide or thin, thin or wide  # a pair that is absent is stood in for, and not read
     assert maps is not None
     assert thin_maps is not None
-    constants, num_warps = _slide_constants(wide, thin, (None,) * 4, volume, request, force_int64)
+    constants, num_warps = _slide_constants(wide, thin, None, volume, request, force_int64)
     batch, _, num_disparities, height, width = volume.shape
     wide_tiles, thin_tiles = _wide_tiles(constants, width), _thin_tiles(constants, width, halves=2)
     launch.run(
@@ -107,10 +107,14 @@ def _slide_backward(
 
 
 def _slide_constants(
-    wide: Pair | None, thin: Pair | None, grads: Sequence[Tensor | None], volume: Tensor, request: Request,
+    wide: Pair | None, thin: Pair | None, grads: Sequence[Tensor | None] | None, volume: Tensor, request: Request,
     force_int64: bool,
 ) -> tuple[dict[str, Any], int]:  # fmt: skip
-    """What the kernels of kernels.py are compiled for, and their warps. `volume`: it, or its gradient."""
+    """What the kernels of kernels.py are compiled for, and their warps.
+
+    grads: of the four maps, in the backward; None in the forward. volume: it, or its gradient.
+    """
+    backward, grads = grads is not None, grads or (None,) * 4
     wide_all = [*(wide or ()), *(g for g in grads[:2] if g is not None)]
     thin_all = [*(thin or ()), *(g for g in grads[2:] if g is not None)]
     group_fastest = request.normalize == "all" or plan.is_channels_last((wide_all or thin_all)[0])
@@ -118,7 +122,10 @@ def _slide_constants(
     channels, thin_channels = (pair[0].shape[1] if pair else 0 for pair in (wide, thin))
     per_group = channels // groups if groups else 1
     pitch = plan.power_of_two(groups) if request.normalize == "all" else max(groups, 1)
-    tile = plan.slide_tile(per_group, pitch if request.normalize == "all" else 1, group_fastest)
+    tile = plan.slide_tile(
+        per_group, pitch if request.normalize == "all" else 1, group_fastest,
+        dtype=volume.dtype, backward=backward, thin=thin is not None,
+    )  # fmt: skip
     unit_c, thin_unit_c, volume_unit_c = (plan.unit_stride(t, 1) for t in (wide_all, thin_all, [volume]))
     constants = {
         "NUM_GROUPS": groups, "GROUPS": pitch, "K": per_group, "BLOCK_K": plan.power_of_two(per_group),
@@ -153,7 +160,7 @@ def _thin_tiles(constants: dict[str, Any], width: int, halves: int) -> int:
 
 
 def _band_forward(wide: Pair, volume: Tensor, request: Request, force_int64: bool) -> None:
-    constants, options = _band_constants([*wide], volume, request, force_int64)
+    constants, options = _band_constants([*wide], volume, request, force_int64, backward=False)
     batch, _, num_disparities, height, width = volume.shape
     wide_tiles, disparity_tiles = (_ceil_div(n, constants["BLOCK"]) for n in (width, num_disparities))
     launch.run(
@@ -168,7 +175,7 @@ def _band_backward(
     wide: Pair, upstream: Tensor, grads: Sequence[Tensor | None], request: Request, force_int64: bool
 ) -> None:
     present = [g for g in grads if g is not None]
-    constants, options = _band_constants([*wide, *present], upstream, request, force_int64)
+    constants, options = _band_constants([*wide, *present], upstream, request, force_int64, backward=True)
     written = [present[0] if g is None else g for g in grads]
     batch, _, num_disparities, height, width = upstream.shape
     wide_tiles = _ceil_div(width, constants["BLOCK"])
@@ -183,13 +190,13 @@ def _band_backward(
 
 
 def _band_constants(
-    maps: list[Tensor], volume: Tensor, request: Request, force_int64: bool
+    maps: list[Tensor], volume: Tensor, request: Request, force_int64: bool, *, backward: bool
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """What the kernels of banded.py are compiled for, and how they are started."""
     channels = maps[0].shape[1]
     unit_c = plan.unit_stride(maps, 1)
     int64 = force_int64 or plan.needs_int64([*maps, volume])
-    tile = plan.band_tile(volume.shape[2], volume.dtype, unit_c, int64)
+    tile = plan.band_tile(volume.shape[2], volume.dtype, unit_c, int64, backward=backward)
     unit_d = plan.unit_stride([volume], 2)
     constants = {
         "C": channels, "BLOCK": tile.block, "BLOCK_C": min(tile.channels, max(plan.power_of_two(channels), 16)),

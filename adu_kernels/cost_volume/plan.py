@@ -58,11 +58,17 @@ class BandTile:
     num_stages: int
 
 
-# Not measured yet: chosen from the compiled code (bench/results/PENDING.md says what a GPU must decide).
-# Channels-last: 4 columns an item, so that a 16-byte load feeds 32 multiply-adds; at 8 columns sm_90 needs over 128
-# registers. Other layouts: a program's threads take 64 neighbouring columns of one group, an item of several would part
-# them.
-SLIDE_CHANNELS_LAST = SlideTile(items=128, pixels=4, num_warps=4)
+# Measured (H200, Triton 3.6.0, bench/results/h200): B 8, C 320, G 40, D 48, 64×128, by `gpu_check.sh tune`.
+# Channels-last, 2-byte maps: 2 columns an item take 48 registers, 1.6 times the warps of 4 columns: 174 µs against 250
+# forward, though a 16-byte load feeds half as many multiply-adds. Backward 344 against 386 µs; fp32 (96×312) 2645
+# against 4856.
+SLIDE_CHANNELS_LAST = SlideTile(items=128, pixels=2, num_warps=4)
+# fp32 forward is bound by its stores: 1029 µs against 1127 at 2 columns (96×312).
+SLIDE_WIDE_TYPES = SlideTile(items=128, pixels=4, num_warps=4)
+# Beside a concatenation, whose programs write the other part of each record: the larger the tile the less of a record
+# leaves the caches half written. 492 µs; 128 items 539, at 2 columns 645.
+SLIDE_BESIDE_THIN = SlideTile(items=256, pixels=4, num_warps=8)
+# Other layouts: a program's threads take 64 neighbouring columns of one group, an item of several would part them.
 SLIDE_OTHER = SlideTile(items=64, pixels=1, num_warps=2)
 SLIDE_MANY_CHANNELS = SlideTile(items=0, pixels=1, num_warps=4)
 MANY_CHANNELS = 16
@@ -72,6 +78,8 @@ THIN_VECTOR = 8
 """Concatenated channels copied at once, where they divide C'."""
 # 64 fills the matrix unit of sm_90; 32 wastes less where there are few disparities.
 BAND = BandTile(block=64, channels=64, num_warps=8, num_stages=3)
+# The backward's two accumulators of 64 leave one program to a multiprocessor: 259 µs, with 32 columns 140.
+BAND_BACKWARD = BandTile(block=32, channels=64, num_warps=4, num_stages=3)
 # Longer offsets take registers: in three stages the backward spills 8 bytes on sm_80.
 BAND_INT64 = BandTile(block=64, channels=64, num_warps=8, num_stages=1)
 BAND_FEW_DISPARITIES = BandTile(block=32, channels=64, num_warps=4, num_stages=3)
@@ -85,23 +93,34 @@ def power_of_two(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
-def slide_tile(per_group: int, groups: int, channels_last: bool) -> SlideTile:
+def slide_tile(
+    per_group: int, groups: int, channels_last: bool, *, dtype: torch.dtype, backward: bool, thin: bool
+) -> SlideTile:
     block_k = power_of_two(per_group)
     if block_k > MANY_CHANNELS:
         items = max(TILE_ELEMENTS // block_k, 1)
         return SlideTile(max(items, groups), SLIDE_MANY_CHANNELS.pixels, SLIDE_MANY_CHANNELS.num_warps)
-    tile = SLIDE_CHANNELS_LAST if channels_last else SLIDE_OTHER
+    if not channels_last:
+        tile = SLIDE_OTHER
+    elif backward or (dtype.itemsize <= 2 and not thin):
+        tile = SLIDE_CHANNELS_LAST
+    else:
+        tile = SLIDE_BESIDE_THIN if dtype.itemsize <= 2 else SLIDE_WIDE_TYPES
     return SlideTile(max(tile.items, groups), tile.pixels, tile.num_warps)
 
 
-def band_tile(num_disparities: int, dtype: torch.dtype, channels_last: bool, int64: bool) -> BandTile:
+def band_tile(
+    num_disparities: int, dtype: torch.dtype, channels_last: bool, int64: bool, *, backward: bool
+) -> BandTile:
     if not channels_last:
         return BAND_OTHER
     if dtype.itemsize > 2:
         return BAND_WIDE_TYPES
     if num_disparities <= BAND_FEW_DISPARITIES.block:
         return BAND_FEW_DISPARITIES
-    return BAND_INT64 if int64 else BAND
+    if int64:
+        return BAND_INT64
+    return BAND_BACKWARD if backward else BAND
 
 
 def is_channels_last(features: Tensor) -> bool:
