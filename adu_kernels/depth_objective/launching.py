@@ -59,7 +59,7 @@ SINGLE = Tile(lanes=256, pixels=4, statistics=1056, values=396, registers=80)
 # Maps of 2 bytes, β-NLL, γ ≠ 1: with 80 registers these spill on sm_100.
 LARGER = Tile(lanes=256, pixels=4, statistics=528, values=264, registers=None)
 DOUBLE = Tile(lanes=256, pixels=2, statistics=528, values=264, registers=None)
-FINISHED_AT_ONCE = 1024
+FINISHED_AT_ONCE = 2048
 """Partial sums that the last program adds up in one go."""
 
 

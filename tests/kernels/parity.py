@@ -239,8 +239,11 @@ def check_whole_graph(operation: Operation, inputs: Sequence[Tensor]) -> None:
     traced = torch.compile(operation.triton, fullgraph=True, backend="aot_eager")
     got = values_and_gradients(traced, leaves(inputs), upstream)
     want = values_and_gradients(operation.triton, leaves(inputs), upstream)
-    for ours, theirs in zip(got, want, strict=True):
-        assert torch.equal(ours, theirs)
+    for number, (ours, theirs) in enumerate(zip(got, want, strict=True)):
+        assert torch.equal(ours, theirs), (
+            f"result {number} differs by {(ours - theirs).abs().max().item():.1e} when it is traced, in "
+            f"{(ours != theirs).sum().item()} of {ours.numel()} elements; strides {ours.stride()}, {theirs.stride()}"
+        )
 
 
 class _Calls(TorchDispatchMode):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from adu_kernels.cost_volume import plan
 from tests.machine_code import launch_tables
@@ -155,9 +156,9 @@ def test_rows_of_launch_tables_are_found_and_seen_to_be_taken() -> None:
     assert table["plan.BAND"] is plan.BAND
     assert "op.LAUNCH_SHAPES[2]" in launch_tables.rows("disparity_regression")
     with launch_tables.taken(table) as seen:
-        plan.slide_tile(8, 40, channels_last=True)
+        plan.slide_tile(8, 40, True, dtype=torch.bfloat16, backward=False, thin=False)
         assert seen == {"plan.SLIDE_CHANNELS_LAST"}
-        plan.slide_tile(320, 1, channels_last=True)
+        plan.slide_tile(320, 1, True, dtype=torch.bfloat16, backward=False, thin=False)
         assert seen == {"plan.SLIDE_CHANNELS_LAST", "plan.SLIDE_MANY_CHANNELS"}
     _ = plan.BAND.num_warps
     assert "plan.BAND" not in seen

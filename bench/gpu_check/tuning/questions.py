@@ -45,15 +45,26 @@ def _said(change: Mapping[str, Any] | int) -> str:
     return str(change) if isinstance(change, int) else " ".join(f"{name}={value}" for name, value in change.items())
 
 
-# At 2 columns twice the threads wait for loads side by side; at 8 a load feeds most products. Few items: a finer grid.
-SLIDE = one_row(
-    "cost_volume.plan.SLIDE_CHANNELS_LAST",
-    {"pixels": 2},
+# The fewer columns, the more threads wait for loads side by side; at 8 a load feeds most products. Few items: a finer
+# grid.
+SLIDES = (
     {"items": 64, "num_warps": 2},
-    {"items": 64, "num_warps": 2, "pixels": 2},
     {"items": 256, "num_warps": 8},
-    {"items": 256, "num_warps": 8, "pixels": 2},
+    {"items": 128, "num_warps": 4, "pixels": 4},
+    {"items": 128, "num_warps": 4, "pixels": 1},
     {"items": 64, "num_warps": 2, "pixels": 8},
+)
+SLIDE = one_row("cost_volume.plan.SLIDE_CHANNELS_LAST", *SLIDES)
+SLIDE_SINGLE = one_row("cost_volume.plan.SLIDE_WIDE_TYPES", *SLIDES[:2], {"pixels": 2}) + SLIDE
+SLIDE_COMBINED = (
+    *one_row(
+        "cost_volume.plan.SLIDE_BESIDE_THIN",
+        {"items": 512, "num_warps": 16},
+        {"items": 128, "num_warps": 4},
+        {"pixels": 2},
+        {"pixels": 8},
+    ),
+    *SLIDE,
 )
 REGRESSION = "disparity_regression.op.LAUNCH_SHAPES[2]"
 REGRESSION_ROWS = (
@@ -69,40 +80,39 @@ ATTENTION = "attention_adaptation.launching.LAUNCH_SHAPES"
 # accumulators, so that half the keys let three programs stand on a multiprocessor in place of one.
 ATTENTION_HALF = (
     *one_row(
-        f"{ATTENTION}[0].backward_keys",
-        {"keys": 64, "threads": 128},
-        {"queries": 64, "stages": 2},
-        {"queries": 64, "keys": 64, "threads": 128, "stages": 2},
-        {"stages": 2},
+        f"{ATTENTION}[1].backward_keys",
+        {"queries": 32, "keys": 128, "threads": 256, "stages": 3},
+        {"queries": 32, "stages": 3},
+        {"stages": 3},
     ),
-    *one_row(f"{ATTENTION}[0].forward", {"queries": 64, "threads": 128}, {"keys": 128, "stages": 2}, {"stages": 2}),
-    *one_row(f"{ATTENTION}[0].exact_delta", {"queries": 64, "threads": 128}, {"keys": 64}, {"stages": 2}),
+    *one_row(f"{ATTENTION}[1].forward", {"queries": 64, "threads": 128}, {"keys": 128, "stages": 2}, {"stages": 2}),
+    *one_row(f"{ATTENTION}[1].exact_delta", {"queries": 64, "threads": 128}, {"keys": 64}, {"stages": 2}),
     *one_row("attention_adaptation.launching.PROGRAMS_WANTED", 132, 528),
 )
 ATTENTION_UNBIASED = (
-    *one_row(f"{ATTENTION}[0].backward_queries", {"queries": 64, "threads": 128}, {"keys": 32}, {"stages": 2}),
-    *one_row(f"{ATTENTION}[0].forward", {"queries": 64, "threads": 128}, {"keys": 128, "stages": 2}),
+    *one_row(f"{ATTENTION}[1].backward_queries", {"queries": 64, "threads": 128}, {"keys": 32}, {"stages": 2}),
+    *one_row(f"{ATTENTION}[1].forward", {"queries": 64, "threads": 128}, {"keys": 128, "stages": 2}),
 )
 ATTENTION_NARROW = (
-    *ATTENTION_HALF,
-    *one_row(f"{ATTENTION}[0].forward", {"queries": 64, "keys": 128, "threads": 128}),
+    *one_row(f"{ATTENTION}[0].forward", {"keys": 64}, {"queries": 128, "keys": 64, "threads": 256}, {"stages": 2}),
+    *one_row(f"{ATTENTION}[0].exact_delta", {"queries": 64, "threads": 128}, {"keys": 64}, {"keys": 128}),
+    *one_row(f"{ATTENTION}[0].backward_keys", {"stages": 3}, {"keys": 128, "threads": 256}, {"queries": 128}),
     *one_row("attention_adaptation.launching.ADD_KEYS", 64),
 )
 ATTENTION_SINGLE = (
-    *one_row(f"{ATTENTION}[2].forward", {"queries": 32}, {"threads": 128}, {"keys": 16}),
-    *one_row(f"{ATTENTION}[2].backward_queries", {"keys": 16}, {"threads": 128}),
-    *one_row(f"{ATTENTION}[2].backward_keys", {"queries": 16}, {"threads": 128}),
+    *one_row(f"{ATTENTION}[3].forward", {"queries": 32}, {"threads": 128}, {"keys": 16}),
+    *one_row(f"{ATTENTION}[3].backward_queries", {"keys": 16}, {"threads": 128}),
+    *one_row(f"{ATTENTION}[3].backward_keys", {"queries": 16}, {"threads": 128}),
 )
 # More warps halve a thread's part of the softmax. With more chunks of channels the scores are made again less often:
 # with 5 once, which spills on sm_80 alone.
 EXPECTATION_HALF = (
     *one_row(
         "correlation_disparity.op.HALF_BACKWARD",
-        {"chunks": 5},
-        {"chunks": 3},
-        {"chunks": 3, "num_stages": 2},
         {"num_stages": 2},
-        {"chunks": 1, "num_warps": 4, "num_stages": 2},
+        {"chunks": 3},
+        {"block": 32, "num_warps": 4},
+        {"block": 32, "num_warps": 8},
     ),
     *one_row(
         "correlation_disparity.op.HALF",
@@ -119,25 +129,21 @@ EXPECTATION_SINGLE = (
         "correlation_disparity.op.WIDER_BACKWARD", {"num_warps": 4}, {"channels": 32}, {"channels": 32, "chunks": 2}
     ),
 )
-# The backward's accumulators leave room for one program: half the channels, half of them.
-BAND = one_row(
-    "cost_volume.plan.BAND",
-    {"channels": 32},
-    {"block": 32, "num_warps": 4},
-    {"num_stages": 2},
-    {"num_stages": 1},
+BAND = (
+    *one_row("cost_volume.plan.BAND_BACKWARD", {"num_stages": 2}, {"channels": 32}, {"num_warps": 2}, {"num_warps": 8}),
+    *one_row("cost_volume.plan.BAND", {"num_stages": 4}, {"channels": 128}, {"block": 128}),
 )
 BAND_SINGLE = one_row(
     "cost_volume.plan.BAND_WIDE_TYPES", {"num_stages": 1}, {"channels": 16}, {"block": 16, "num_warps": 2}
 )
 BAND_CONTIGUOUS = one_row("cost_volume.plan.BAND_OTHER", {"channels": 64}, {"block": 64, "num_warps": 8})
 OBJECTIVE_ROW = "depth_objective.launching.SINGLE"
-SUMS_OF_MORE = Change("depth_objective.launching.FINISHED_AT_ONCE", 2048)
+SUMS_OF_MORE = Change("depth_objective.launching.FINISHED_AT_ONCE", 4096)
 OBJECTIVE = (
-    *one_row(OBJECTIVE_ROW, {"values": 264, "registers": None}, {"values": 792}, {"statistics": 264}),
+    *one_row(OBJECTIVE_ROW, {"values": 264, "registers": None}, {"values": 792}, {"statistics": 528}),
     *(
         Candidate(candidate.name, (*candidate.changes, SUMS_OF_MORE))
-        for candidate in one_row(OBJECTIVE_ROW, {"statistics": 1056}, {"lanes": 128, "statistics": 1056, "values": 792})
+        for candidate in one_row(OBJECTIVE_ROW, {"statistics": 2112}, {"lanes": 128, "statistics": 2112, "values": 792})
     ),
 )
 LOSS_LAST = one_row(
@@ -197,8 +203,8 @@ def questions(dry_run: bool) -> list[Question]:
             "disparity regression fp32, one image", regress(replace(regression, batch=1), SINGLE), REGRESSION_ROWS[1:5]
         ),
         Question("attention bf16 d 64, no bias", attention(wide, HALF, biased=False), ATTENTION_UNBIASED),
-        Question("groupwise fp32", volume("groupwise", kitti, SINGLE), SLIDE),
-        Question("combined bf16", volume("combined", crop, HALF), SLIDE[:4] + THIN),
+        Question("groupwise fp32", volume("groupwise", kitti, SINGLE), SLIDE_SINGLE),
+        Question("combined bf16", volume("combined", crop, HALF), SLIDE_COMBINED + THIN),
         Question("feature loss bf16, contiguous", distance(level, HALF, channels_last=False), LOSS_FIRST),
         Question("guide, nested cells", pooled_case(dry_run, nested=True), NESTED),
         Question("guide, any cells", pooled_case(dry_run, nested=False), WINDOWS),
