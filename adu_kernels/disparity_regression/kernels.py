@@ -255,7 +255,8 @@ def _load_pixels(
         for j in tl.static_range(R):
             y = S * h + (S // 2 + i) + first_row
             x = S * w + (S // 2 + j) + first_column
-            inside = (first_row + i < S) & (first_column + j < S) & (y >= 0) & (y < S * H) & (x >= 0) & (x < S * W)
+            inside = (y >= 0) & (y < S * H) & (x >= 0) & (x < S * W)
+            inside = tl.where((first_row + i < S) & (first_column + j < S), inside, False)
             one = tl.load(maps + y.to(tl.int64) * stride_y + x.to(tl.int64) * stride_x, mask=inside, other=other)
             values = tl.where((row == i) & (column == j), one[None, None, :], values)
     return values

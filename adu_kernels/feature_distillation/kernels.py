@@ -123,7 +123,7 @@ def channels_first_sums(
             channel = wide_index(first_channel + step + part, INT64)
             m_load = mask
             if C % CHUNK != 0:
-                m_load = mask & (channel < C)
+                m_load = tl.where(channel < C, mask, False)
             o_adapted, o_teacher = (
                 channel * (decoded(adapted_strides, 3) // V) * V,
                 channel * (decoded(teacher_strides, 3) // V) * V,
@@ -258,7 +258,7 @@ def channels_first_gradient(
             channel = wide_index(first_channel + step + part, INT64)
             m_load = mask
             if C % CHUNK != 0:
-                m_load = mask & (channel < C)
+                m_load = tl.where(channel < C, mask, False)
             o_adapted, o_teacher = (
                 channel * (decoded(adapted_strides, 3) // V) * V,
                 channel * (decoded(teacher_strides, 3) // V) * V,

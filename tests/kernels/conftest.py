@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,8 @@ import torch
 if not torch.cuda.is_available():  # before anything imports Triton: it decides then how kernels are run
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from tests.kernels import draws, parity
+from adu_kernels import launch
+from tests.kernels import draws, masks, parity
 
 HERE = Path(__file__).parent
 
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("gpu")
         elif item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and TRITON_INTERPRET unset or 0"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _masks_are_of_booleans() -> Iterator[None]:
+    with masks.boolean_masks() if launch.interpreting() else nullcontext():
+        yield
 
 
 @pytest.fixture(autouse=True)
