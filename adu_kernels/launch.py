@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,6 +30,32 @@ def hopper_or_newer() -> bool:
     return target.backend == "cuda" and int(target.arch) >= 90
 
 
+def interpreter_fault(triton: str, numpy: str) -> str:
+    """Why this version of Triton cannot interpret kernels with this one of numpy; empty where it can."""
+    if _numbers(triton) >= (3, 7) or _numbers(numpy) < (2, 4):
+        return ""
+    return (
+        f"TRITON_INTERPRET=1: the interpreter of Triton {triton} makes numbers of arrays with one element, which numpy "
+        f"ended in 2.4, got {numpy}. Install numpy below 2.4, or Triton 3.7 or newer; on a GPU both work together"
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Major and minor version."""
+    return tuple(int(part) for part in text.split(".")[:2])
+
+
+@cache
+def check_interpreter() -> None:
+    """RuntimeError where the interpreter of the installed Triton cannot run with the installed numpy."""
+    import numpy
+    import triton
+
+    fault = interpreter_fault(triton.__version__, numpy.__version__)
+    if fault:
+        raise RuntimeError(fault)
+
+
 def check_device(tensor: Tensor) -> None:
     """RuntimeError unless Triton can run where `tensor` lives."""
     if not tensor.is_cuda and not interpreting():
@@ -45,6 +72,8 @@ def run(kernel: Any, programs: int, tensor: Tensor, *arguments: Any, **options: 
     axes end at 65535.
     """
     check_device(tensor)
+    if interpreting():
+        check_interpreter()
     if programs > LARGEST_GRID:
         raise ValueError(f"the tensors are too large for one launch: {programs} programs, at most {LARGEST_GRID}")
     if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():

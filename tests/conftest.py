@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from adu_kernels.testing.fake_cuda.build import Unavailable
-from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
+if TYPE_CHECKING:
+    from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +26,10 @@ def real_stereo() -> Path:
 @pytest.fixture(scope="session")
 def fake_cuda() -> Iterator[FakeCudaProcess]:
     """A process in which "cuda:0" is a fake device; the test is skipped where there can be none."""
+    # Not at the top: this file is read before tests/kernels decides how Triton runs kernels, and these import Triton.
+    from adu_kernels.testing.fake_cuda.build import Unavailable
+    from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
+
     try:
         process = FakeCudaProcess()
     except Unavailable as reason:

@@ -248,7 +248,7 @@ def correlate_step(
             m_store = inside & (column + pixel < width)
             if EDGE:
                 disparity = slide_disparity(step, pixel, PIXELS, SIGN)
-                m_store = m_store & (disparity >= 0) & (disparity < num_disparities)
+                m_store = tl.where((disparity >= 0) & (disparity < num_disparities), m_store, False)
             value = tl.where(reachable, value, 0.0)  # 0 times what stands in own, were it NaN, is not 0
             tl.store(p_cells[pixel], value.to(p_cells[pixel].dtype.element_ty), mask=m_store)
 
@@ -328,7 +328,7 @@ def gradient_step(
             m_load = reachable & (column + pixel < width)
             if EDGE:
                 disparity = slide_disparity(step, pixel, PIXELS, SIGN)
-                m_load = m_load & (disparity >= 0) & (disparity < num_disparities)
+                m_load = tl.where((disparity >= 0) & (disparity < num_disparities), m_load, False)
             upstream = tl.load(p_cells[pixel], mask=m_load, other=0.0).to(ACC)
             moved = tl.fma(tl.broadcast_to(upstream[:, None], vectors.shape), vectors, sums[pixel])
             if EDGE:

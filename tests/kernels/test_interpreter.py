@@ -1,4 +1,4 @@
-"""That a mask which Triton 3.9's interpreter refuses is seen with every version."""
+"""What Triton's interpreter refuses: masks that are no booleans (from 3.9 on), a numpy newer than its own version."""
 
 from __future__ import annotations
 
@@ -38,3 +38,20 @@ def test_a_scalar_comparison_is_no_mask():
 def test_chosen_by_where_it_is():
     assert copy(row=1, by_where=True).tolist() == [1, 2, 3, 4, 5, 0, 0, 0]
     assert copy(row=3, by_where=True).tolist() == [0] * LANES
+
+
+@pytest.mark.parametrize(
+    ("triton_version", "numpy_version", "works"),
+    [("3.6.0", "2.3.5", True), ("3.6.0", "2.4.0", False), ("3.6.0+git1", "2.10.1", False), ("3.7.0", "2.4.6", True)],
+)
+def test_which_numpy_the_interpreter_takes(triton_version: str, numpy_version: str, works: bool):
+    """As seen: 3.6.0 with 2.4.6 raises "only 0-dimensional arrays can be converted", 3.7.0 and 3.9.0 do not."""
+    assert (launch.interpreter_fault(triton_version, numpy_version) == "") is works
+
+
+def test_a_numpy_that_the_interpreter_does_not_take_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("triton.__version__", "3.6.0")
+    monkeypatch.setattr("numpy.__version__", "2.5.1")
+    launch.check_interpreter.cache_clear()
+    with pytest.raises(RuntimeError, match=r"Triton 3\.6\.0 .* got 2\.5\.1\. Install numpy below 2\.4, or Triton 3\.7"):
+        launch.run(copied, 1, torch.zeros(1))
