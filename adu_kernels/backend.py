@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
 from adu_kernels.checks import check_choice
@@ -34,6 +35,15 @@ def auto_is(backend: str) -> Iterator[None]:
         yield
     finally:
         _auto = before
+
+
+@torch.compiler.assume_constant_result
+def exporting() -> bool:
+    """Whether a graph is made for another place (torch.export, torch.onnx): it must run where there is no Triton.
+
+    Dynamo calls this and keeps the answer. Asked itself, it answers True for whatever torch 2.11 compiles.
+    """
+    return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
 
 
 def choose(

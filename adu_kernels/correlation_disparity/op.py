@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adu_kernels import checks, launch
-from adu_kernels.backend import choose
+from adu_kernels.backend import choose, exporting
 from adu_kernels.correlation_disparity import reference
 from adu_kernels.cost_volume import plan
 from adu_kernels.cost_volume.op import REDUCTIONS, VIEWS, check_pair
@@ -54,8 +54,8 @@ def correlation_disparity(
     run = choose(
         "correlation_disparity", backend, left, torch_twin=reference.correlation_disparity, triton_twin=_triton
     )
-    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
-        run = reference.correlation_disparity  # what is exported runs where there is no Triton
+    if exporting():
+        run = reference.correlation_disparity
     return run(
         left, right, num_disparities, reduction=reduction, softmax_scale=softmax_scale, zero_fill=zero_fill, view=view
     )

@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from adu_kernels import checks
-from adu_kernels.backend import choose
+from adu_kernels.backend import choose, exporting
 from adu_kernels.cost_volume import reference, registration
 from adu_kernels.cost_volume.reference import channels_per_group
 
@@ -172,7 +171,7 @@ def _choose(operation: str, backend: str, tensor: Tensor) -> Callable[..., Tenso
     """As everywhere, but what is exported is the pad-and-stack form: it runs where there is no Triton."""
     twin = getattr(reference, operation)
     run = choose(operation, backend, tensor, torch_twin=twin, triton_twin=getattr(registration, operation))
-    return twin if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() else run
+    return twin if exporting() else run
 
 
 def check_pair(left_name: str, left: Any, right_name: str, right: Any) -> None:

@@ -229,16 +229,23 @@ def check_gradients(operation: Operation, inputs: Sequence[Tensor], *, fast: boo
 
 
 def check_whole_graph(operation: Operation, inputs: Sequence[Tensor]) -> None:
-    """Traced whole (fullgraph) forward and backward, and the same bits as without tracing.
+    """Traced whole (fullgraph) forward and backward: by the kernels, with the same bits as without tracing.
 
     The gradients of the outputs lie in memory as the outputs do: tracing assumes that they do, and where they do not it
     copies them first, which makes another call of it.
     """
     torch._dynamo.reset()
     upstream = [torch.randn_like(o) for o in operation.triton(*inputs)]
-    traced = torch.compile(operation.triton, fullgraph=True, backend="aot_eager")
+    operators: list[str] = []
+
+    def noted(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Any:
+        operators.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    traced = torch.compile(operation.triton, fullgraph=True, backend=noted)
     got = values_and_gradients(traced, leaves(inputs), upstream)
     want = values_and_gradients(operation.triton, leaves(inputs), upstream)
+    assert any(name.startswith("adu_kernels") for name in operators), f"traced without the kernel: {operators}"
     for number, (ours, theirs) in enumerate(zip(got, want, strict=True)):
         assert torch.equal(ours, theirs), (
             f"result {number} differs by {(ours - theirs).abs().max().item():.1e} when it is traced, in "

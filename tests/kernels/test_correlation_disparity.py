@@ -125,6 +125,12 @@ def test_layouts_bits_and_tracing() -> None:
     check_whole_graph(operation, maps)
 
 
+def test_a_compiler_that_takes_every_graph_for_an_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Dynamo of torch 2.11 does (test_cost_volume_triton.py)."""
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", torch.compiler.is_dynamo_compiling)
+    check_whole_graph(_operation(3), _maps(1, 4, 1, 6))
+
+
 @pytest.mark.parametrize("needed", [0, 1])
 def test_a_gradient_alone(needed: int) -> None:
     maps = _maps(1, 4, 1, 6)

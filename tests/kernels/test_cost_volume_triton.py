@@ -166,6 +166,14 @@ def test_traced_whole(name: str) -> None:
     check_whole_graph(operation, _maps(*shapes, last=True))
 
 
+def test_a_compiler_that_takes_every_graph_for_an_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamo of torch 2.11 takes `torch.compiler.is_exporting()` for True whatever it compiles. Every Dynamo does so
+    with `is_dynamo_compiling()`, False when it is called: here it stands for the other question that is asked."""
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", torch.compiler.is_dynamo_compiling)
+    operation, shapes = CASES["plain"]
+    check_whole_graph(operation, _maps(*shapes))
+
+
 def _request(disparities: int, groups: int, plain: bool = False, **changed: Any) -> Request:
     options = {"normalize": "none", "reduction": "mean", "mask_left": True, "view": "left"}
     options |= {"eps": 1e-12, "eps_rule": "max"}
