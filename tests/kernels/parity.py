@@ -238,7 +238,7 @@ def check_whole_graph(operation: Operation, inputs: Sequence[Tensor]) -> None:
     upstream = [torch.randn_like(o) for o in operation.triton(*inputs)]
     operators: list[str] = []
 
-    def noted(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Any:
+    def noted(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
         operators.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
