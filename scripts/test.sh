@@ -2,16 +2,18 @@
 # Everything that can be checked without a GPU: style, types, tests. Arguments go to pytest.
 # --triton VERSION: the kernel tests alone, with that version of Triton in place of the pinned one (installed once, under
 # .cache). The machine-code gate runs too; only its budgets, those of the pinned version, are not compared.
+# Two runs of pytest: tests/executed_ptx, where kernels are compiled, and all others, where Triton interprets them. Triton
+# decides that once in a process.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 cd "$root"
-export TRITON_INTERPRET="${TRITON_INTERPRET:-1}"
 # One thread per worker: on two cores, two threads each would wait for one another.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 triton=
 arguments=()
-kernel_tests=(tests/kernels tests/machine_code tests/stub_driver)
+chosen=()
+chosen_executed=()
 while [ $# -gt 0 ]; do
     case $1 in
         --triton)
@@ -19,11 +21,43 @@ while [ $# -gt 0 ]; do
             triton=$2
             shift 2 ;;
         --triton=*) triton=${1#*=}; shift ;;
-        tests/*) kernel_tests=() arguments+=("$1"); shift ;; # the caller chooses which
+        tests/executed_ptx*) chosen_executed+=("$1"); shift ;; # the caller chooses which
+        tests/*) chosen+=("$1"); shift ;;
         *) arguments+=("$1"); shift ;;
     esac
 done
-run_tests=("$PY" -m pytest -m "not gpu and not slow" --numprocesses "${TEST_PROCESSES:-2}" --dist loadfile)
+
+failed=0
+collected=
+# run_tests INTERPRET DISTRIBUTION PATHS…: one run of pytest. That it has no test to run is no failure if the other has one.
+run_tests() {
+    local interpret=$1 distribution=$2 code=0
+    shift 2
+    TRITON_INTERPRET="$interpret" "$PY" -m pytest -m "not gpu and not slow" --numprocesses "${TEST_PROCESSES:-2}" \
+        --dist "$distribution" "$@" ${arguments[@]+"${arguments[@]}"} || code=$?
+    case $code in
+        0) collected=1 ;;
+        5) ;;
+        *) [ "$failed" -ne 0 ] || failed=$code ;;
+    esac
+}
+
+# run_both PATHS…: both runs, or the one that has the tests the caller chose; PATHS stand for "all others".
+run_both() {
+    if [ ${#chosen_executed[@]} -gt 0 ]; then
+        run_tests 0 worksteal "${chosen_executed[@]}"
+    elif [ ${#chosen[@]} -eq 0 ]; then
+        run_tests 0 worksteal tests/executed_ptx
+    fi
+    if [ ${#chosen[@]} -gt 0 ]; then
+        run_tests "${TRITON_INTERPRET:-1}" loadfile "${chosen[@]}"
+    elif [ ${#chosen_executed[@]} -eq 0 ]; then
+        run_tests "${TRITON_INTERPRET:-1}" loadfile "$@"
+    fi
+    [ "$failed" -eq 0 ] || exit "$failed"
+    [ -n "$collected" ] || exit 5
+    exit 0
+}
 
 if [ -n "$triton" ]; then
     installed="$root/.cache/triton-$triton"
@@ -39,10 +73,10 @@ if [ -n "$triton" ]; then
     export PYTHONPATH="$installed${PYTHONPATH:+:$PYTHONPATH}"
     found=$("$PY" -c 'import triton; print(triton.__version__)')
     [ "$found" = "$triton" ] || fail "asked for triton $triton, Python imports $found" "remove $installed, then run this again"
-    exec "${run_tests[@]}" ${kernel_tests[@]+"${kernel_tests[@]}"} ${arguments[@]+"${arguments[@]}"}
+    run_both tests/kernels tests/machine_code tests/stub_driver
 fi
 
 "$PY" -m ruff check .
 "$PY" -m ruff format --check .
 "$PY" -m mypy
-exec "${run_tests[@]}" ${arguments[@]+"${arguments[@]}"}
+run_both --ignore tests/executed_ptx

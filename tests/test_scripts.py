@@ -41,7 +41,13 @@ case "$*" in
         [ ! -e "$state/no_such_triton" ] || { echo "ERROR: No matching distribution found" >&2; exit 1; }
         mkdir -p "${@: -2:1}" && echo "${@: -1}" >"${@: -2:1}/version" ;;
     "-c import triton"*) sed 's/.*==//' "${PYTHONPATH%%:*}/version" ;;
-    "-m pytest "*) echo "pytest with ${PYTHONPATH:-no path}: $*" ;;
+    "-m pytest "*)
+        echo "pytest with ${PYTHONPATH:-no path}: $*"
+        if [ -e "$state/pytest_codes" ]; then # of the run with compiled kernels, then of the other
+            read -r compiled interpreted <"$state/pytest_codes"
+            [ "$TRITON_INTERPRET" = 0 ] && exit "$compiled"
+            exit "$interpreted"
+        fi ;;
     "-m pip install "* | "-m ruff "* | "-m mypy") ;;
     "-c import cv2")
         [ "$(cat "$state/cv2_files" 2>/dev/null)" = headless ] || { echo "ImportError: libGL.so.1" >&2; exit 1; } ;;
@@ -140,6 +146,7 @@ def test_another_triton_stands_in_front_and_is_installed_once(checkout: Checkout
     assert first.returncode == 0, first.stderr
     folder = checkout.root / ".cache" / "triton-3.6.0"
     assert f"pytest with {folder}: -m pytest -m not gpu and not slow" in first.stdout
+    assert "worksteal tests/executed_ptx -k parity" in first.stdout
     assert first.stdout.rstrip().endswith("tests/kernels tests/machine_code tests/stub_driver -k parity")
     assert "-m pip install --quiet --disable-pip-version-check --no-deps --target" in checkout.calls()
     assert "ruff" not in checkout.calls()
@@ -152,9 +159,32 @@ def test_without_an_option_style_types_and_every_test_run_with_the_pinned_triton
     done = checkout.run("test.sh", "-x")
     assert done.returncode == 0, done.stderr
     assert "pytest with no path: " in done.stdout
-    assert done.stdout.rstrip().endswith("loadfile -x")
+    assert "worksteal tests/executed_ptx -x" in done.stdout
+    assert done.stdout.rstrip().endswith("loadfile --ignore tests/executed_ptx -x")
     assert "-m ruff check ." in checkout.calls()
     assert "-m mypy" in checkout.calls()
+
+
+@pytest.mark.parametrize(
+    ("executed", "others", "code"), [(0, 0, 0), (1, 0, 1), (0, 1, 1), (2, 1, 2), (5, 0, 0), (0, 5, 0), (5, 5, 5)]
+)
+def test_either_run_of_pytest_fails_the_command(checkout: Checkout, executed: int, others: int, code: int) -> None:
+    """5: no test collected, as with -k, which is right where the other run has some."""
+    (checkout.state / "pytest_codes").write_text(f"{executed} {others}")
+    assert checkout.run("test.sh", "-k", "one").returncode == code
+
+
+@pytest.mark.parametrize(
+    ("given", "runs"),
+    [
+        (["tests/kernels/test_a.py"], ["loadfile tests/kernels/test_a.py"]),
+        (["tests/executed_ptx/test_b.py"], ["worksteal tests/executed_ptx/test_b.py"]),
+        (["tests/executed_ptx", "tests/kernels"], ["worksteal tests/executed_ptx", "loadfile tests/kernels"]),
+    ],
+)
+def test_the_tests_that_were_asked_for_run_and_no_others(checkout: Checkout, given: list[str], runs: list[str]) -> None:
+    done = checkout.run("test.sh", *given)
+    assert [line.split("--dist ")[1] for line in done.stdout.splitlines() if "--dist" in line] == runs
 
 
 def test_a_triton_that_is_not_there_leaves_nothing(checkout: Checkout) -> None:
