@@ -98,7 +98,7 @@ def _volumes() -> Iterator[Case]:
 
 ATTENTION = frozenset(f"attention_adaptation.{name}" for name in ("forward", "backward_queries", "backward_keys"))
 SPLIT = ATTENTION | {"attention_adaptation.add_parts"}
-TOKENS = {"odd": (2, 37, 21, 24), "aligned": (1, 64, 96, 64), "many queries": (1, 600, 40, 16)}
+TOKENS = {"odd": (2, 37, 21, 24), "aligned": (1, 64, 96, 64), "many queries": (1, 333, 41, 16)}
 """Heads, queries, keys, width."""
 
 
@@ -106,7 +106,7 @@ def _attention() -> Iterator[Case]:
     for size, (heads, queries, keys, width) in TOKENS.items():
         for dtype in DTYPES:
             for layout in LAYOUTS:
-                if dtype == "fp64" and size != "odd":
+                if dtype == "fp64" and size == "aligned":
                     continue
                 for masked in (False, True) if size == "odd" else (False,):
 
@@ -277,8 +277,9 @@ def _parts() -> Iterator[Case]:
     for operation, (which, further, kernels) in PARTS.items():
         for dtype in DTYPES:
             for layout in LAYOUTS:
-                pair = _differentiated(operation, which, further)
-                yield Case(operation, "", dtype, layout, "odd", pair, _scene(which, "odd", dtype, layout), kernels)
+                for size in SCENES if dtype == "fp32" else ("odd",):
+                    pair, inputs = _differentiated(operation, which, further), _scene(which, size, dtype, layout)
+                    yield Case(operation, "", dtype, layout, size, pair, inputs, kernels)
 
 
 def _differentiated(operation: str, which: str, further: tuple[Any, ...]) -> Operation:
@@ -295,17 +296,15 @@ def _differentiated(operation: str, which: str, further: tuple[Any, ...]) -> Ope
 
 
 def _uncertainty() -> Iterator[Case]:
+    def bound(function: Any) -> Callable[..., Any]:
+        return lambda log_scale, **more: function(log_scale.detach(), log_scale.detach() < 0.5, **more)
+
+    pair = Operation(bound(adu_kernels.uncertainty_guide), bound(reference.uncertainty_guide))
     for dtype in DTYPES:
         for layout in LAYOUTS:
-
-            def inputs(dtype: str = dtype, layout: str = layout) -> list[Tensor]:
-                return _scene("l", "odd", dtype, layout)()
-
-            def bound(function: Any) -> Callable[..., Any]:
-                return lambda log_scale, **more: function(log_scale.detach(), log_scale.detach() < 0.5, **more)
-
-            pair = Operation(bound(adu_kernels.uncertainty_guide), bound(reference.uncertainty_guide))
-            yield Case("uncertainty_guide", "", dtype, layout, "odd", pair, inputs, WEIGHTS)
+            for size in SCENES if dtype == "fp32" else ("odd",):
+                inputs = _scene("l", size, dtype, layout)
+                yield Case("uncertainty_guide", "", dtype, layout, size, pair, inputs, WEIGHTS)
 
 
 def _objective(options: dict[str, Any]) -> Operation:
