@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adu_kernels import launch
-from adu_kernels.testing.executed_ptx import Fault, TooBig
+from adu_kernels.testing.executed_ptx import Fault, TooBig, executed_ptx
 from tests.executed_ptx import handwritten, planted
 from tests.kernels.parity import nan_filled_memory
 
@@ -328,6 +328,16 @@ def test_the_worst_logarithm_near_one_is_off_by_an_absolute_error() -> None:
     exact = handwritten.per_thread("lg2.approx.ftz.f32 %r10, %r0;", x, result="f4")
     worst = handwritten.per_thread("lg2.approx.ftz.f32 %r10, %r0;", x, result="f4", worst_approximations=True)
     assert 0.9 * 2**-22 < np.abs(worst.astype("f8") - exact).max() <= 1.1 * 2**-22
+
+
+def test_a_kernel_compiled_before_runs_on_the_gpu_of_now(gpu: Any) -> None:
+    """Triton keeps compiled kernels with their launchers; another switch has its own record, options and edits."""
+    softmax()
+    with executed_ptx(80, seed=3) as other:
+        softmax()
+        assert other.record.launches == {"executed_ptx.softmax_rows": 1}
+    softmax()
+    assert gpu.record.launches == {"executed_ptx.softmax_rows": 2}
 
 
 def test_a_launch_on_too_much_memory_is_refused(gpu: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
 
 from .machine.counts import Counts
 from .machine.device_memory import DeviceMemory, Placed
@@ -66,11 +67,13 @@ class ExecutingDriver:
         return object(), binary.decode(), 0, 0, 1024
 
     def launcher_cls(self, source: Any, metadata: Any) -> Callable[..., None]:
+        """Triton keeps it with the kernel, longer than this driver may be there."""
+
         def launch(x: int, y: int, z: int, stream: int, ptx: str, packed: Any, *rest: Any) -> None:
             if (y, z) != (1, 1):
                 raise ValueError(f"expected a grid of one dimension, got {(x, y, z)}")
             arguments = rest[3:]  # after the metadata of this launch and two hooks
-            self._execute(source, metadata, ptx, x, arguments)
+            driver.active._execute(source, metadata, ptx, x, arguments)
 
         return launch
 

@@ -1,0 +1,90 @@
+"""What only sm_90 has, each with a fault that executed PTX must see: wgmma of four warps, its waits and fences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import triton
+
+from adu_kernels import launch
+from adu_kernels.testing.executed_ptx import Fault, UsedTooEarly, executed_ptx
+from tests.executed_ptx import planted
+from tests.executed_ptx.test_operations import FENCES_COPIES
+from tests.executed_ptx.test_planted_faults import BARRIER, replaced, without
+
+FENCE, WAIT = r"[^\n]*fence\.proxy\.async[^\n]*\n", r"[^\n]*wgmma\.wait_group[^\n]*\n"
+
+
+@pytest.fixture
+def gpu_90() -> Iterator[Any]:
+    with executed_ptx(90, copies_need_fences=FENCES_COPIES) as gpu:
+        yield gpu
+
+
+def pipelined(dtype: torch.dtype = torch.float16) -> None:
+    a, b, c = torch.randn(64, 128).to(dtype), torch.randn(128, 64).to(dtype), torch.full((64, 64), torch.nan)
+    launch.run(planted.product, 1, a, b, c, K=128, SIZE=64, num_warps=4)
+    assert (c - a.double() @ b.double()).abs().max() < 1e-4
+
+
+def chained(dtype: torch.dtype = torch.float16) -> None:
+    a, b, c = torch.randn(64, 64).to(dtype), torch.randn(64, 64).to(dtype), torch.full((64, 64), torch.nan)
+    launch.run(planted.two_products, 1, a, b, c, SIZE=64, num_warps=4)
+    once = (a.double() @ b.double()).to(dtype)
+    torch.testing.assert_close(c.double(), once.double() @ b.double(), rtol=2**-7, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("call", [pipelined, chained])
+def test_groups_of_warps_multiply(gpu_90: Any, call: Any, dtype: torch.dtype) -> None:
+    call(dtype)
+    (counts,) = gpu_90.record.counts.values()
+    assert counts.events["wgmma"] >= 4
+
+
+@pytest.mark.parametrize("call", [pipelined, chained])
+def test_no_fence_before_a_product_of_what_was_stored(gpu_90: Any, call: Any) -> None:
+    if call is pipelined and not FENCES_COPIES:
+        pytest.skip(f"Triton {triton.__version__} sets no fence between asynchronous copies and a product")
+    gpu_90.edit = replaced(FENCE, "")
+    with pytest.raises(Fault, match=r"without fence\.proxy\.async since"):
+        call()
+
+
+def test_sums_that_are_not_waited_for(gpu_90: Any) -> None:
+    gpu_90.edit = replaced(WAIT, "")
+    with pytest.raises(UsedTooEarly, match="sums of a wgmma used before they are waited for"):
+        chained()
+
+
+def test_memory_written_under_a_running_product(gpu_90: Any) -> None:
+    """The last wait stays, so that the sums are right; those in the loop leave one group more in flight."""
+
+    def edit(_: str, ptx: str) -> str:
+        waits = list(re.finditer(WAIT, ptx))
+        assert len(waits) >= 2
+        return re.sub(r"(wgmma\.wait_group\S*\s+)\d", r"\g<1>7", ptx[: waits[-1].start()]) + ptx[waits[-1].start() :]
+
+    gpu_90.edit = edit
+    with pytest.raises((Fault, UsedTooEarly), match=r"that a wgmma still reads|before they are waited for"):
+        pipelined()
+
+
+@pytest.mark.parametrize("call", [pipelined, chained])
+def test_no_barrier_before_a_product_of_what_was_stored(gpu_90: Any, call: Any) -> None:
+    """Of all barriers that are taken out one at a time, the loss of at least one is seen, as a race."""
+    programs: list[str] = []
+    gpu_90.edit = lambda _, ptx: programs.append(ptx) or ptx
+    call()
+    seen = []
+    for number in range(len(re.findall(BARRIER, programs[0]))):
+        gpu_90.edit = without(BARRIER, number)
+        try:
+            call()
+        except Fault as fault:
+            seen.append(str(fault))
+    assert any("a wgmma reads what was written since the last barrier" in fault for fault in seen), seen
