@@ -16,6 +16,7 @@ from bench.depth_objective import DepthObjectiveBenchmark
 from bench.disparity_regression import DisparityRegressionBenchmark
 from bench.everything import AllBenchmarks
 from bench.feature_distillation import FeatureDistillationBenchmark
+from bench.kernel_counts.command import KernelCounts
 from bench.machine_code import MachineCodeReport
 from bench.pack import PackBenchmark
 from bench.render import RenderBenchmark
@@ -46,6 +47,7 @@ BENCHMARKS: dict[str, Any] = {
     "pack": PackBenchmark,
     "machine-code": MachineCodeReport,
     "step-model": StepModelReport,
+    "kernel-counts": KernelCounts,
 }
 
 

@@ -98,7 +98,7 @@ def _volumes() -> Iterator[Case]:
 
 ATTENTION = frozenset(f"attention_adaptation.{name}" for name in ("forward", "backward_queries", "backward_keys"))
 SPLIT = ATTENTION | {"attention_adaptation.add_parts"}
-TOKENS = {"odd": (2, 37, 21, 24), "aligned": (1, 64, 96, 64), "many queries": (1, 333, 41, 16)}
+TOKENS = {"odd": (2, 37, 21, 24), "aligned": (1, 64, 96, 64), "many queries": (1, 1031, 21, 16)}
 """Heads, queries, keys, width."""
 
 
