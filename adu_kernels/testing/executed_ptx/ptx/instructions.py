@@ -100,18 +100,7 @@ def parse_instruction(text: str, inline: int = 0, line: int = 0) -> Instruction:
 
 
 def _operands(text: str) -> list[Operand]:
-    return [_operand(piece) for piece in _at_commas(text) if piece]
-
-
-def _at_commas(text: str) -> list[str]:
-    """Pieces between the commas that stand in no brackets."""
-    pieces, depth, start = [], 0, 0
-    for position, character in enumerate(text + ","):
-        depth += (character in "{[") - (character in "}]")
-        if character == "," and not depth:
-            pieces.append(text[start:position].strip())
-            start = position + 1
-    return pieces
+    return [_operand(piece.strip()) for piece in re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*", text)]
 
 
 def _operand(piece: str) -> Operand:

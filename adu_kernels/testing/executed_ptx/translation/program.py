@@ -48,7 +48,7 @@ class Program:
         for instruction in self.instructions():
             self._code_of_inline.setdefault(instruction.inline, []).append(instruction)
         for number in range(len(self.blocks)):  # all of it, so that what is not known is told before anything runs
-            self.function(number, masked=True)
+            self._source(number, masked=True)
 
     def instructions(self) -> list[Instruction]:
         return [instruction for block in self.blocks for instruction in block.instructions]
@@ -67,10 +67,12 @@ class Program:
     def function(self, number: int, *, masked: bool) -> Callable[..., Any]:
         """f(R, m, M) of a block; it returns where a branch goes: a predicate, or the index of a table."""
         if (number, masked) not in self._functions:
-            self._functions[number, masked] = self._compiled(number, masked)
+            scope: dict[str, Any] = {"K": self._constants, "np": np, **HELPERS}
+            exec(compile(self._source(number, masked), f"<{self.name}, block {number}>", "exec"), scope)
+            self._functions[number, masked] = scope["f"]
         return self._functions[number, masked]
 
-    def _compiled(self, number: int, masked: bool) -> Callable[..., Any]:
+    def _source(self, number: int, masked: bool) -> str:
         code = Code(self.registers, self._constants, masked)
         for instruction in self.blocks[number].instructions:
             if self._forgets(instruction):
@@ -79,10 +81,7 @@ class Program:
                 translate(code, instruction)
             except (KeyError, IndexError, ValueError) as error:
                 raise Unsupported(f"{self.name}: {instruction.text}") from error
-        source = "def f(R, m, M):\n " + "\n ".join([*code.lines, "return None"])
-        scope: dict[str, Any] = {"K": self._constants, "np": np, **HELPERS}
-        exec(compile(source, f"<{self.name}, block {number}>", "exec"), scope)
-        return scope["f"]
+        return "def f(R, m, M):\n " + "\n ".join([*code.lines, "return None"])
 
     def _forgets(self, i: Instruction) -> bool:
         """A load that some threads skip, and nothing else in its piece of inline assembly gives the registers."""
