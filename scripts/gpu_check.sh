@@ -9,7 +9,7 @@
 #   scripts/gpu_check.sh --dry-run                           all of it on a CPU, tiny, in the interpreter
 # --pack-to DIR copies the three files there whenever they change. A SIGKILL of this script ends the stage that is on,
 # and leaves results.json whole. $PYTHON names the interpreter; $ADU_REAL_STEREO a folder of real pairs to train on;
-# $ADU_COMMIT the commit, where the sources lie outside a git checkout.
+# $ADU_COMMIT the commit, where the sources were copied from a git checkout without it.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 

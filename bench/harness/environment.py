@@ -21,9 +21,9 @@ MEASURED = ("adu_kernels", "adu_depth", "bench")
 
 
 def measured_environment(device: torch.device) -> dict[str, Any]:
-    """JSON values. Where the code runs outside a git checkout the commit is what ADU_COMMIT says, if anything."""
+    """JSON values. The commit is what ADU_COMMIT says, if anything: a copy of the sources may lie in another checkout."""
     found: dict[str, Any] = dict(describe_environment(device))
-    if "commit" not in found and os.environ.get("ADU_COMMIT"):
+    if os.environ.get("ADU_COMMIT"):
         found["commit"] = os.environ["ADU_COMMIT"]
     found["dirty"] = str(found.get("commit", "")).endswith("+")
     found["sources"] = source_digest()

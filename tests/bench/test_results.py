@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from adu_depth.errors import InputError
 from bench.harness.contenders import EAGER, OURS
+from bench.harness.environment import measured_environment
 from bench.harness.result import Result, check_result, new_result, read_result, save_result
 from bench.harness.roofs import least_microseconds
 from bench.harness.statistics import summary
@@ -240,3 +242,9 @@ def test_a_report_of_nothing_says_so():
 
 def test_an_invented_result_passes_its_own_check():
     check_result(invented(), "here")
+
+
+def test_the_commit_that_is_named_is_taken_whatever_checkout_lies_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADU_COMMIT", "abc1234")
+    found = measured_environment(torch.device("cpu"))
+    assert (found["commit"], found["dirty"]) == ("abc1234", False)
