@@ -21,7 +21,7 @@ MEASURED = ("adu_kernels", "adu_depth", "bench")
 
 
 def measured_environment(device: torch.device) -> dict[str, Any]:
-    """JSON values. The commit is what ADU_COMMIT says, if anything: a copy of the sources may lie in another checkout."""
+    """JSON values. The commit is what ADU_COMMIT says, if anything: copied sources may lie in another checkout."""
     found: dict[str, Any] = dict(describe_environment(device))
     if os.environ.get("ADU_COMMIT"):
         found["commit"] = os.environ["ADU_COMMIT"]
