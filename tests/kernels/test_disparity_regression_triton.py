@@ -277,14 +277,27 @@ def _training_losses(regress: Callable[..., tuple[Tensor, Tensor]], monkeypatch:
 
 
 def test_the_teacher_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To 1e-5 over five steps. Then training amplifies rounding: over twenty the budget is 2 % of the loss, where the
-    reference differs from itself by 0.6 % when its disparities move by one unit in the last place."""
+    """Interpreted, to 1e-5 over five steps. Then training amplifies rounding: over twenty the budget is 2 % of the
+    loss, where the reference differs from itself by 1.4 % when its disparities move by one unit in the last place.
 
-    def regress_with(backend: str) -> Callable[..., tuple[Tensor, Tensor]]:
-        return lambda logits, scale, **_: disparity_regression(logits, scale, backend=backend)
+    On a GPU sums of torch's own, as of a warped image's gradient, change their order from run to run, so rounding is
+    amplified from the first step on. There the budget is ten times what that one unit has come to by each step.
+    """
+
+    def regress_with(backend: str, factor: float = 1.0) -> Callable[..., tuple[Tensor, Tensor]]:
+        def regress(logits: Tensor, scale: int, **_: object) -> tuple[Tensor, Tensor]:
+            disparity, variance = disparity_regression(logits, scale, backend=backend)
+            return disparity * factor, variance
+
+        return regress
 
     theirs = _training_losses(regress_with("torch"), monkeypatch)
     difference = abs(_training_losses(regress_with("triton"), monkeypatch) / theirs - 1)
     assert theirs[-1] < 0.8 * theirs[0]
-    assert difference[:5].max() <= 1e-5
-    assert difference.max() <= 0.02
+    assert difference[0] <= 1e-6
+    if launch.interpreting():
+        assert difference[:5].max() <= 1e-5
+        assert difference.max() <= 0.02
+    else:
+        moved = abs(_training_losses(regress_with("torch", 1 + 2**-23), monkeypatch) / theirs - 1)
+        assert (difference <= 10 * np.maximum.accumulate(moved) + 1e-6).all(), (difference, moved)
