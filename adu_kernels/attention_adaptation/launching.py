@@ -76,7 +76,9 @@ LAUNCH_SHAPES = (
 )
 # Half precision with channels that are not neighbours: loads of 2 bytes, which cannot run ahead into shared memory.
 # Spills where a head has more than 64 channels.
-OTHER_LAYOUT = LaunchShape(2, 128, Tile(64, 32, 128, 1), Tile(64, 32, 128, 1), Tile(32, 64, 128, 1))
+OTHER_LAYOUT = LaunchShape(
+    2, 128, Tile(64, 32, 128, 1), Tile(64, 32, 128, 1), Tile(32, 64, 128, 1), exact_delta=Tile(64, 16, 128, 1)
+)
 # The wide heads of half precision, within AMD's 64 KB.
 WIDE_ON_AMD = LaunchShape(2, 128, Tile(128, 32, 256, 2), Tile(64, 32, 256, 2), Tile(16, 64, 256, 2))
 
@@ -200,7 +202,8 @@ def _add_parts(key_parts: Tensor, value_parts: Tensor, grad_key: Tensor, grad_va
         kernels.add_parts, batch * heads * tiles,
         key_parts, value_parts, grad_key, grad_value, batch, heads, keys, tiles, key_parts.shape[0] // batch, *strides,
         D=width, BLOCK_D=_padded(width), BLOCK_K=block,
-        INT64=layout.needs_int64([key_parts, grad_key, grad_value], block), num_warps=128 // launch.WARP_SIZE, **runs,
+        INT64=layout.needs_int64([key_parts, grad_key, grad_value], block), num_warps=128 // launch.WARP_SIZE,
+        enable_fp_fusion=False, **runs,
     )  # fmt: skip
 
 

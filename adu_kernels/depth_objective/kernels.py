@@ -165,11 +165,11 @@ def values(
                 true = tl.where(valid, truth, 1.0)
                 q = pixels.log_ratio(inverse, true)
             if SILOG:
-                pull = tl.fma(q - centre, silog_pull, pull)
+                pull += silog_pull * (q - centre)
             if LAPLACE:
                 sure = pixels.exponential(held_s, -1.0)
                 missed = sure * tl.abs(q)
-                likelihood = tl.fma(sure, tl.abs(q), held_s)
+                likelihood = missed + held_s
                 counts_for = laplace_pull
                 if numbers.beta_nll is not None:
                     factor = pixels.exponential(held_s, 2.0 * pixels.number(numbers.beta_nll, ACC))
@@ -180,7 +180,7 @@ def values(
                     pull += pixels.with_sign(counts_for * sure, held, true)
                 if grad_scale is not None:
                     free = valid & (s >= pixels.SCALE_LOW) & (s <= pixels.SCALE_HIGH)
-                    slope = tl.where(free, tl.fma(-missed, counts_for, counts_for), 0.0)
+                    slope = tl.where(free, counts_for - counts_for * missed, 0.0)
                     tl.store(grad_scale + place[0] + place[1], slope, mask=place[2])
             if SILOG or LAPLACE:
                 pull = tl.where(valid, pull, 0.0)
@@ -209,7 +209,7 @@ def values(
                 loss = tl.where(known, error * focused * importance, 0.0)
                 apart, apart_rest = pixels.add(apart, apart_rest, tl.sum(loss, 1))
                 if not DETACH:
-                    focused = tl.fma(steep * error * lower, curve, focused)
+                    focused += steep * error * lower * curve
                 pull += tl.where(known, pixels.with_sign(response_pull * importance * focused, held, held_t), 0.0)
             if grad_depth is not None:
                 free = (predicted >= min_depth) & (predicted <= max_depth)

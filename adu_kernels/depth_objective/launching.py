@@ -56,7 +56,7 @@ class Tile:
 # the compiler takes 102, and 2 fit. Measured (H200, Triton 3.6.0, bench/results/h200, B 8, 384×1248, every term): 64 µs
 # forward; with 528 programs of the first launch 68, with 264 81; with 2 programs of the second a multiprocessor 73.
 SINGLE = Tile(lanes=256, pixels=4, statistics=1056, values=396, registers=80)
-# Maps of 2 bytes, β-NLL, γ ≠ 1: with 80 registers these spill on sm_100.
+# Maps of 2 bytes, β-NLL, γ ≠ 1, the joint loss: with 80 registers these spill on sm_100.
 LARGER = Tile(lanes=256, pixels=4, statistics=528, values=264, registers=None)
 DOUBLE = Tile(lanes=256, pixels=2, statistics=528, values=264, registers=None)
 FINISHED_AT_ONCE = 2048
@@ -77,10 +77,11 @@ class Division:
     tile: Tile
 
     @staticmethod
-    def of(maps: Maps, numbers: Numbers, per_image: bool) -> Division:
+    def of(maps: Maps, numbers: Numbers, per_image: bool, joint: bool = False) -> Division:
         first = maps.given[0]
         segments, length = (first.shape[0], first[0].numel()) if per_image else (1, first.numel())
-        plain = numbers.beta_nll == 0 and numbers.gamma == 1 and all(m.dtype == torch.float32 for m in maps.given)
+        plain = not joint and numbers.beta_nll == 0 and numbers.gamma == 1
+        plain = plain and all(m.dtype == torch.float32 for m in maps.given)
         tile = DOUBLE if maps.dtype == torch.float64 else SINGLE if plain else LARGER
         blocks = -(-length // (tile.lanes * tile.pixels))
         most = [max(programs // segments, 1) for programs in (tile.statistics, tile.values)]
@@ -107,7 +108,7 @@ def losses(
     """Writes total, terms and the gradients that are needed, in two launches."""
     total, terms, grad_depth, grad_scale = outputs
     assert maps.depth is not None
-    plan = Division.of(maps, numbers, per_image)
+    plan = Division.of(maps, numbers, per_image, joint)
     options = _options(maps, plan)
     sums, counts, arrived = _statistics(maps, numbers, plan, options, ratio=silog, guide=guide)
     response = maps.teacher_depth is not None
@@ -174,7 +175,7 @@ def _options(maps: Maps, plan: Division) -> dict[str, Any]:
         "FLAT": all(m.is_contiguous() for m in maps.given),
         "ACC": tl.float64 if maps.dtype == torch.float64 else tl.float32,
         "num_warps": plan.tile.warps,
-        "enable_fp_fusion": False,  # every fused multiply-add is written in the kernels
+        "enable_fp_fusion": False,  # fused with a sum across lanes, a product would be rounded in one of them alone
     }  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def exponential(values, factor):
 @triton.jit
 def guide_weight(mass, known, mean, rho):
     """The guide from exp(±s); `mean` is that over the known pixels. 1 where not known."""
-    return tl.where(known, clip(tl.fma(mass, rho / mean, 1.0 - rho), GUIDE_LOW, GUIDE_HIGH), 1.0)
+    return tl.where(known, clip((1.0 - rho) + mass * (rho / mean), GUIDE_LOW, GUIDE_HIGH), 1.0)
 
 
 @triton.jit
@@ -135,8 +135,7 @@ def focus(error, beta):
     if error.dtype == tl.float32:  # 1 − u keeps few digits of a small t
         z = error * (0.5 * beta)
         zz = z * z
-        series = tl.fma(zz, tl.fma(zz, -17 / 315, 2 / 15), -1 / 3)
-        t = tl.where(z < SERIES_BELOW, tl.fma(z * zz, series, z), t)
+        t = tl.where(z < SERIES_BELOW, z - z * zz * (1 / 3 - zz * (2 / 15 - zz * (17 / 315))), t)
     return t, 4.0 * u * inverse * inverse
 
 

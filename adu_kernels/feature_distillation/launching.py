@@ -13,6 +13,9 @@ from adu_kernels.feature_distillation import kernels, plan, pooling
 from adu_kernels.feature_distillation.reference import POWER_FLOOR
 from adu_kernels.precision import accumulation_dtype
 
+UNFUSED = {"enable_fp_fusion": False}
+"""Fused with a sum across lanes, a product would be rounded in one of them alone, and both would be stored."""
+
 
 def forward(adapted: Sequence[Tensor], teacher: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Losses and slopes of all levels, in two launches."""
@@ -27,13 +30,12 @@ def forward(adapted: Sequence[Tensor], teacher: Sequence[Tensor], weights: Seque
     )
     launch.run(
         kernels.sums, programs, partials, tuple(adapted), tuple(teacher), tuple(weights or adapted), shapes, *strides,
-        **constants, ACC=accumulator, num_warps=plan.LOSS.warps,
-        enable_fp_fusion=False,  # fused with a sum across lanes, a product would be rounded in one of them alone
+        **constants, ACC=accumulator, num_warps=plan.LOSS.warps, **UNFUSED,
     )  # fmt: skip
     launch.run(
         kernels.finish, len(levels), partials, losses, slopes, plan.spans(levels), programs,
         LEVELS=len(levels), TILE=plan.FINISH.values, FLOOR=POWER_FLOOR, ACC=accumulator,
-        num_warps=plan.FINISH.warps,
+        num_warps=plan.FINISH.warps, **UNFUSED,
     )  # fmt: skip
     return losses, slopes
 
@@ -50,7 +52,7 @@ def backward(
         kernels.gradients, sum(one.programs for one in levels),
         upstream, slopes, tuple(adapted), tuple(teacher), tuple(weights or adapted), tuple(gradients),
         upstream.stride(0), shapes, adapted_strides, teacher_strides, weight_strides, gradient_strides,
-        **constants, ACC=_accumulator(adapted, teacher), num_warps=plan.LOSS.warps,
+        **constants, ACC=_accumulator(adapted, teacher), num_warps=plan.LOSS.warps, **UNFUSED,
     )  # fmt: skip
     return gradients
 
@@ -70,7 +72,7 @@ def pool(weight: Tensor, pooled: list[Tensor]) -> list[Tensor]:
             pooling.nested, batch * (height // cells[-1]) * tiles,
             weight, tuple(pooled[number] for number in order), height, width, *strides, tiles,
             LEVELS=len(order), CELLS=cells, COLUMNS=columns, UNIT=vector > 1, VEC=vector,
-            INT64=plan.needs_int64([weight]), ACC=double, num_warps=plan.POOL.warps,
+            INT64=plan.needs_int64([weight]), ACC=double, num_warps=plan.POOL.warps, **UNFUSED,
         )  # fmt: skip
         return pooled
     spans, first = [], 0
@@ -83,7 +85,7 @@ def pool(weight: Tensor, pooled: list[Tensor]) -> list[Tensor]:
     launch.run(
         pooling.windows, first, weight, tuple(pooled), plan.encoded(spans), height, width, *strides, batch,
         LEVELS=len(pooled), CELLS=plan.POOL.cells, SPAN=plan.POOL.span, INT64=int64, ACC=double,
-        num_warps=plan.POOL.warps,
+        num_warps=plan.POOL.warps, **UNFUSED,
     )  # fmt: skip
     return pooled
 

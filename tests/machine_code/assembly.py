@@ -41,6 +41,8 @@ class Figures:
     """Of them those on floating-point numbers, whose order would show in the result."""
     special: int
     """Instructions of the special-function unit: exponentials, logarithms, reciprocals, roots."""
+    lane_exchanges: int
+    """Instructions that take a number from another thread's register."""
     instructions: int
     fused_lane_sums: int
     """What `rounding.py` finds in the PTX; 0 on gfx942, which has none."""
@@ -58,6 +60,7 @@ _NVIDIA = {
     "atomics": r"(ATOM|ATOMG|RED|REDG|UTMAREDG)\b",
     "float_atomics": r"(ATOM|ATOMG|RED|REDG|UTMAREDG)\b.*\.B?F\d",
     "special": r"MUFU\b",
+    "lane_exchanges": r"SHFL\b",
 }
 _AMD = {
     "loads": r"(global|buffer|flat)_load_",
@@ -68,6 +71,7 @@ _AMD = {
     "atomics": r"(global|buffer|flat)_atomic",
     "float_atomics": r"(global|buffer|flat)_atomic_\w*_b?f\d",
     "special": r"v_(exp|log|rcp|rsq|sqrt|sin|cos)_",
+    "lane_exchanges": r"ds_(b?permute|swizzle)_",
 }
 
 
