@@ -79,6 +79,19 @@ def test_huge_logits(scale: int) -> None:
     parity.check_parity(_operation(scale=scale), [_logits(1, 9, 3, 4, spread=1e4)], epsilon=1e-5)
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_backward_finds_the_probabilities_of_the_forward(scale: int) -> None:
+    """What is added to all logits of a pixel changes nothing: its gradients sum to 0. Two peaks share the mass, their
+    neighbours lie 2e4 below: a probability taken from the far end of such an interval is off by 1e-3."""
+    logits = torch.full((3, 9, 1, 1), -1e4)
+    logits[:, [2, 6]] = 1e4 + torch.rand(3, 2, 1, 1)
+    leaf = logits.to(parity.DEVICE).requires_grad_()
+    mean, variance = _operation(scale=scale).triton(leaf)
+    for output in (mean, variance):
+        (gradient,) = torch.autograd.grad(output.sum(), leaf, retain_graph=True)
+        assert gradient.sum(1).abs().max() <= 1e-5 * gradient.abs().max()
+
+
 @pytest.mark.parametrize("scale", [1, 3, 4])
 def test_equal_logits(scale: int) -> None:
     logits = torch.full((1, 9, 2, 3), 7.5, device=parity.DEVICE)
