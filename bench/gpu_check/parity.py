@@ -159,7 +159,7 @@ def pytest_arguments(tests: Iterable[str], dry_run: bool, again: bool) -> list[s
         *(tests or (DRY_TESTS if dry_run else (TESTS,))),
         *("-q", "--no-header", "-r", "N", "--tb", "long" if again else "short", "-p", "no:cacheprovider"),
         "--continue-on-collection-errors",
-        *("-m", DRY_MARKED if dry_run else MARKED, "-n", str(processes), "--dist", "worksteal"),
+        *("-m", DRY_MARKED if dry_run else MARKED, "-n", str(processes), "--dist", "load"),
     ]
 
 

@@ -32,14 +32,23 @@ def _stays_on_the_cpu(item: pytest.Item) -> bool:
     return item.get_closest_marker("cpu") is not None and item.get_closest_marker("gpu") is None
 
 
+def _is_long(item: pytest.Item) -> bool:
+    given = getattr(getattr(item, "callspec", None), "params", {}).values()
+    drawn = getattr(getattr(item, "function", None), "is_hypothesis_test", False)
+    return torch.float64 in given or "gradcheck" in item.name or drawn
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE not in item.path.parents or _stays_on_the_cpu(item):
             continue
         if parity.DEVICE == "cuda":
             item.add_marker("gpu")
+            if _is_long(item):
+                item.add_marker("long")
         elif item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and TRITON_INTERPRET unset or 0"))
+    items.sort(key=lambda item: item.get_closest_marker("long") is not None)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -110,19 +110,19 @@ class TestObjectivePerImage(TestObjective):
     shapes: ClassVar = {name: ((2, *sizes[0][1:]),) * 2 for name, sizes in TestObjective.shapes.items()}
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @either_way
 @every_variant
-def test_every_variant(options: dict[str, Any], normalize: str) -> None:
+def test_every_variant(options: dict[str, Any], normalize: str, dtype: torch.dtype) -> None:
     """Terms, total and both gradients, in fp64, so that the budget is some units in the last place, and in fp32."""
-    for dtype in (torch.float64, torch.float32):
-        maps = _leaves(dtype=dtype)
-        parity.check_parity(_total(**options, normalize=normalize), maps)
-        ours = _objective(depth_objective, **options, normalize=normalize)(*maps, backend="triton")
-        exact = _objective(reference.depth_objective, **options, normalize=normalize)(*maps)
-        for name in ("silog", "uncertainty", "response"):
-            one, other = getattr(ours, name), getattr(exact, name)
-            torch.testing.assert_close(one, other, rtol=1e-13 if dtype == torch.float64 else 2e-6, atol=0)
-            assert not one.requires_grad
+    maps = _leaves(dtype=dtype)
+    parity.check_parity(_total(**options, normalize=normalize), maps)
+    ours = _objective(depth_objective, **options, normalize=normalize)(*maps, backend="triton")
+    exact = _objective(reference.depth_objective, **options, normalize=normalize)(*maps)
+    for name in ("silog", "uncertainty", "response"):
+        one, other = getattr(ours, name), getattr(exact, name)
+        torch.testing.assert_close(one, other, rtol=1e-13 if dtype == torch.float64 else 2e-6, atol=0)
+        assert not one.requires_grad
 
 
 @with_teacher

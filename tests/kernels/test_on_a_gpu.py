@@ -19,18 +19,22 @@ COLLECT = """
 import sys, torch
 torch.cuda.is_available = lambda: True
 import pytest
-sys.exit(pytest.main(["--collect-only", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/kernels"]))
+sys.exit(pytest.main(["--collect-only", "-q", "-m", sys.argv[1], "-p", "no:cacheprovider", "tests/kernels"]))
 """
+
+
+def _selected(marked: str) -> list[str]:
+    """The tests that `-m marked` selects where torch says that there is a GPU, in the order in which they run."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", COLLECT, marked]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line.removeprefix("tests/kernels/") for line in done.stdout.splitlines() if "::" in line]
 
 
 @pytest.fixture(scope="module")
 def selected() -> list[str]:
-    """The tests that `-m gpu` selects where torch says that there is a GPU."""
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", COLLECT]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return [line.removeprefix("tests/kernels/") for line in done.stdout.splitlines() if "::" in line]
+    return _selected("gpu")
 
 
 def test_kernels_are_tested_on_a_gpu(selected: list[str]) -> None:
@@ -50,6 +54,15 @@ def test_references_and_text_stay_on_the_cpu(selected: list[str]) -> None:
         "test_public_face.py::test_auto_on_a_gpu_is_the_kernel"
     }
     assert "test_depth_objective_masks.py::test_same_bits_twice[torch]" not in selected
+
+
+def test_what_takes_long_there_comes_last(selected: list[str]) -> None:
+    long = _selected("gpu and long")
+    assert selected[-len(long) :] == long
+    assert 100 < len(long) < len(selected) / 3
+    assert "test_kit.py::TestWeightedMean::test_gradcheck" in long
+    assert "test_kit.py::TestWeightedMean::test_every_dtype[float64]" in long
+    assert "test_attention_adaptation_triton.py::test_parity_at_any_size" in long
 
 
 def test_drawn_numbers_are_the_cpus() -> None:
