@@ -23,10 +23,12 @@ def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module
 
 
 @pytest.fixture(autouse=True)
-def _same_numbers_every_time() -> Iterator[None]:
+def _the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random numbers, and tensors on the CPU even where there is a GPU."""
+    from tests.kernels import parity
+
+    monkeypatch.setattr(parity, "DEVICE", "cpu")
     torch.manual_seed(0)
-    torch.set_num_threads(1)
-    return
 
 
 @pytest.fixture(scope="session")

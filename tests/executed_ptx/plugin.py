@@ -1,7 +1,7 @@
 """`pytest -p tests.executed_ptx.plugin`: the kernel tests on executed PTX, in place of Triton's interpreter.
 
-EXECUTED_PTX=90 chooses sm_90, otherwise sm_80. Tests that run programs in another order get other garbage and another
-interleaving with it.
+EXECUTED_PTX=90 chooses sm_90, otherwise sm_80. For machines without a GPU. Tests that run programs in another order get
+other garbage and another interleaving with it.
 """
 
 from __future__ import annotations
