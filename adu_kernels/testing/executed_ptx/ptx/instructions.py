@@ -43,9 +43,6 @@ class Instruction:
     operands: list[Operand]
     predicate: str | None = None
     negated: bool = False
-    inline: int = 0
-    """Number of the piece of inline assembly it stands in; 0: in none."""
-    line: int = 0
 
     @property
     def base(self) -> str:
@@ -89,14 +86,14 @@ def register_kind(register: str) -> str:
     return REGISTERS[prefix]
 
 
-def parse_instruction(text: str, inline: int = 0, line: int = 0) -> Instruction:
+def parse_instruction(text: str) -> Instruction:
     """One instruction without its semicolon. Unsupported where it is none."""
     found = re.fullmatch(r"(?:@(!?)(%p\d+)\s+)?([a-z][\w.:]*)\s*(.*)", text)
     if not found:
         raise Unsupported(text)
     negated, predicate, words, operands = found.groups()
     split = words.replace(".shared::cta.", ".shared.").split(".")  # a program's own shared memory, there is no other
-    return Instruction(text, split, _operands(operands), predicate, negated == "!", inline, line)
+    return Instruction(text, split, _operands(operands), predicate, negated == "!")
 
 
 def _operands(text: str) -> list[Operand]:

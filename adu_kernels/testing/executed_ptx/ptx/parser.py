@@ -51,13 +51,8 @@ def _blocks(body: str) -> list[Block]:
 def _cut(body: str, tables: dict[str, list[str]]) -> list[Block]:
     """The lines, cut where a branch ends a block and where one leads to."""
     targets = set(re.findall(r"\bbra(?:\.uni)?\s+(\$\w+)", body)).union(*tables.values())
-    blocks, inline, pieces = [Block()], 0, 0
-    for number, raw in enumerate(body.split("\n")):
-        if "begin inline asm" in raw:
-            pieces += 1
-            inline = pieces
-        elif "end inline asm" in raw:
-            inline = 0
+    blocks = [Block()]
+    for raw in body.split("\n"):
         line = raw.split("//")[0].strip()
         if line == "}":
             break
@@ -69,7 +64,7 @@ def _cut(body: str, tables: dict[str, list[str]]) -> list[Block]:
                 blocks.append(Block(label=label[1]))
         elif line and not line.startswith("."):
             for text in filter(None, (part.strip() for part in line.split(";"))):
-                instruction = parse_instruction(text, inline, number)
+                instruction = parse_instruction(text)
                 blocks[-1].instructions.append(instruction)
                 if instruction.base in BRANCHES:
                     blocks.append(Block())

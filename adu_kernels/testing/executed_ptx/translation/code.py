@@ -44,10 +44,6 @@ class Code:
         predicate = ("~" if instruction.negated else "") + self.register(instruction.predicate)
         return f"(M & {predicate})" if self._masked else predicate
 
-    def block_mask(self) -> str:
-        """Which threads run the block."""
-        return "M" if self._masked else "None"
-
     def put(self, instruction: Instruction, destination: str, expression: str) -> None:
         """The bits into a register, for the threads that run the instruction; the others keep theirs."""
         if destination == "_":

@@ -45,4 +45,4 @@ def _fma(i: Instruction, product: Instruction, side: int) -> Instruction:
     """a·b + c, c − a·b ("fnma") or a·b − c ("fms"): names of our own, PTX negates an operand in their place."""
     base = "fma" if i.base == "add" else "fms" if side == 1 else "fnma"
     a, b = product.operands[1:]
-    return Instruction(i.text, [base, "rn", i.type], [i.operands[0], a, b, i.operands[3 - side]], line=i.line)
+    return Instruction(i.text, [base, "rn", i.type], [i.operands[0], a, b, i.operands[3 - side]])

@@ -37,15 +37,6 @@ def load(code: Code, i: Instruction) -> None:
         code.put(i, register, value)
 
 
-def forget(code: Code, i: Instruction) -> None:
-    """A predicated load in inline assembly that gave its registers no value before: where nothing is loaded nobody
-    knows what they hold."""
-    for register in i.several(0):
-        garbage = f"m.garbage('{register_kind(register)}')"
-        mask, name = code.block_mask(), code.register(register)
-        code.line(f"{name} = " + (garbage if mask == "None" else f"np.where({mask}, {garbage}, {name})"))
-
-
 def store(code: Code, i: Instruction) -> None:
     unit, size = _unit(i), BITS[i.type] // 8
     values = ", ".join(code.read(register, f"u{size}") for register in i.several(1))

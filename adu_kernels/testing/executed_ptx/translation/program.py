@@ -18,7 +18,6 @@ from .classes import instruction_class
 from .code import Code
 from .contraction import contract
 from .families import translate
-from .memory import forget
 
 HELPERS = {
     name: function
@@ -44,9 +43,6 @@ class Program:
         """Instructions of each block by class."""
         self._constants: list[Any] = []
         self._functions: dict[tuple[int, bool], Callable[..., Any]] = {}
-        self._code_of_inline: dict[int, list[Instruction]] = {}
-        for instruction in self.instructions():
-            self._code_of_inline.setdefault(instruction.inline, []).append(instruction)
         for number in range(len(self.blocks)):  # all of it, so that what is not known is told before anything runs
             self._source(number, masked=True)
 
@@ -75,17 +71,8 @@ class Program:
     def _source(self, number: int, masked: bool) -> str:
         code = Code(self.registers, self._constants, masked)
         for instruction in self.blocks[number].instructions:
-            if self._forgets(instruction):
-                forget(code, instruction)
             try:
                 translate(code, instruction)
             except (KeyError, IndexError, ValueError) as error:
                 raise Unsupported(f"{self.name}: {instruction.text}") from error
         return "def f(R, m, M):\n " + "\n ".join([*code.lines, "return None"])
-
-    def _forgets(self, i: Instruction) -> bool:
-        """A load that some threads skip, and nothing else in its piece of inline assembly gives the registers."""
-        if i.base != "ld" or not i.predicate or not i.inline:
-            return False
-        others = [o for o in self._code_of_inline[i.inline] if o is not i and o.operands]
-        return not any(register in o.operands[:1] for o in others for register in i.several(0))
