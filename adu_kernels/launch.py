@@ -20,14 +20,27 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
+def products_from_shared_memory() -> bool:
+    """Whether matrix units take factors from shared memory, as NVIDIA's of capability 9 to 11 do: registers are left
+    for what a program keeps. Those of 8 and 12 (consumer Blackwell) take them from registers. False where kernels are
+    interpreted.
+    """
+    return 90 <= _nvidia_arch() < 120
+
+
 def hopper_or_newer() -> bool:
     """Whether kernels are compiled for an NVIDIA GPU of capability 9.0 or more; False where they are interpreted."""
+    return _nvidia_arch() >= 90
+
+
+def _nvidia_arch() -> int:
+    """90 for capability 9.0; 0 on other vendors' GPUs and where kernels are interpreted."""
     if interpreting():
-        return False
+        return 0
     from triton.runtime import driver
 
     target = driver.active.get_current_target()
-    return target.backend == "cuda" and int(target.arch) >= 90
+    return int(target.arch) if target.backend == "cuda" else 0
 
 
 def interpreter_fault(triton: str, numpy: str) -> str:

@@ -50,6 +50,8 @@ class LaunchShape:
     backward_keys: Tile
     exact_delta: Tile | None = None
     """`backward_queries` of half precision where the bias wants a gradient, if another one: it sums dS as well."""
+    keys_from_registers: Tile | None = None
+    """`backward_keys` on matrix units that take their factors from registers, if another one."""
 
 
 # Chosen from the machine code of sm_80, sm_90, sm_100 and gfx942: no spills anywhere, and registers and shared memory
@@ -57,13 +59,29 @@ class LaunchShape:
 # (H200, Triton 3.6.0, bench/results/h200: bf16 with a bias, B 8, N 7488, M 832).
 LAUNCH_SHAPES = (
     # 2 heads of 32: forward 87 µs, with 128×64 queries × keys 103; the keys' pass takes 293 of 337 µs backward.
-    LaunchShape(2, 32, Tile(64, 128, 128, 3), Tile(128, 64, 256, 3), Tile(64, 64, 128, 2), Tile(128, 32, 256, 3)),
+    LaunchShape(
+        2,
+        32,
+        Tile(64, 128, 128, 3),
+        Tile(128, 64, 256, 3),
+        Tile(64, 64, 128, 2),
+        Tile(128, 32, 256, 3),
+        keys_from_registers=Tile(32, 128, 256, 3),
+    ),
     # Half precision, two groups of four warps with 64 rows each, the height of a Hopper product. On sm_90 the passes of
     # the queries need 125 and 128 registers: two programs a multiprocessor, one's exponentials beside the other's
     # products. The keys' pass holds two accumulators: with 32×128 queries × keys 819 µs backward (4 heads of 64), with
-    # 64×64 747.
+    # 64×64 747. That spills 80 bytes on sm_80 and 144 on sm_120, where 32×128 does not.
     # With the sum of dS 64 keys take 204 registers on sm_90, one program a multiprocessor; 32 keys take 119.
-    LaunchShape(2, 64, Tile(128, 64, 256, 3), Tile(128, 64, 256, 3), Tile(64, 64, 128, 2), Tile(128, 32, 256, 3)),
+    LaunchShape(
+        2,
+        64,
+        Tile(128, 64, 256, 3),
+        Tile(128, 64, 256, 3),
+        Tile(64, 64, 128, 2),
+        Tile(128, 32, 256, 3),
+        keys_from_registers=Tile(32, 128, 256, 3),
+    ),
     # Twice the accumulators: 32 keys at a time. 16 queries are what does not spill on sm_80 (32: 344 bytes), with the
     # sum of dS 16 keys (32: 24 bytes).
     LaunchShape(2, 128, Tile(128, 32, 256, 3), Tile(128, 32, 256, 3), Tile(16, 128, 256, 2), Tile(128, 16, 256, 3)),
@@ -170,7 +188,10 @@ def _backward_keys(
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
     """dK, dV and, where needed, the gradient of the bias."""
     grad_key, grad_value = layout.like(key), layout.like(value)
-    tile = launch_shape(query, (query, key, value, upstream)).backward_keys
+    shape = launch_shape(query, (query, key, value, upstream))
+    tile = shape.backward_keys
+    if shape.keys_from_registers and not launch.products_from_shared_memory():
+        tile = shape.keys_from_registers
     (batch, heads, queries, width), keys = query.shape, key.shape[2]
     tiles = _ceil_div(keys, tile.keys)
     splits, chunk = split_queries(batch * heads * tiles, queries, tile.queries)

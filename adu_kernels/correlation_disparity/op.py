@@ -91,12 +91,13 @@ class Tile:
 
 
 # HALF and HALF_BACKWARD are measured (H200, Triton 3.6.0, bench/results/h200, B 8, C 320, D 48, 64×128): 45 µs forward;
-# backward 178 µs with 5 chunks, which make the scores once for 320 channels, 287 with 3, 387 with 2. What sm_80 would
-# spill there it has with 2 chunks. The other rows are chosen from the machine code (README).
+# backward 178 µs with 5 chunks, which make the scores once for 320 channels, 287 with 3, 387 with 2. Where products
+# take their factors from registers 5 chunks spill (616 bytes a thread on sm_120), and 2 are kept. The other rows are
+# chosen from the machine code (README).
 HALF = Tile(block=64, channels=64, chunks=1, num_warps=4, num_stages=2)
 HALF_INT64 = Tile(block=64, channels=64, chunks=1, num_warps=4, num_stages=1)  # in two stages sm_80 spills 16 bytes
 HALF_BACKWARD = Tile(block=64, channels=64, chunks=5, num_warps=8, num_stages=1)
-HALF_BACKWARD_BEFORE_HOPPER = Tile(block=64, channels=64, chunks=2, num_warps=8, num_stages=1)
+HALF_BACKWARD_FROM_REGISTERS = Tile(block=64, channels=64, chunks=2, num_warps=8, num_stages=1)
 WIDER = Tile(block=32, channels=32, chunks=1, num_warps=4, num_stages=1)
 WIDER_BACKWARD = Tile(block=32, channels=64, chunks=1, num_warps=8, num_stages=1)
 
@@ -148,7 +149,7 @@ def _backward(
 
     grads = _new_gradients(maps, own, other, needed, num_disparities, softmax_scale, reduction, sign)
     batch, _, height, width = own.shape
-    half = HALF_BACKWARD if launch.hopper_or_newer() else HALF_BACKWARD_BEFORE_HOPPER
+    half = HALF_BACKWARD if launch.products_from_shared_memory() else HALF_BACKWARD_FROM_REGISTERS
     tile = half if _on_matrix_units(own, other) else WIDER_BACKWARD
     constants = _constants([own, other, *grads], tile, sign, reduction)
     tiles = -(-width // tile.block)
