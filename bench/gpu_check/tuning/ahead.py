@@ -15,14 +15,13 @@ from typing import Any
 import torch
 
 from bench.gpu_check.tuning import launches
-from bench.gpu_check.tuning.launches import Compiled
+from bench.gpu_check.tuning.launches import H100, Compiled, Target
 from bench.gpu_check.tuning.questions import Question, questions
 from bench.gpu_check.tuning.rows import applied
 from bench.harness.parity import bound
 
 MOST_PROCESSES = 16
 PRESENT = "present"
-Target = tuple[str, Any, int]
 Facts = dict[tuple[str, str], list[Compiled] | str]
 """By the names of question and candidate: the kernels, or why it does not compile. Absent: not done in time."""
 
@@ -30,7 +29,7 @@ Facts = dict[tuple[str, str], list[Compiled] | str]
 def target_of(device: torch.device) -> Target:
     """What Triton compiles for on this device; with no GPU an H100, so that a dry run shows that it compiles."""
     if device.type != "cuda":
-        return ("cuda", 90, 32)
+        return H100
     if torch.version.hip:
         return ("hip", torch.cuda.get_device_properties(device).gcnArchName.split(":")[0], 64)
     major, minor = torch.cuda.get_device_capability(device)

@@ -20,6 +20,10 @@ from triton.runtime import driver
 from adu_kernels import launch
 from bench.harness.case import Call, Case, Item, differentiable, outputs_of
 
+Target = tuple[str, Any, int]
+"""Backend, architecture and threads of a warp, as Triton names them."""
+H100: Target = ("cuda", 90, 32)
+
 
 @dataclass(frozen=True)
 class Compiled:
@@ -75,14 +79,15 @@ def unwritten_item(case: Case) -> Item:
 
 
 @contextmanager
-def anywhere() -> Iterator[None]:
-    """Launches may be asked for on CPU tensors: nothing starts them."""
-    before = launch.check_device
+def anywhere(target: Target = H100) -> Iterator[None]:
+    """Launches may be asked for on CPU tensors, as if there were that GPU: nothing starts them."""
+    before, active = launch.check_device, driver._active
     launch.check_device = _any_device
+    driver.set_active(_AbsentGpu(GPUTarget(*target)))
     try:
         yield
     finally:
-        launch.check_device = before
+        launch.check_device, driver._active = before, active
 
 
 def _any_device(tensor: Tensor) -> None:
@@ -105,9 +110,8 @@ class _AbsentGpu:
         return 0
 
 
-def compiled(case: Case, call: Call, item: Item, target: tuple[str, int, int]) -> list[Compiled]:
-    """Compiles every kernel of a call, forward and backward, into Triton's cache. For a process that does only this."""
-    driver.set_active(_AbsentGpu(GPUTarget(*target)))
+def compiled(case: Case, call: Call, item: Item, target: Target) -> list[Compiled]:
+    """Compiles every kernel of a call, forward and backward, into Triton's cache."""
     found: list[Compiled] = []
 
     def run(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
@@ -115,7 +119,7 @@ def compiled(case: Case, call: Call, item: Item, target: tuple[str, int, int]) -
         registers, spills = _resources(made.asm.get("cubin"))
         found.append(Compiled(kernel.__name__, registers, spills, made.metadata.shared))
 
-    with _instead(run), anywhere():
+    with _instead(run), anywhere(target):
         both_ways(case, call, item)
     return found
 
