@@ -34,11 +34,9 @@ def test_every_budget_has_its_case() -> None:
     assert {name.split(" | ")[0] for name in BUDGETS["kernels"]} == {case.title for case in CASES}
 
 
-@pytest.mark.parametrize(("kernel", "most"), [("volume_forward", 1.1), ("volume_backward", 1.75)])
+@pytest.mark.parametrize(("kernel", "most"), [("volume_forward", 1.1), ("volume_backward", 1.5)])
 def test_the_groupwise_volume_is_near_memory_in_the_layout_of_training(kernel: str, most: float) -> None:
-    """By the model of an A100's units: the slowest over the floor's bytes from DRAM. Backward: 1.4 with 4 columns an
-    item; the 2 of the launch table, of whose programs more run at once, count 1.7 and were measured faster on an H200
-    (344 against 386 µs, cost_volume/plan.py)."""
+    """By the model of an A100's units: the slowest over the floor's bytes from DRAM."""
     assert BUDGETS["kernels"][f"cost_volume groupwise bf16 channels-last | {kernel}"]["over_dram"] <= most
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import triton
 
 from tests.machine_code.rounding import fused_lane_sums
+from tests.machine_code.undecided import undecided
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -44,6 +45,9 @@ class Figures:
     lane_exchanges: int
     """Instructions that take a number from another thread's register."""
     instructions: int
+    undecided: int
+    """Loads and stores that happen or not by a predicate that nothing sets (`undecided.py`); 0 on gfx942, which has no
+    PTX."""
     fused_lane_sums: int
     """What `rounding.py` finds in the PTX; 0 on gfx942, which has none."""
 
@@ -71,7 +75,7 @@ _AMD = {
     "atomics": r"(global|buffer|flat)_atomic",
     "float_atomics": r"(global|buffer|flat)_atomic_\w*_b?f\d",
     "special": r"v_(exp|log|rcp|rsq|sqrt|sin|cos)_",
-    "lane_exchanges": r"ds_(b?permute|swizzle)_",
+    "lane_exchanges": r"v_\w+_dpp\b|v_permlane|ds_(b?permute|swizzle)_",
 }
 
 
@@ -98,6 +102,7 @@ def _nvidia(cubin: bytes, shared: int, ptx: str) -> Figures:
         registers=int(usage["REG"]),
         spills=int(usage["STACK"]) + int(usage["LOCAL"]),
         shared=max(shared, int(usage["SHARED"])),
+        undecided=undecided(ptx),
         fused_lane_sums=fused_lane_sums(ptx),
         **counts,
     )
@@ -113,6 +118,7 @@ def _amd(text: str, shared: int) -> Figures:
         registers=stated("vgpr_count"),
         spills=stated("vgpr_spill_count") + stated("private_segment_fixed_size"),
         shared=max(shared, stated("group_segment_fixed_size")),
+        undecided=0,
         fused_lane_sums=0,
         **_counted(instructions, _AMD),
     )

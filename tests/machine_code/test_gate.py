@@ -17,6 +17,7 @@ from tests.machine_code.prediction import Occupancy, occupancy, predict
 from tests.machine_code.room import Work
 from tests.machine_code.rounding import fused_lane_sums
 from tests.machine_code.table import breaks
+from tests.machine_code.undecided import undecided
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -62,6 +63,12 @@ def test_lanes_that_round_one_number_differently_are_seen(planted: Planted, targ
     assert {name.split(" | ")[0] for name in found} == {"fused lane sum"}
 
 
+@every_target
+def test_exchanges_between_lanes_are_seen(planted: Planted, target: str) -> None:
+    assert planted[f"lane sum | {target}"]["lane_exchanges"] >= 5
+    assert planted[f"sound | {target}"]["lane_exchanges"] == 0
+
+
 SENT = "shfl.sync.bfly.b32 %r2|%p1, %r1, 16, 31, -1;\n"
 HALVES = "shfl.sync.bfly.b32 %r4|%p1, %r2, 16, 31, -1;\nmov.b64 %rd2, {%r3, %r4};\nmov.b64 %fd3, %rd2;\n"
 
@@ -80,6 +87,22 @@ HALVES = "shfl.sync.bfly.b32 %r4|%p1, %r2, 16, 31, -1;\nmov.b64 %rd2, {%r3, %r4}
 )
 def test_which_sums_across_lanes_count(ptx: str, count: int) -> None:
     assert fused_lane_sums(ptx) == count
+
+
+@pytest.mark.parametrize(
+    ("ptx", "count"),
+    [
+        ("@%p1 ld.global.b32 { %r1 }, [ %rd1 + 0 ];", 1),
+        ("setp.lt.s32 \t%p1, %r1, %r2;\n@%p1 ld.global.b32 { %r1 }, [ %rd1 + 0 ];", 0),
+        ("@!%p2 st.global.v2.b32 [ %rd1 + 0 ], { %r1, %r2 };\nand.pred \t%p3, %p1, %p2;", 1),
+        (
+            "shfl.sync.bfly.b32 %r2|%p4, %r1, 16, 31, -1;\n@%p4 cp.async.cg.shared.global [ %r1 ], [ %rd1 ], 16;",
+            0,
+        ),
+    ],
+)
+def test_what_nothing_decides_is_counted(ptx: str, count: int) -> None:
+    assert undecided(ptx) == count
 
 
 @every_target
@@ -156,9 +179,9 @@ def test_rows_of_launch_tables_are_found_and_seen_to_be_taken() -> None:
     assert table["plan.BAND"] is plan.BAND
     assert "op.LAUNCH_SHAPES[2]" in launch_tables.rows("disparity_regression")
     with launch_tables.taken(table) as seen:
-        plan.slide_tile(8, 40, True, dtype=torch.bfloat16, backward=False, thin=False)
+        plan.slide_tile(8, 40, True, dtype=torch.bfloat16, backward=False, thin=False, hopper=True)
         assert seen == {"plan.SLIDE_CHANNELS_LAST"}
-        plan.slide_tile(320, 1, True, dtype=torch.bfloat16, backward=False, thin=False)
+        plan.slide_tile(320, 1, True, dtype=torch.bfloat16, backward=False, thin=False, hopper=True)
         assert seen == {"plan.SLIDE_CHANNELS_LAST", "plan.SLIDE_MANY_CHANNELS"}
     _ = plan.BAND.num_warps
     assert "plan.BAND" not in seen
