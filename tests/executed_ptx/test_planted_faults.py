@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adu_kernels import launch
-from adu_kernels.testing.executed_ptx import Fault, TooBig, executed_ptx
+from adu_kernels.testing.executed_ptx import Fault, TooBig, UndefinedPredicate, executed_ptx
 from tests.executed_ptx import handwritten, planted
 from tests.kernels.parity import nan_filled_memory
 
@@ -299,6 +299,13 @@ def test_an_overwritten_value_that_another_thread_has_read() -> None:
 def test_shared_memory_ends() -> None:
     with pytest.raises(Fault, match="OUT OF BOUNDS: bytes 0 to 128 of 112 of shared memory"):
         handwritten.run("st.shared.b32 [%r901], %r900;", np.zeros(1, "u4"), shared=100)
+
+
+def test_a_load_whose_predicate_nothing_sets() -> None:
+    """LLVM leaves it so where it takes the predicate for undefined; a GPU then reads anywhere, or does not."""
+    with pytest.raises(UndefinedPredicate, match=r"nothing sets the predicate of @%p5 ld\.global"):
+        handwritten.run("@%p5 ld.global.b32 %r1, [%rd900];", np.zeros(1, "u4"))
+    handwritten.run("setp.eq.u32 %p5, %r900, 0;\n@%p5 ld.global.b32 %r1, [%rd900];", np.zeros(1, "u4"))
 
 
 def test_a_counter_that_is_also_stored_to() -> None:
