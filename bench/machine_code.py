@@ -25,7 +25,7 @@ class MachineCodeReport:
 
     room: str = ""
     """One room of adu_kernels; empty: all of them."""
-    gpu: Literal["A100", "H100", "H200", "B200", "MI300X"] = "H200"
+    gpu: Literal["A100", "H100", "H200", "B200", "RTX 5090", "MI300X"] = "H200"
     """Whose machine code and roofs."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print one JSON object instead of tables to read."""

@@ -1,15 +1,17 @@
 """What is known of the GPUs the kernels are judged for: vendors' figures, apart from what we take off them.
 
 Vendors' figures are peaks, dense, without sparsity. Sources: NVIDIA A100, H100 and H200 Tensor Core GPU datasheets
-(SXM) and their architecture white papers; the HGX B200 datasheet, one GPU of eight; AMD's Instinct MI300X data sheet
-and CDNA 3 ISA guide; the compute-capability and throughput tables of the CUDA C++ programming guide. Where a vendor
-names no clock (H200, B200) it is the one that its fp32 peak implies.
+(SXM) and their architecture white papers; the HGX B200 datasheet, one GPU of eight; the RTX Blackwell architecture
+white paper (GeForce RTX 5090; its matrix peak is that with fp32 sums, half of that with fp16 sums); AMD's Instinct
+MI300X data sheet and CDNA 3 ISA guide; the compute-capability and throughput tables of the CUDA C++ programming guide.
+Where a vendor names no clock (H200, B200) it is the one that its fp32 peak implies.
 
 Looked up again in public tables of others on 2026-11-20: for A100, H100, H200 and B200 bandwidths, bf16 and fp32 peaks
 and the numbers of multiprocessors agree, but that some give the B200 80 TFLOP/s in fp32 or 7.7 TB/s; the MI300X's
-compute units and bandwidth agree. Not found in a second place, so not confirmed: the MI300X's clock and matrix peak,
-special functions and instructions to issue of all five, what the system takes of shared memory. Matrix peaks are at a
-lower clock than `clock` (H100 1.83 GHz, B200 1.86 GHz in those tables).
+compute units and bandwidth agree; so do the RTX 5090's multiprocessors, clock, bandwidth and peaks (2026-11-26). Not
+found in a second place, so not confirmed: the MI300X's clock and matrix peak, special functions and instructions to
+issue of all six, what the system takes of shared memory. Matrix peaks are at a lower clock than `clock` (H100 1.83 GHz,
+B200 1.86 GHz in those tables).
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ MULTIPROCESSORS = {
     "sm_80": Multiprocessor(**_CUDA, shared=164 * 1024, **_CUDA_SHARED),
     "sm_90": Multiprocessor(**_CUDA, shared=228 * 1024, **_CUDA_SHARED),
     "sm_100": Multiprocessor(**_CUDA, shared=228 * 1024, **_CUDA_SHARED),
+    # Consumer Blackwell holds fewer warps, and 99 KiB of shared memory for one program.
+    "sm_120": Multiprocessor(**_CUDA | {"warps": 48, "programs": 24}, shared=100 * 1024, **_CUDA_SHARED),
     # 512 vector registers a lane and SIMD, given in eights; 16 programs of several wavefronts (one barrier each).
     "gfx942": Multiprocessor(
         warp=64, warps=32, programs=16, registers=4 * 512 * 64, register_unit=8 * 64, quarters=4,
@@ -90,5 +94,6 @@ GPUS = {
     "H100": Gpu("sm_90", 3.35e12, 989e12, 67e12, multiprocessors=132, clock=1.98e9),
     "H200": Gpu("sm_90", 4.8e12, 989e12, 67e12, multiprocessors=132, clock=1.98e9),
     "B200": Gpu("sm_100", 8.0e12, 2250e12, 75e12, multiprocessors=148, clock=1.98e9),
+    "RTX 5090": Gpu("sm_120", 1.792e12, 209.5e12, 104.8e12, multiprocessors=170, clock=2.407e9),
     "MI300X": Gpu("gfx942", 5.3e12, 1307e12, 163.4e12, multiprocessors=304, clock=2.1e9, issue_per_clock=64),
 }

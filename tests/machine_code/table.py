@@ -88,15 +88,20 @@ def _figures(index: int) -> Figures:
 
 
 def measure(entries: list[Entry]) -> dict[str, Figures]:
-    """Figures by entry name, compiled in as many processes as there are cores. Triton's cache makes a rerun short."""
+    """Figures by entry name, compiled in as many processes as there are cores. Triton's cache makes a rerun short.
+
+    What several cases launch alike is compiled and read once.
+    """
     names = [entry.name for entry in entries]
     duplicates = {name for name in names if names.count(name) > 1}
     if duplicates:
         raise ValueError(f"a case must launch each kernel in one specialisation alone; split it: {sorted(duplicates)}")
+    keys = [(entry.room, entry.target, entry.launch.kernel, entry.launch.key) for entry in entries]
+    first = {key: number for number, key in reversed(list(enumerate(keys)))}
     _shared_with_workers[:] = entries
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
-        measured = list(pool.map(_figures, range(len(entries))))
-    return dict(zip(names, measured, strict=True))
+        measured = dict(zip(first, pool.map(_figures, first.values()), strict=True))
+    return {name: measured[key] for name, key in zip(names, keys, strict=True)}
 
 
 def report(rooms: list[Room], targets: Iterable[str] = TARGETS) -> dict[str, Any]:

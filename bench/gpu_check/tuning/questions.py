@@ -138,14 +138,13 @@ BAND_SINGLE = one_row(
     "cost_volume.plan.BAND_WIDE_TYPES", {"num_stages": 1}, {"channels": 16}, {"block": 16, "num_warps": 2}
 )
 BAND_CONTIGUOUS = one_row("cost_volume.plan.BAND_OTHER", {"channels": 64}, {"block": 64, "num_warps": 8})
-OBJECTIVE_ROW = "depth_objective.launching.SINGLE"
-SUMS_OF_MORE = Change("depth_objective.launching.FINISHED_AT_ONCE", 4096)
-OBJECTIVE = (
-    *one_row(OBJECTIVE_ROW, {"values": 264, "registers": None}, {"values": 792}, {"statistics": 528}),
-    *(
-        Candidate(candidate.name, (*candidate.changes, SUMS_OF_MORE))
-        for candidate in one_row(OBJECTIVE_ROW, {"statistics": 2112}, {"lanes": 128, "statistics": 2112, "values": 792})
-    ),
+OBJECTIVE = one_row(
+    "depth_objective.launching.LARGER",
+    {"statistics": 1056},
+    {"values": 396, "registers": 80},
+    {"values": 396},
+    {"lanes": 128, "statistics": 1056, "values": 528},
+    {"statistics": 264},
 )
 LOSS_LAST = one_row(
     "feature_distillation.plan.LOSS",
