@@ -55,6 +55,7 @@ class Tile:
 # partial sums every program of the second launch reads; then as many as fit at a time: 3 with 80 registers. Left alone
 # the compiler takes 102, and 2 fit. Measured (H200, Triton 3.6.0, bench/results/h200, B 8, 384×1248, every term): 64 µs
 # forward; with 528 programs of the first launch 68, with 264 81; with 2 programs of the second a multiprocessor 73.
+# That was the joint loss, which takes the next row since: without it the second launch has less to do.
 SINGLE = Tile(lanes=256, pixels=4, statistics=1056, values=396, registers=80)
 # Maps of 2 bytes, β-NLL, γ ≠ 1, the joint loss: with 80 registers these spill on sm_100.
 LARGER = Tile(lanes=256, pixels=4, statistics=528, values=264, registers=None)
