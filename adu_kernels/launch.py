@@ -28,9 +28,9 @@ def products_from_shared_memory() -> bool:
     return 90 <= _nvidia_arch() < 120
 
 
-def hopper_or_newer() -> bool:
-    """Whether kernels are compiled for an NVIDIA GPU of capability 9.0 or more; False where they are interpreted."""
-    return _nvidia_arch() >= 90
+def before_hopper() -> bool:
+    """Whether kernels are compiled for an NVIDIA GPU below capability 9.0; False where they are interpreted."""
+    return 0 < _nvidia_arch() < 90
 
 
 def _nvidia_arch() -> int:

@@ -124,7 +124,7 @@ def _slide_constants(
     pitch = plan.power_of_two(groups) if request.normalize == "all" else max(groups, 1)
     tile = plan.slide_tile(
         per_group, pitch if request.normalize == "all" else 1, group_fastest,
-        dtype=volume.dtype, backward=backward, thin=thin is not None, hopper=launch.hopper_or_newer(),
+        dtype=volume.dtype, backward=backward, thin=thin is not None, before_hopper=launch.before_hopper(),
     )  # fmt: skip
     unit_c, thin_unit_c, volume_unit_c = (plan.unit_stride(t, 1) for t in (wide_all, thin_all, [volume]))
     constants = {

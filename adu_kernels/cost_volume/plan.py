@@ -64,7 +64,8 @@ class BandTile:
 # against 4856.
 SLIDE_CHANNELS_LAST = SlideTile(items=128, pixels=2, num_warps=4)
 # Executed counts: an A100 is busy 1.7 times as long with the backward's integers as with its bytes at 2 columns, 1.4 at
-# 4. Not measured there; an H200 is faster at 2 whatever the counts say.
+# 4. Not measured there; an H200 is faster at 2 whatever the counts say. For gfx942 Triton 3.7.1 compiles 2 columns in
+# seconds and 4 not within minutes.
 SLIDE_BACKWARD_BEFORE_HOPPER = SlideTile(items=128, pixels=4, num_warps=4)
 # fp32 forward is bound by its stores: 1029 µs against 1127 at 2 columns (96×312).
 SLIDE_WIDE_TYPES = SlideTile(items=128, pixels=4, num_warps=4)
@@ -97,16 +98,23 @@ def power_of_two(number: int) -> int:
 
 
 def slide_tile(
-    per_group: int, groups: int, channels_last: bool, *, dtype: torch.dtype, backward: bool, thin: bool, hopper: bool
+    per_group: int,
+    groups: int,
+    channels_last: bool,
+    *,
+    dtype: torch.dtype,
+    backward: bool,
+    thin: bool,
+    before_hopper: bool,
 ) -> SlideTile:
-    """hopper: whether the GPU is one, or newer."""
+    """before_hopper: whether the GPU is an older one of NVIDIA's."""
     block_k = power_of_two(per_group)
     if block_k > MANY_CHANNELS:
         items = max(TILE_ELEMENTS // block_k, 1)
         return SlideTile(max(items, groups), SLIDE_MANY_CHANNELS.pixels, SLIDE_MANY_CHANNELS.num_warps)
     if not channels_last:
         tile = SLIDE_OTHER
-    elif backward and not hopper:
+    elif backward and before_hopper:
         tile = SLIDE_BACKWARD_BEFORE_HOPPER
     elif backward or (dtype.itemsize <= 2 and not thin):
         tile = SLIDE_CHANNELS_LAST

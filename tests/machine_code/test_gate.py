@@ -179,9 +179,9 @@ def test_rows_of_launch_tables_are_found_and_seen_to_be_taken() -> None:
     assert table["plan.BAND"] is plan.BAND
     assert "op.LAUNCH_SHAPES[2]" in launch_tables.rows("disparity_regression")
     with launch_tables.taken(table) as seen:
-        plan.slide_tile(8, 40, True, dtype=torch.bfloat16, backward=False, thin=False, hopper=True)
+        plan.slide_tile(8, 40, True, dtype=torch.bfloat16, backward=False, thin=False, before_hopper=False)
         assert seen == {"plan.SLIDE_CHANNELS_LAST"}
-        plan.slide_tile(320, 1, True, dtype=torch.bfloat16, backward=False, thin=False, hopper=True)
+        plan.slide_tile(320, 1, True, dtype=torch.bfloat16, backward=False, thin=False, before_hopper=False)
         assert seen == {"plan.SLIDE_CHANNELS_LAST", "plan.SLIDE_MANY_CHANNELS"}
     _ = plan.BAND.num_warps
     assert "plan.BAND" not in seen
