@@ -60,7 +60,7 @@ SLIDE_COMBINED = (
     *one_row(
         "cost_volume.plan.SLIDE_BESIDE_THIN",
         {"items": 512, "num_warps": 16},
-        {"items": 128, "num_warps": 4},
+        {"items": 256, "num_warps": 8},
         {"pixels": 2},
         {"pixels": 8},
     ),
