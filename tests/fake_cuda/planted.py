@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -118,3 +119,21 @@ def bytes_kept(steps: int) -> int:
             with recorder.keeping():
                 (a * b * nn.Parameter(torch.empty((), device=DEVICE))).sum()
     return sum(recorder.saved.values())
+
+
+def backward_on_two_threads(rounds: int) -> int:
+    """How many operations ran backward, where autograd's thread for the device and its host's run side by side."""
+    recorder = Recorder()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with fake_cuda(), recorder:
+            for _ in range(rounds):
+                here, there = (torch.empty(8, device=d, requires_grad=True) for d in ("cpu", DEVICE))
+                for _ in range(20):
+                    here, there = (here * 2).sin(), (there * 2).sin()
+                with recorder.during("backward"):
+                    (here.to(DEVICE, non_blocking=True) + there).sum().backward()
+    finally:
+        sys.setswitchinterval(interval)
+    return sum(row.phase == "backward" for row in recorder.rows)

@@ -11,7 +11,7 @@ from adu_kernels.testing.fake_cuda import build
 from adu_kernels.testing.fake_cuda.build import Unavailable, guard_library
 from adu_kernels.testing.fake_cuda.device import fake_cuda as inside
 from adu_kernels.testing.fake_cuda.process import FakeCudaError, FakeCudaProcess
-from tests.fake_cuda.planted import autocast_table, fail, leave, torch_answers, unpicklable
+from tests.fake_cuda.planted import autocast_table, backward_on_two_threads, fail, leave, torch_answers, unpicklable
 
 
 def test_the_child_has_a_device_and_this_process_none(fake_cuda: FakeCudaProcess) -> None:
@@ -79,7 +79,7 @@ def test_a_gpu_build_of_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_library_is_made_once_for_a_torch_and_a_source(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_cuda: FakeCudaProcess
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = guard_library()
     made = first.stat().st_mtime_ns
     assert guard_library() == first
@@ -93,3 +93,24 @@ def test_the_library_is_made_once_for_a_torch_and_a_source(
     with pytest.raises(Unavailable, match=r"could not compile guard.cpp for torch .*:\n(.*\n)*.*error"):
         guard_library()
     assert sorted(first.parent.iterdir()) == sorted([first, second]), "nothing half made is left"
+
+
+def test_an_environment_that_is_gone_takes_no_other_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_cuda: FakeCudaProcess
+) -> None:
+    """Two environments have the same torch; the guard that the first one made refers to the first one's files."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    gone = tmp_path / "environment"
+    gone.symlink_to(Path(torch.__file__).parent)
+    with monkeypatch.context() as first:
+        first.setattr(torch, "__file__", str(gone / "__init__.py"))
+        guard_library()
+    gone.unlink()
+    with FakeCudaProcess() as process:
+        assert process.call(torch_answers) == (True, 1, "cuda")
+
+
+def test_a_backward_on_the_host_and_on_the_device_at_once(fake_cuda: FakeCudaProcess) -> None:
+    """The two share the mode, and each must have its own idea of whether it is inside an operation."""
+    rounds = 20
+    assert fake_cuda.call(backward_on_two_threads, rounds) == rounds * fake_cuda.call(backward_on_two_threads, 1)

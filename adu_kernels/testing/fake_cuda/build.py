@@ -1,4 +1,4 @@
-"""The C++ half of fake CUDA: compiled once for the torch at hand, kept in the user's cache folder."""
+"""The C++ half of fake CUDA: compiled once for each installed torch, kept in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -24,11 +24,16 @@ def guard_library() -> Path:
         raise Unavailable(
             f"torch {torch.__version__} is a GPU build and has a guard of its own; fake CUDA is for CPU builds of torch"
         )
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+    # The guard finds torch's libraries by their path, so another environment's guard is another library.
+    digest = hashlib.sha256(SOURCE.read_bytes() + os.fsencode(_torch_folder())).hexdigest()[:12]
     library = cache_folder() / f"guard-torch-{torch.__version__}-{digest}.so"
     if not library.exists():
         compile_guard(library)
     return library
+
+
+def _torch_folder() -> Path:
+    return Path(torch.__file__).parent
 
 
 def cache_folder() -> Path:
@@ -44,7 +49,7 @@ def compile_guard(library: Path) -> None:
             f"fake CUDA needs a C++ compiler: {named or ', '.join(COMPILERS)} not found on PATH; install g++, or name "
             "another in CXX"
         )
-    root = Path(torch.__file__).parent
+    root = _torch_folder()
     library.parent.mkdir(parents=True, exist_ok=True)
     partial = library.with_suffix(f".{os.getpid()}.tmp")
     standard = "c++20" if tuple(int(n) for n in torch.__version__.split(".")[:2]) >= (2, 12) else "c++17"

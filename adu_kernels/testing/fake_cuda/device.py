@@ -6,6 +6,7 @@ FakeTensorMode: `.item()`, `nonzero`, a boolean index.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,12 +26,32 @@ class WaitForDevice(RuntimeError):
     """The host would wait for the device here."""
 
 
+class _OfThread(threading.local):
+    def __init__(self) -> None:
+        self.in_kernel = False
+        self.entered: list[Any] = []
+
+
 class _FakeCudaMode(FakeTensorMode):
-    """Puts no constant on the device, although torch.cuda says that there is one; knows which host memory is pinned."""
+    """Puts no constant on the device, although torch.cuda says that there is one; knows which host memory is pinned.
+
+    Autograd runs the device's operations in a thread of its own, and the host's beside it in the thread that asked.
+    What torch keeps of the operation that is running, each thread has for itself here.
+    """
 
     def __init__(self) -> None:
+        self._thread = _OfThread()
         super().__init__(allow_non_fake_inputs=True)
         self._pinned: dict[int, torch.UntypedStorage] = {}
+
+    in_kernel_invocation = property(
+        lambda self: self._thread.in_kernel,
+        lambda self, inside: setattr(self._thread, "in_kernel", inside),
+    )
+    enter_stack = property(
+        lambda self: self._thread.entered,
+        lambda self, entered: setattr(self._thread, "entered", entered),
+    )
 
     @property
     def avoid_device_init(self) -> bool:
