@@ -1,0 +1,60 @@
+"""The folder of a training: what may be started or resumed in it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from adu_depth.errors import InputError
+from adu_depth.files import write_json
+from adu_depth.training.checkpoint import list_checkpoints, read_json
+
+
+def prepare_run_folder(run: Path, config: dict[str, Any], resume: bool, defaults: dict[str, Any]) -> None:
+    """Makes the run folder and its config.json; refuses to overwrite a run, or to resume another configuration.
+
+    A setting that the run's config.json does not name is newer than the run, which did what its default does.
+    """
+    existing = list_checkpoints(run)
+    if existing and not resume:
+        raise InputError(
+            f"run folder {run} already holds a training: go on with --loop.resume, or name another with --run"
+        )
+    if existing:
+        differing = differing_settings(with_defaults(read_json(run / "config.json"), defaults), config)
+        if differing:
+            raise InputError(f"cannot resume {run} with other settings; these differ: {'; '.join(differing)}")
+    for leftover in (run / "checkpoints").glob(".*.tmp"):  # a save that a kill cut short
+        shutil.rmtree(leftover)
+    write_json(run / "config.json", config)
+
+
+# How a run is executed and watched may change when it is resumed; what it computes may not.
+FREE_TO_CHANGE = {"run", "loop.resume", "loop.workers", "loop.prefetch", "loop.log_every", "loop.check_every"} | {
+    "loop.checkpoint_every",
+    "loop.keep_checkpoints",
+    "loop.device",
+    "teacher_cache",
+}
+
+
+def with_defaults(settings: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """`settings`, and of `defaults` what they do not name, nested objects alike."""
+    filled = {**defaults, **settings}
+    for key, value in defaults.items():
+        if isinstance(value, dict) and isinstance(filled[key], dict):
+            filled[key] = with_defaults(filled[key], value)
+    return filled
+
+
+def differing_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Settings that differ between two configurations, as "name: before → now"."""
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differing_settings(old, new, f"{name}.")
+        elif old != new and name not in FREE_TO_CHANGE:
+            found.append(f"{name}: {old} → {new}")
+    return found
