@@ -1,18 +1,34 @@
-"""Files that are there whole or not at all: written under a temporary name, then renamed."""
+"""Reading and writing files.
+
+Written: whole or not at all, under a temporary name that is then renamed. Read: regular files only, and only what fits
+a stated limit, for a file may be anybody's. Whatever reads a user's file opens it through here.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
 from adu_depth.errors import InputError
+
+LIMIT_VARIABLE = "ADU_DEPTH_MAX_MB"
+LIMIT_MB = 640  # a picture takes 12 bytes a pixel: 53 million of them
+TEXT_SHARE = 10  # text grows when it is taken apart: of text a tenth of the limit is read
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device (a camera, a terminal)"),
+    (stat.S_ISBLK, "a device (a disk)"),
+)
 
 
 @contextmanager
@@ -61,3 +77,85 @@ def _writing(path: Path) -> Iterator[None]:
         raise InputError(f"cannot write {path}: {at}{error.strerror or error}") from error
     except SafetensorError as error:  # safetensors writes by itself, and tells a full disk in its own words
         raise InputError(f"cannot write {path}: {error}") from error
+
+
+def require_regular(path: str | Path) -> None:
+    """For files that a library opens by itself: InputError, at once, if the file is not there or no regular one."""
+    try:
+        _refuse_irregular(path, os.stat(path))
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def open_regular(path: str | Path) -> Iterator[BinaryIO]:
+    """The file, opened for reading bytes; never waits for a pipe, never touches a device.
+
+    Raises InputError naming the file if it is not there, is a folder, a pipe, a socket or a device, or cannot be read.
+    """
+    require_regular(path)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        with open(os.open(path, flags), "rb") as file:
+            _refuse_irregular(path, os.fstat(file.fileno()))  # it may have been exchanged in between
+            yield file
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_bytes(path: str | Path, share: int = 1) -> bytes:
+    """All of a regular file. InputError as for `open_regular`, or if it is larger than the limit divided by `share`."""
+    with open_regular(path) as file:
+        refuse_larger(path, share * os.fstat(file.fileno()).st_size)
+        most = size_limit() // share
+        data = file.read(most + 1)  # files of /proc say that they are empty
+    refuse_larger(path, share * len(data))
+    return data
+
+
+def read_text(path: str | Path, errors: str = "strict") -> str:
+    """All of a UTF-8 text file, without a byte-order mark. InputError as for `read_bytes`, or if it is no such text.
+
+    errors: "surrogateescape" where the text holds file names, which are bytes.
+    """
+    try:
+        return read_bytes(path, TEXT_SHARE).decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected UTF-8 text: {error}") from error
+
+
+def size_limit() -> int:
+    """How many bytes one file may take in memory once it is read. InputError if the variable is no such number."""
+    given = os.environ.get(LIMIT_VARIABLE, "")
+    try:
+        megabytes = float(given) if given else float(LIMIT_MB)
+        if not 0 < megabytes < 1e9:
+            raise ValueError
+    except ValueError:
+        raise InputError(f"{LIMIT_VARIABLE}: expected a positive number of megabytes, got {given!r}") from None
+    return int(megabytes * 1e6)
+
+
+def refuse_larger(path: str | Path, needed: int, what: str = "") -> None:
+    """InputError if `needed` bytes are more than one file may take; asked before they are allocated.
+
+    what: what is so large, in words ("32000×32000 pixels").
+    """
+    if needed > size_limit():
+        told = f"{what}: " if what else ""
+        raise InputError(
+            f"{path}: {told}reading it would take {needed / 1e6:,.0f} MB, more than the limit of "
+            f"{size_limit() / 1e6:,.0f} MB for one file ({LIMIT_VARIABLE} sets another)"
+        )
+
+
+def _refuse_irregular(path: str | Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((name for test, name in _KINDS if test(found.st_mode)), "something else")
+        raise InputError(f"{path}: expected a regular file, got {kind}")
+
+
+def _unreadable(path: str | Path, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")
