@@ -90,6 +90,7 @@ class LoopConfig:
     """Batches that each of them keeps ready."""
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    """Checkpoints that stay; until the step after the newest one has shown its loss, one more."""
     log_every: int = 20
     check_every: int = 10
     """Steps between looks at the loss for NaN; each look waits for the device."""

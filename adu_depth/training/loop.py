@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,6 +29,14 @@ from adu_depth.training.checkpoint import (
     save_checkpoint,
 )
 from adu_depth.training.config import LoopConfig, OptimizerConfig
+from adu_depth.training.good_checkpoints import (
+    NonFiniteLoss,
+    SeenStep,
+    advice,
+    bad_terms,
+    last_good,
+    require_finite_loss,
+)
 from adu_depth.training.progress import Progress
 from adu_depth.training.run_folder import prepare_run_folder
 from adu_depth.training.schedule import learning_rate_factor
@@ -39,25 +46,12 @@ Batches = Callable[[int], Iterator[TrainingBatch]]
 """The batches from a given step on."""
 
 
-class NonFiniteLoss(RuntimeError):
-    """A loss term became NaN or infinite; the message names it, the step and the samples."""
-
-
 class Interrupted(RuntimeError):
     """The run was asked to stop by a signal, and has saved its state."""
 
     def __init__(self, signum: int, advice: str) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}; {advice}")
         self.signum = signum
-
-
-@dataclass
-class _Step:
-    """What is remembered of a step until its loss has been looked at."""
-
-    number: int
-    names: list[str]
-    terms: dict[str, Tensor]
 
 
 def make_accelerator(loop: LoopConfig) -> Accelerator:
@@ -103,16 +97,18 @@ def train(
     done = list_checkpoints(run)[-1:] if loop.resume else []
     start = restore_checkpoint(done[0], task, optimizer) if done else 0
     warmup_steps = round(optimizer_config.warmup * loop.steps)
-    unseen: list[_Step] = []
+    unseen: list[SeenStep] = []
+    saved = start if done else None  # the step of the newest checkpoint
 
-    def save(step: int) -> None:
-        """Every process looks at its losses first, so that a checkpoint is never a bad one."""
+    def save(context: StepContext, batch: TrainingBatch) -> None:
+        """Every process looks at its losses first, then at what the new weights give: no checkpoint is a bad one."""
         look_at(unseen, run)
+        require_finite_loss(task, batch, context, accelerator, run)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            save_checkpoint(
-                run, step, kind=task.kind, module=task, optimizer=optimizer, config=config, keep=loop.keep_checkpoints
-            )
+            step = context.step + 1
+            keep = loop.keep_checkpoints + (step < loop.steps)  # the next step may yet say that this one is bad
+            save_checkpoint(run, step, kind=task.kind, module=task, optimizer=optimizer, config=config, keep=keep)
 
     module.train()
     with (
@@ -138,7 +134,7 @@ def train(
             clip_norm = optimizer_config.clip_norm or math.inf  # the norm is wanted in any case: it shows a NaN
             terms["gradient_norm"] = accelerator.clip_grad_norm_(module.parameters(), clip_norm)
             terms = {name: term.detach() for name, term in terms.items()}
-            unseen.append(_Step(step, list(batch.sample.name), terms))
+            unseen.append(SeenStep(step, list(batch.sample.name), terms, batch if step == saved else None))
             if len(unseen) >= loop.check_every or step + 1 == loop.steps:
                 look_at(unseen, run)
             optimizer.step()
@@ -150,7 +146,8 @@ def train(
             bar.advance(log.note)
             stopping = stop_requested(caught, step, loop.check_every, accelerator)
             if (step + 1) % loop.checkpoint_every == 0 or step + 1 == loop.steps or stopping:
-                save(step + 1)
+                save(context, batch)
+                saved = step + 1
             if stopping and step + 1 < loop.steps:
                 raise Interrupted(
                     caught[0] if caught else signal.SIGTERM,
@@ -174,23 +171,16 @@ def stop_requested(caught: list[int], step: int, check_every: int, accelerator: 
     return bool(accelerator.reduce(asked, "sum") > 0)
 
 
-def look_at(steps: list[_Step], run: Path) -> None:
+def look_at(steps: list[SeenStep], run: Path) -> None:
     """Waits for the device and raises NonFiniteLoss for the first step with a bad term; forgets the rest."""
     if not steps:
         return
     values = torch.stack([torch.stack([t.float() for t in s.terms.values()]) for s in steps]).cpu()
     for seen, row in zip(steps, values, strict=True):
-        bad = {name: v for name, v in zip(seen.terms, row.tolist(), strict=True) if not math.isfinite(v)}
+        bad = bad_terms(seen.terms, row.tolist())
         if bad:
-            # The total, and then the gradient, are bad wherever a term is: they are named only where nothing else is.
-            causes = {n: v for n, v in bad.items() if n not in ("total", "gradient_norm")} or bad
-            kept = list_checkpoints(run)[-1:]
-            raise NonFiniteLoss(
-                f"loss term {', '.join(f'{name} is {value}' for name, value in causes.items())} at step {seen.number}, "
-                f"samples {', '.join(seen.names)}. Training stopped; "
-                + (f"the last good checkpoint is {kept[0]}." if kept else "there is no checkpoint yet.")
-                + " Look at the samples, or lower the learning rate."
-            )
+            where = f"at step {seen.number}, samples {', '.join(seen.names)}"
+            raise NonFiniteLoss(f"{bad} {where}. {advice(last_good(run, seen))}")
     steps.clear()
 
 

@@ -1,0 +1,130 @@
+"""When a checkpoint is good: once its own weights gave a finite loss.
+
+The loss of a step is that of the weights before its update, so it says nothing of what is saved after it. Hence two
+looks. Before anything is written, the new weights must be finite and give the batch at hand a finite loss. And until
+the step that begins from them has shown its loss, the checkpoints before are kept, and theirs is the name that a NaN
+is told with.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from adu_depth.training.batches import TrainingBatch
+from adu_depth.training.checkpoint import checkpoint_path, list_checkpoints
+from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
+
+SHOWN = 3  # tensors that a message names
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss term or a weight became NaN or infinite; the message names it, the step and the samples."""
+
+
+@dataclass
+class SeenStep:
+    """What is remembered of a step until its loss has been looked at.
+
+    batch: what the step was given, where it began from a checkpoint that no loss has proven yet.
+    """
+
+    number: int
+    names: list[str]
+    terms: dict[str, Tensor]
+    batch: TrainingBatch | None = None
+
+
+def require_finite_loss(
+    task: TeacherTask | StudentTask, batch: TrainingBatch, context: StepContext, accelerator: Accelerator, run: Path
+) -> None:
+    """Raises NonFiniteLoss, in every process, unless the weights are finite and give this batch a finite loss.
+
+    batch, context: those of the step that has just been done; it is repeated without gradients. Weights, running
+    statistics and whatever the next step draws stay as they are.
+    """
+    fault = _fault(task, batch, context, accelerator)
+    fault = next((found for found in gather_object([fault]) if found), "")
+    if fault:
+        raise NonFiniteLoss(f"{fault}. {advice(list_checkpoints(run))}")
+
+
+def last_good(run: Path, seen: SeenStep) -> list[Path]:
+    """The good checkpoints of a run, oldest first, after `seen` gave a loss that is not finite.
+
+    The checkpoint that the step began from is not among them, and is set aside under another name, unless it is what
+    the step was given that is not finite.
+    """
+    suspect = checkpoint_path(run, seen.number)
+    if seen.batch is None or not _inputs_finite(seen.batch):
+        return list_checkpoints(run)
+    aside = suspect.with_name(f"broken-{suspect.name}")
+    with suppress(FileNotFoundError):  # another process was first
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        os.replace(suspect, aside)
+    return [path for path in list_checkpoints(run) if path != suspect]
+
+
+def advice(good: list[Path]) -> str:
+    """The end of the message that stops a training."""
+    where = f"the last good checkpoint is {good[-1]}." if good else "there is no checkpoint yet."
+    return f"Training stopped; {where} Look at the samples, or lower the learning rate."
+
+
+def bad_terms(terms: Iterable[str], values: Iterable[float]) -> str:
+    """The terms that are NaN or infinite, in words; "" if none is.
+
+    The total, and then the gradient, are bad wherever a term is: they are named only where nothing else is.
+    """
+    bad = {name: value for name, value in zip(terms, values, strict=True) if not math.isfinite(value)}
+    causes = {name: value for name, value in bad.items() if name not in ("total", "gradient_norm")} or bad
+    return f"loss term {', '.join(f'{name} is {value}' for name, value in causes.items())}" if causes else ""
+
+
+def non_finite(tensors: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors in which a value is NaN or infinite. Waits for the device once."""
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
+    if not floats:
+        return []
+    whole = torch.stack([torch.isfinite(tensor).all() for tensor in floats.values()]).tolist()
+    return [name for name, finite in zip(floats, whole, strict=True) if not finite]
+
+
+@torch.no_grad()
+def _fault(
+    task: TeacherTask | StudentTask, batch: TrainingBatch, context: StepContext, accelerator: Accelerator
+) -> str:
+    """What is wrong with the weights after this step, in words; "" if nothing is."""
+    broken = non_finite({name: tensor.detach() for name, tensor in task.state_dict().items()})
+    if broken:
+        more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+        return f"weights are NaN or infinite after step {context.step}: {', '.join(broken[:SHOWN])}{more}"
+    buffers = [(buffer, buffer.clone()) for buffer in task.buffers()]
+    with accelerator.autocast():
+        terms = task(batch, context)
+    for buffer, before in buffers:  # running statistics saw the batch once, as in a run that is never saved
+        buffer.copy_(before)
+    bad = bad_terms(terms, torch.stack([term.float() for term in terms.values()]).tolist())
+    where = f"with the weights that step {context.step} made, samples {', '.join(batch.sample.name)}"
+    return f"{bad} {where}" if bad else ""
+
+
+def _inputs_finite(batch: TrainingBatch) -> bool:
+    """Whether what the networks and the loss are given is finite; a truth may be NaN where nothing is known."""
+    sample, camera, teacher = batch.sample, batch.sample.camera, batch.teacher
+    given = {"left": sample.left, "right": sample.right, "fx": camera.fx, "baseline": camera.baseline}
+    if teacher is not None:
+        given |= {"depth": teacher.depth, "log_scale": teacher.log_scale}
+        given |= {f"features.{level}": feature for level, feature in enumerate(teacher.features)}
+    return not non_finite({name: value for name, value in given.items() if isinstance(value, Tensor)})
