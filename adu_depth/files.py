@@ -6,9 +6,9 @@ a stated limit, for a file may be anybody's. Whatever reads a user's file opens 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from safetensors import SafetensorError
 
 from adu_depth.errors import InputError
+from adu_depth.leftovers import remove, sweep, temporary_name
 
 LIMIT_VARIABLE = "ADU_DEPTH_MAX_MB"
 LIMIT_MB = 640  # a picture takes 12 bytes a pixel: 53 million of them
@@ -29,35 +30,89 @@ _KINDS = (
     (stat.S_ISCHR, "a device (a camera, a terminal)"),
     (stat.S_ISBLK, "a device (a disk)"),
 )
+_swept: set[Path] = set()
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write a file or a folder to; renames it to `path` if nothing was raised.
 
-    A file already at `path` is replaced; a folder there is removed just before the rename. Raises InputError where
-    the system refuses: no such folder can be made, no permission, a full disk.
+    A file already at `path` is replaced by a file, a folder by a folder. What was written is on the disk before it gets
+    its name, and the name before this returns: a machine that loses power has the old or the new, whole. What killed
+    processes left in the folder under temporary names is removed. Raises InputError where the system refuses: no such
+    folder can be made, no permission, a full disk, a folder where a file should go.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(temporary_name(path.name))
     with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folders(path.parent)
+        if path.parent.absolute() not in _swept:
+            _swept.add(path.parent.absolute())
+            sweep(path.parent)
         try:
             yield temporary
-            if path.is_dir():
-                shutil.rmtree(path)
-            os.replace(temporary, path)
-        finally:
-            if temporary.is_dir():
-                shutil.rmtree(temporary)
+            make_durable(temporary)
+            if temporary.is_dir() and path.is_dir():
+                _exchange_folder(temporary, path)
             else:
-                temporary.unlink(missing_ok=True)
+                os.replace(temporary, path)
+            _sync(path.parent)
+        finally:
+            remove(temporary)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder in one moment for who looks for it by its name: a kill half-way leaves no half of it there."""
+    with _writing(path):
+        aside = path.with_name(temporary_name(path.name))
+        os.replace(path, aside)
+        remove(aside)
+
+
+def make_durable(path: Path) -> None:
+    """Waits until a file, or a folder with all that is in it, is on the disk."""
+    if path.is_dir():
+        for entry in os.scandir(path):
+            make_durable(Path(entry.path))
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    folder = path.is_dir()
+    if folder and os.name == "nt":  # has no such thing
+        return
+    opened = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if not folder or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # not every file system can
+            raise
+    finally:
+        os.close(opened)
+
+
+def _make_folders(folder: Path) -> None:
+    made = [above for above in (folder, *folder.parents) if not above.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for new in made:
+        _sync(new.parent)
+
+
+def _exchange_folder(new: Path, path: Path) -> None:
+    aside = path.with_name(temporary_name(f"{path.name}.before"))
+    os.replace(path, aside)
+    try:
+        os.replace(new, path)
+    except OSError:
+        os.replace(aside, path)
+        raise
+    remove(aside)
 
 
 def make_folder(path: str | Path) -> None:
     """Makes the folder that results will go to, before the work for them begins. Raises InputError if that fails."""
     with _writing(Path(path)):
-        Path(path).mkdir(parents=True, exist_ok=True)
+        _make_folders(Path(path))
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -11,7 +11,6 @@ RUN/checkpoints/step-00000500/
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from adu_depth.errors import InputError
-from adu_depth.files import replacing, write_json
+from adu_depth.files import remove_folder, replacing, write_json
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
 from adu_depth.models.encoder import backbone_settings
 
@@ -87,7 +86,7 @@ def save_checkpoint(
         write_json(temporary / "config.json", {"kind": kind, **config, "backbone": backbone})
         write_json(temporary / "state.json", {"step": step})
     for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+        remove_folder(old)
     return path
 
 

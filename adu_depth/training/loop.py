@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from adu_depth.data.augmentation import draw_seed
 from adu_depth.errors import InputError
-from adu_depth.files import replacing
+from adu_depth.files import make_durable, replacing
 from adu_depth.training.batches import Place, TrainingBatch
 from adu_depth.training.checkpoint import (
     checkpoint_path,
@@ -106,6 +106,7 @@ def train(
         require_finite_loss(task, batch, context, accelerator, run)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
+            make_durable(run / "history.jsonl")  # a resumed run has its rows up to here
             step = context.step + 1
             keep = loop.keep_checkpoints + (step < loop.steps)  # the next step may yet say that this one is bad
             save_checkpoint(run, step, kind=task.kind, module=task, optimizer=optimizer, config=config, keep=keep)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from adu_depth.errors import InputError
 from adu_depth.files import write_json
+from adu_depth.leftovers import sweep
 from adu_depth.training.checkpoint import list_checkpoints, read_json
 
 
@@ -25,8 +25,8 @@ def prepare_run_folder(run: Path, config: dict[str, Any], resume: bool, defaults
         differing = differing_settings(with_defaults(read_json(run / "config.json"), defaults), config)
         if differing:
             raise InputError(f"cannot resume {run} with other settings; these differ: {'; '.join(differing)}")
-    for leftover in (run / "checkpoints").glob(".*.tmp"):  # a save that a kill cut short
-        shutil.rmtree(leftover)
+    for folder in (run, run / "checkpoints"):
+        sweep(folder)
     write_json(run / "config.json", config)
 
 
