@@ -51,11 +51,16 @@ BENCHMARKS: dict[str, Any] = {
 }
 
 
+def parse(arguments: list[str] | None = None) -> Any:
+    """The benchmark that a command line asks for."""
+    return tyro.extras.subcommand_cli_from_dict(
+        BENCHMARKS, prog="python -m bench", description=__doc__, args=arguments, config=(tyro.conf.UseAppendAction,)
+    )
+
+
 def main() -> None:
     """Runs one of them; bad input ends with its message and exit code 2."""
-    chosen = tyro.extras.subcommand_cli_from_dict(
-        BENCHMARKS, prog="python -m bench", description=__doc__, config=(tyro.conf.UseAppendAction,)
-    )
+    chosen = parse()
     try:
         chosen.main()
     except InputError as error:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tyro.conf import Positional
+
 from adu_depth.errors import InputError
 from adu_depth.files import replacing
 from bench.harness.result import Result, read_result
@@ -25,7 +27,7 @@ CAPTIONS = {
 class ReportCommand:
     """Markdown tables and SVG plots from result files: report.md, roofline.svg, speed.svg, memory.svg."""
 
-    results: tuple[Path, ...]
+    results: Positional[tuple[Path, ...]]
     """JSON files that benchmarks wrote."""
     output: Path = Path("runs/bench-report")
     """Folder to write to."""

@@ -2,7 +2,8 @@
 
 torch's `scaled_dot_product_attention` knows no bias per key without an N×M mask, so only calls without a bias can go
 there. A row is written from a result of `python -m bench attention-adaptation` and names it; nothing is guessed from
-one device, dtype or size to another. The table is empty: nothing has been measured, and the kernel runs everywhere.
+one device, dtype or size to another. The table is empty: torch's attention has not been timed without a bias yet, and
+the kernel runs everywhere.
 """
 
 from __future__ import annotations

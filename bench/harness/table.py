@@ -110,7 +110,7 @@ def _three_digits(value: float) -> str:
 def megabytes(count: int | None) -> str:
     if count is None:
         return "–"
-    value = count / 2**20
+    value = count / 1e6
     return f"{value:.0f} MB" if value >= 10 else f"{value:.2f} MB"
 
 

@@ -30,6 +30,8 @@ SHOWN = (
     "kitti-eigen-teacher", "kitti-eigen-resnet50", "kitti-eigen-swin-large",
 )  # fmt: skip
 """Cases that are modelled where none is named."""
+PRECISIONS: tuple[Precision, ...] = ("bf16",)
+IMPLEMENTATIONS: tuple[Implementation, ...] = ("references", "kernels")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ class StepModelReport:
     """Whose rates."""
     case: tuple[str, ...] = ()
     """Cases whose name holds one of these; none: the defaults and the KITTI presets. "all": every case there is."""
-    precision: tuple[Precision, ...] = ("bf16",)
-    implementation: tuple[Implementation, ...] = ("references", "kernels")
+    precision: tuple[Precision, ...] = ()
+    """None: bf16."""
+    implementation: tuple[Implementation, ...] = ()
+    """None: references and kernels."""
     host_us: float = 7.5
     """Microseconds the host takes for a launch."""
     output: Path | None = None
@@ -71,8 +75,8 @@ class StepModelReport:
         """The numbers as JSON values. InputError for a case that there is none of."""
         gpu, rows = GPUS[self.gpu], []
         for case in self._chosen():
-            for precision in self.precision:
-                for implementation in self.implementation:
+            for precision in self.precision or PRECISIONS:
+                for implementation in self.implementation or IMPLEMENTATIONS:
                     trace = process.call(trace_step, case, precision, implementation)
                     counted, parts = counts(trace), groups(trace, gpu)
                     likely = sum(part.likely for part in parts.values())
