@@ -65,6 +65,8 @@ def stack_cameras(cameras: list[Camera]) -> Camera:
 
 def per_image(value: float | Tensor, maps: Tensor) -> Tensor:
     """A camera's number, one for all images or one each, as a tensor beside B×1×H×W maps, in their type."""
+    if isinstance(value, np.ndarray):
+        value = torch.as_tensor(value)
     if not isinstance(value, Tensor):  # filled in where the maps are: a number uploaded would wait for the device
         value = maps.new_full((1,), value)
     return value.to(maps.device, maps.dtype).reshape(-1, 1, 1, 1)

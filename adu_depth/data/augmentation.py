@@ -104,12 +104,14 @@ def draw_cuts(count: int, height: int, probability: float, generator: torch.Gene
 def cut_rows(maps: Tensor, cuts: Tensor, height: int) -> Tensor:
     """Rows from each image's cut on come first, those above it last. B×C×H×W; cuts in rows of an image of `height`.
 
-    The layout stays (`gather` would leave contiguous maps).
+    The layout stays, contiguous or channels-last (`gather` would leave contiguous maps).
     """
     rows = maps.shape[-2]
     start = (cuts * rows) // height
     index = (torch.arange(rows, device=maps.device) + start.reshape(-1, 1)) % rows
     image = torch.arange(maps.shape[0], device=maps.device).reshape(-1, 1)
+    if maps.is_contiguous():
+        return maps.take_along_dim(index[:, None, :, None], 2)
     return maps.permute(0, 2, 3, 1)[image, index].permute(0, 3, 1, 2)
 
 

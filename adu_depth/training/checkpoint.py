@@ -169,6 +169,13 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except ValueError as error:
         raise InputError(f"checkpoint {path} does not fit the optimiser: {error}") from error
+    for parameter, slots in optimizer.state.items():
+        # Files are contiguous; the multi-tensor step wants moments laid out as their (channels-last) parameters are.
+        slots |= {
+            name: torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            for name, value in slots.items()
+            if isinstance(value, Tensor) and value.shape == parameter.shape
+        }
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

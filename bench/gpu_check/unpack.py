@@ -9,16 +9,33 @@ from typing import Any
 
 from adu_depth.files import make_folder, write_json
 from bench.gpu_check import packed
+from bench.gpu_check.stages import SINGLE
+from bench.gpu_check.summary import red_of
 from bench.harness.result import Result, check_result, save_result
 from bench.report import write_report
 
 
 def benchmark_results(value: dict[str, Any]) -> Iterator[tuple[str, Result]]:
-    """Every benchmark's result in a packed file, by a file name."""
+    """Every benchmark's result in a packed file, by a file name; times that summary.md would not show are left out."""
+    red = red_of({stage: entry["result"] for stage, entry in value["stages"].items() if entry.get("result")})
     for stage, entry in value["stages"].items():
         for name, result in ((entry.get("result") or {}).get("results") or {}).items():
             check_result(result, f"{stage}: {name}")
-            yield f"{stage}-{name}", result
+            count = red.get(name, 0) if name in SINGLE else sum(red.values())
+            yield f"{stage}-{name}", held_back(result, count) if count else result
+
+
+def held_back(result: Result, red: int) -> Result:
+    """The result with "refused" in the place of everything measured, for `red` of its tests failed on this machine."""
+    reason = f"{red} of the tests are red on this machine"
+    cases = [
+        {**case, "rows": [
+            {"name": row["name"], "status": "refused", "reason": reason} if row["status"] == "measured" else row
+            for row in case["rows"]
+        ]}
+        for case in result["cases"]
+    ]  # fmt: skip
+    return {**result, "cases": cases}
 
 
 def main() -> None:

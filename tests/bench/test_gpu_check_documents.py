@@ -16,6 +16,7 @@ from bench.gpu_check import convergence, parity, training
 from bench.gpu_check.doctor import findings
 from bench.gpu_check.sheet import Sheet
 from bench.gpu_check.summary import summary_text
+from bench.gpu_check.unpack import benchmark_results
 
 
 def test_a_package_that_does_not_load_is_named_with_who_needs_it(monkeypatch: pytest.MonkeyPatch):
@@ -223,3 +224,25 @@ def test_a_case_that_hangs_costs_itself_alone(tmp_path: Path):
     assert found["complete"]
     assert [case["name"] for case in found["results"]["b"]["cases"]] == ["one", "two"]
     assert found["results"]["b"]["cases"][1]["rows"][0]["reason"] == "took longer than 0 s"
+
+
+def test_what_is_unpacked_has_no_time_of_an_operation_whose_tests_are_red():
+    row = {"name": "ours", "status": "measured", "times": {"total": {"median": 1.0}}}
+
+    def measured(name: str) -> dict[str, Any]:
+        case = {"name": name, "dtype": "", "shape": {}, "work": {}, "rows": [dict(row)]}
+        return {**result_of(), "benchmark": name, "cases": [case]}
+
+    names = ("cost-volume", "depth-objective", "teacher-step")
+    failure = {"operation": "cost-volume", "after_spoilt": False, "message": "off"}
+    stages = {
+        "parity": {"result": {"failures": {VOLUME: failure}}},
+        "operations": {"result": {"results": {name: measured(name) for name in names}}},
+    }
+    found = {name: result["cases"][0]["rows"][0] for name, result in benchmark_results({"stages": stages})}
+    assert found["operations-depth-objective"] == row
+    for name in ("cost-volume", "teacher-step"):
+        refused = {"name": "ours", "status": "refused", "reason": "1 of the tests are red on this machine"}
+        assert found[f"operations-{name}"] == refused
+    del stages["parity"]
+    assert all(r["cases"][0]["rows"] == [row] for _, r in benchmark_results({"stages": stages}))

@@ -267,8 +267,13 @@ def test_rows_change_places_in_every_map_alike() -> None:
     assert torch.equal(moved[1], rows[1])
     coarse = cut_rows(rows[:, :, ::8], torch.tensor([32, 0]), 96)
     assert torch.equal(coarse, moved[:, :, ::8])
-    maps = torch.rand(2, 5, 12, 4).contiguous(memory_format=torch.channels_last)
-    assert cut_rows(maps, torch.tensor([32, 0]), 96).is_contiguous(memory_format=torch.channels_last)
+    maps = torch.rand(2, 5, 12, 4)
+    whole = cut_rows(maps, torch.tensor([32, 0]), 96)
+    assert whole.is_contiguous()
+    last = cut_rows(maps.contiguous(memory_format=torch.channels_last), torch.tensor([32, 0]), 96)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(whole, last)
+    assert torch.equal(whole[0], maps[0].roll(-4, 1))
 
 
 def test_a_cut_student_is_taught_by_outputs_cut_alike(batch: StereoSample) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -112,11 +113,11 @@ def test_draws_are_the_generators_whatever_the_default_device(name: str) -> None
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("value", [2.5, torch.tensor([1.5, 2.5])])
+@pytest.mark.parametrize("value", [2.5, np.float64(2.5), np.array(2.5), torch.tensor([1.5, 2.5])])
 def test_a_cameras_number_beside_maps(value: float | Tensor) -> None:
     maps = torch.zeros(2, 1, 3, 4)
     found = per_image(value, maps)
-    assert found.shape == ((1, 1, 1, 1) if isinstance(value, float) else (2, 1, 1, 1))
+    assert found.shape == ((1, 1, 1, 1) if np.ndim(value) == 0 else (2, 1, 1, 1))
     assert (maps + found)[1].eq(2.5).all()
     assert found.dtype == torch.float32
 

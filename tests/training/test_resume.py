@@ -18,10 +18,13 @@ import torch
 from safetensors.torch import load_file
 
 from adu_depth.data.sample import StereoSample
+from adu_depth.distillation import StudentLoss
 from adu_depth.errors import InputError
-from adu_depth.training.checkpoint import list_checkpoints, load_model
+from adu_depth.models import MonoStudent
+from adu_depth.training.checkpoint import list_checkpoints, load_model, restore_checkpoint
 from adu_depth.training.loop import Interrupted
 from adu_depth.training.runs import train_student, train_teacher
+from adu_depth.training.tasks import StudentTask
 from tests.training.tiny import LOOP, tiny_scenes, tiny_student, tiny_teacher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +88,25 @@ def test_a_backbone_that_draws_random_numbers_resumes_to_the_same_bits(tmp_path:
         train_student(tiny_student(tmp_path / "broken", **settings), samples=Stopping(reads=7))
     train_student(tiny_student(tmp_path / "broken", **settings, loop=replace(LOOP, resume=True)))
     assert_same_bits(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_resumed_moments_lie_as_their_parameters_do(tmp_path: Path) -> None:
+    """The optimizer's multi-tensor step leaves its fast path where they do not."""
+    encoder = "config:convnext?depths=1,1,1,1&hidden_sizes=8,8,16,16"
+    config = tiny_student(tmp_path / "run", model=replace(tiny_student(tmp_path).model, encoder=encoder))
+    train_student(config)
+    network = MonoStudent(config.model)
+    loss = StudentLoss(
+        config.distillation, network.config.feature_channels, None, config.model.min_depth, config.model.max_depth
+    )
+    task = StudentTask(network, loss, config.augmentation)
+    optimizer = torch.optim.AdamW(task.parameters())
+    restore_checkpoint(newest(tmp_path / "run"), task, optimizer)
+    kernels = [p for p in task.parameters() if p.ndim == 4 and not p.is_contiguous()]
+    assert kernels
+    for parameter in kernels:
+        slots = optimizer.state[parameter]
+        assert {slots[name].stride() for name in ("exp_avg", "exp_avg_sq")} == {parameter.stride()}
 
 
 def test_a_resumed_run_keeps_its_teacher_and_where_its_outputs_come_from(tmp_path: Path) -> None:
