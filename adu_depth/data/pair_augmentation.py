@@ -9,6 +9,7 @@ as they were: colours of their own per view, a right view that stands a little t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +27,11 @@ from adu_depth.data.augmentation import (
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity
+from adu_depth.schema import Range, check_ranges
 from adu_depth.transfer import upload
 
 PATCHES = 2  # at most, per image
+Side = Annotated[int, Range(1, 16_384)]
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,13 @@ class PairAugmentationConfig(ColourConfig):
     """Probability that the two views' colours change apart from each other; else the right changes as the left."""
     flip: float = 0.0
     """Both views are mirrored and change places. Ground truth is carried over to the right view, which loses some."""
-    zoom: float = 1.0
+    zoom: Annotated[float, Range(1, 64)] = 1.0
     """A window of both views is magnified by a factor from [1, zoom]; disparities and focal length grow with it."""
     vertical_jitter: float = 0.0
     """The right view moves up or down by at most so many pixels, as a rig that is a little out of adjustment."""
     erase: float = 0.0
     """One or two patches of the right view are filled with its mean colour, as if something stood before it."""
-    erase_size: tuple[int, int] = (50, 100)
+    erase_size: tuple[Side, Side] = (50, 100)
     """Smallest and largest side of such a patch, pixels."""
 
     def __post_init__(self) -> None:
@@ -57,6 +60,7 @@ class PairAugmentationConfig(ColourConfig):
             raise InputError(f"augmentation.vertical_jitter is in pixels, 0 to 32, got {self.vertical_jitter}")
         if len(self.erase_size) != 2 or not 1 <= self.erase_size[0] <= self.erase_size[1]:
             raise InputError(f"augmentation.erase_size must be two sides, smallest first, got {self.erase_size}")
+        check_ranges(self, "augmentation.")
 
 
 def augment_pair(

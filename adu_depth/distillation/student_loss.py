@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from adu_depth.errors import InputError
 from adu_depth.models import FeatureAdapters
 from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.ranges import Weight
+from adu_depth.schema import Range, check_ranges
 from adu_kernels import depth_objective, feature_distillation_losses, pooled_guide, uncertainty_guide
 
 
@@ -22,23 +24,23 @@ from adu_kernels import depth_objective, feature_distillation_losses, pooled_gui
 class DistillationConfig:
     """Weights and options of the student's objective."""
 
-    silog: float = 1.0
-    uncertainty: float = 1.0
-    response: float = 10.0
-    features: float = 1.0
+    silog: Weight = 1.0
+    uncertainty: Weight = 1.0
+    response: Weight = 10.0
+    features: Weight = 1.0
     guide: Literal["emphasise", "attenuate", "none"] = "emphasise"
     """What the student's own uncertainty does to distillation: weigh uncertain pixels up, down, or not at all."""
     guide_strength: float = 0.5
-    guide_ramp: float = 0.1
+    guide_ramp: Weight = 0.1
     """Share of the steps over which the guide grows to its full strength."""
     gate: bool = True
     """Quieten the teacher where the ground truth contradicts it."""
-    beta: float = 10.0
-    gamma: float = 1.0
+    beta: Weight = 10.0
+    gamma: Annotated[float, Range(1, 1e6)] = 1.0
     detach_focal: bool = False
     uncertainty_joint: bool = False
     """Let the uncertainty term train the depth too, not the scale alone."""
-    beta_nll: float = 0.0
+    beta_nll: Annotated[float, Range(0, 1e6)] = 0.0
     """β of the β-NLL: above 0 the uncertainty term keeps learning where the student is uncertain; ½ is its paper's."""
     normalize: Literal["batch", "image"] = "batch"
     """Means of the terms on depth, and of the guide, over the batch's valid pixels, or over each image's and then over
@@ -58,6 +60,7 @@ class DistillationConfig:
             raise InputError(f"distillation.beta must be above 0, got {self.beta}")
         if not 1 <= self.gamma < math.inf:
             raise InputError(f"distillation.gamma must be at least 1, got {self.gamma}")
+        check_ranges(self, "distillation.")
 
 
 class StudentLoss(nn.Module):

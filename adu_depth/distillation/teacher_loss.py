@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from adu_depth.distillation.photometric import photometric_loss, smoothness_loss
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity
 from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.ranges import Weight
+from adu_depth.schema import Length, check_ranges
 from adu_kernels import laplace_nll, silog_loss
 
 
@@ -20,22 +22,23 @@ from adu_kernels import laplace_nll, silog_loss
 class TeacherLossConfig:
     """Weights of the teacher's loss terms."""
 
-    head_weights: tuple[float, ...] = (0.5, 0.7, 1.0)
+    head_weights: Annotated[tuple[Weight, ...], Length(64)] = (0.5, 0.7, 1.0)
     """Smooth-L1 weights of the regression heads, the final one's last; heads before them take the first weight."""
-    silog: float = 1.0
-    uncertainty: float = 1.0
+    silog: Weight = 1.0
+    uncertainty: Weight = 1.0
     uncertainty_joint: bool = False
     """Let the uncertainty term train the disparity too, not its spread alone."""
-    photometric: float = 2.0
+    photometric: Weight = 2.0
     """The right view warped by the disparity must look like the left: teaches where no LiDAR point is."""
-    smoothness: float = 0.05
+    smoothness: Weight = 0.05
     """Slope of the disparity where the left view has no edge."""
-    decoder: float = 1.0
+    decoder: Weight = 1.0
     """SILog of the feature decoder's own depth: what teaches the features that are distilled."""
 
     def __post_init__(self) -> None:
         if not self.head_weights or min(self.head_weights) < 0:
             raise InputError(f"loss.head_weights must be one or more numbers ≥ 0, got {self.head_weights}")
+        check_ranges(self, "loss.")
 
 
 def masked_smooth_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
@@ -14,23 +14,25 @@ from adu_depth.models.decoder import DepthHead, FeatureDecoder, check_depth_rang
 from adu_depth.models.encoder import build_encoder
 from adu_depth.models.padding import check_image, crop_map, pad_to_cells
 from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.ranges import MOST_LETTERS, MOST_PIXELS, Channels, Metres
+from adu_depth.schema import Length, Range, check_ranges
 
 
 @dataclass(frozen=True)
 class StudentConfig:
-    encoder: str = "small"
+    encoder: Annotated[str, Length(MOST_LETTERS)] = "small"
     """"small", a Hugging Face backbone by name, a local directory, or "config:<family>?<key>=<value>&…"."""
     pretrained: bool = False
     """Start the encoder from its trained weights (not for "small" and "config:…")."""
-    feature_channels: tuple[int, int, int] = (64, 96, 128)
+    feature_channels: tuple[Channels, Channels, Channels] = (64, 96, 128)
     """Channels of the features at 1/8, 1/16 and 1/32."""
-    head_channels: int = 32
+    head_channels: Channels = 32
     """Channels at 1/4, which depth and log scale are read from."""
-    min_depth: float = 0.5
+    min_depth: Metres = 0.5
     """Nearest depth the student can say, metres."""
-    max_depth: float = 80.0
+    max_depth: Metres = 80.0
     """Farthest depth the student can say, metres."""
-    reference_focal: float | None = None
+    reference_focal: Annotated[float, Range(0, MOST_PIXELS, above=True)] | None = None
     """If set, depth is predicted as a camera of this focal length (pixels) would see it and scaled by fx over it; the
     student then needs the camera."""
     norm: Norm = "group"
@@ -44,6 +46,7 @@ class StudentConfig:
             raise InputError(f"head_channels: expected at least 1, got {self.head_channels}")
         if self.reference_focal is not None and self.reference_focal <= 0:
             raise InputError(f"reference_focal: expected a positive focal length or None, got {self.reference_focal}")
+        check_ranges(self)
 
 
 class MonoStudent(nn.Module):

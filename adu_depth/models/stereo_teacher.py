@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,9 @@ from adu_depth.models.decoder import (
 from adu_depth.models.encoder import build_encoder
 from adu_depth.models.padding import check_image, crop_map, pad_to_cells
 from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.ranges import MOST_CHANNELS, MOST_LETTERS, Channels, Metres
 from adu_depth.models.refinement import Refinement
+from adu_depth.schema import Length, Range, check_ranges
 from adu_kernels import combined_volume, disparity_regression, groupwise_correlation_volume
 from adu_kernels.precision import accumulation_dtype, without_autocast
 
@@ -37,31 +39,31 @@ SCALE = 4  # the volume stands at a quarter of the image
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    encoder: str = "small"
+    encoder: Annotated[str, Length(MOST_LETTERS)] = "small"
     """"small", a Hugging Face backbone by name, a local directory, or "config:<family>?<key>=<value>&…"."""
     pretrained: bool = False
     """Start the encoder from its trained weights (not for "small" and "config:…")."""
-    max_disparity: int = 64
+    max_disparity: Annotated[int, Range(16, 4096)] = 64
     """Disparities 0 … max_disparity − 1 pixels are searched; a multiple of 16."""
-    num_groups: int = 8
+    num_groups: Channels = 8
     """Groups of the group-wise correlation; must divide correlation_channels."""
-    correlation_channels: int = 64
+    correlation_channels: Channels = 64
     """Channels of the features that are correlated."""
-    concat_channels: int = 4
+    concat_channels: Channels = 4
     """Channels of the thinner features that are concatenated."""
-    aggregation_channels: int = 16
+    aggregation_channels: Channels = 16
     """Channels of the 3-D convolutions at 1/4."""
-    hourglasses: int = 1
+    hourglasses: Annotated[int, Range(0, 32)] = 1
     """Hourglasses in the aggregation; each adds a regression head to the training."""
-    feature_channels: tuple[int, int, int] = (64, 96, 128)
+    feature_channels: tuple[Channels, Channels, Channels] = (64, 96, 128)
     """Channels of the features at 1/8, 1/16 and 1/32."""
-    refinement_channels: int = 24
+    refinement_channels: Annotated[int, Range(0, MOST_CHANNELS)] = 24
     """Channels of the full-size correction of the disparity; 0 leaves it out."""
-    head_channels: int = 32
+    head_channels: Channels = 32
     """Channels at 1/4, which the decoder's own depth is read from."""
-    min_depth: float = 0.5
+    min_depth: Metres = 0.5
     """Depths are clipped to at least this, metres."""
-    max_depth: float = 80.0
+    max_depth: Metres = 80.0
     """Depths are clipped to at most this, metres."""
     norm: Norm = "group"
     """"group" or "batch" normalisation; see adu_depth.models.blocks."""
@@ -88,6 +90,7 @@ class TeacherConfig:
                 f"num_groups: expected a divisor of correlation_channels={self.correlation_channels}, "
                 f"got {self.num_groups}"
             )
+        check_ranges(self)
 
 
 class StereoTeacher(nn.Module):

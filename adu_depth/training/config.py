@@ -5,39 +5,48 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.distillation import DistillationConfig, TeacherLossConfig
 from adu_depth.errors import InputError
 from adu_depth.models import StudentConfig, TeacherConfig
+from adu_depth.schema import Length, Range, check_ranges
 from adu_depth.training.schedule import Decay
+
+MOST = 10**8 - 1  # steps, scenes: eight digits, as checkpoints are named
+MOST_AREA = 2**22
+"""Pixels that a network is trained at, and works at afterwards: 2048×2048, several times what a GPU can train on."""
+Count = Annotated[int, Range(1, MOST)]
+Side = Annotated[int, Range(32, 16_384)]
+Factor = Annotated[float, Range(0, 1e15)]
+Text = Annotated[str, Length(4096)]
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which pairs to train on, and how they are brought to one size."""
 
-    root: str = "synthetic"
+    root: Text = "synthetic"
     """A data set's folder, or "synthetic" for the built-in scenes."""
-    layout: str = "auto"
+    layout: Text = "auto"
     """The folder's layout; "auto" recognises it."""
-    split: str = ""
+    split: Text = ""
     """A file that names the samples to use, one a line; KITTI's takes BTS's and Monodepth2's lists. Empty: all."""
-    ground_truth: str = ""
+    ground_truth: Text = ""
     """Folder of the ground truth where it is not in `root` (KITTI raw)."""
     kb_crop: bool = False
     """Cut every frame to KITTI's 352×1216 benchmark window first."""
     skip_missing: bool = False
     """Pass over, and count, frames whose files are not all there, instead of refusing them."""
-    size: tuple[int, int] = (96, 320)
+    size: tuple[Side, Side] = (96, 320)
     """Height and width the network is trained at, multiples of 32."""
     fit: Literal["resize", "crop"] = "resize"
     """Bring images to `size` by resizing them, or by random crops at native resolution."""
-    pairs: int = 0
+    pairs: Annotated[int, Range(0, MOST)] = 0
     """Built-in scenes: how many different ones; 0 means endless, rendered on the training device."""
-    scene_seed: int = 0
+    scene_seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     """Built-in scenes: seed of the scenes, apart from the training's seed."""
     dense: bool = False
     """Supervise with the dense ground truth instead of the sparse (LiDAR) one."""
@@ -47,20 +56,23 @@ class DataConfig:
             raise InputError(f"data.size must be two positive multiples of 32 (height, width), got {self.size}")
         if self.pairs < 0:
             raise InputError(f"data.pairs must be 0 (endless) or more, got {self.pairs}")
+        check_ranges(self, "data.")
+        if self.size[0] * self.size[1] > MOST_AREA:
+            raise InputError(f"data.size: expected at most {MOST_AREA:,} pixels, got {self.size[0]}×{self.size[1]}")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW, warm-up, decay, clipping."""
 
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.01
+    learning_rate: Factor = 5e-4
+    weight_decay: Factor = 0.01
     warmup: float = 0.05
     """Share of the steps spent warming up."""
     decay: Decay = "cosine"
-    power: float = 0.9
+    power: Annotated[float, Range(0, 100, above=True)] = 0.9
     """Exponent of the polynomial decay."""
-    clip_norm: float = 1.0
+    clip_norm: Factor = 1.0
     """Gradients are scaled down to this norm; 0 leaves them as they are."""
 
     def __post_init__(self) -> None:
@@ -71,28 +83,29 @@ class OptimizerConfig:
             raise InputError(f"optimizer.warmup is a share of the steps, 0 to 1, got {self.warmup}")
         if not self.power > 0:
             raise InputError(f"optimizer.power must be above 0, got {self.power}")
+        check_ranges(self, "optimizer.")
 
 
 @dataclass(frozen=True)
 class LoopConfig:
     """Length of a run, its seed, and how it is executed."""
 
-    steps: int = 20_000
-    batch_size: int = 8
+    steps: Count = 20_000
+    batch_size: Annotated[int, Range(1, 65_536)] = 8
     """Pairs per step and process."""
     seed: int = 0
     device: str = "auto"
     """"auto" (CUDA where there is one), "cuda" or "cpu"."""
     mixed_precision: Literal["no", "bf16"] = "no"
-    workers: int = 2
+    workers: Annotated[int, Range(0, 1024)] = 2
     """Processes that read and decode the data set."""
-    prefetch: int = 2
+    prefetch: Annotated[int, Range(1, 1024)] = 2
     """Batches that each of them keeps ready."""
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
+    checkpoint_every: Count = 500
+    keep_checkpoints: Count = 2
     """Checkpoints that stay; until the step after the newest one has shown its loss, one more."""
-    log_every: int = 20
-    check_every: int = 10
+    log_every: Count = 20
+    check_every: Count = 10
     """Steps between looks at the loss for NaN; each look waits for the device."""
     resume: bool = False
     """Go on from the newest checkpoint in the run folder."""
@@ -108,6 +121,7 @@ class LoopConfig:
             raise InputError(f"loop.workers must be 0 or more, got {self.workers}")
         if self.device not in ("auto", "cuda", "cpu"):
             raise InputError(f'loop.device must be "auto", "cuda" or "cpu", got {self.device!r}')
+        check_ranges(self, "loop.")
 
 
 @dataclass(frozen=True)

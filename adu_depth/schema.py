@@ -1,0 +1,315 @@
+"""What a file of this project may say: kinds, ranges, lengths and depth, looked at before anything is made of it.
+
+A schema is a type, the one that the code works with anyway: a dataclass, a TypedDict, list[T], tuple[T, …],
+dict[str, T], Literal, Path, a union, int, float, bool, str, Any. `Annotated[T, Range(low, high)]` and
+`Annotated[T, Length(most)]` narrow it. Whatever does not fit is one InputError: file, field, expected, got.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache, partial
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from adu_depth.errors import InputError
+from adu_depth.files import read_text
+
+MOST_DEPTH = 32
+MOST_PARTS = 200_000
+"""Objects and lists in one file: each takes a hundred times the two bytes that it is written with."""
+MOST_VALUES = 4_000_000
+MOST_DIGITS = 20
+SHOWN = 60  # characters of a wrong value that a message shows
+NON_FINITE = ("NaN", "Infinity", "-Infinity")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from low to high; low itself is left out with `above`."""
+
+    low: float
+    high: float
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        return (self.low < value if self.above else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        low, high = (f"{n:,}" if isinstance(n, int) else f"{n:g}" for n in (self.low, self.high))
+        return f"above {low}, at most {high}" if self.above else f"from {low} to {high}"
+
+
+@dataclass(frozen=True)
+class Length:
+    """Letters of a text, members of a list or an object: at most so many, at least `least`."""
+
+    most: int
+    least: int = 0
+
+
+def read_json(path: str | Path, schema: Any = dict[str, Any]) -> Any:
+    """What a JSON file says, as `schema` has it: dataclasses are made of objects, tuples of lists.
+
+    Raises InputError if the file cannot be read, is no JSON, has a name twice in one object, numbers that are not
+    finite, or does not fit the schema.
+    """
+    return check(schema, parse_json(read_text(path), path), path)
+
+
+def parse_json(text: str, source: str | Path, *, non_finite: bool = False) -> Any:
+    """JSON that came from `source`; its size and depth are looked at first. InputError if it is none.
+
+    non_finite: take NaN and Infinity too, which Python writes and JSON has not.
+    """
+    parts, values = text.count("{") + text.count("["), text.count(",")
+    if parts > MOST_PARTS or values > MOST_VALUES:
+        raise InputError(
+            f"{source}: cannot be read: expected at most {MOST_PARTS:,} objects and lists and {MOST_VALUES:,} values, "
+            f"got {parts:,} and {values:,}"
+        )
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_int=_integer,
+            parse_float=partial(_number, non_finite),
+            parse_constant=partial(_number, non_finite),
+        )
+    except RecursionError:
+        reason = f"expected at most {MOST_DEPTH} objects and lists within each other, got more"
+    except ValueError as error:
+        reason = f"not JSON: {error}"
+    raise InputError(f"{source}: cannot be read: {reason}")
+
+
+def check(schema: Any, value: Any, source: str | Path, field: str = "") -> Any:
+    """`value`, read from `source`, as `schema` has it. Raises InputError naming source, field, expected and got."""
+    try:
+        return _fit(schema, value, field, 0)
+    except _Misfit as misfit:
+        field, expected, got = misfit.args
+        if not field:
+            raise InputError(f"{source} must hold {expected}, got {got}") from None
+        raise InputError(f"{source}: {field}: expected {expected}, got {got}") from None
+    except InputError as error:  # a dataclass's own rules
+        raise InputError(f"{source}: {error}") from error
+
+
+def check_ranges(settings: Any, prefix: str = "") -> None:
+    """For a dataclass's __post_init__: InputError for a number that its Annotated type does not allow."""
+    made: Any = type(settings)
+    for name, kind in _hints(made).items():
+        try:
+            _ranges(kind, getattr(settings, name))
+        except _Misfit as misfit:
+            raise InputError(f"{prefix}{name}: expected {misfit.args[1]}, got {misfit.args[2]}") from None
+
+
+def shown(value: Any) -> str:
+    """A value for a message: JSON's kinds by name, the rest as written, short."""
+    if isinstance(value, dict | list):
+        return f"{_kind(value)} of {len(value)}"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**MOST_DIGITS:
+        return f"a number of more than {MOST_DIGITS} digits"
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
+
+
+class _Misfit(Exception):
+    """Field, what was expected there, what came."""
+
+
+def _fit(schema: Any, value: Any, field: str, depth: int) -> Any:
+    if depth > MOST_DEPTH:
+        raise _Misfit(field, f"at most {MOST_DEPTH} objects and lists within each other", "more")
+    origin = get_origin(schema)
+    if origin is Annotated:
+        kind, *rules = get_args(schema)
+        fitted = _fit(kind, value, field, depth)
+        _follow(rules, kind, fitted, field)
+        return fitted
+    if origin in (Union, UnionType):
+        return _fit_union(get_args(schema), value, field, depth)
+    if origin is Literal:
+        if isinstance(value, str | int) and value in get_args(schema):
+            return value
+        raise _Misfit(field, " or ".join(map(repr, get_args(schema))), shown(value))
+    if origin in (list, tuple, Sequence):
+        return _fit_list(origin, get_args(schema), value, field, depth)
+    if origin is dict:
+        _require_object(value, field)
+        kind = get_args(schema)[1]
+        return {_text(k, field): _fit(kind, v, _within(field, k), depth + 1) for k, v in value.items()}
+    if is_typeddict(schema) or is_dataclass(schema):
+        return _fit_object(schema, value, field, depth)
+    return _fit_scalar(schema, value, field, depth)
+
+
+def _fit_union(kinds: Sequence[Any], value: Any, field: str, depth: int) -> Any:
+    if value is None and NoneType in kinds:
+        return None
+    others = [kind for kind in kinds if kind is not NoneType]
+    for kind in others[:-1]:
+        try:
+            return _fit(kind, value, field, depth)
+        except _Misfit:
+            continue
+    return _fit(others[-1], value, field, depth)
+
+
+def _fit_list(origin: Any, kinds: tuple[Any, ...], value: Any, field: str, depth: int) -> Any:
+    if not isinstance(value, list | tuple):
+        raise _Misfit(field, "a JSON list", _kind(value))
+    if origin is tuple and kinds[-1] is not Ellipsis:
+        if len(value) != len(kinds):
+            raise _Misfit(field, f"a list of {len(kinds)}", f"a list of {len(value)}")
+    else:
+        kinds = (kinds[0],) * len(value)
+    found = (_fit(k, v, f"{field}[{i}]", depth + 1) for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    return tuple(found) if origin is tuple else list(found)
+
+
+def _fit_object(schema: Any, value: Any, field: str, depth: int) -> Any:
+    _require_object(value, field)
+    hints = _hints(schema)
+    made = is_dataclass(schema)
+    required = {f.name for f in fields(schema) if _required(f)} if made else schema.__required_keys__
+    for name in required - value.keys():
+        raise _Misfit(_within(field, name), _expected(hints[name]), "nothing")
+    for name in value.keys() - hints.keys() if made else ():
+        raise _Misfit(_within(field, name), f"no such name; known are {', '.join(hints)}", "one")
+    found = {
+        _text(name, field): _fit(hints.get(name, Any), part, _within(field, name), depth + 1)
+        for name, part in value.items()
+    }
+    if not made:
+        return found
+    try:
+        return schema(**found)
+    except InputError as error:
+        raise InputError(f"{field}: {error}" if field else str(error)) from error
+
+
+def _fit_scalar(schema: Any, value: Any, field: str, depth: int) -> Any:
+    if schema is Any:
+        if isinstance(value, dict):
+            return _fit(dict[str, Any], value, field, depth)
+        if isinstance(value, list):
+            return _fit(list[Any], value, field, depth)
+        return _text(value, field) if isinstance(value, str) else value
+    if schema is Path and isinstance(value, str):
+        return Path(_text(value, field))
+    if schema is str and isinstance(value, str):
+        return _text(value, field)
+    if schema is bool and isinstance(value, bool):
+        return value
+    if schema is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if schema is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise _Misfit(field, _expected(schema), shown(value))
+
+
+def _ranges(schema: Any, value: Any) -> None:
+    """The rules of Annotated numbers alone: what the command line filled has the right kinds already."""
+    origin = get_origin(schema)
+    if origin is Annotated:
+        kind, *rules = get_args(schema)
+        _follow(rules, kind, value, "")
+        _ranges(kind, value)
+    elif origin is tuple and isinstance(value, tuple | list):
+        kinds = get_args(schema)
+        for kind, part in zip(kinds if kinds[-1] is not Ellipsis else kinds[:1] * len(value), value, strict=False):
+            _ranges(kind, part)
+    elif origin in (Union, UnionType) and value is not None:
+        for kind in get_args(schema):
+            if kind is not NoneType:
+                _ranges(kind, value)
+
+
+def _follow(rules: Sequence[Any], kind: Any, value: Any, field: str) -> None:
+    for rule in rules:
+        if isinstance(rule, Range) and not rule.holds(value):
+            raise _Misfit(field, f"{_expected(kind)} {rule}", shown(value))
+        if isinstance(rule, Length) and not rule.least <= len(value) <= rule.most:
+            told = f"{rule.least} to {rule.most:,}" if rule.least else f"at most {rule.most:,}"
+            raise _Misfit(field, f"{told} {'characters' if isinstance(value, str) else 'members'}", f"{len(value):,}")
+
+
+@cache
+def _hints(schema: Hashable) -> dict[str, Any]:
+    return get_type_hints(schema, include_extras=True)
+
+
+def _required(field: Any) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _within(field: str, name: Any) -> str:
+    name = shown(name)[1:-1] if isinstance(name, str) else str(name)
+    return f"{field}.{name}" if field else name
+
+
+def _require_object(value: Any, field: str) -> None:
+    if not isinstance(value, dict):
+        raise _Misfit(field, "a JSON object", _kind(value))
+
+
+def _text(value: str, field: str) -> str:
+    """Text that can be part of a path and be written again: no null, no half of a character.
+
+    Bytes of a file name that are no UTF-8 stand in U+DC80 to U+DCFF (Python's surrogateescape); those pass.
+    """
+    if "\0" in value or any("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" for c in value):
+        raise _Misfit(field, "text of whole characters", shown(value))
+    return value
+
+
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "text"}
+KINDS = {dict: "object", list: "list", str: "str", bool: "bool", int: "int", float: "float", NoneType: "null"}
+
+
+def _expected(schema: Any) -> str:
+    origin = get_origin(schema)
+    if origin is Annotated:
+        kind, *rules = get_args(schema)
+        ranges = [str(rule) for rule in rules if isinstance(rule, Range)]
+        return " ".join([_expected(kind), *ranges])
+    if origin is Literal:
+        return " or ".join(map(repr, get_args(schema)))
+    if origin in (Union, UnionType):
+        return " or ".join(_expected(kind) for kind in get_args(schema) if kind is not NoneType)
+    if origin in (list, tuple, Sequence):
+        return "a JSON list"
+    return NAMES.get(schema, "a JSON object")
+
+
+def _kind(value: Any) -> str:
+    return KINDS.get(type(value), type(value).__name__)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the name {shown(twice)} is there twice in one object")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits, expected at most {MOST_DIGITS}")
+    return int(digits)
+
+
+def _number(non_finite: bool, written: str) -> float:
+    value = float(written.replace("Infinity", "inf"))
+    if not (non_finite or math.isfinite(value)):
+        raise ValueError(f"{shown(written)} is not a finite number")
+    return value
