@@ -6,7 +6,8 @@ never stopped and in one resumed at k.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -25,6 +26,7 @@ from adu_depth.data.sample import StereoSample, collate
 from adu_depth.errors import InputError
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.config import DataConfig, LoopConfig
+from adu_depth.training.workers import delivered
 
 EPOCH_DRAWS, CROP_DRAWS = 4098, 2048  # kept apart from the draws of processes, which count from 0
 
@@ -133,6 +135,8 @@ class _TrainingView(TorchDataset["Item | InputError"]):
             return self._load(key)
         except InputError as error:
             return error
+        except (OSError, MemoryError) as error:
+            return InputError(f"sample {key.index} of the data set cannot be read: {error or 'out of memory'}")
 
     def _load(self, key: _Key) -> Item:
         teacher = None if self.teacher is None else self.teacher[key.index]
@@ -192,8 +196,8 @@ def batches(
     place: Place,
     device: torch.device,
     teacher: TeacherOutputs | None = None,
-) -> Iterator[TrainingBatch]:
-    """The batches of steps start … loop.steps − 1, on `device`."""
+) -> Generator[TrainingBatch, None, None]:
+    """The batches of steps start … loop.steps − 1, on `device`. Closing them ends the processes that read them."""
     steps = range(start, loop.steps)
     if isinstance(samples, SyntheticStereo) and samples.length is None:
         return _endless(samples, steps, loop.batch_size, place, device)
@@ -209,17 +213,18 @@ def batches(
     return _arriving(loader, device)
 
 
-def _arriving(loader: DataLoader[Item | InputError], device: torch.device) -> Iterator[TrainingBatch]:
+def _arriving(loader: DataLoader[Item | InputError], device: torch.device) -> Generator[TrainingBatch, None, None]:
     batch: TrainingBatch | InputError
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
-        yield batch.to(device)
+    with closing(delivered(loader)) as stream:
+        for batch in stream:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch.to(device)
 
 
 def _endless(
     scenes: SyntheticStereo, steps: range, batch_size: int, place: Place, device: torch.device
-) -> Iterator[TrainingBatch]:
+) -> Generator[TrainingBatch, None, None]:
     """Scenes that no step and no process sees twice, rendered where the data set renders."""
     for step in steps:
         first = (step * place.processes + place.rank) * batch_size

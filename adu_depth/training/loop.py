@@ -6,10 +6,9 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from adu_depth.data.augmentation import draw_seed
 from adu_depth.errors import InputError
 from adu_depth.files import make_durable, replacing
+from adu_depth.stopping import catch_signals
 from adu_depth.training.batches import Place, TrainingBatch
 from adu_depth.training.checkpoint import (
     checkpoint_path,
@@ -42,8 +42,8 @@ from adu_depth.training.run_folder import prepare_run_folder
 from adu_depth.training.schedule import learning_rate_factor
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
 
-Batches = Callable[[int], Iterator[TrainingBatch]]
-"""The batches from a given step on."""
+Batches = Callable[[int], Generator[TrainingBatch, None, None]]
+"""The batches from a given step on; closing them ends the processes that read them."""
 
 
 class Interrupted(RuntimeError):
@@ -83,7 +83,7 @@ def train(
 
     config: the whole run's configuration as JSON values, kept beside the weights. defaults: the same of one in which
     nothing was chosen, for what a run's config.json is too old to name. teach: adds a teacher's outputs to a batch.
-    Stops with NonFiniteLoss (the last good checkpoint stays), or with Interrupted after SIGINT or SIGTERM.
+    Stops with NonFiniteLoss (the last good checkpoint stays), or with Interrupted after SIGINT, SIGTERM or SIGHUP.
     """
     place = Place(accelerator.process_index, accelerator.num_processes)
     config = {**config, "processes": place.processes}
@@ -113,11 +113,12 @@ def train(
 
     module.train()
     with (
-        closing(RunLog(run, start, accelerator.is_main_process)) as log,
         catch_signals() as caught,
+        closing(RunLog(run, start, accelerator.is_main_process)) as log,
         progress.task(f"training {run.name}", loop.steps, start) as bar,
+        closing(batches(start)) as stream,
     ):
-        stream, clock = batches(start), Speedometer(loop.batch_size * place.processes)
+        clock = Speedometer(loop.batch_size * place.processes)
         for step in range(start, loop.steps):
             batch = next(stream)
             factor = learning_rate_factor(
@@ -149,11 +150,13 @@ def train(
             if (step + 1) % loop.checkpoint_every == 0 or step + 1 == loop.steps or stopping:
                 save(context, batch)
                 saved = step + 1
-            if stopping and step + 1 < loop.steps:
+            if stopping:
                 raise Interrupted(
                     caught[0] if caught else signal.SIGTERM,
                     f"state saved in {checkpoint_path(run, step + 1)}: go on with --loop.resume",
                 )
+    if caught:  # too late for this training, but a quickstart has more to do
+        raise Interrupted(caught[0], f"{run} is trained to its end")
     return log.rows
 
 
@@ -183,30 +186,6 @@ def look_at(steps: list[SeenStep], run: Path) -> None:
             where = f"at step {seen.number}, samples {', '.join(seen.names)}"
             raise NonFiniteLoss(f"{bad} {where}. {advice(last_good(run, seen))}")
     steps.clear()
-
-
-class catch_signals:
-    """Notes SIGINT and SIGTERM instead of dying of them, so that the step can end and be saved. A second one kills."""
-
-    def __init__(self) -> None:
-        self.caught: list[int] = []
-        self.before: dict[int, Any] = {}
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        self.caught.append(signum)
-        signal.signal(signum, self.before[signum])
-
-    def __enter__(self) -> list[int]:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self.before[signum] = signal.signal(signum, self._note)
-            except ValueError:  # not in the main thread: whoever started the thread handles signals
-                break
-        return self.caught
-
-    def __exit__(self, *_: object) -> None:
-        for signum, handler in self.before.items():
-            signal.signal(signum, handler)
 
 
 class Speedometer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -62,7 +62,7 @@ def train_teacher(
     loss = TeacherLoss(config.loss, config.model.max_disparity, config.model.min_depth, config.model.max_depth)
     place = Place(accelerator.process_index, accelerator.num_processes)
 
-    def stream(start: int) -> Iterator[TrainingBatch]:
+    def stream(start: int) -> Generator[TrainingBatch, None, None]:
         return batches(source, config.data, config.loop, start, place, accelerator.device)
 
     return train(
@@ -115,7 +115,7 @@ def train_student(
     elif teacher is not None and outputs is None:
         teach = OnlineTeacher(teacher, accelerator.device)
 
-    def stream(start: int) -> Iterator[TrainingBatch]:
+    def stream(start: int) -> Generator[TrainingBatch, None, None]:
         return batches(source, config.data, config.loop, start, place, accelerator.device, outputs)
 
     return train(

@@ -1,0 +1,187 @@
+"""A worker that is lost ends the reading with its reason, within seconds; none outlives the training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from adu_depth.data import SyntheticStereo
+from adu_depth.errors import InputError
+from adu_depth.training.batches import Place, batches
+from adu_depth.training.workers import delivered
+from tests.training.tiny import DATA, LOOP, SIZE
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 10  # the cores may be busy
+
+
+class Numbers(Dataset[Any]):
+    """Tensors; in a worker, `happens` is done where number 5 is read."""
+
+    def __init__(self, happens: str = "") -> None:
+        self.happens = happens
+
+    def __len__(self) -> int:
+        return 50
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 5 and self.happens.startswith("SIG"):
+            os.kill(os.getpid(), getattr(signal, self.happens))
+        if index == 5 and self.happens == "exit":
+            os._exit(7)
+        if index == 5 and self.happens and self.happens != "SIGTERM":
+            return Unsendable(self.happens)
+        return torch.full((3,), index)
+
+
+class Unsendable:
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __reduce__(self) -> Any:
+        raise RuntimeError(self.why)
+
+
+def first(found: list[Any]) -> Any:
+    return found[0]
+
+
+def read(happens: str) -> list[Any]:
+    return list(delivered(DataLoader(Numbers(happens), batch_size=1, num_workers=2, collate_fn=first)))
+
+
+NO_ROOM = "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
+
+
+@pytest.mark.parametrize(
+    ("happens", "message"),
+    [
+        ("SIGKILL", r"was killed \(SIGKILL\), as the system does where memory runs out.*--loop\.workers 0"),
+        ("SIGBUS", r"no room in shared memory \(/dev/shm holds \d+ MB\): .*--shm-size.*--loop\.workers 0"),
+        ("SIGSEGV", r"ended unexpectedly \(SIGSEGV\); --loop\.workers 0"),
+        ("exit", r"ended unexpectedly \(exit code 7\)"),
+        (NO_ROOM, r"no room in shared memory .*--shm-size.*--loop\.workers 0"),
+        ("received 0 items of ancdata: Too many open files", r"may open no more files.*ulimit -n.*--loop\.workers 0"),
+        ("that is no tensor", r"could not hand over what it read: RuntimeError: that is no tensor"),
+    ],
+)
+def test_a_lost_worker_says_why(happens: str, message: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(InputError, match=message):
+        read(happens)
+    assert time.monotonic() - began < SECONDS
+
+
+def test_workers_leave_signals_to_their_parent() -> None:
+    assert [int(value[0]) for value in read("SIGTERM")] == list(range(50)), "one was asked to end, and went on"
+
+
+def test_closing_ends_workers_that_are_busy() -> None:
+    class Slow(Numbers):
+        def __getitem__(self, index: int) -> Any:
+            if index > 1:
+                time.sleep(600)
+            return torch.tensor(os.getpid())
+
+    stream = delivered(DataLoader(Slow(), batch_size=1, num_workers=2))
+    pids = {int(next(stream)), int(next(stream))}
+    handler = signal.getsignal(signal.SIGCHLD)
+    began = time.monotonic()
+    stream.close()
+    assert time.monotonic() - began < 3
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert signal.getsignal(signal.SIGCHLD) is handler
+
+
+class Broken(SyntheticStereo):
+    """Its disk has errors."""
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 2:
+            raise OSError(5, "Input/output error")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_disk_with_errors_is_one_line_and_no_traceback(workers: int) -> None:
+    with pytest.raises(InputError) as caught:
+        list(batches(Broken(5, *SIZE, seed=0), DATA, replace(LOOP, workers=workers), 0, Place(), torch.device("cpu")))
+    assert str(caught.value) == "sample 2 of the data set cannot be read: [Errno 5] Input/output error"
+
+
+SMALL_ROOM = """
+mount -t tmpfs -o size=1M tmpfs /dev/shm || exit 77
+exec "$0" -c '
+import torch
+from torch.utils.data import DataLoader
+from adu_depth.training.workers import delivered
+numbers = [torch.zeros(1 << 18) for _ in range(40)]
+for _ in delivered(DataLoader(numbers, batch_size=4, num_workers=2, collate_fn=torch.stack)): pass
+'
+"""
+
+
+def test_a_container_with_little_shared_memory_is_named(tmp_path: Path) -> None:
+    """As in Docker, whose /dev/shm holds 64 MB; needs the right to mount."""
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", SMALL_ROOM, sys.executable],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no right to mount a small /dev/shm")
+    assert "/dev/shm holds 1 MB): give more (docker run --shm-size" in done.stderr
+
+
+ORPHANS = """
+import os, sys, time, torch
+from torch.utils.data import DataLoader
+from adu_depth.training.workers import delivered
+class Slow:
+    def __len__(self): return 9
+    def __getitem__(self, index):
+        if index > 1: time.sleep(600)
+        return torch.tensor(os.getpid())
+stream = delivered(DataLoader(Slow(), batch_size=1, num_workers=2))
+print(int(next(stream)), int(next(stream)), flush=True)
+next(stream)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere torch's workers look after themselves")
+def test_a_killed_training_leaves_no_worker_behind() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", ORPHANS], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    pids = [int(word) for word in process.stdout.readline().split()]
+    assert len(pids) == 2
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 3
+    while any(map(_alive, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    """Whether the process is there and no zombie: who collects those depends on the machine."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
