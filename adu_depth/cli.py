@@ -14,6 +14,7 @@ from rich.text import Text
 from safetensors import SafetensorError
 from tyro.conf import Positional, arg, subcommand
 
+from adu_depth import entry
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.camera_file import camera_from_numbers
 from adu_depth.data.packed.command import PackConfig, run_pack
@@ -27,6 +28,7 @@ from adu_depth.inference.predict_files import needed_numbers
 from adu_depth.inference.predictor import Flip
 from adu_depth.inference.render import write_samples
 from adu_depth.quickstart import QuickstartConfig, run_quickstart
+from adu_depth.stopping import Stopped
 from adu_depth.submission.command import SubmitConfig
 from adu_depth.submission.command import submit as write_or_check_submission
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
@@ -212,19 +214,25 @@ def parse(arguments: list[str]) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and exits: 0 done, 1 a part failed, 2 bad input, 3 a NaN loss, 128 + n stopped by signal n."""
+    sys.exit(entry.run(lambda started: command(sys.argv[1:] if arguments is None else arguments)))
+
+
+def command(arguments: list[str]) -> int:
+    """Runs a command and returns its exit code, see `main`."""
     try:
-        config = parse(sys.argv[1:] if arguments is None else arguments)
-        code = COMMANDS[type(config)](config)
+        config = parse(arguments)
+        return COMMANDS[type(config)](config)  # type: ignore[no-any-return]
     except (InputError, OSError, SafetensorError) as error:  # the latter two: a full disk, no permission
         complain("error:", str(error))
-        code = 2
+        return 2
     except NonFiniteLoss as error:
         complain("error:", str(error))
-        code = 3
+        return 3
+    except Stopped:
+        raise
     except KeyboardInterrupt:
         errors.print("interrupted")
-        code = 128 + signal.SIGINT
+        return 128 + signal.SIGINT
     except Interrupted as error:
         errors.print(str(error))
-        code = 128 + error.signum
-    sys.exit(code)
+        return 128 + error.signum

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import tyro
 
+from adu_depth.entry import run
 from adu_depth.errors import InputError
 from bench.attention_adaptation import AttentionAdaptationBenchmark
 from bench.concat_free_conv import ConcatFreeConvBenchmark
@@ -59,13 +61,18 @@ def parse(arguments: list[str] | None = None) -> Any:
 
 
 def main() -> None:
-    """Runs one of them; bad input ends with its message and exit code 2."""
-    chosen = parse()
+    """Runs one of them; bad input ends with its message and exit code 2, signals and streams as in `adu-depth`."""
+    sys.exit(run(_run, last=True))
+
+
+def _run(started: Callable[[], None]) -> int:
+    started()
     try:
-        chosen.main()
+        parse().main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
