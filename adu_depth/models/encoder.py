@@ -15,10 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adu_depth.errors import InputError
+from adu_depth.models.backbone_settings import LABELS, check_settings, counting
 from adu_depth.models.blocks import Norm, ResidualBlock, channels_last, conv_norm_relu, initialise
+from adu_depth.schema import read_json, shown
+from adu_depth.tensor_files import non_finite, read_forms, some
 
 STRIDES = (4, 8, 16, 32)
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CONFIG = "config.json"
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.pkl")
+"""Weights that are programs, or of libraries that are not used here."""
 _PROBE_SIZE = (96, 160)  # not square, so that rows and columns cannot be mixed up
 
 logger = logging.getLogger(__name__)
@@ -38,7 +44,8 @@ class Encoder(nn.Module):
 
     def normalised(self, image: Tensor) -> Tensor:
         """The image with ImageNet's mean and standard deviation taken out, channels last."""
-        return ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        mean, std = self.mean.to(image.device), self.std.to(image.device)  # elsewhere only where shapes are probed
+        return ((image - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def build_encoder(
@@ -53,7 +60,9 @@ def build_encoder(
     `backbone`: what `backbone_settings` said of a network built from this name, kept with its weights; the encoder is
     then rebuilt from that alone, without the hub, the directory or today's defaults of transformers.
 
-    InputError: unknown name, family or key; trained weights asked for and not to be had. Nothing is replaced silently.
+    InputError: unknown name, family or key; trained weights asked for and not to be had, or NaN; a configuration that
+    names code, or a network beyond any size. Nothing is replaced silently, no code of a hub or a folder is run, and of
+    weights only safetensors are read.
     """
     if name == "small":
         if pretrained:
@@ -167,7 +176,7 @@ class BackboneEncoder(Encoder):
         """For each of STRIDES the name of the stage to take."""
         names = list(config.stage_names)[1:]  # the first is the stem
         config.out_features = names
-        with torch.no_grad():
+        with torch.no_grad(), torch.device("meta"), counting(name):  # its shapes alone, without memory
             maps = self._probe(_from_config(config, name), name)
         strides = [_PROBE_SIZE[0] / m.shape[-2] for m in maps]
         if len(set(strides)) == 1:
@@ -191,7 +200,7 @@ def backbone_settings(network: nn.Module) -> dict[str, Any] | None:
     if not isinstance(encoder, BackboneEncoder):
         return None
     settings: dict[str, Any] = json.loads(encoder.config.to_json_string(use_diff=False))
-    for labels in ("id2label", "label2id"):  # a classifier's thousands of class names: no backbone reads them
+    for labels in LABELS:
         settings.pop(labels, None)
     return settings
 
@@ -244,6 +253,7 @@ def _config_from_text(text: str) -> Any:
         if not equals or not hasattr(known, key):  # transformers itself would swallow an unknown key
             raise InputError(f"encoder: {item!r} in {text!r} is no <key>=<value> that {family} has")
         options[key] = _parse(value)
+    check_settings(options, text)
     try:
         return AutoConfig.for_model(family, **options)
     except Exception as error:
@@ -254,16 +264,22 @@ def _parse(value: str) -> Any:
     """A Python literal; comma-separated values are a list; a bare word is text."""
     try:
         parsed = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the latter two: brackets without end
         return value
     return list(parsed) if isinstance(parsed, tuple) else parsed
 
 
 def _config_from_hub(name: str) -> Any:
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PretrainedConfig
 
+    folder = Path(name)
     try:
-        config = AutoConfig.from_pretrained(name)
+        # Plain JSON, before anything follows what it says.
+        settings = read_json(folder / CONFIG) if folder.is_dir() else PretrainedConfig.get_config_dict(name)[0]
+        check_settings(settings, name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(_unreachable(name, error)) from error
     if not hasattr(config, "out_features") or config.model_type not in families():
@@ -276,7 +292,8 @@ def _config_from_settings(settings: dict[str, Any], name: str) -> Any:
 
     family = settings.get("model_type")
     if family not in families():
-        raise InputError(f"encoder {name!r}: the kept configuration is of a {family!r}, which is no backbone here")
+        raise InputError(f"encoder {name!r}: the kept configuration is of a {shown(family)}, which is no backbone here")
+    check_settings(settings, name)
     try:
         return AutoConfig.for_model(family, **{k: v for k, v in settings.items() if k != "model_type"})
     except Exception as error:
@@ -287,7 +304,7 @@ def _from_config(config: Any, name: str) -> nn.Module:
     from transformers import AutoBackbone
 
     try:
-        return AutoBackbone.from_config(config)
+        return AutoBackbone.from_config(config, trust_remote_code=False)
     except Exception as error:
         raise InputError(f"encoder {name!r} cannot be built: {error}") from error
 
@@ -295,18 +312,37 @@ def _from_config(config: Any, name: str) -> nn.Module:
 def _load_weights(config: Any, name: str) -> nn.Module:
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
+    folder = Path(name)
+    if folder.is_dir():
+        _require_safetensors(folder, name)
     try:
         # The class itself, not AutoBackbone: that one asks the hub even for a directory, and may hand over to timm.
         backbone_class = MODEL_FOR_BACKBONE_MAPPING[type(config)]
-        backbone, info = backbone_class.from_pretrained(name, config=config, output_loading_info=True)
+        backbone, info = backbone_class.from_pretrained(
+            name, config=config, output_loading_info=True, use_safetensors=True, trust_remote_code=False
+        )
     except Exception as error:
         raise InputError(_unreachable(name, error)) from error
     # Norms of single stages belong to the backbone head and are in no checkpoint of a classifier.
     missing = [key for key in info["missing_keys"] if "hidden_states_norms" not in key]
     if missing:
         raise InputError(f"encoder {name!r}: its weights lack {len(missing)} tensors, e.g. {sorted(missing)[:3]}")
+    broken = non_finite(backbone.state_dict())
+    if broken:
+        raise InputError(f"encoder {name!r}: its weights are NaN or infinite in {len(broken)} tensors ({some(broken)})")
     logger.info("encoder %s: pretrained weights loaded", name)
     return backbone
+
+
+def _require_safetensors(folder: Path, name: str) -> None:
+    """InputError where a folder has no weights that can be read without running what is in them."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        others = sorted(p.name for pattern in PICKLED for p in folder.glob(pattern))
+        found = f"{some(others)}, which are pickles and never loaded" if others else "none"
+        raise InputError(f"encoder {name!r}: expected weights in *.safetensors, got {found}")
+    for path in weights:
+        read_forms(path)
 
 
 def _unreachable(name: str, error: Exception) -> str:
