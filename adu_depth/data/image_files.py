@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adu_depth.data.foreign_files import foreign
+from adu_depth.data.image_decoding import decode_stored, turned_upright
+from adu_depth.data.image_header import ImageHeader, read_header
 from adu_depth.errors import InputError
-from adu_depth.files import replacing
+from adu_depth.files import open_regular, read_bytes, replacing
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
-_PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+.\deE]+)[ \t]*\r?\n")
+_PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,40})[ \t]*\r?\n")
 
 
 def images_below(folder: Path) -> list[Path]:
@@ -47,19 +50,45 @@ def suffixes_like(suffix: str) -> tuple[str, ...]:
 
 
 def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
-    """A PNG or JPEG as 3×H×W float32 RGB in [0, 1]. Grey becomes three equal channels, alpha is dropped.
+    """A PNG, JPEG, WebP, TIFF, BMP or PPM as 3×H×W float32 RGB in [0, 1], as stored or, if asked for, `upright`.
 
-    upright: turn the picture as its EXIF orientation says. Data sets leave it: their maps and calibration are of the
-    pixels as stored. 8 and 16 bits per channel are understood. Raises InputError naming the file if it is missing, cut
-    short or no image.
+    Grey becomes three equal channels, alpha is dropped. 8 and 16 bits per channel are understood. upright: turn the
+    picture as its EXIF orientation says. Data sets never do: maps and calibration are of the pixels as stored.
+
+    Raises InputError naming the file if it is missing, no regular file, cut short, damaged, no image, larger than
+    `files.size_limit`, or of 16 bits of which 12 are used.
     """
-    # OpenCV turns a picture with every flag but UNCHANGED; ANYDEPTH keeps 16 bits.
-    pixels = _decode(Path(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if upright else cv2.IMREAD_UNCHANGED)
+    pixels, header = _decode(Path(path))
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: expected 8 or 16 bits per channel, got {pixels.dtype}")
+    top = header.top or int(np.iinfo(pixels.dtype).max)
+    if top == 65535:
+        _refuse_unscaled(pixels, path)
     colour = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., 2::-1]
-    scaled = colour.astype(np.float32) / float(np.iinfo(pixels.dtype).max)
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+    if upright:
+        colour = turned_upright(colour, header.orientation)
+    scaled = np.ascontiguousarray(colour.transpose(2, 0, 1), dtype=np.float32)
+    scaled /= float(top)
+    return torch.from_numpy(scaled)
+
+
+def orientation_of(path: str | Path) -> int:
+    """EXIF's orientation of an image, 1 (upright) to 8. InputError as for `read_image`; no pixel is decoded."""
+    return read_header(read_bytes(path), path).orientation
+
+
+def _refuse_unscaled(pixels: np.ndarray, path: str | Path) -> None:
+    """InputError for 16-bit pixels that hold a camera's 10 or 12 bits as they came: the picture would be all but black.
+
+    A dark picture whose values were brought to 16 bits shows it: they are multiples of 16, or of 257.
+    """
+    largest = int(pixels.max())
+    if 0 < largest <= 4095 and (pixels % 16).any() and (pixels % 257).any():
+        bits = max(10, largest.bit_length())
+        raise InputError(
+            f"{path}: 16 bits per channel, but no value above {largest}: a camera's {bits} bits that were not brought "
+            f"to 16; multiply the values by {1 << (16 - bits)}, or save the images with 8 bits"
+        )
 
 
 def grey_levels(image: Tensor) -> np.ndarray:
@@ -71,7 +100,7 @@ def grey_levels(image: Tensor) -> np.ndarray:
 
 def read_png16(path: str | Path, scale: float = 256.0) -> np.ndarray:
     """A map stored as uint16 PNG, H×W float32 = stored value / scale. KITTI's maps: scale 256, 0 = none."""
-    stored = _decode(Path(path))
+    stored = _decode(Path(path))[0]
     if stored.dtype != np.uint16 or stored.ndim != 2:
         raise InputError(f"{path}: expected a one-channel 16-bit PNG, got {stored.dtype} of shape {stored.shape}")
     return stored.astype(np.float32) / np.float32(scale)
@@ -90,7 +119,7 @@ def write_png16(path: str | Path, values: np.ndarray, scale: float = 256.0) -> N
 
 def read_mask(path: str | Path) -> np.ndarray:
     """A one-channel 8-bit PNG as it is stored, H×W uint8 (Middlebury's masks)."""
-    stored = _decode(Path(path))
+    stored = _decode(Path(path))[0]
     if stored.dtype != np.uint8 or stored.ndim != 2:
         raise InputError(f"{path}: expected a one-channel 8-bit PNG, got {stored.dtype} of shape {stored.shape}")
     return stored
@@ -102,17 +131,22 @@ def read_pfm(path: str | Path) -> np.ndarray:
     The sign of the header's third number tells the byte order, and that is all it tells: values are returned as stored,
     inf included.
     """
-    data = _read_bytes(Path(path))
+    data = read_bytes(path)
     header = _PFM_HEADER.match(data)
     if header is None:
         raise InputError(f"{path}: not a PFM file, it should start with 'Pf', width, height and the byte-order number")
     kind, width, height = header[1], int(header[2]), int(header[3])
     if kind != b"Pf":
         raise InputError(f"{path}: expected a one-channel PFM ('Pf'), got a colour one ('PF')")
+    try:
+        order = "<" if float(header[4]) < 0 else ">"
+    except ValueError as error:
+        raise InputError(f"{path}: expected a number for the byte order, got {header[4].decode()!r}") from error
+    if width < 1 or height < 1:
+        raise InputError(f"{path}: the map has no values, {width}×{height} (width×height)")
     expected, found = 4 * width * height, len(data) - header.end()
     if found < expected:
         raise InputError(f"{path}: cut short, {width}×{height} needs {expected} bytes of values, got {found}")
-    order = "<" if float(header[4]) < 0 else ">"
     rows = np.frombuffer(data, dtype=f"{order}f4", count=width * height, offset=header.end()).reshape(height, width)
     return np.flipud(rows).astype(np.float32)
 
@@ -124,37 +158,17 @@ def write_pfm(path: str | Path, values: np.ndarray) -> None:
     _write_bytes(Path(path), f"Pf\n{width} {height}\n-1.0\n".encode() + rows.tobytes())
 
 
-def decode_image(data: bytes, name: str | Path, flags: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
-    """A PNG's or JPEG's bytes as OpenCV gives its pixels. InputError, with `name`, if cut short or no image."""
-    if not _complete(data):
-        raise InputError(f"{name}: the image is cut short ({len(data)} bytes); copy or download it again")
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
-    except cv2.error as error:  # a header that promises more pixels than OpenCV will hold
-        raise InputError(f"{name}: the image cannot be decoded: {error.err or error}") from error
-    if pixels is None:
-        raise InputError(f"{name}: not an image that can be read, expected PNG or JPEG ({len(data)} bytes)")
-    return pixels
+def decode_image(data: bytes, name: str | Path) -> np.ndarray:
+    """An image's bytes as OpenCV gives its pixels, as stored. InputError, with `name`, as for `decode_stored`."""
+    return decode_stored(data, name)[0]
 
 
-def _decode(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
-    return decode_image(_read_bytes(path), path, flags)
-
-
-def _complete(data: bytes) -> bool:
-    """Whether a PNG or JPEG has its end mark; some decoders return a half-grey picture where it is missing."""
-    if data.startswith(b"\x89PNG"):
-        return data.rfind(b"IEND") > 0
-    if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-    return True
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+def _decode(path: Path) -> tuple[np.ndarray, ImageHeader]:
+    with open_regular(path) as file:
+        head = file.read(512)
+    if told := foreign(head):  # before a video's gigabytes are read
+        raise InputError(f"{path}: not an image that can be read, it is {told}")
+    return decode_stored(read_bytes(path), path)
 
 
 def _write_bytes(path: Path, data: bytes) -> None:
