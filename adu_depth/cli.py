@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from rich.text import Text
 from safetensors import SafetensorError
 from tyro.conf import Positional, arg, subcommand
@@ -31,14 +30,15 @@ from adu_depth.quickstart import QuickstartConfig, run_quickstart
 from adu_depth.stopping import Stopped
 from adu_depth.submission.command import SubmitConfig
 from adu_depth.submission.command import submit as write_or_check_submission
+from adu_depth.terminal import SafeConsole, printable
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import Interrupted, NonFiniteLoss
 from adu_depth.training.presets import PresetsConfig, list_presets, take_preset
 from adu_depth.training.runs import train_student, train_teacher
 
 # File names are the user's: brackets and colons in them are no markup.
-console = Console(soft_wrap=True, markup=False, emoji=False)
-errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+console = SafeConsole(soft_wrap=True, markup=False, emoji=False)
+errors = SafeConsole(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,8 @@ class Arguments:
 
 
 def complain(what: str, text: str) -> None:
-    errors.print(Text.assemble((what, "red"), f" {text}"))
+    # Further lines stand indented: a line break in a file's name must not look like a message of its own.
+    errors.print(Text.assemble((what, "red"), " " + printable(text).replace("\n", "\n  ")))
 
 
 def parse(arguments: list[str]) -> Any:

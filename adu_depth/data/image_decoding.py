@@ -22,6 +22,7 @@ import numpy as np
 
 from adu_depth.data.image_header import COPY_AGAIN, ImageHeader, read_header
 from adu_depth.errors import InputError
+from adu_depth.terminal import printable
 
 MOST_TEXT = 1 << 24  # bytes that are read of what was written meanwhile
 _SPOKEN = re.compile(  # how the decoders' lines begin; another thread may write at the same time
@@ -104,7 +105,7 @@ def _warn(name: str | Path, line: str) -> None:
     kind = re.sub(r"\d+", "", line)
     if kind not in _told:
         _told.add(kind)
-        warnings.warn(f"{name}: {line}", DecoderWarning, stacklevel=2)
+        warnings.warn(printable(f"{name}: {line}"), DecoderWarning, stacklevel=2)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from rich.table import Column, Table
 from rich.text import Text
 
+from adu_depth.terminal import printable, printable_name
+
 Level = Literal["OK", "skipped", "warning", "error"]
 OK: Level = "OK"
 SKIPPED: Level = "skipped"
@@ -69,13 +71,13 @@ class Report:
             "check",
             "",
             Column("finding", overflow="fold"),
-            title=f"{self.root}: {self.layout}, {counted(self.frames, 'frame')}",
+            title=f"{printable_name(self.root)}: {self.layout}, {counted(self.frames, 'frame')}",
         )
         for finding in self.findings:
-            text = Text(finding.text)
+            text = Text(printable(finding.text))
             if finding.where:
                 more = len(finding.where) - SHOWN
-                text.append("".join(f"\n  {where}" for where in finding.where[:SHOWN]))
+                text.append("".join(f"\n  {printable_name(where)}" for where in finding.where[:SHOWN]))
                 text.append(f"\n  and {more} more" if more > 0 else "")
             if finding.advice:
                 text.append(f"\n→ {finding.advice}", style="bold")

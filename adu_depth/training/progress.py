@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from adu_depth.terminal import SafeConsole
+
 Item = TypeVar("Item")
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -19,7 +21,7 @@ class Progress:
     """Reports on `console`; a silent one (`enabled=False`) is for all processes but the first."""
 
     def __init__(self, console: Console | None = None, enabled: bool = True) -> None:
-        self.console = console or Console()
+        self.console = console or SafeConsole()
         self.enabled = enabled
 
     def say(self, text: str) -> None:
