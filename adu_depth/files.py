@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from adu_depth.leftovers import remove, sweep, temporary_name
 LIMIT_VARIABLE = "ADU_DEPTH_MAX_MB"
 LIMIT_MB = 640  # a picture takes 12 bytes a pixel: 53 million of them
 TEXT_SHARE = 10  # text grows when it is taken apart: of text a tenth of the limit is read
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -116,8 +118,13 @@ def make_folder(path: str | Path) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically. NaN is not JSON and raises ValueError."""
+    """Writes `value` as indented JSON, atomically. NaN is not JSON and raises ValueError.
+
+    Bytes of file names that are no text (surrogates in Python) are written as JSON's escapes, and read back the same.
+    """
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    if _SURROGATE.search(text):
+        text = json.dumps(value, indent=2, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -179,6 +186,13 @@ def read_text(path: str | Path, errors: str = "strict") -> str:
         return read_bytes(path, TEXT_SHARE).decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected UTF-8 text: {error}") from error
+
+
+def read_name_lines(path: str | Path) -> list[str]:
+    """The lines of a text file that holds names of files, which are bytes: in whatever encoding, they come back as
+    `os.listdir` gives them. Ends of lines are LF or CR LF. InputError as for `read_bytes`."""
+    text = os.fsdecode(read_bytes(path, TEXT_SHARE).removeprefix(b"\xef\xbb\xbf"))
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def size_limit() -> int:

@@ -28,7 +28,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from adu_depth.errors import InputError
-from adu_depth.files import replacing
+from adu_depth.files import read_name_lines, replacing
 from adu_depth.geometry import Camera
 
 FILE_NAME = "camera.toml"
@@ -118,7 +118,7 @@ def write_cameras(path: str | Path, cameras: dict[str, Camera], size: tuple[int,
             header = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
             lines += ["", f"[{header}]", *_assignments(own)]
     with replacing(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.write_bytes(os.fsencode("\n".join(lines) + "\n"))
 
 
 def _assignments(table: _Table) -> list[str]:
@@ -141,15 +141,9 @@ def _camera(table: _Table, source: str, needed: Sequence[str]) -> Camera:
 
 
 def _read_tables(path: Path) -> dict[str, _Table]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise InputError(f"camera file {path} does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"camera file {path} cannot be read: {error}") from error
     tables: dict[str, _Table] = {"": {}}
     section = ""
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_name_lines(path), start=1):
         line = line.partition("#")[0].strip()
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1].strip().strip("\"'")

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adu_depth.data.image_files import IMAGE_SUFFIXES, read_image
-from adu_depth.data.listing import Listing
+from adu_depth.data.image_files import read_image
+from adu_depth.data.listing import IMAGE_SUFFIXES, Listing
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth

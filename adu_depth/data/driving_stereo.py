@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adu_depth.data.calibration import calibration_matrix, read_kitti_calibration
+from adu_depth.data.calibration import calibration_matrix, read_kitti_calibration, usable_camera
 from adu_depth.data.dataset import (
     FileDataset,
     depth_disparity_product,
@@ -17,7 +17,8 @@ from adu_depth.data.dataset import (
     read_pair,
     require_size,
 )
-from adu_depth.data.image_files import IMAGE_SUFFIXES, images_below, read_png16
+from adu_depth.data.image_files import read_png16
+from adu_depth.data.listing import IMAGE_SUFFIXES, images_below
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
@@ -139,9 +140,8 @@ def read_calibration(path: Path) -> Camera:
     values = read_kitti_calibration(path)
     left, right = (calibration_matrix(values, f"P_rect_{side}", (3, 4), path) for side in (101, 103))
     baseline = float(np.linalg.norm(calibration_matrix(values, "T_103", (3, 1), path)))
-    if left[0, 0] <= 0 or baseline <= 0:
-        raise InputError(f"{path}: expected a positive focal length and |T_103|, got {left[0, 0]} px, {baseline} m")
-    return Camera(
+    camera = Camera(
         fx=float(left[0, 0]), fy=float(left[1, 1]), cx=float(left[0, 2]), cy=float(left[1, 2]),
         baseline=baseline, disparity_offset=float(right[0, 2] - left[0, 2]),
     )  # fmt: skip
+    return usable_camera(camera, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -13,40 +12,12 @@ from torch import Tensor
 
 from adu_depth.data.foreign_files import foreign
 from adu_depth.data.image_decoding import decode_stored, turned_upright
-from adu_depth.data.image_header import ImageHeader, read_header
+from adu_depth.data.image_header import ImageHeader, orientation_in
 from adu_depth.errors import InputError
 from adu_depth.files import open_regular, read_bytes, replacing
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+START = 1 << 18  # bytes in which a JPEG or PNG says how it is to be turned
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,40})[ \t]*\r?\n")
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Every image file in `folder` and its folders, sorted."""
-    return [path for path in files_below(folder) if is_image(path.name)]
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Every file in `folder` and its folders, sorted, but for hidden ones (macOS leaves `._000001.png`).
-
-    Links to folders are followed (`Path.rglob` leaves them out), but not back to a folder that they stand in.
-    """
-    found: list[Path] = []
-    for at, folders, files in os.walk(folder, followlinks=True):
-        here = Path(at).resolve()
-        folders[:] = [name for name in folders if (here / name).resolve() not in (here, *here.parents)]
-        found += (Path(at, name) for name in files if not name.startswith("."))
-    return sorted(path for path in found if path.is_file())
-
-
-def is_image(name: str) -> bool:
-    """Whether a file of this name is to be taken as an image."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-
-
-def suffixes_like(suffix: str) -> tuple[str, ...]:
-    """Endings of the right image of a pair, in the order in which to look: the left one's, else any, in both cases."""
-    return (suffix, *(form for known in IMAGE_SUFFIXES for form in (known, known.upper())))
 
 
 def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
@@ -73,8 +44,13 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
 
 
 def orientation_of(path: str | Path) -> int:
-    """EXIF's orientation of an image, 1 (upright) to 8. InputError as for `read_image`; no pixel is decoded."""
-    return read_header(read_bytes(path), path).orientation
+    """EXIF's orientation of an image, 1 (upright) to 8; 1 too where it is no image. No pixel is decoded.
+
+    InputError if it is no regular file, or cannot be read.
+    """
+    with open_regular(path) as file:
+        found = orientation_in(file.read(START))
+    return (found if found is not None else orientation_in(read_bytes(path))) or 1
 
 
 def _refuse_unscaled(pixels: np.ndarray, path: str | Path) -> None:

@@ -47,7 +47,11 @@ class ImageHeader(NamedTuple):
 
 
 class CutShort(Exception):
-    """The picture's own marks say that it goes on behind the end of the bytes."""
+    """The picture's own marks say that it goes on behind the end of the bytes. orientation: EXIF's, if it was met."""
+
+    def __init__(self, orientation: int = 1) -> None:
+        super().__init__()
+        self.orientation = orientation
 
 
 def read_header(data: bytes, name: str | Path) -> ImageHeader:
@@ -69,13 +73,25 @@ def read_header(data: bytes, name: str | Path) -> ImageHeader:
     return header
 
 
+def orientation_in(data: bytes) -> int | None:
+    """EXIF's orientation, 1 to 8, of an image of which these may be the first bytes; None if it cannot be told yet, or
+    is no image of a known kind."""
+    read = next((reader for mark, reader in _READERS if mark.match(data)), None)
+    try:
+        return None if read is None else read(data).orientation
+    except CutShort as found:
+        return found.orientation if read in (_png, _jpeg) else None  # the others keep it at their end
+    except (struct.error, IndexError, TagError, OverflowError):
+        return None
+
+
 def _png(data: bytes) -> ImageHeader:
     at, width, height, orientation = 8, 0, 0, 1
     for _ in range(MOST_PARTS):
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if end > len(data):
-            raise CutShort
+            raise CutShort(orientation)
         if kind == b"IHDR":
             wide, high = struct.unpack_from(">II", data, at + 8)
             width, height = max(width, wide), max(height, high)
@@ -92,7 +108,7 @@ def _jpeg(data: bytes) -> ImageHeader:
     for _ in range(MOST_PARTS):
         found = _MARKER.search(data, at)
         if found is None:
-            raise CutShort
+            raise CutShort(orientation)
         kind, at = data[found.start() + 1], found.end()
         if kind == 0xD9:
             return ImageHeader("JPEG", width, height, at, orientation)
@@ -100,7 +116,7 @@ def _jpeg(data: bytes) -> ImageHeader:
             continue
         (length,) = struct.unpack_from(">H", data, at)
         if at + length > len(data):
-            raise CutShort
+            raise CutShort(orientation)
         if kind in _FRAMES:
             frame_height, frame_width = struct.unpack_from(">HH", data, at + 3)
             width, height = max(width, frame_width), max(height, frame_height)

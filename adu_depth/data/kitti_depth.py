@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adu_depth.data.calibration import read_numbers
+from adu_depth.data.calibration import read_numbers, usable_camera
 from adu_depth.data.dataset import FileDataset, find_names, maps_from_depth, no_maps, require_size
 from adu_depth.data.image_files import read_image, read_png16
 from adu_depth.data.sample import StereoSample
@@ -75,6 +75,4 @@ def read_intrinsics(path: Path) -> Camera:
         raise InputError(f"{path}: expected the 9 numbers of a 3×3 camera matrix, got {numbers.size}")
     matrix: np.ndarray = numbers.reshape(3, 3)
     fx, fy, cx, cy = (float(matrix[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    if min(fx, fy) <= 0:
-        raise InputError(f"{path}: expected positive focal lengths, got {fx} and {fy}")
-    return Camera(fx=fx, fy=fy, cx=cx, cy=cy, baseline=0.0)
+    return usable_camera(Camera(fx=fx, fy=fy, cx=cx, cy=cy, baseline=0.0), path, pair=False)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from adu_depth.data.calibration import calibration_matrix, camera_from_projections, read_kitti_calibration
 from adu_depth.data.dataset import FileDataset, maps_from_depth, no_maps, read_pair, require_size
-from adu_depth.data.image_files import IMAGE_SUFFIXES, read_png16
+from adu_depth.data.image_files import read_png16
+from adu_depth.data.listing import IMAGE_SUFFIXES
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +20,11 @@ from adu_depth.data.dataset import (
     read_pair,
     require_size,
 )
-from adu_depth.data.image_files import (
-    IMAGE_SUFFIXES,
-    files_below,
-    images_below,
-    read_mask,
-    read_pfm,
-    read_png16,
-    suffixes_like,
-)
+from adu_depth.data.image_files import read_mask, read_pfm, read_png16
+from adu_depth.data.listing import IMAGE_SUFFIXES, files_below, images_below, suffixes_like
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
+from adu_depth.files import read_bytes
 
 MAP_SUFFIXES = (".png", ".PNG", ".pfm", ".PFM", ".npy")
 MAP_ROLES = ("depth", "disparity", "sparse_depth")
@@ -131,9 +127,18 @@ def read_map(path: Path, image: Tensor) -> np.ndarray:
 
 
 def _read_npy(path: Path) -> np.ndarray:
+    data = io.BytesIO(read_bytes(path))
     try:
-        values: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if np.lib.format.read_magic(data) == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(data)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(data)
+        promised = math.prod(shape) * dtype.itemsize
+        if min(shape, default=1) < 0 or promised > len(data.getbuffer()) - data.tell():
+            raise ValueError(f"its header promises {promised} bytes, {len(data.getbuffer()) - data.tell()} are there")
+        data.seek(0)
+        values: np.ndarray = np.load(data, allow_pickle=False)
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError, MemoryError, RecursionError, OverflowError) as error:
         raise InputError(f"{path}: not an array that can be read: {error}") from error
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
         raise InputError(f"{path}: expected H×W floats, got {values.dtype} of shape {values.shape}")

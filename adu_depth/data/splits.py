@@ -7,13 +7,14 @@ BTS's and Monodepth2's.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from adu_depth.data.dataset import FileDataset
 from adu_depth.errors import InputError
-from adu_depth.files import replacing
+from adu_depth.files import read_name_lines, replacing
 
 SHOWN = 3  # examples in a sentence
 
@@ -31,6 +32,7 @@ def use_split(
     skipped: list[str] = []
     known = frozenset(dataset.names)
     for where, line in _lines(Path(path)):
+        line = line if line in known else line.strip()  # a name may begin or end with a space
         if line.startswith("#") and line not in known:
             continue
         try:
@@ -102,18 +104,19 @@ def write_splits(dataset: FileDataset, output: str | Path, validation: float, se
     written = {}
     for part, names in parts.items():
         written[part] = Path(output) / f"{part}.txt"
+        for name in names:
+            if "\n" in name or name.endswith("\r"):
+                raise InputError(
+                    f"{dataset.root}: the frame {name!r} cannot stand on a line of a split file: rename it"
+                )
         with replacing(written[part]) as temporary:
-            temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+            temporary.write_bytes(os.fsencode("".join(f"{name}\n" for name in names)))
     return written
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"split file {path} cannot be read: {error}") from error
-    numbered = ((f"{path}, line {number}", line.strip()) for number, line in enumerate(lines, start=1))
-    return [(where, line) for where, line in numbered if line]
+    numbered = ((f"{path}, line {number}", line) for number, line in enumerate(read_name_lines(path), start=1))
+    return [(where, line) for where, line in numbered if line.strip()]
 
 
 def _missing(dataset: FileDataset, name: str) -> str:

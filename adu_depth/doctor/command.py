@@ -14,7 +14,7 @@ from adu_depth.data.splits import use_split, write_splits
 from adu_depth.doctor.examine import examine
 from adu_depth.doctor.findings import ERROR, WARNING, counted
 from adu_depth.errors import InputError
-from adu_depth.files import write_json
+from adu_depth.files import read_name_lines, write_json
 from adu_depth.training.progress import Progress
 
 
@@ -88,7 +88,7 @@ def splits(config: SplitsConfig, console: Console) -> int:
             raise InputError(f"{config.root}: no frame has ground truth")
     named = len({dataset.sequence(name) for name in dataset.names}) > 1
     for part, path in write_splits(dataset, config.output, config.validation, config.seed).items():
-        names = path.read_text(encoding="utf-8").splitlines()
+        names = [name for name in read_name_lines(path) if name]
         found = len({dataset.sequence(name) for name in names})
         sequences = f" of {counted(found, 'sequence')}" if named else ""
         console.print(f"{part}: {len(names)} frames{sequences} in {path}")

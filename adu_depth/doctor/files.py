@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from adu_depth.data.dataset import FileDataset
+from adu_depth.data.image_header import read_header
 from adu_depth.doctor.findings import ERROR, OK, WARNING, Report, counted
+from adu_depth.errors import InputError
+from adu_depth.files import open_regular, read_bytes
 
 # The last bytes of a whole file; a JPEG may carry some padding behind its mark.
 ENDINGS = {".png": (b"IEND\xaeB`\x82", 12), ".jpg": (b"\xff\xd9", 64), ".jpeg": (b"\xff\xd9", 64)}
@@ -96,12 +99,18 @@ def _known_whole(path: Path, seen: dict[Path, bool]) -> bool:
 
 
 def has_its_end(path: Path) -> bool:
-    """Whether a file is not empty and, if PNG or JPEG, ends as such a file must. Reads its last bytes alone."""
+    """Whether a file is a regular one, not empty and, if PNG or JPEG, has the end that such a file must have.
+
+    Its last bytes tell, and all of it is read only where they do not: a phone's photo may have a video behind it.
+    """
+    mark, depth = ENDINGS.get(path.suffix.lower(), (b"", 0))
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
-            mark, depth = ENDINGS.get(path.suffix.lower(), (b"", 0))
             file.seek(max(0, size - depth))
-            return size > 0 and mark in file.read()
-    except OSError:
+            if mark in file.read(depth):
+                return size > 0
+        read_header(read_bytes(path), path)
+    except InputError:
         return False
+    return True

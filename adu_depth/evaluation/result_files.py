@@ -50,7 +50,10 @@ def write_results(folder: Path, results: MethodResults, settings: Mapping[str, A
 def write_csv(path: str | Path, results: Mapping[str, EvaluationResult]) -> None:
     """One line per image and protocol: name, protocol, then its metrics; empty where it has not that metric."""
     metrics = list(dict.fromkeys(metric for result in results.values() for metric in result.metrics()))
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # names are bytes
+    ):
         writer = csv.DictWriter(file, ["name", "protocol", *metrics])
         writer.writeheader()
         for protocol, result in results.items():
@@ -73,4 +76,4 @@ def markdown_report(results: MethodResults, settings: Mapping[str, Any]) -> str:
 
 def _write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -6,16 +6,15 @@ It moves neither the depths nor the order of the uncertainties, so AUSE and AURG
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.evaluation.evaluator import EvaluationResult
+from adu_depth.schema import read_json
 
 FILE_NAME = "temperature.json"
 
@@ -70,6 +69,11 @@ def read_temperature(given: str) -> float:
     except ValueError:
         pass
     try:
-        return float(json.loads(Path(given).read_text(encoding="utf-8"))["temperature"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        kept = read_json(given).get("temperature")
+    except InputError as error:
         raise InputError(f"temperature: expected a number or a {FILE_NAME}, got {given!r}: {error}") from error
+    if isinstance(kept, bool) or not isinstance(kept, (int, float)):
+        raise InputError(
+            f"temperature: expected a number or a {FILE_NAME}, got {given!r}, whose temperature is {kept!r:.40}"
+        )
+    return float(kept)

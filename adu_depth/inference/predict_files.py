@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, find_camera_file, read_camera
-from adu_depth.data.image_files import IMAGE_SUFFIXES, images_below, is_image, read_image, suffixes_like
-from adu_depth.data.listing import Listing
+from adu_depth.data.image_files import read_image
+from adu_depth.data.listing import IMAGE_SUFFIXES, Listing, images_below, is_image, suffixes_like
 from adu_depth.errors import InputError
 from adu_depth.files import make_folder
 from adu_depth.geometry import Camera

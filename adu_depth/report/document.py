@@ -75,7 +75,7 @@ def write_report(
         f"<body><main><header><h1>{escape(title)}</h1>{_subtitle(report)}</header>{''.join(sections)}</main></body></html>\n"
     )
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _subtitle(report: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
@@ -146,7 +147,7 @@ def seen_frames(source: Dataset) -> dict[str, str]:
     named = source.samples if isinstance(source, Resized) else source
     if not isinstance(named, FileDataset):
         return {}
-    digest = hashlib.sha256("\n".join(named.names).encode()).hexdigest()
+    digest = hashlib.sha256(os.fsencode("\n".join(named.names))).hexdigest()
     return {"frames": f"{len(named)} (sha256 of their names {digest[:16]})"}
 
 

@@ -106,7 +106,7 @@ def test_any_layout_takes_a_list_of_its_names(tmp_path: Path) -> None:
     (tmp_path / "right" / "000001.png").unlink()
     with pytest.raises(InputError, match=rf"line 1: frame 000001 lacks {re.escape(str(tmp_path))}/right/000001.png"):
         open_dataset(tmp_path, split=split)
-    with pytest.raises(InputError, match=r"nowhere.txt cannot be read"):
+    with pytest.raises(InputError, match=r"nowhere.txt: cannot be read"):
         open_dataset(tmp_path, split=tmp_path / "nowhere.txt")
 
 

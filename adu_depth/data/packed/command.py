@@ -144,7 +144,7 @@ def verify(folder: Path, say: Say) -> None:
 
 def describe(config: PackConfig, dataset: FileDataset, layout: str) -> dict[str, Any]:
     """What a pack's content depends on, as JSON values: two packs of the same settings hold the same samples."""
-    names = hashlib.sha256("\n".join(dataset.names).encode()).hexdigest()
+    names = hashlib.sha256(os.fsencode("\n".join(dataset.names))).hexdigest()
     asked = {name: value for name, value in asdict(config).items() if name not in ("output", "verify", "workers")}
     return {
         **{name: str(value) if isinstance(value, Path) else value for name, value in asked.items()},

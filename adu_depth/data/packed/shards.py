@@ -75,7 +75,7 @@ def source_state(files: Iterable[Path]) -> str:
             found = path.stat()
         except OSError:  # whoever reads it will say so
             continue
-        digest.update(f"{path.name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
+        digest.update(os.fsencode(f"{path.name}\0{found.st_size}\0{found.st_mtime_ns}\0"))
     return digest.hexdigest()[:16]
 
 
