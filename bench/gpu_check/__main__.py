@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.gpu_check.packed import RESULTS, Packed
-from bench.gpu_check.runner import Check, use_caches
+from bench.gpu_check.runner import Check, cache_folder, use_caches
 from bench.gpu_check.stages import BY_NAME, CONTINUED, OPERATIONS, PLAN, chosen_stages
 
 MINUTES = 9.0
@@ -66,13 +66,24 @@ def stop(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def tell(line: str) -> None:
+    """To the terminal as long as there is one: `| head` ends, a connection drops, and the check goes on."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     chosen = parse()
     folder = out_folder(chosen)
     if chosen.dry_run:  # before anything imports Triton, in the processes this one starts
         os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    use_caches(folder)
+    cache = cache_folder(folder, chosen.dry_run)
+    use_caches(cache)
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        signal.signal(signal.SIGHUP, stop)
     try:
         packed = Packed(
             folder,
@@ -83,11 +94,15 @@ def main() -> None:
         print(f"gpu_check: {error}", file=sys.stderr)
         sys.exit(2)
     stages, only = chosen_stages(chosen.stages, chosen.again)
-    check = Check(packed, chosen.minutes, dry_run=chosen.dry_run, only=only, again=chosen.again)
-    code = check.run(stages, named=bool(chosen.stages))
+    check = Check(packed, chosen.minutes, dry_run=chosen.dry_run, only=only, again=chosen.again, say=tell)
+    try:
+        code = check.run(stages, named=bool(chosen.stages))
+    except OSError as error:
+        print(f"gpu_check: {error}", file=sys.stderr)
+        sys.exit(1)
     if chosen.dry_run:  # nothing that a GPU would find there
-        shutil.rmtree(folder / "cache", ignore_errors=True)
-    print(f"results: {folder / RESULTS}; tables and plots: python -m bench.gpu_check.unpack", flush=True)
+        shutil.rmtree(cache, ignore_errors=True)
+    tell(f"results: {folder / RESULTS}; tables and plots: python -m bench.gpu_check.unpack")
     sys.exit(code)
 
 

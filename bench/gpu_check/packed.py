@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 SCHEMA = 1
 RESULTS, SUMMARY, LOG = "results.json", "summary.md", "gpu_check.log"
 Entry = dict[str, Any]
-"""name, state, code, seconds, key (what it was made from), result (the stage's own document)."""
+"""name, state, code, seconds, key (what it was made from), result (the stage's own document); earlier: the entry that
+it is to replace, until its own result is whole."""
 
 
 class Packed:
@@ -23,6 +25,8 @@ class Packed:
     def __init__(self, folder: Path, copies: Path | None = None, earlier: Path | None = None) -> None:
         """copies: every file is written there too. earlier: a results.json to go on from, in place of the folder's."""
         self.folder, self.copies = folder, copies
+        self.tell: Callable[[str], None] = print
+        self.told = False
         for place in self.places():
             place.mkdir(parents=True, exist_ok=True)
         found = read(earlier or folder / RESULTS)
@@ -46,8 +50,16 @@ class Packed:
         self.write(RESULTS, json.dumps(self.value, indent=1, ensure_ascii=False) + "\n")
 
     def write(self, name: str, text: str) -> None:
-        for place in self.places():
-            replace_text(place / name, text)
+        """OSError where the folder itself cannot be written. Copies that cannot are told of once, and tried again."""
+        replace_text(self.folder / name, text)
+        if self.copies is None:
+            return
+        try:
+            replace_text(self.copies / name, text)
+        except OSError as error:
+            if not self.told:
+                self.told = True
+                self.tell(f"{self.copies}: cannot be written: {error}; the check goes on without these copies")
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,34 +1,50 @@
 """summary.md of a packed file: what a person reads first. Only the standard library.
 
-No time is shown of an operation whose tests are red on this machine, nor of a training step while any is.
+No time is shown of an operation whose tests are red on this machine, nor of a step, a profile, a training or a launch
+shape while any is; none of other code or another machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
 
+from bench.gpu_check.entries import EAGER, OURS, Red, Value, are_of_the_same, of_one_making, red_tests
+from bench.gpu_check.packed import Entry
 from bench.gpu_check.stages import BY_NAME, SINGLE
 
-Value = dict[str, Any]
-OURS, EAGER = "ours", "eager reference"
 FAILURES_SHOWN = 40
 
 
-def summary_text(value: Value, rows: Sequence[Value], dry_run: bool) -> str:
-    """rows: of this call's stages, in order; those of earlier calls come after them."""
+def summary_text(value: Value, rows: Sequence[Value], dry_run: bool, others: Collection[str] = ()) -> str:
+    """rows: of this call's stages, in order; those of earlier calls come after them. others: the stages whose entry is
+    of other code or another machine."""
+    stages: dict[str, Entry] = value["stages"]
     told = {row["name"] for row in rows}
-    rows = [*rows, *(value["stages"][name] for name in BY_NAME if name in value["stages"] and name not in told)]
-    results = {name: entry["result"] for name, entry in value["stages"].items() if entry.get("result")}
+    rows = [*rows, *(stages[name] for name in BY_NAME if name in stages and name not in told and name not in others)]
+    made = {name: of_one_making(entry) for name, entry in stages.items() if name not in others}
+    results = {name: found[0] for name, found in made.items() if found}
     lines = ["# GPU check" + (" (DRY RUN on a CPU: no number here is a measurement)" if dry_run else ""), ""]
     lines += [machine(results), "", "| stage | state | seconds | finding |", "|-|-|-|-|"]
     for row in rows:
         found = finding(row["name"], results.get(row["name"])) or code_of(row)
-        lines.append(f"| {row['name']} | {row['state']} | {row['seconds']:.0f} | {found} |")
-    red = red_of(results)
+        lines.append(f"| {row['name']} | {row.get('state', '–')} | {row.get('seconds', 0):.0f} | {found} |")
+    red = red_tests(None if "parity" in others else stages.get("parity"))
     for part in (operations, steps, waits, trainings, tuned, failures):
         lines += part(results, red)
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *elsewhere(stages, others)]) + "\n"
+
+
+def elsewhere(stages: dict[str, Entry], others: Collection[str]) -> list[str]:
+    """What is kept of other code or another machine: where it is from and how much, without times."""
+    found: list[tuple[str, Value]] = []
+    for name, entry in stages.items():
+        here, earlier = name not in others, entry.get("earlier") or {}
+        if entry.get("result") and not here:
+            found.append((name, entry["result"]))
+        if earlier.get("result") and not (here and are_of_the_same(entry.get("key"), earlier.get("key"))):
+            found.append((name, earlier["result"]))
+    lines = [f"- {name}: {machine({name: result})}: {finding(name, result)}" for name, result in found]
+    return ["", "## From other code or another machine", "", *lines] if lines else []
 
 
 def machine(results: Value) -> str:
@@ -41,7 +57,7 @@ def machine(results: Value) -> str:
 
 def code_of(row: Value) -> str:
     log = [line for line in row.get("log", []) if line.strip()]
-    return f"exit code {row['code']}: {_cell(log[-1])}" if row["state"] == "failed" and log else ""
+    return f"exit code {row['code']}: {_cell(log[-1])}" if row.get("state") == "failed" and log else ""
 
 
 def finding(name: str, result: Value | None) -> str:
@@ -88,15 +104,6 @@ def finding(name: str, result: Value | None) -> str:
     return str(result.get("finding", "")) or ("" if result.get("complete", True) else "incomplete")
 
 
-def red_of(results: Value) -> dict[str | None, int]:
-    """Failed tests by operation; None: those that are of no one operation."""
-    found: dict[str | None, int] = {}
-    for failure in ((results.get("parity") or {}).get("failures") or {}).values():
-        if not failure["after_spoilt"]:
-            found[failure["operation"]] = found.get(failure["operation"], 0) + 1
-    return found
-
-
 def cases_of(results: Value, names: Sequence[str]) -> Iterator[tuple[str, str, list[Value]]]:
     """Benchmark, case and rows of the newest measurement: one beside the compiled reference says more."""
     found: dict[tuple[str, str], list[Value]] = {}
@@ -111,12 +118,12 @@ def cases_of(results: Value, names: Sequence[str]) -> Iterator[tuple[str, str, l
         yield name, case_name, rows
 
 
-def operations(results: Value, red: dict[str | None, int]) -> list[str]:
+def operations(results: Value, red: Red) -> list[str]:
     """Ours beside every other implementation: total of forward and backward, and how many times faster ours is."""
     lines = []
     for name, case, rows in cases_of(results, SINGLE):
-        if red.get(name):
-            lines.append(f"| {case} | refused: {red[name]} of its tests are red here | | | | | | |")
+        if red.count(name):
+            lines.append(f"| {case} | refused: {red.count(name)} of its tests are red here | | | | | | |")
             continue
         by_name = {row["name"]: row for row in rows}
         ours = by_name.get(OURS)
@@ -132,13 +139,12 @@ def operations(results: Value, red: dict[str | None, int]) -> list[str]:
     return ["", "## Operations", "", "| " + " | ".join(head) + " |", "|-" * len(head) + "|", *lines]
 
 
-def steps(results: Value, red: dict[str | None, int]) -> list[str]:
+def steps(results: Value, red: Red) -> list[str]:
     names = ("teacher-step", "distillation-step", "teacher-inference", "student-inference")
-    refused = {name: count for name, count in red.items() if name is not None}
     lines = []
     for _, case, rows in cases_of(results, names):
-        if refused:
-            lines.append(f"| {case} | refused: tests are red here ({', '.join(sorted(refused))}) | | |")
+        if red:
+            lines.append(f"| {case} | {red.refusal()} | | | |")
             continue
         for row in rows:
             lines.append(f"| {case} | {row['name']} | {_phases(row)} | {_speed(row)} | {_memory(row)} |")
@@ -148,12 +154,15 @@ def steps(results: Value, red: dict[str | None, int]) -> list[str]:
     return ["", "## Training steps", "", "| " + " | ".join(head) + " |", "|-" * len(head) + "|", *lines]
 
 
-def waits(results: Value, red: dict[str | None, int]) -> list[str]:
+def waits(results: Value, red: Red) -> list[str]:
     found = (results.get("profile") or {}).get("steps") or {}
     lines = []
     for name, step in found.items():
         if "failure" in step:
             lines.append(f"- {name}: failed: {_cell(step['failure'].strip().splitlines()[-1])}")
+            continue
+        if red:
+            lines.append(f"- {name}: {red.refusal()}")
             continue
         idle = f", GPU idle {step['idle_share']:.0%}" if "idle_share" in step else ""
         lines.append(f"- {name}: {step['step_seconds'] * 1e3:.1f} ms, {step['launches']} launches{idle}; "
@@ -165,11 +174,14 @@ def waits(results: Value, red: dict[str | None, int]) -> list[str]:
     return ["", "## Where a step's time goes", "", *lines] if lines else []
 
 
-def trainings(results: Value, red: dict[str | None, int]) -> list[str]:
+def trainings(results: Value, red: Red) -> list[str]:
     lines = []
     for run in (results.get("training") or {}).get("runs", []):
         if "failure" in run:
             lines.append(f"- {run['kind']}, {run['backend']}: failed: {_cell(run['failure'].strip().splitlines()[-1])}")
+            continue
+        if red:
+            lines.append(f"- {run['kind']}, {run['backend']}: {red.refusal()}")
             continue
         peak = "" if run["peak_bytes"] is None else f", peak {run['peak_bytes'] / 2**20:.0f} MB"
         first, last = (run["history"][k]["total"] for k in (0, -1))
@@ -180,7 +192,7 @@ def trainings(results: Value, red: dict[str | None, int]) -> list[str]:
     return ["", "## Training", "", *lines] if lines else []
 
 
-def tuned(results: Value, red: dict[str | None, int]) -> list[str]:
+def tuned(results: Value, red: Red) -> list[str]:
     """Where another launch shape than the table's was faster."""
     lines = [
         f"- {question['name']}, {phase}: {best['candidate']} takes {best['ratio']:.2f} of the present time"
@@ -188,13 +200,15 @@ def tuned(results: Value, red: dict[str | None, int]) -> list[str]:
         for question in (results.get("tune") or {}).get("questions", [])
         for phase, best in (question.get("best") or {}).items()
     ]
+    if lines and red:
+        lines = [f"- {red.refusal()}"]
     return ["", "## Launch shapes that were faster", "", *lines] if lines else []
 
 
-def failures(results: Value, red: dict[str | None, int]) -> list[str]:
+def failures(results: Value, red: Red) -> list[str]:
     """The tests that failed, and the rows."""
     lines = []
-    tests = (results.get("parity") or {}).get("failures") or {}
+    tests = red.tests
     for name, failure in list(tests.items())[:FAILURES_SHOWN]:
         after = " (after a CUDA error in its process)" if failure["after_spoilt"] else ""
         lines.append(f"- `{name}`{after}: {_cell(failure['message'][:300])}")

@@ -7,75 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.gpu_check.__main__ import out_folder, parse
 from bench.gpu_check.packed import RESULTS, SUMMARY, Packed, read
 from bench.gpu_check.runner import Check
-from bench.gpu_check.stages import BY_NAME, CONTINUED, PLAN, TABLE_SECONDS, WARM, Stage, chosen_stages
+from bench.gpu_check.stages import BY_NAME, CONTINUED, PLAN, TABLE_SECONDS, WARM, chosen_stages
+from tests.bench.scripted import WHOLE, Folder, Script
 
 ROOT = Path(__file__).resolve().parents[2]
-WHOLE = "write({'complete': True})"
-WRITES = """
-import json, os, subprocess, sys, time
-def write(value):
-    with open(OUT + '.tmp', 'w') as file: json.dump(value, file)
-    os.replace(OUT + '.tmp', OUT)
-def earlier():
-    return json.load(open(OUT)) if os.path.exists(OUT) else None
-"""
-
-
-@dataclass(frozen=True)
-class Script(Stage):
-    """A stage whose process runs some Python."""
-
-    code: str = WHOLE
-    ran: str = ""
-
-    def command(
-        self, output: Path, seconds: float, *, dry_run: bool, only: Sequence[str] = (), again: bool = False
-    ) -> list[str]:
-        note = f"open({self.ran!r}, 'a').write('{self.name} ')\n" if self.ran else ""
-        return [sys.executable, "-c", f"OUT = {str(output)!r}\n{WRITES}\n{note}{self.code}"]
-
-
-class Folder:
-    """An output folder, and calls of the check on it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.identity = path, {"sources": "one", "tests": "t", "device": "a GPU"}
-
-    def script(self, name: str, code: str = WHOLE, seconds: float = 60.0, **more: Any) -> Script:
-        return Script(name, "", seconds, "", code=code, ran=str(self.path / "ran"), **more)
-
-    def doctor(self) -> Script:
-        return Script("doctor", "", 15, "", code=f"write({{'complete': True, 'identity': {self.identity}}})")
-
-    def call(self, *stages: Stage, minutes: float = 5.0, **more: Any) -> tuple[int, str, list[str]]:
-        """Exit code, what was said, and the stages that ran, in order."""
-        said: list[str] = []
-        (self.path / "ran").unlink(missing_ok=True)
-        named = more.pop("named", False)
-        check = Check(Packed(self.path), minutes, say=said.append, **more)
-        code = check.run([self.doctor(), *stages], named=named)
-        ran = (self.path / "ran").read_text().split() if (self.path / "ran").exists() else []
-        return code, "\n".join(said), ran
-
-    def entry(self, name: str) -> dict[str, Any]:
-        value = read(self.path / RESULTS)
-        assert value is not None
-        return value["stages"][name]  # type: ignore[no-any-return]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
 
 
 def test_a_finished_stage_is_not_run_again_until_the_code_or_the_machine_changes(folder: Folder):
@@ -189,7 +131,8 @@ from pathlib import Path
 sys.path.insert(0, ROOT)
 from bench.gpu_check.packed import Packed
 from bench.gpu_check.runner import Check
-from tests.bench.test_gpu_check import BUSY, Folder
+from tests.bench.scripted import Folder
+from tests.bench.test_gpu_check import BUSY
 folder = Folder(Path(PATH))
 stages = [folder.doctor(), *(folder.script(name) for name in 'abc')]
 stages['abc'.index(DEADLY) + 1] = folder.script(DEADLY, f'PIDS = {PATH!r}' + BUSY)
@@ -298,15 +241,15 @@ def test_a_dry_run_that_is_killed_leaves_what_it_has(tmp_path: Path, stage: str)
     assert found["stages"][stage]["state"] in ("running", "done")
     assert len([path for path in tmp_path.iterdir() if path.is_file()]) <= 8
     until = time.monotonic() + 20
-    while stage_processes(stage) and time.monotonic() < until:
+    while stage_processes(tmp_path, stage) and time.monotonic() < until:
         time.sleep(0.2)
-    assert stage_processes(stage) == []
+    assert stage_processes(tmp_path, stage) == []
 
 
-def stage_processes(stage: str) -> list[str]:
+def stage_processes(folder: Path, stage: str) -> list[str]:
     """Command lines of living processes that write this stage's document."""
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
-    return [line for line in listed if "adu-gpu-check-" in line and f"/{stage}.json" in line]
+    return [line for line in listed if str(folder) in line and f"/{stage}.json" in line]
 
 
 def test_pending_names_every_stage():

@@ -161,15 +161,28 @@ def row(name: str, total: float, **more: Any) -> dict[str, Any]:
     return {"name": name, "status": "measured", "times": times, **more}
 
 
+def profiled_step() -> dict[str, Any]:
+    return {"step_seconds": 0.056, "launches": 9, "waits": {}, "waiting_lines": {}, "kernels": []}
+
+
+def training_run() -> dict[str, Any]:
+    speeds = {"images_per_second": {"median": 30.1}, "peak_bytes": None, "held_out": {"abs_rel": 0.1}}
+    return {"kind": "teacher", "backend": "kernels", "steps": 2, "history": [{"total": 2.0}, {"total": 1.0}], **speeds}
+
+
 def packed_value(failures: dict[str, Any]) -> dict[str, Any]:
     def sheet(name: str, case: str, *rows: dict[str, Any]) -> dict[str, Any]:
         return {"results": {name: {"cases": [{"name": case, "rows": list(rows)}]}}, "complete": True}
 
+    better = {"candidate": "block=16", "ratio": 0.8, "clear": True}
     documents = {
         "parity": {"counts": {"passed": 5}, "failures": failures},
         "operations": sheet("cost-volume", "volume", row("ours", 10.0), row("eager reference", 50.0)),
         "compiled": sheet("cost-volume", "volume", row("ours", 11.0), row("compiled reference", 33.0)),
         "training-steps": sheet("teacher-step", "teacher step", row("ours", 1000.0, images_per_second=8.0)),
+        "profile": {"steps": {"teacher_step, bf16": profiled_step()}},
+        "training": {"runs": [training_run()]},
+        "tune": {"questions": [{"name": "q", "candidates": [], "best": {"forward": better}}]},
     }
     about = {"state": "done", "seconds": 1, "code": 0}
     return {"stages": {name: {"name": name, **about, "result": result} for name, result in documents.items()}}
@@ -190,6 +203,27 @@ def test_no_time_is_shown_of_an_operation_whose_tests_are_red():
     assert "`tests/x::y`: off by 2" in text
     other = summary_text(packed_value({"tests/x::y": {**failure, "operation": "depth-objective"}}), [], dry_run=False)
     assert "| volume | 11.0 |" in other
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        ({"operation": "depth-objective", "after_spoilt": False}, "depth-objective"),
+        ({"operation": None, "after_spoilt": False}, "tests of no single operation"),
+        ({"operation": "cost-volume", "after_spoilt": True}, "cost-volume"),
+    ],
+)
+def test_nothing_that_needs_every_operation_is_timed_while_any_test_is_red(failure: dict[str, Any], told: str):
+    """Steps, waits, trainings, launch shapes: be it a test of no single operation, or one after a CUDA error."""
+    text = summary_text(packed_value({"tests/x::y": {**failure, "message": "off"}}), [], dry_run=False)
+    for shown in ("| teacher step | ours | 1000", "56.0 ms", "30.1 images/s", "takes 0.80 of"):
+        assert shown in summary_text(packed_value({}), [], dry_run=False)
+        assert shown not in text
+    refused = f"refused: tests are red here ({told})"
+    assert f"| teacher step | {refused} |" in text
+    assert f"- teacher_step, bf16: {refused}" in text
+    assert f"- teacher, kernels: {refused}" in text
+    assert f"## Launch shapes that were faster\n\n- {refused}" in text
 
 
 HANGS = """
