@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,6 +31,7 @@ SPOILT = ("illegal memory access", "device-side assert", "misaligned address", "
 """After one of these no call of CUDA in the process succeeds: what fails there later says nothing of itself."""
 TOLD, TOLD_AGAIN = 3000, 20_000  # characters of a failure
 WRITE_EVERY = 1.0  # seconds
+WRITTEN_AT_ONCE = 50  # failures: where all fail, each would write all the others again
 ALIASES = {
     "cost-volume": ("cost_volume", "groupwise", "combined_volume", "correlation_volume", "concatenation_volume"),
     "depth-objective": ("depth_objective", "silog", "laplace", "focal"),
@@ -48,7 +50,8 @@ def operation_of(test: str) -> str | None:
 
 
 class Recorder:
-    """A pytest plugin that keeps outcomes in a document and writes it at most once a second."""
+    """A pytest plugin that keeps outcomes in a document: the first failures are written at once, the rest within a
+    second, even if no test ends any more."""
 
     def __init__(self, document: dict[str, Any], output: Path, told: int) -> None:
         self.document, self.output, self.told = document, output, told
@@ -58,7 +61,9 @@ class Recorder:
         self.earlier = set(self.failures)
         """Red before this run: so they stay until they are seen to pass."""
         self.spoilt: set[str] = set()
+        self.lock = threading.RLock()
         self.written = 0.0
+        self.timer: threading.Timer | None = None
 
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         self._collected(ids)
@@ -69,14 +74,22 @@ class Recorder:
 
     def _collected(self, ids: list[str]) -> None:
         known = set(self.document["collected"])
-        self.document["collected"] += [name for name in ids if name not in known]
+        with self.lock:
+            self.document["collected"] += [name for name in ids if name not in known]
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self._failed(report.nodeid, report)
-            self.write()
+            with self.lock:
+                self._failed(report.nodeid, report)
+            self.write_within(0.0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        with self.lock:
+            self._reported(report)
+        at_once = report.failed and len(self.failures) <= WRITTEN_AT_ONCE
+        self.write_within(0.0 if at_once else WRITE_EVERY)
+
+    def _reported(self, report: pytest.TestReport) -> None:
         name = report.nodeid
         if report.when == "call" and report.passed and name in self.earlier:
             self.earlier.discard(name)
@@ -91,7 +104,6 @@ class Recorder:
             self.document["slowest"] = sorted(
                 [*self.document["slowest"], [round(report.duration, 1), name]], reverse=True
             )[:10]
-        self.write()
 
     def _failed(self, name: str, report: pytest.TestReport | pytest.CollectReport) -> None:
         self.passed.discard(name)
@@ -111,8 +123,23 @@ class Recorder:
         if any(words in text for words in SPOILT):
             self.spoilt.add(process)
 
-    def write(self, last: bool = False) -> None:
-        if last or time.monotonic() - self.written >= WRITE_EVERY:
+    def write_within(self, seconds: float) -> None:
+        """At once where the last time is that long ago, else when it is."""
+        with self.lock:
+            wait = self.written + seconds - time.monotonic()
+            if wait <= 0:
+                self.write()
+            elif self.timer is None:
+                self.timer = threading.Timer(wait, self.write)
+                self.timer.daemon = True
+                self.timer.start()
+
+    def write(self) -> None:
+        """Now. From any thread."""
+        with self.lock:
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
             self.document["passed"] = sorted(self.passed)
             self.document["counts"] = {
                 "passed": len(self.passed),
@@ -174,11 +201,11 @@ def main() -> None:
     recorder = Recorder(document, chosen.output, TOLD_AGAIN if chosen.again else TOLD)
     os.chdir(ROOT)
     code = pytest.main(pytest_arguments(tests, chosen.dry_run, chosen.again), plugins=[recorder])
-    recorder.write(last=True)
+    recorder.write()
     # 0: all passed, 1: some failed, 5: none is selected; with 2, 3 and 4 pytest itself could not
     document["complete"] = code in (0, 1) and not unreached(document)
     document["pytest_code"] = int(code)
-    recorder.write(last=True)
+    recorder.write()
     print(document["counts"], flush=True)
     sys.exit(1 if document["failures"] or code not in (0, 1) else 0)
 
