@@ -9,7 +9,7 @@ import torch
 
 from adu_depth.files import write_json
 from bench.gpu_check.arguments import stage_arguments
-from bench.gpu_check.training import KINDS, Run, line, make_plan, scratch, train_one
+from bench.gpu_check.training import KINDS, Run, forget_runs, line, make_plan, runs_folder, train_one
 from bench.harness.environment import measured_environment
 
 LAST = 0.2  # share of the logged rows that the final loss is the mean of
@@ -49,11 +49,13 @@ def main() -> None:
         "runs": [],
         "verdicts": [],
     }
+    folder = runs_folder(chosen.output, chosen.dry_run)
+    forget_runs(chosen.output)
     seeds = (("kernels", 0), ("references", 0), ("references", 1))
     for kind in KINDS:
         runs = []
         for backend, seed in seeds:
-            run = train_one(plan, kind, backend, seed, scratch() / f"convergence-{backend}-{seed}")
+            run = train_one(plan, kind, backend, seed, folder / f"{backend}-{seed}")
             runs.append(run)
             result["runs"].append(run)
             print(line(run), flush=True)
@@ -63,6 +65,7 @@ def main() -> None:
             print(result["verdicts"][-1], flush=True)
     result["complete"] = True
     write_json(chosen.output, result)
+    forget_runs(chosen.output)
     sound = len(result["verdicts"]) == len(KINDS) and all(verdict["within"] for verdict in result["verdicts"])
     sys.exit(0 if sound or (chosen.dry_run and len(result["verdicts"]) == len(KINDS)) else 1)
 

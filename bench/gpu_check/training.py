@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 import time
 import traceback
 from dataclasses import dataclass, replace
@@ -65,9 +64,20 @@ def make_plan(dry_run: bool) -> Plan:
     return Plan(60, 8, data, "cuda", 16, 10, 192, False)
 
 
-def scratch() -> Path:
-    """Where runs and checkpoints go: nothing to commit. Kept between the stages of one version of the code."""
-    return Path(tempfile.gettempdir()) / f"adu-gpu-check-{source_digest()}"
+def runs_folder(output: Path, dry_run: bool) -> Path:
+    """Where the runs and checkpoints of a stage go, beside its document: nothing to commit. Kept until the stage has
+    ended well, so that another call of this code can go on from them."""
+    return output.with_suffix(".runs") / (("dry-run-" if dry_run else "") + source_digest())
+
+
+def forget_runs(output: Path, keep: Path | None = None) -> None:
+    """All of them, or those of other code alone."""
+    place = output.with_suffix(".runs")
+    for path in place.glob("*"):
+        if path != keep:
+            shutil.rmtree(path, ignore_errors=True)
+    if keep is None:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 KINDS = ("teacher", "student")
@@ -167,8 +177,10 @@ def main() -> None:
         "runs": [],
     }
     result["runs"] = trained_before(read_json(chosen.output), result)
+    runs = runs_folder(chosen.output, chosen.dry_run)
+    forget_runs(chosen.output, keep=runs)
     for backend in BACKENDS:
-        folder = scratch() / f"{backend}-0"
+        folder = runs / f"{backend}-0"
         for kind in KINDS:
             if any((run["backend"], run["kind"]) == (backend, kind) for run in result["runs"]):
                 continue
@@ -180,7 +192,9 @@ def main() -> None:
             write_json(chosen.output, result)
     result["complete"] = True
     write_json(chosen.output, result)
-    sys.exit(1 if any("failure" in run for run in result["runs"]) else 0)
+    if any("failure" in run for run in result["runs"]):
+        sys.exit(1)
+    forget_runs(chosen.output)
 
 
 if __name__ == "__main__":
