@@ -71,7 +71,8 @@ def profiled(build: Build, autocast: torch.dtype | None, size: str, device: torc
 
 def told(events: Sequence[Any], seconds: float) -> dict[str, Any]:
     """What the profiler's averages say of a step that takes `seconds` without it."""
-    on_gpu = [e for e in events if e.device_type != DeviceType.CPU]
+    # What a record_function spans on the GPU is no kernel: its kernels are there beside it.
+    on_gpu = [e for e in events if e.device_type != DeviceType.CPU and not e.is_user_annotation]
     on_host = [e for e in events if e.device_type == DeviceType.CPU]
     kernels = [(e.key, e.count, float(e.self_device_time_total)) for e in on_gpu]
     busy = sum(spent for _, _, spent in kernels)

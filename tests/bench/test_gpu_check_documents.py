@@ -6,17 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
 
-from bench.gpu_check import convergence, parity, training
+from bench.gpu_check import convergence, parity, profile, training
 from bench.gpu_check.doctor import findings
 from bench.gpu_check.sheet import Sheet
 from bench.gpu_check.summary import summary_text
 from bench.gpu_check.unpack import benchmark_results
+from bench.harness.environment import source_digest
 
 
 def test_a_package_that_does_not_load_is_named_with_who_needs_it(monkeypatch: pytest.MonkeyPatch):
@@ -54,7 +58,7 @@ def test_outcomes_are_kept_as_they_come(tmp_path: Path):
     recorder.pytest_xdist_node_collection_finished(None, ["a", "b", "c"])
     recorder.pytest_runtest_logreport(passed_report("a"))
     recorder.pytest_runtest_logreport(failed_report(VOLUME, "line\nE   off by 2\nE   more"))
-    recorder.write(last=True)
+    recorder.write()
     kept = json.loads((tmp_path / "parity.json").read_text())
     assert kept["counts"] == {"passed": 1, "failed": 1, "skipped": 0, "collected": 3}
     assert kept["failures"][VOLUME]["message"] == "off by 2"
@@ -65,10 +69,25 @@ def test_outcomes_are_kept_as_they_come(tmp_path: Path):
     assert later.failures == {}, "a test that passes when it is run again is red no longer"
 
 
+def test_the_last_outcomes_before_a_hang_are_kept(tmp_path: Path):
+    """A failure at once; what passed meanwhile a moment later, though no test ends any more."""
+    output = tmp_path / "parity.json"
+    recorder = parity.Recorder(parity.new_document(torch.device("cpu")), output, 100)
+    for name in ("a", "b"):
+        recorder.pytest_runtest_logreport(passed_report(name))
+    recorder.pytest_runtest_logreport(failed_report(VOLUME, "E   off by 2"))
+    assert list(json.loads(output.read_text())["failures"]) == [VOLUME]
+    recorder.pytest_runtest_logreport(passed_report("c"))
+    until = time.monotonic() + 20
+    while json.loads(output.read_text())["passed"] != ["a", "b", "c"]:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_what_fails_after_a_spoilt_context_is_marked():
     document = parity.new_document(torch.device("cpu"))
     recorder = parity.Recorder(document, Path(os.devnull).parent / "shm" / f"adu-{os.getpid()}.json", 100)
-    recorder.write = lambda last=False: None  # type: ignore[method-assign]
+    recorder.write = lambda: None  # type: ignore[method-assign]
     recorder.pytest_runtest_logreport(failed_report(VOLUME, "CUDA error: an illegal memory access was encountered"))
     recorder.pytest_runtest_logreport(failed_report(LOSS, "CUDA error: an illegal memory access was encountered"))
     assert {name: told["after_spoilt"] for name, told in document["failures"].items()} == {VOLUME: False, LOSS: True}
@@ -134,6 +153,26 @@ def test_a_cut_short_training_keeps_the_runs_it_finished():
     earlier = {**now, "runs": [{"backend": "kernels"}, {"backend": "references", "failure": "planted"}]}
     assert training.trained_before(earlier, now) == [{"backend": "kernels"}]
     assert training.trained_before(earlier, {"environment": {**HERE, "sources": "two"}}) == []
+
+
+def test_runs_of_a_training_lie_in_the_checks_own_folder(tmp_path: Path):
+    """Two checks, a dry run and a real one, older code: none finds or deletes another's."""
+    one, two = tmp_path / "one" / "training.json", tmp_path / "two" / "training.json"
+    places = {training.runs_folder(one, False), training.runs_folder(one, True), training.runs_folder(two, False)}
+    assert len(places) == 3
+    assert all(place.is_relative_to(tmp_path) for place in places)
+    assert training.runs_folder(one, False).name == source_digest()
+
+
+def test_runs_go_when_nothing_will_go_on_from_them(tmp_path: Path):
+    output = tmp_path / "training.json"
+    stale, now = training.runs_folder(output, False).with_name("0" * 16), training.runs_folder(output, False)
+    for place in (stale, now):
+        (place / "kernels-0").mkdir(parents=True)
+    training.forget_runs(output, keep=now)
+    assert (stale.exists(), now.exists()) == (False, True)
+    training.forget_runs(output)
+    assert list(tmp_path.iterdir()) == []
 
 
 def run_of(*totals: float) -> dict[str, Any]:
@@ -280,3 +319,24 @@ def test_what_is_unpacked_has_no_time_of_an_operation_whose_tests_are_red():
         assert found[f"operations-{name}"] == refused
     del stages["parity"]
     assert all(r["cases"][0]["rows"] == [row] for _, r in benchmark_results({"stages": stages}))
+
+
+def averaged(name: str, device: DeviceType, microseconds: float, annotation: bool = False) -> Any:
+    event = FunctionEventAvg()
+    event.key, event.count, event.device_type, event.is_user_annotation = name, 1, device, annotation
+    event.self_device_time_total = microseconds
+    return event
+
+
+def test_a_span_on_the_gpu_is_no_kernel():
+    """torch tells of `Optimizer.step#AdamW.step` as of its kernels: with it a step looks busier than it is."""
+    events = [
+        averaged("adam", DeviceType.CUDA, 300.0),
+        averaged("Optimizer.step#AdamW.step", DeviceType.CUDA, 400.0, annotation=True),
+        averaged("cudaLaunchKernel", DeviceType.CPU, 0.0),
+    ]
+    found = profile.told(events, 1e-3)
+    assert found["gpu_microseconds"] == 300.0
+    assert found["idle_share"] == pytest.approx(0.7)
+    assert [kernel["name"] for kernel in found["kernels"]] == ["adam"]
+    assert found["launches"] == 1
