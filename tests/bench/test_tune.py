@@ -18,10 +18,11 @@ from adu_kernels.cost_volume import plan
 from adu_kernels.disparity_regression import op
 from bench.gpu_check import tune
 from bench.gpu_check.tuning import ahead, launches
-from bench.gpu_check.tuning.questions import Question, one_row, questions
+from bench.gpu_check.tuning.questions import Candidate, Question, one_row, questions
 from bench.gpu_check.tuning.rows import Change, applied
 from bench.harness.parity import bound
 from bench.harness.timing import Timing
+from tests.bench import compilations
 from tests.bench.planted import breaks, case_of, product
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,6 +156,20 @@ def test_what_fails_or_is_wrong_is_told_and_the_others_are_timed(tmp_path: Path,
     assert {"median", "q10", "q90"} <= set(found["candidates"][0]["times"]["backward"])
     assert result["complete"]
     assert json.loads((tmp_path / "tune.json").read_text())["questions"] == result["questions"]
+
+
+def test_a_compilation_that_ends_its_process_costs_itself_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ahead, "MOST_PROCESSES", 2)
+    monkeypatch.setattr(ahead, "_compile", compilations.deadly)
+    names = ("one", "deadly", "wrong", "two", "three", "four")
+    asked = [
+        Question(question, case_of(product), tuple(Candidate(name, ()) for name in names)) for question in ("q", "r")
+    ]
+    found = ahead.compile_all(asked, launches.H100, 60.0, True)
+    told = {"deadly": ahead.DIED, "wrong": "ValueError: planted"}
+    assert found == {(q, name): told.get(name, []) for q in ("q", "r") for name in (ahead.PRESENT, *names)}
+    late = ahead.compile_all(asked, launches.H100, 0.0, True)
+    assert late == {}, "what is not done in time is compiled when it is timed"
 
 
 def test_a_run_out_of_time_is_not_complete_and_the_next_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as TooLate
 from functools import cache
 from multiprocessing import get_context
@@ -22,8 +22,10 @@ from bench.harness.parity import bound
 
 MOST_PROCESSES = 16
 PRESENT = "present"
-Facts = dict[tuple[str, str], list[Compiled] | str]
+Job = tuple[str, str]
+Facts = dict[Job, list[Compiled] | str]
 """By the names of question and candidate: the kernels, or why it does not compile. Absent: not done in time."""
+DIED = "its compilation ended the process"
 
 
 def target_of(device: torch.device) -> Target:
@@ -45,19 +47,13 @@ def compile_all(asked: Sequence[Question], target: Target, seconds: float, dry_r
         for name in (PRESENT, *(candidate.name for candidate in question.candidates))
     ]
     found: Facts = {}
-    if not jobs:
-        return found
-    processes = max(1, min(MOST_PROCESSES, os.cpu_count() or 1, len(jobs)))
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
-    try:
-        with _not_interpreting():
-            started = {job: pool.submit(_compile, *job, target, dry_run) for job in jobs}
-        for job, future in started.items():
-            result = _result(future, end - time.monotonic())
-            if result is not None:
-                found[job] = result
-    finally:
-        _end(pool)
+    while jobs and time.monotonic() < end:
+        processes = max(1, min(MOST_PROCESSES, os.cpu_count() or 1, len(jobs)))
+        together, lost = _compiled(jobs, [_pool(processes)], target, end, dry_run)
+        # One of those that were on has ended its process, and so the pool: each has another of its own.
+        suspects, jobs = lost[:processes], lost[processes:]
+        alone, dead = _compiled(suspects, [_pool(1) for _ in suspects], target, end, dry_run)
+        found |= together | alone | dict.fromkeys(dead, DIED)
     return found
 
 
@@ -66,13 +62,37 @@ def counts(facts: Facts) -> dict[str, int]:
     return {"candidates": len(facts) - failed, "failed": failed}
 
 
-def _result(future: Future[list[Compiled] | str], left: float) -> list[Compiled] | str | None:
+def _pool(processes: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+
+
+def _compiled(
+    jobs: Sequence[Job], pools: Sequence[ProcessPoolExecutor], target: Target, end: float, dry_run: bool
+) -> tuple[Facts, list[Job]]:
+    """What comes of the jobs, dealt out to the pools, and those whose pool broke, in order."""
+    found: Facts = {}
+    lost: list[Job] = []
+    started: dict[Job, Future[list[Compiled] | str]] = {}
     try:
-        return future.result(max(left, 0.0))
-    except TooLate:
-        return None
-    except Exception as error:  # the pool broke: the candidates are compiled when they are timed
-        return None if isinstance(error, OSError) else f"{type(error).__name__}: {error}"[:300]
+        with _not_interpreting():
+            for number, job in enumerate(jobs):
+                try:
+                    started[job] = pools[number % len(pools)].submit(_compile, *job, target, dry_run)
+                except BrokenExecutor:  # before all were handed over
+                    lost.append(job)
+        for job, future in started.items():
+            try:
+                found[job] = future.result(max(end - time.monotonic(), 0.0))
+            except TooLate:
+                continue
+            except BrokenExecutor:
+                lost.append(job)
+            except Exception as error:
+                found[job] = f"{type(error).__name__}: {error}"[:300]
+    finally:
+        for pool in pools:
+            _end(pool)
+    return found, [job for job in jobs if job in lost]
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
