@@ -10,6 +10,14 @@ cd "$root"
 # One thread per worker: on two cores, two threads each would wait for one another.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
+# from_root PATH: the same from the root of the checkout, be it given as ./tests/x or whole.
+from_root() {
+    local path=${1#"$root"/}
+    path=${path#"$(pwd -P)"/}
+    while [[ $path == ./* ]]; do path=${path#./}; done
+    printf '%s\n' "$path"
+}
+
 triton=
 arguments=()
 chosen=()
@@ -19,12 +27,28 @@ while [ $# -gt 0 ]; do
         --triton)
             [ -n "${2:-}" ] || { echo "--triton: expected a version, such as 3.6.0, got nothing" >&2; exit 2; }
             triton=$2
-            shift 2 ;;
-        --triton=*) triton=${1#*=}; shift ;;
-        tests/executed_ptx*) chosen_executed+=("$1"); shift ;; # the caller chooses which
-        tests/*) chosen+=("$1"); shift ;;
-        *) arguments+=("$1"); shift ;;
+            shift 2
+            continue ;;
+        --triton=*)
+            triton=${1#*=}
+            shift
+            continue ;;
+        # Their value is the next word, and may look like a path of tests.
+        -[ckmopW] | --deselect | --ignore | --ignore-glob | --rootdir | --confcutdir | --basetemp | --config-file | \
+            --junitxml | --junit-xml | --log-file | --cov | --cov-config | --override-ini)
+            arguments+=("$1")
+            shift
+            [ $# -eq 0 ] || { arguments+=("$1"); shift; }
+            continue ;;
     esac
+    path=$(from_root "$1")
+    case $path in # the caller chooses which
+        tests | tests/) chosen_executed+=(tests/executed_ptx); chosen+=(tests --ignore tests/executed_ptx) ;;
+        tests/executed_ptx | tests/executed_ptx[/:]*) chosen_executed+=("$path") ;;
+        tests/* | bench | bench/*) chosen+=("$path") ;;
+        *) arguments+=("$1") ;;
+    esac
+    shift
 done
 
 failed=0

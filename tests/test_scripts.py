@@ -180,11 +180,45 @@ def test_either_run_of_pytest_fails_the_command(checkout: Checkout, executed: in
         (["tests/kernels/test_a.py"], ["loadfile tests/kernels/test_a.py"]),
         (["tests/executed_ptx/test_b.py"], ["worksteal tests/executed_ptx/test_b.py"]),
         (["tests/executed_ptx", "tests/kernels"], ["worksteal tests/executed_ptx", "loadfile tests/kernels"]),
+        (["./tests/kernels/test_a.py"], ["loadfile tests/kernels/test_a.py"]),
+        (["ROOT/tests/executed_ptx/test_b.py::test_c"], ["worksteal tests/executed_ptx/test_b.py::test_c"]),
+        (["ROOT/./tests/kernels"], ["loadfile tests/kernels"]),
+        (["tests/executed_ptx_extra.py"], ["loadfile tests/executed_ptx_extra.py"]),
+        (["bench/test_operations.py"], ["loadfile bench/test_operations.py"]),
+        (["tests"], ["worksteal tests/executed_ptx", "loadfile tests --ignore tests/executed_ptx"]),
+        (["./tests/"], ["worksteal tests/executed_ptx", "loadfile tests --ignore tests/executed_ptx"]),
     ],
 )
 def test_the_tests_that_were_asked_for_run_and_no_others(checkout: Checkout, given: list[str], runs: list[str]) -> None:
-    done = checkout.run("test.sh", *given)
+    done = checkout.run("test.sh", *(word.replace("ROOT", str(checkout.root)) for word in given))
     assert [line.split("--dist ")[1] for line in done.stdout.splitlines() if "--dist" in line] == runs
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--deselect", "tests/kernels/test_a.py::test_b"],
+        ["--ignore", "tests/x"],
+        ["--ignore-glob", "tests/*x*", "-v"],
+        ["-k", "tests/x"],
+        ["-p", "tests.executed_ptx.plugin"],
+        ["--junitxml", "tests/out.xml"],
+        ["-c", "./tests/pytest.ini"],
+        ["-rs", "--deselect=tests/x"],
+    ],
+)
+def test_an_options_value_is_no_path_of_tests(checkout: Checkout, given: list[str]) -> None:
+    done = checkout.run("test.sh", *given)
+    told = [line.split("--dist ")[1] for line in done.stdout.splitlines() if "--dist" in line]
+    both = [
+        f"worksteal tests/executed_ptx {' '.join(given)}",
+        f"loadfile --ignore tests/executed_ptx {' '.join(given)}",
+    ]
+    assert told == both
+    chosen = checkout.run("test.sh", *given, "tests/kernels").stdout.splitlines()
+    assert [line.split("--dist ")[1] for line in chosen if "--dist" in line] == [
+        f"loadfile tests/kernels {' '.join(given)}"
+    ]
 
 
 def test_a_triton_that_is_not_there_leaves_nothing(checkout: Checkout) -> None:
