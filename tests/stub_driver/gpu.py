@@ -20,8 +20,9 @@ STREAM = 0x5712EA
 
 
 def compiler() -> str | None:
-    """The C compiler that Triton would take for its launcher."""
-    return os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    """The C compiler that Triton would take for its launcher; None if there is none, or not the one that $CC names."""
+    named = os.environ.get("CC")
+    return shutil.which(named) if named else shutil.which("gcc") or shutil.which("clang")
 
 
 def build(folder: Path) -> Path:

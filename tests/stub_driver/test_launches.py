@@ -34,7 +34,7 @@ LAUNCHES = {
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if gpu.compiler() is None:
-        pytest.skip("needs a C compiler: $CC, gcc or clang")
+        pytest.skip(f"needs a C compiler: $CC ({os.environ.get('CC', 'not set')}), gcc or clang")
     return gpu.build(tmp_path_factory.mktemp("driver"))
 
 
@@ -53,6 +53,13 @@ def _check(found: dict[str, list[dict[str, Any]]]) -> None:
         for case in cases:
             assert not case["faults"], (operation, case["case"])
             assert case["kernels"], (operation, case["case"])
+
+
+@pytest.mark.parametrize("named", ["no-such-compiler", "ccache gcc", "/no/such/gcc"])
+def test_a_compiler_that_triton_could_not_start_is_none(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    """Triton takes $CC for one word, the name of a program: without it these tests are skipped."""
+    monkeypatch.setenv("CC", named)
+    assert gpu.compiler() is None
 
 
 def test_an_operation_is_launched_as_it_is_called(library: Path) -> None:
