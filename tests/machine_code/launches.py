@@ -16,6 +16,7 @@ from triton.compiler import ASTSource
 from triton.runtime import driver
 
 from adu_kernels import launch
+from adu_kernels.testing.absent_gpu import AbsentGpu
 
 COMPILED_FOR = ("num_warps", "num_stages", "maxnreg", "enable_fp_fusion")
 """Options of a launch that change what is compiled."""
@@ -46,22 +47,6 @@ class Launch:
         return triton.compile(self.source, target=TARGETS[target], options=self.options)
 
 
-class _AbsentGpu:
-    """Just enough of Triton's driver to specialise a launch."""
-
-    def __init__(self, target: GPUTarget) -> None:
-        self.target = target
-
-    def get_current_target(self) -> GPUTarget:
-        return self.target
-
-    def get_current_device(self) -> str:
-        return str(self.target)  # the key of Triton's per-device caches: one cache per target
-
-    def get_current_stream(self, device: object) -> int:
-        return 0
-
-
 def _tensors(arguments: Iterable[object]) -> Iterator[Tensor]:
     """Those among the arguments and in tuples of them."""
     for argument in arguments:
@@ -81,7 +66,7 @@ def _installed(target: GPUTarget, hook: Callable[..., bool], starting: list[tupl
         started(kernel, programs, *arguments, **options)
 
     launch.run, launch.check_device, launch.WARP_SIZE = run, lambda tensor: None, target.warp_size
-    driver.set_active(_AbsentGpu(target))  # and stays: such a process does nothing else
+    driver.set_active(AbsentGpu(target))  # and stays: such a process does nothing else
     knobs.runtime.jit_cache_hook = hook
     try:
         yield

@@ -18,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from adu_kernels import launch
+from adu_kernels.testing.absent_gpu import AbsentGpu
 from bench.harness.case import Call, Case, Item, differentiable, outputs_of
 
 Target = tuple[str, Any, int]
@@ -83,7 +84,7 @@ def anywhere(target: Target = H100) -> Iterator[None]:
     """Launches may be asked for on CPU tensors, as if there were that GPU: nothing starts them."""
     before, active = launch.check_device, driver._active
     launch.check_device = _any_device
-    driver.set_active(_AbsentGpu(GPUTarget(*target)))
+    driver.set_active(AbsentGpu(GPUTarget(*target)))
     try:
         yield
     finally:
@@ -92,22 +93,6 @@ def anywhere(target: Target = H100) -> Iterator[None]:
 
 def _any_device(tensor: Tensor) -> None:
     pass
-
-
-class _AbsentGpu:
-    """Just enough of Triton's driver to compile for a GPU that this process does not open."""
-
-    def __init__(self, target: GPUTarget) -> None:
-        self.target = target
-
-    def get_current_target(self) -> GPUTarget:
-        return self.target
-
-    def get_current_device(self) -> str:
-        return str(self.target)
-
-    def get_current_stream(self, device: object) -> int:
-        return 0
 
 
 def compiled(case: Case, call: Call, item: Item, target: Target) -> list[Compiled]:
