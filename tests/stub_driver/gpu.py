@@ -22,7 +22,7 @@ STREAM = 0x5712EA
 def compiler() -> str | None:
     """The C compiler that Triton would take for its launcher; None if there is none, or not the one that $CC names."""
     named = os.environ.get("CC")
-    return shutil.which(named) if named else shutil.which("gcc") or shutil.which("clang")
+    return shutil.which("gcc") or shutil.which("clang") if named is None else shutil.which(named)
 
 
 def build(folder: Path) -> Path:

@@ -55,7 +55,7 @@ def _check(found: dict[str, list[dict[str, Any]]]) -> None:
             assert case["kernels"], (operation, case["case"])
 
 
-@pytest.mark.parametrize("named", ["no-such-compiler", "ccache gcc", "/no/such/gcc"])
+@pytest.mark.parametrize("named", ["no-such-compiler", "ccache gcc", "/no/such/gcc", ""])
 def test_a_compiler_that_triton_could_not_start_is_none(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     """Triton takes $CC for one word, the name of a program: without it these tests are skipped."""
     monkeypatch.setenv("CC", named)
