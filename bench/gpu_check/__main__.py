@@ -8,6 +8,7 @@ something is wrong, 2 the machine cannot run it, 3 time ran out.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shutil
 import signal
@@ -62,6 +63,20 @@ def out_folder(chosen: argparse.Namespace) -> Path:
     return callers(chosen.out)
 
 
+def hold(folder: Path) -> int:
+    """Holds the folder until the process ends or the descriptor is closed. ValueError: another check is on there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ValueError(f"--out {folder}: another check is running there") from None
+    except OSError:  # a file system without locks
+        pass
+    return descriptor
+
+
 def stop(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -85,6 +100,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
         signal.signal(signal.SIGHUP, stop)
     try:
+        hold(folder)
         packed = Packed(
             folder,
             callers(chosen.pack_to) if chosen.pack_to else None,

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench.gpu_check.__main__ import hold, main
 from bench.gpu_check.packed import LOG, RESULTS, SUMMARY, read
 from tests.bench.scripted import WHOLE, Folder, Script
 
@@ -195,8 +197,41 @@ def test_a_document_of_another_machine_does_not_pass_for_this_ones(folder: Folde
     assert folder.entry("a")["earlier"]["result"]["of"] == "the first"
 
 
+def as_called(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """`main` finds such a command line, and what it sets for its process does not outlive the test."""
+    monkeypatch.setattr(sys, "argv", ["gpu_check.sh", "--dry-run", "--out", str(folder), "doctor"])
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+
+
+def test_two_checks_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    """Each would clear the other's documents away."""
+    held = hold(tmp_path)
+    as_called(monkeypatch, tmp_path)
+    monkeypatch.setattr("bench.gpu_check.runner.Check.run", lambda *given, **options: 0)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, list(tmp_path.iterdir())) == (2, [])
+    assert f"--out {tmp_path}: another check is running there" in capsys.readouterr().err
+    os.close(held)
+    os.close(hold(tmp_path))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    def full(*given: Any, **options: Any) -> int:
+        raise OSError(28, "No space left on device", str(tmp_path / RESULTS))
+
+    as_called(monkeypatch, tmp_path)
+    monkeypatch.setattr("bench.gpu_check.runner.Check.run", full)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert f"gpu_check: [Errno 28] No space left on device: '{tmp_path / RESULTS}'" in capsys.readouterr().err
+
+
 KILLED = """
 from pathlib import Path
+from bench.gpu_check.__main__ import hold, main
 from bench.gpu_check.packed import Packed
 from bench.gpu_check.runner import Check
 from tests.bench.scripted import Folder
