@@ -82,7 +82,7 @@ def stop(signum: int, frame: FrameType | None) -> None:
 
 
 def tell(line: str) -> None:
-    """To the terminal as long as there is one: `| head` ends, a connection drops, and the check goes on."""
+    """To the terminal as long as there is one: `| head` has seen enough, and the check goes on."""
     try:
         print(line, flush=True)
     except OSError:

@@ -9,19 +9,19 @@ from typing import Any
 
 from adu_depth.files import make_folder, write_json
 from bench.gpu_check import packed
+from bench.gpu_check.entries import red_tests
 from bench.gpu_check.stages import SINGLE
-from bench.gpu_check.summary import red_of
 from bench.harness.result import Result, check_result, save_result
 from bench.report import write_report
 
 
 def benchmark_results(value: dict[str, Any]) -> Iterator[tuple[str, Result]]:
     """Every benchmark's result in a packed file, by a file name; times that summary.md would not show are left out."""
-    red = red_of({stage: entry["result"] for stage, entry in value["stages"].items() if entry.get("result")})
+    red = red_tests(value["stages"].get("parity"))
     for stage, entry in value["stages"].items():
         for name, result in ((entry.get("result") or {}).get("results") or {}).items():
             check_result(result, f"{stage}: {name}")
-            count = red.get(name, 0) if name in SINGLE else sum(red.values())
+            count = red.count(name) if name in SINGLE else len(red.tests)
             yield f"{stage}-{name}", held_back(result, count) if count else result
 
 

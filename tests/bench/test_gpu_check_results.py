@@ -217,6 +217,20 @@ def test_two_checks_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
     os.close(hold(tmp_path))
 
 
+@pytest.mark.parametrize(("before", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_hangup_ends_the_check_with_its_tables_but_under_nohup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: signal.Handlers, ends: bool
+):
+    as_called(monkeypatch, tmp_path)
+    handled: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", handled.__setitem__)
+    monkeypatch.setattr(signal, "getsignal", lambda number: before)
+    monkeypatch.setattr("bench.gpu_check.runner.Check.run", lambda *given, **options: 0)
+    with pytest.raises(SystemExit):
+        main()
+    assert (signal.SIGTERM in handled, signal.SIGHUP in handled) == (True, ends)
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
     def full(*given: Any, **options: Any) -> int:
         raise OSError(28, "No space left on device", str(tmp_path / RESULTS))
