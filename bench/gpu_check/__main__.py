@@ -13,9 +13,11 @@ import os
 import shutil
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from adu_depth.streams import safe_streams
 from bench.gpu_check.packed import RESULTS, Packed
 from bench.gpu_check.runner import Check, cache_folder, use_caches
 from bench.gpu_check.stages import BY_NAME, CONTINUED, OPERATIONS, PLAN, chosen_stages
@@ -81,15 +83,12 @@ def stop(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def tell(line: str) -> None:
-    """To the terminal as long as there is one: `| head` has seen enough, and the check goes on."""
-    try:
-        print(line, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def main() -> None:
+    with safe_streams():  # `| head` has seen enough, and the check goes on
+        sys.exit(run())
+
+
+def run() -> int:
     chosen = parse()
     folder = out_folder(chosen)
     if chosen.dry_run:  # before anything imports Triton, in the processes this one starts
@@ -108,18 +107,19 @@ def main() -> None:
         )
     except (OSError, ValueError) as error:
         print(f"gpu_check: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+    say = partial(print, flush=True)
     stages, only = chosen_stages(chosen.stages, chosen.again)
-    check = Check(packed, chosen.minutes, dry_run=chosen.dry_run, only=only, again=chosen.again, say=tell)
+    check = Check(packed, chosen.minutes, dry_run=chosen.dry_run, only=only, again=chosen.again, say=say)
     try:
         code = check.run(stages, named=bool(chosen.stages))
     except OSError as error:
         print(f"gpu_check: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     if chosen.dry_run:  # nothing that a GPU would find there
         shutil.rmtree(cache, ignore_errors=True)
-    tell(f"results: {folder / RESULTS}; tables and plots: python -m bench.gpu_check.unpack")
-    sys.exit(code)
+    say(f"results: {folder / RESULTS}; tables and plots: python -m bench.gpu_check.unpack")
+    return code
 
 
 if __name__ == "__main__":

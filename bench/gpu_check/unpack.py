@@ -14,6 +14,9 @@ from bench.gpu_check.stages import SINGLE
 from bench.harness.result import Result, check_result, save_result
 from bench.report import write_report
 
+TIMED = ("profile", "training", "convergence", "tune")
+"""Stages of no benchmark whose document has times that stand on every operation."""
+
 
 def benchmark_results(value: dict[str, Any]) -> Iterator[tuple[str, Result]]:
     """Every benchmark's result in a packed file, by a file name; times that summary.md would not show are left out."""
@@ -50,8 +53,11 @@ def main() -> None:
     found = dict(benchmark_results(value))
     for name, result in found.items():
         save_result(chosen.folder / f"{name}.json", result)
+    red = red_tests(value["stages"].get("parity"))
     for stage, entry in value["stages"].items():
-        if entry.get("result") and "results" not in entry["result"]:
+        if red and stage in TIMED:
+            print(f"{stage}: {red.refusal()}")
+        elif entry.get("result") and "results" not in entry["result"]:
             write_json(chosen.folder / f"{stage}.json", entry["result"])
     if found:
         print(f"wrote {write_report(chosen.folder, list(found.values()))}")

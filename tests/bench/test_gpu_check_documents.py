@@ -15,7 +15,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
 
-from bench.gpu_check import convergence, parity, profile, training
+from bench.gpu_check import convergence, parity, profile, training, unpack
 from bench.gpu_check.doctor import findings
 from bench.gpu_check.sheet import Sheet
 from bench.gpu_check.summary import summary_text
@@ -263,6 +263,20 @@ def test_nothing_that_needs_every_operation_is_timed_while_any_test_is_red(failu
     assert f"- teacher_step, bf16: {refused}" in text
     assert f"- teacher, kernels: {refused}" in text
     assert f"## Launch shapes that were faster\n\n- {refused}" in text
+
+
+def test_profile_and_trainings_are_not_unpacked_while_a_test_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source, target = tmp_path / "results.json", tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["unpack", str(source), str(target)])
+    value = packed_value({"tests/x::y": {"operation": None, "after_spoilt": False, "message": "off"}})
+    value = {"schema": 1, "stages": {name: value["stages"][name] for name in ("parity", "profile", "training", "tune")}}
+    source.write_text(json.dumps(value))
+    unpack.main()
+    assert [path.name for path in target.iterdir()] == ["parity.json"]
+    value["stages"]["parity"]["result"]["failures"] = {}
+    source.write_text(json.dumps(value))
+    unpack.main()
+    assert {path.name for path in target.iterdir()} == {"parity.json", "profile.json", "training.json", "tune.json"}
 
 
 HANGS = """

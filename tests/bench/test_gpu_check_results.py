@@ -90,13 +90,23 @@ def test_a_terminal_that_is_gone_does_not_end_the_check(folder: Folder):
     assert (folder.path / LOG).read_text().count("a: xxx") == 1000
 
 
-def test_a_pipe_that_is_closed_does_not_change_the_exit_code():
-    program = "from bench.gpu_check.__main__ import tell\nfor _ in range(3): tell('x')\nraise SystemExit(3)"
+SAYS = """
+import sys
+from bench.gpu_check import __main__, runner
+runner.Check.run = lambda check, *given, **options: [check.say("x") for _ in range(3)] and 3
+sys.argv = ["gpu_check.sh", "--dry-run", "--out", {path!r}, "doctor"]
+__main__.main()
+"""
+
+
+def test_a_pipe_that_is_closed_does_not_change_the_exit_code(tmp_path: Path):
     reading, writing = os.pipe()
     os.close(reading)
-    ended = subprocess.run([sys.executable, "-c", program], stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+    command = [sys.executable, "-c", SAYS.format(path=str(tmp_path))]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, text=True)
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (3, "")
+    assert (tmp_path / LOG).read_text() == "x\n" * 3
 
 
 def test_an_earlier_result_is_kept_until_the_new_one_is_whole(folder: Folder):
