@@ -23,15 +23,17 @@ class Packed:
     """`results.json` of a folder, and copies of what lies beside it in another."""
 
     def __init__(self, folder: Path, copies: Path | None = None, earlier: Path | None = None) -> None:
-        """copies: every file is written there too. earlier: a results.json to go on from, in place of the folder's."""
-        self.folder, self.copies = folder, copies
+        """copies: every file is written there too. earlier: a results.json to go on from, in place of the folder's.
+        ValueError: one of the two is there and none of this check's."""
+        self.folder, self.copies = folder, None if copies == folder else copies
         self.tell: Callable[[str], None] = print
         self.told = False
         for place in self.places():
             place.mkdir(parents=True, exist_ok=True)
-        found = read(earlier or folder / RESULTS)
-        if earlier is not None and found is None:
-            raise ValueError(f"--from {earlier}: expected a results.json of this check (schema {SCHEMA})")
+        source = folder / RESULTS if earlier is None else earlier
+        found = read(source)
+        if found is None and (earlier is not None or source.exists()):
+            raise ValueError(f"{source}: expected a {RESULTS} of this check (schema {SCHEMA}); it is left as it is")
         self.value: dict[str, Any] = found or {"schema": SCHEMA, "calls": [], "stages": {}}
 
     def places(self) -> list[Path]:
@@ -72,9 +74,11 @@ def replace_text(path: Path, text: str) -> None:
 def read(path: Path) -> dict[str, Any] | None:
     """None where there is no file, or none of this form."""
     value = read_json(path)
-    if value is None or value.get("schema") != SCHEMA or not isinstance(value.get("stages"), dict):
+    if value is None or value.get("schema") != SCHEMA or not isinstance(value.get("calls"), list):
         return None
-    return value
+    stages = value.get("stages")
+    entries = stages.values() if isinstance(stages, dict) else [None]
+    return value if all(isinstance(entry, dict) for entry in entries) else None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

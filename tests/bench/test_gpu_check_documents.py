@@ -269,7 +269,11 @@ def test_profile_and_trainings_are_not_unpacked_while_a_test_is_red(tmp_path: Pa
     source, target = tmp_path / "results.json", tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["unpack", str(source), str(target)])
     value = packed_value({"tests/x::y": {"operation": None, "after_spoilt": False, "message": "off"}})
-    value = {"schema": 1, "stages": {name: value["stages"][name] for name in ("parity", "profile", "training", "tune")}}
+    value = {
+        "schema": 1,
+        "calls": [],
+        "stages": {name: value["stages"][name] for name in ("parity", "profile", "training", "tune")},
+    }
     source.write_text(json.dumps(value))
     unpack.main()
     assert [path.name for path in target.iterdir()] == ["parity.json"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.gpu_check.__main__ import hold, main
-from bench.gpu_check.packed import LOG, RESULTS, SUMMARY, read
+from bench.gpu_check.packed import LOG, RESULTS, SUMMARY, Packed, read
 from tests.bench.scripted import WHOLE, Folder, Script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +51,22 @@ def test_a_row_without_its_fields_does_not_cost_the_summary(folder: Folder):
     (folder.path / RESULTS).write_text(json.dumps(value))
     assert folder.call(folder.script("parity"))[::2] == (0, ["parity"])
     assert "| operations | done | 0 |" in folder.summary()
+
+
+@pytest.mark.parametrize(
+    "text", ["not JSON", "[]", '{"schema": 2, "stages": {}}', '{"schema": 1, "calls": [], "stages": {"peaks": null}}']
+)
+def test_a_file_that_is_none_of_this_checks_is_named_and_left(tmp_path: Path, text: str):
+    """It may be another version's, with results that took a GPU."""
+    (tmp_path / RESULTS).write_text(text)
+    with pytest.raises(ValueError, match=rf"{RESULTS}: expected a {RESULTS} of this check \(schema 1\)"):
+        Packed(tmp_path)
+    assert (tmp_path / RESULTS).read_text() == text
+
+
+def test_copies_in_the_folder_itself_are_none(folder: Folder):
+    assert folder.call(folder.script("a", "print('once', flush=True); " + WHOLE), copies=folder.path)[0] == 0
+    assert (folder.path / LOG).read_text().count("a: once") == 1
 
 
 def test_without_a_key_nothing_counts_as_done(folder: Folder):
