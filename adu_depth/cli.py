@@ -13,13 +13,13 @@ from rich.text import Text
 from safetensors import SafetensorError
 from tyro.conf import Positional, arg, subcommand
 
-from adu_depth import entry
+from adu_depth import distributed, entry
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.camera_file import camera_from_numbers
 from adu_depth.data.packed.command import PackConfig, run_pack
 from adu_depth.doctor import command as doctor_command
 from adu_depth.doctor.command import DoctorConfig, SplitsConfig
-from adu_depth.errors import InputError
+from adu_depth.errors import InputError, SharedInputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
 from adu_depth.evaluation.temperature import read_temperature
 from adu_depth.inference import Predictor, predict_files
@@ -32,7 +32,8 @@ from adu_depth.submission.command import SubmitConfig
 from adu_depth.submission.command import submit as write_or_check_submission
 from adu_depth.terminal import SafeConsole, printable
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
-from adu_depth.training.loop import Interrupted, NonFiniteLoss
+from adu_depth.training.good_checkpoints import NonFiniteLoss
+from adu_depth.training.loop import Interrupted
 from adu_depth.training.presets import PresetsConfig, list_presets, take_preset
 from adu_depth.training.runs import train_student, train_teacher
 
@@ -223,11 +224,14 @@ def command(arguments: list[str]) -> int:
     try:
         config = parse(arguments)
         return COMMANDS[type(config)](config)  # type: ignore[no-any-return]
+    except SharedInputError as error:
+        say_once(str(error))
+        return 2
     except (InputError, OSError, SafetensorError) as error:  # the latter two: a full disk, no permission
-        complain("error:", str(error))
+        complain(distributed.signed("error:"), str(error))
         return 2
     except NonFiniteLoss as error:
-        complain("error:", str(error))
+        say_once(str(error))
         return 3
     except Stopped:
         raise
@@ -235,5 +239,19 @@ def command(arguments: list[str]) -> int:
         errors.print("interrupted")
         return 128 + signal.SIGINT
     except Interrupted as error:
-        errors.print(str(error))
+        if distributed.rank() == 0:
+            errors.print(str(error))
         return 128 + error.signum
+    except RuntimeError as error:
+        if not distributed.lost_another(error):
+            raise
+        errors.print(distributed.signed("another process has ended, and with it the run; its own message says why"))
+        return 1
+
+
+def say_once(text: str) -> None:
+    """A reason that every process of a run has."""
+    if distributed.rank() == 0:
+        complain("error:", text)
+    else:
+        errors.print(distributed.signed("stopped with the others; process 0 says why"))

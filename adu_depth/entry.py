@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from adu_depth import distributed
 from adu_depth.stopping import Stopped, end_on_signals
 from adu_depth.streams import safe_streams
 
@@ -25,7 +26,7 @@ def run(work: Callable[[Callable[[], None]], int], last: bool = False) -> int:
                 code = work(signals.started)
         except Stopped as stopped:
             code = 128 + stopped.signum
-            if _is_main_process():
+            if distributed.rank() == 0:
                 sys.stderr.write(f"{stopped}\n")
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -37,12 +38,6 @@ def run(work: Callable[[Callable[[], None]], int], last: bool = False) -> int:
             sys.stderr.write(f"error: the standard output is lost: {lost.strerror}; the work itself is done\n")
             code = 1
     return code
-
-
-def _is_main_process() -> bool:
-    import os
-
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _command(started: Callable[[], None]) -> int:

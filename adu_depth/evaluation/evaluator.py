@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import StereoSample, collate
-from adu_depth.errors import InputError
+from adu_depth.errors import InputError, SharedInputError
 from adu_depth.evaluation.processes import Processes
 from adu_depth.evaluation.scoring import ImageScore, Row, Scorer
 from adu_depth.models.prediction import DepthPrediction
@@ -116,7 +116,7 @@ def evaluate_protocols(
     shares = processes.gather((found, failure))
     for _, failure in shares:
         if failure is not None:
-            raise InputError(failure)
+            raise SharedInputError(failure)
     everything = sorted((scored for share, _ in shares for scored in share), key=lambda scored: scored.index)
     results = {name: _result(name, everything, scorer) for name in scorer.protocols}
     skipped = list(dict.fromkeys(name for result in results.values() for name in result.skipped))

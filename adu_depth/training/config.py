@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from tyro.conf import arg
+
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.distillation import DistillationConfig, TeacherLossConfig
@@ -22,6 +24,9 @@ Count = Annotated[int, Range(1, MOST)]
 Side = Annotated[int, Range(32, 16_384)]
 Factor = Annotated[float, Range(0, 1e15)]
 Text = Annotated[str, Length(4096)]
+RunFolder = Annotated[
+    Path, arg(aliases=("--run-folder",))
+]  # torchrun takes --run for an abbreviation of its --run-path
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class LoopConfig:
 class TeacherTrainingConfig:
     """Train the stereo teacher. `--preset NAME` starts from named settings (see `adu-depth presets`)."""
 
-    run: Path = Path("runs/teacher")
+    run: RunFolder = Path("runs/teacher")
     """Folder for configuration, curves and checkpoints."""
     data: DataConfig = field(default_factory=DataConfig)
     model: TeacherConfig = field(default_factory=TeacherConfig)
@@ -149,7 +154,7 @@ class StudentTrainingConfig:
     """The teacher's run or checkpoint folder; none trains the student alone, on the ground truth only."""
     teacher_cache: Path | None = None
     """Folder that keeps the teacher's outputs, so that each sample is computed once; none runs the teacher online."""
-    run: Path = Path("runs/student")
+    run: RunFolder = Path("runs/student")
     """Folder for configuration, curves and checkpoints."""
     data: DataConfig = field(default_factory=DataConfig)
     model: StudentConfig = field(default_factory=StudentConfig)

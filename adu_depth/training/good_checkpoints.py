@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from adu_depth.training.checkpoint import checkpoint_path, list_checkpoints
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
 
 SHOWN = 3  # tensors that a message names
+FOLLOWING = ("total", "gradient_norm")  # bad wherever a term is
 
 
 class NonFiniteLoss(RuntimeError):
@@ -59,21 +60,53 @@ def require_finite_loss(
         raise NonFiniteLoss(f"{fault}. {advice(list_checkpoints(run))}")
 
 
-def last_good(run: Path, seen: SeenStep) -> list[Path]:
-    """The good checkpoints of a run, oldest first, after `seen` gave a loss that is not finite.
+@dataclass
+class Fault:
+    """A step whose loss is not finite, as one process saw it. follows: it has the gradient or the total of a term that
+    is bad in another process. suspect: the weights may be to blame, what the step was given is not."""
 
-    The checkpoint that the step began from is not among them, and is set aside under another name, unless it is what
-    the step was given that is not finite.
+    number: int
+    follows: bool
+    text: str
+    suspect: bool
+
+
+def find_fault(seen: SeenStep, values: Sequence[float], rank: int, processes: int) -> Fault | None:
+    """What is wrong with a step's terms, None if nothing is. values: those of seen.terms."""
+    bad = bad_terms(seen.terms, values)
+    if not bad:
+        return None
+    own = {name: value for name, value in zip(seen.terms, values, strict=True) if name not in FOLLOWING}
+    where = f" of process {rank}" if processes > 1 else ""
+    text = f"{bad} at step {seen.number}, samples {', '.join(seen.names)}{where}"
+    suspect = seen.batch is not None and _inputs_finite(seen.batch)
+    return Fault(seen.number, all(map(math.isfinite, own.values())), text, suspect)
+
+
+def require_no_fault(fault: Fault | None, run: Path) -> None:
+    """Raises NonFiniteLoss, in every process alike, if one of them has found a fault: that which came first and names
+    a cause. A NaN reaches the other processes by the gradients, and they would name samples that are good."""
+    faults = [found for found in gather_object([fault]) if found is not None]
+    if faults:
+        first = min(faults, key=lambda found: (found.number, found.follows))
+        suspect = all(found.suspect for found in faults if found.number == first.number)
+        raise NonFiniteLoss(f"{first.text}. {advice(last_good(run, first.number, suspect))}")
+
+
+def last_good(run: Path, number: int, suspect: bool) -> list[Path]:
+    """The good checkpoints of a run, oldest first, after step `number` gave a loss that is not finite.
+
+    Where it is suspect, the checkpoint that the step began from is not among them, and is set aside under another name.
     """
-    suspect = checkpoint_path(run, seen.number)
-    if seen.batch is None or not _inputs_finite(seen.batch):
+    if not suspect:
         return list_checkpoints(run)
-    aside = suspect.with_name(f"broken-{suspect.name}")
+    began = checkpoint_path(run, number)
+    aside = began.with_name(f"broken-{began.name}")
     with suppress(FileNotFoundError):  # another process was first
         if aside.is_dir():
             shutil.rmtree(aside)
-        os.replace(suspect, aside)
-    return [path for path in list_checkpoints(run) if path != suspect]
+        os.replace(began, aside)
+    return [path for path in list_checkpoints(run) if path != began]
 
 
 def advice(good: list[Path]) -> str:
@@ -88,7 +121,7 @@ def bad_terms(terms: Iterable[str], values: Iterable[float]) -> str:
     The total, and then the gradient, are bad wherever a term is: they are named only where nothing else is.
     """
     bad = {name: value for name, value in zip(terms, values, strict=True) if not math.isfinite(value)}
-    causes = {name: value for name, value in bad.items() if name not in ("total", "gradient_norm")} or bad
+    causes = {name: value for name, value in bad.items() if name not in FOLLOWING} or bad
     return f"loss term {', '.join(f'{name} is {value}' for name, value in causes.items())}" if causes else ""
 
 

@@ -30,12 +30,10 @@ from adu_depth.training.checkpoint import (
 )
 from adu_depth.training.config import LoopConfig, OptimizerConfig
 from adu_depth.training.good_checkpoints import (
-    NonFiniteLoss,
     SeenStep,
-    advice,
-    bad_terms,
-    last_good,
+    find_fault,
     require_finite_loss,
+    require_no_fault,
 )
 from adu_depth.training.progress import Progress
 from adu_depth.training.run_folder import prepare_run_folder
@@ -102,7 +100,7 @@ def train(
 
     def save(context: StepContext, batch: TrainingBatch) -> None:
         """Every process looks at its losses first, then at what the new weights give: no checkpoint is a bad one."""
-        look_at(unseen, run)
+        look_at(unseen, run, place)
         require_finite_loss(task, batch, context, accelerator, run)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -138,7 +136,7 @@ def train(
             terms = {name: term.detach() for name, term in terms.items()}
             unseen.append(SeenStep(step, list(batch.sample.name), terms, batch if step == saved else None))
             if len(unseen) >= loop.check_every or step + 1 == loop.steps:
-                look_at(unseen, run)
+                look_at(unseen, run, place)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
@@ -175,16 +173,14 @@ def stop_requested(caught: list[int], step: int, check_every: int, accelerator: 
     return bool(accelerator.reduce(asked, "sum") > 0)
 
 
-def look_at(steps: list[SeenStep], run: Path) -> None:
-    """Waits for the device and raises NonFiniteLoss for the first step with a bad term; forgets the rest."""
+def look_at(steps: list[SeenStep], run: Path, place: Place = Place()) -> None:  # noqa: B008  (a frozen value)
+    """Waits for the device and raises NonFiniteLoss, in every process, for the first step with a bad term in one of
+    them; forgets the rest. Every process must look at the same steps."""
     if not steps:
         return
-    values = torch.stack([torch.stack([t.float() for t in s.terms.values()]) for s in steps]).cpu()
-    for seen, row in zip(steps, values, strict=True):
-        bad = bad_terms(seen.terms, row.tolist())
-        if bad:
-            where = f"at step {seen.number}, samples {', '.join(seen.names)}"
-            raise NonFiniteLoss(f"{bad} {where}. {advice(last_good(run, seen))}")
+    values = torch.stack([torch.stack([t.float() for t in s.terms.values()]) for s in steps]).tolist()
+    found = (find_fault(seen, row, place.rank, place.processes) for seen, row in zip(steps, values, strict=True))
+    require_no_fault(next(filter(None, found), None), run)
     steps.clear()
 
 

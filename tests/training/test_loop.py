@@ -18,8 +18,8 @@ from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.training.batches import Place, TrainingBatch, batches, step_indices
 from adu_depth.training.checkpoint import list_checkpoints, load_model
 from adu_depth.training.config import DataConfig, LoopConfig, OptimizerConfig
-from adu_depth.training.good_checkpoints import SeenStep
-from adu_depth.training.loop import NonFiniteLoss, look_at
+from adu_depth.training.good_checkpoints import NonFiniteLoss, SeenStep
+from adu_depth.training.loop import look_at
 from adu_depth.training.run_folder import differing_settings
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.schedule import learning_rate_factor

@@ -1,0 +1,211 @@
+"""torchrun, `accelerate launch` and a plain start alike; where one process fails, its reason is said once."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch.distributed.run
+from accelerate.commands.launch import launch_command_parser
+
+from adu_depth.cli import COMMANDS, main
+from adu_depth.data import SyntheticStereo
+from adu_depth.inference.render import write_samples
+from adu_depth.training import good_checkpoints
+from adu_depth.training.good_checkpoints import Fault, NonFiniteLoss, require_no_fault
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = [
+    "quickstart",
+    "render",
+    "doctor",
+    "splits",
+    "train-teacher",
+    "distill",
+    "evaluate",
+    "predict",
+    "submit",
+    "pack",
+]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def test_every_option_has_a_name_that_no_launcher_takes_for_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """argparse looks for options, abbreviated ones too, also behind the name of the program that is to be launched."""
+    owned = [
+        option
+        for parser in (torch.distributed.run.get_args_parser(), launch_command_parser())
+        for action in parser._actions
+        for option in action.option_strings
+    ]
+    assert "--run-path" in owned
+    assert len(NAMES) == len(COMMANDS) - 1, "presets has no options"
+    for command in NAMES:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        lines = [line for line in capsys.readouterr().out.splitlines() if re.match(r"\W* --?\w", line)]
+        assert lines
+        for line in lines:
+            names = [name for name in re.findall(r"--[\w.-]+", line) if name != "--help"]
+            free = [name for name in names if not any(option.startswith(name) for option in owned)]
+            assert free or not names, f"{command}: {line}"
+
+
+def torchrun(arguments: list[str], processes: int = 2) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.run(
+        [*launcher, *arguments], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pairs, one of whose images is cut short."""
+    folder = tmp_path_factory.mktemp("broken")
+    write_samples(SyntheticStereo(4, 32, 64, seed=0), folder, 4)
+    image = folder / "left" / "000003.png"
+    image.write_bytes(image.read_bytes()[:300])
+    return folder
+
+
+def training(data: Path) -> list[str]:
+    settings = "--data.size 32 64 --loop.batch-size 1 --loop.steps 4 --loop.device cpu --loop.workers 1"
+    return ["distill", "--data.root", str(data), *settings.split()]
+
+
+def said(text: str) -> list[str]:
+    """What the processes said, without what the launcher adds."""
+    return [line for line in text.splitlines() if re.search(r"^(process \d|error:|\[rank|stopped by)", line)]
+
+
+def test_where_one_process_fails_the_others_say_so_in_one_line(broken: Path, tmp_path: Path) -> None:
+    """The image belongs to one of the two processes; nobody waits for it."""
+    began = time.monotonic()
+    done = torchrun(["-m", "adu_depth", *training(broken), "--run-folder", str(tmp_path / "run")])
+    assert done.returncode != 0
+    assert time.monotonic() - began < 60
+    assert (tmp_path / "run" / "config.json").is_file(), "it started"
+    lines = sorted(said(done.stderr))
+    reason = f"error: {broken / 'left' / '000003.png'}: the image is cut short"
+    [own] = [line for line in lines if reason in line]
+    [other] = [line for line in lines if line != own]
+    assert re.match(r"process [01] of 2: another process has ended, and with it the run", other)
+    assert own[:9] != other[:9]
+
+
+def fault(step: int, follows: bool, text: str, suspect: bool = False) -> Fault:
+    return Fault(step, follows, text, suspect)
+
+
+def test_the_process_that_had_the_nan_names_its_samples(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cause, follows = fault(7, False, "silog is nan, samples bad"), fault(7, True, "gradient_norm is nan, samples good")
+    for own, every in (
+        (follows, [follows, None, cause]),
+        (None, [None, cause, fault(8, False, "later")]),
+        (cause, [cause, None, None]),
+    ):
+        monkeypatch.setattr(good_checkpoints, "gather_object", lambda given, every=every: every)
+        with pytest.raises(NonFiniteLoss, match=r"^silog is nan, samples bad\. Training stopped; there is no"):
+            require_no_fault(own, tmp_path)
+    monkeypatch.setattr(good_checkpoints, "gather_object", lambda given: [None, None])
+    require_no_fault(None, tmp_path)
+
+
+def test_a_checkpoint_is_suspect_unless_a_process_was_given_a_nan(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoints" / "step-00000007"
+    checkpoint.mkdir(parents=True)
+    given, weights = fault(7, False, "silog is nan"), fault(7, True, "gradient_norm is nan", suspect=True)
+    monkeypatch.setattr(good_checkpoints, "gather_object", lambda own: [given, weights])
+    with pytest.raises(NonFiniteLoss, match=r"the last good checkpoint is .*step-00000007"):
+        require_no_fault(weights, tmp_path)
+    monkeypatch.setattr(good_checkpoints, "gather_object", lambda own: [weights, weights])
+    with pytest.raises(NonFiniteLoss, match="there is no checkpoint yet"):
+        require_no_fault(weights, tmp_path)
+    assert not checkpoint.exists()
+
+
+NAN = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+from adu_depth import cli
+from adu_depth.training.runs import train_student
+from tests.training.tiny import tiny_scenes, tiny_student
+
+class OneNan:
+    def __init__(self): self.scenes, self.reads = tiny_scenes(), 0
+    def __len__(self): return len(self.scenes)
+    def __getitem__(self, index):
+        self.reads += 1
+        sample = self.scenes[index]
+        if os.environ["RANK"] == "1" and self.reads == 4:
+            print("BAD", sample.name)
+            return replace(sample, left=sample.left * float("nan"))
+        return sample
+
+def train(config):
+    train_student(tiny_student(Path(sys.argv[1])), samples=OneNan())
+    return 0
+
+cli.COMMANDS[cli.RenderConfig] = train
+cli.main(["render"])
+"""
+
+
+@pytest.mark.slow
+def test_a_nan_in_one_of_two_processes_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "nan.py").write_text(NAN)
+    done = torchrun([str(tmp_path / "nan.py"), str(tmp_path / "run")])
+    assert done.returncode != 0
+    [bad] = re.findall(r"BAD (\S+)", done.stdout)
+    first, second = sorted(said(done.stderr))
+    assert re.match(r"error: loss term silog is nan.* at step 1, samples .* of process 1\. Training stopped", first)
+    assert bad in first
+    assert second == "process 1 of 2: stopped with the others; process 0 says why"
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun_saves_the_state(broken: Path, tmp_path: Path) -> None:
+    """The agent forwards it, and kills after 30 seconds."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(broken, data)
+    shutil.copy(data / "left" / "000002.png", data / "left" / "000003.png")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    long = [*training(data), "--loop.steps", "4000", "--loop.checkpoint-every", "4000", "--run-folder", str(run)]
+    process = subprocess.Popen(
+        [*launcher, "-m", "adu_depth", *long], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    while not (run / "history.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(2)
+    began = time.monotonic()
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 25
+    [line] = said(err)
+    assert re.fullmatch(r"stopped by SIGTERM; state saved in .*step-\d{8}: go on with --loop\.resume", line)
+    assert list((run / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.slow
+def test_accelerate_launch_starts_a_training(tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "-m", "adu_depth"]
+    settings = ["--data.size", "32", "64", "--data.pairs", "2", "--loop.batch-size", "1", "--loop.steps", "1"]
+    done = subprocess.run(
+        [*launcher, "distill", "--run", str(tmp_path / "run"), *settings],
+        env=ENVIRONMENT,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "step-00000001").is_dir()
