@@ -30,7 +30,7 @@ from adu_depth.quickstart import QuickstartConfig, run_quickstart
 from adu_depth.stopping import Stopped
 from adu_depth.submission.command import SubmitConfig
 from adu_depth.submission.command import submit as write_or_check_submission
-from adu_depth.terminal import SafeConsole, printable
+from adu_depth.terminal import SafeConsole, printable, printable_name
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.good_checkpoints import NonFiniteLoss
 from adu_depth.training.loop import Interrupted
@@ -117,6 +117,13 @@ def predict(config: PredictConfig) -> int:
         temperature=1.0 if config.temperature is None else read_temperature(config.temperature),
     )
     console.print(f"wrote {len(outcome.written)} files to {config.output}")
+    for images, told in (
+        (outcome.turned, "turned upright, as EXIF says"),
+        (outcome.as_stored, "taken as stored though EXIF says turned, as in all work on a data set or a pair"),
+    ):
+        if images:
+            names = ", ".join(printable_name(image.name) for image in images[:3])
+            console.print(f"{told}: {len(images)} ({names}{', …' if len(images) > 3 else ''})")
     for file, reason in outcome.failures:
         complain("failed", f"{file}: {reason}")
     return 1 if outcome.failures else 0

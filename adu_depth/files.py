@@ -29,7 +29,7 @@ _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device (a camera, a terminal)"),
+    (stat.S_ISCHR, "a device (a camera, a terminal); save a camera's pictures as files first"),
     (stat.S_ISBLK, "a device (a disk)"),
 )
 _swept: set[Path] = set()

@@ -28,10 +28,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from adu_depth.errors import InputError
-from adu_depth.files import read_name_lines, replacing
+from adu_depth.files import read_name_lines, read_text, replacing
 from adu_depth.geometry import Camera
 
 FILE_NAME = "camera.toml"
+OTHER_NAMES = ("K.txt", "k.txt", "cam_K.txt", "intrinsics.txt", "intrinsic.txt", "camera.txt", "calib.txt")
 _CAMERA_KEYS = tuple(f.name for f in fields(Camera))
 _SIZE_KEYS = ("width", "height")
 ALL_NEEDED = ("fx", "cx", "cy")
@@ -102,6 +103,34 @@ def find_camera_file(image: Path, top: Path | None = None) -> Path | None:
         if folder == last:
             break
     return None
+
+
+def other_calibration(*folders: Path) -> str:
+    """What to do with a calibration of another kind that lies in one of the folders; "" if none does.
+
+    K.txt holds the nine numbers of the camera matrix, and often the baseline on a line of its own.
+    """
+    for path in (folder / name for folder in folders for name in OTHER_NAMES):
+        if not path.is_file():
+            continue
+        try:
+            words = read_text(path).split()
+            numbers = [float(word) for word in words[:10]]
+        except (InputError, ValueError):
+            numbers = []
+        told = f"{path} is not read: write its numbers into {folder_of_views(path.parent) / FILE_NAME}"
+        if len(numbers) >= 9 and all(math.isfinite(number) for number in numbers):
+            named = {"fx": numbers[0], "fy": numbers[4], "cx": numbers[2], "cy": numbers[5]}
+            if len(numbers) == 10:
+                named["baseline"] = numbers[9]
+            told += f", as it seems {', '.join(f'{name} = {value:g}' for name, value in named.items())}"
+        return told
+    return ""
+
+
+def folder_of_views(folder: Path) -> Path:
+    """Where camera.toml of images in `folder` goes: above left/ and right/, else beside them."""
+    return folder.parent if folder.name in ("left", "right") else folder
 
 
 def write_cameras(path: str | Path, cameras: dict[str, Camera], size: tuple[int, int] | None = None) -> None:

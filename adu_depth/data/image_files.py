@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -14,9 +15,8 @@ from adu_depth.data.foreign_files import foreign
 from adu_depth.data.image_decoding import decode_stored, turned_upright
 from adu_depth.data.image_header import ImageHeader, orientation_in
 from adu_depth.errors import InputError
-from adu_depth.files import open_regular, read_bytes, replacing
+from adu_depth.files import open_regular, read_bytes, refuse_larger, replacing
 
-START = 1 << 18  # bytes in which a JPEG or PNG says how it is to be turned
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,40})[ \t]*\r?\n")
 
 
@@ -49,8 +49,8 @@ def orientation_of(path: str | Path) -> int:
     InputError if it is no regular file, or cannot be read.
     """
     with open_regular(path) as file:
-        found = orientation_in(file.read(START))
-    return (found if found is not None else orientation_in(read_bytes(path))) or 1
+        refuse_larger(path, os.fstat(file.fileno()).st_size)
+        return orientation_in(file)
 
 
 def _refuse_unscaled(pixels: np.ndarray, path: str | Path) -> None:

@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from adu_depth.data.foreign_files import what_it_is
 from adu_depth.data.tiff_tags import TagError, exif_orientation, read_tags
@@ -22,6 +22,7 @@ BYTES_PER_PIXEL = 12  # three float32: what a picture takes once it is read
 MOST_PARTS = 200_000  # chunks or markers: PNG writers make one of every 8 kB
 MOST_SCANS = 100  # of a JPEG; progressive ones have about ten, and each is a pass over the whole picture
 COPY_AGAIN = "copy or download it again"
+_START = 1 << 15  # bytes in which a JPEG says how it is to be turned
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not a stuffed 0xFF, a restart or fill
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -73,16 +74,33 @@ def read_header(data: bytes, name: str | Path) -> ImageHeader:
     return header
 
 
-def orientation_in(data: bytes) -> int | None:
-    """EXIF's orientation, 1 to 8, of an image of which these may be the first bytes; None if it cannot be told yet, or
-    is no image of a known kind."""
-    read = next((reader for mark, reader in _READERS if mark.match(data)), None)
+def orientation_in(file: BinaryIO) -> int:
+    """EXIF's orientation, 1 to 8, of an open image; 1, upright, where it is no image or does not say. Of a JPEG the
+    start is read, of a PNG its chunks' heads, of others everything."""
+    head = file.read(_START)
+    if head.startswith(b"\x89PNG"):
+        return _png_orientation(file)
+    read = next((reader for mark, reader in _READERS if mark.match(head)), None)
     try:
-        return None if read is None else read(data).orientation
+        return 1 if read is None else read(head if read is _jpeg else head + file.read()).orientation
     except CutShort as found:
-        return found.orientation if read in (_png, _jpeg) else None  # the others keep it at their end
+        return found.orientation
     except (struct.error, IndexError, TagError, OverflowError):
-        return None
+        return 1
+
+
+def _png_orientation(file: BinaryIO) -> int:
+    at = 8
+    for _ in range(MOST_PARTS):
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8:
+            break
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"eXIf":
+            return exif_orientation(file.read(min(length, _START)))
+        at += 12 + length
+    return 1
 
 
 def _png(data: bytes) -> ImageHeader:
@@ -115,13 +133,13 @@ def _jpeg(data: bytes) -> ImageHeader:
         if kind in _STANDALONE:
             continue
         (length,) = struct.unpack_from(">H", data, at)
+        if kind == 0xE1 and data.startswith(b"Exif\0", at + 2) and orientation == 1:
+            orientation = exif_orientation(data[at + 8 : at + length])
         if at + length > len(data):
             raise CutShort(orientation)
         if kind in _FRAMES:
             frame_height, frame_width = struct.unpack_from(">HH", data, at + 3)
             width, height = max(width, frame_width), max(height, frame_height)
-        elif kind == 0xE1 and data.startswith(b"Exif\0", at + 2) and orientation == 1:
-            orientation = exif_orientation(data[at + 8 : at + length])
         elif kind == 0xDA:
             scans += 1
             if scans > MOST_SCANS:

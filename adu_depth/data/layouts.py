@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from adu_depth.data import driving_stereo, kitti_depth, kitti_raw
+from adu_depth.data.camera_file import other_calibration
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.driving_stereo import DrivingStereo
 from adu_depth.data.kitti import KITTI_2012, KITTI_2015, KittiStereo, training_folder
@@ -22,6 +24,8 @@ from adu_depth.errors import InputError
 
 FOLDER_OPTIONS = ("layout", "split", "ground_truth", "kb_crop", "skip_missing")
 """Settings that say how a folder is opened."""
+
+DEEPEST = 6  # folders from an image to its data set's: KITTI raw has five
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,23 @@ def find_layout(root: Path, layout: str = "auto") -> Layout:
     if chosen:
         names = ", ".join(known.name for known in chosen)
         raise InputError(f"{root}: looks like more than one layout ({names}); name the one meant, or the inner folder")
-    raise InputError(f"{root}: no known layout of stereo pairs; looked for{table}")
+    other = other_calibration(root)
+    hint = f"\n{other}, and pairs into left and right" if other else ""
+    raise InputError(f"{root}: no known layout of stereo pairs; looked for{table}{hint}")
+
+
+def views_above(folder: Path) -> frozenset[str]:
+    """Absolute paths of the views of every data set that one of the folders above `folder`, or itself, is."""
+    found: set[str] = set()
+    folder = Path(os.path.abspath(folder))
+    for root in (folder, *folder.parents)[:DEEPEST]:
+        try:
+            dataset = open_dataset(root)
+            files = [dataset.files(name) for name in dataset.names]
+        except InputError:
+            continue
+        found |= {os.path.abspath(each[role]) for each in files for role in ("left", "right") if role in each}
+    return frozenset(found)
 
 
 def refuse_folder_options(config: object, prefix: str, source: str) -> None:

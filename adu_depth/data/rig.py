@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, CameraFile
+from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, CameraFile, other_calibration
 from adu_depth.data.dataset import (
     FileDataset,
     maps_from_both,
@@ -61,10 +61,9 @@ class Rig(FileDataset):
         if not images:
             raise InputError(f"{lefts}: no images, expected files ending in {', '.join(IMAGE_SUFFIXES)}")
         if not (root / FILE_NAME).is_file():
-            raise InputError(
-                f"{root / FILE_NAME} is missing: expected a line each of "
-                f"{', '.join(f'{key} = …' for key in NEEDED)} (pixels; baseline in metres)"
-            )
+            wanted = ", ".join(f"{key} = …" for key in NEEDED)
+            told = f"{root / FILE_NAME} is missing: expected a line each of {wanted} (pixels; baseline in metres)"
+            raise InputError("; ".join(filter(None, (told, other_calibration(root, lefts)))))
         self.cameras = CameraFile(root / FILE_NAME)
         super().__init__(root, list(self.lefts))
 
@@ -116,14 +115,18 @@ class Rig(FileDataset):
 
 def read_map(path: Path, image: Tensor) -> np.ndarray:
     """H×W float32 of a 16-bit PNG (value / 256), a PFM or a float .npy, of the image's size; none known = 0."""
-    if path.suffix.lower() == ".png":
-        values = read_png16(path)
-    elif path.suffix.lower() == ".pfm":
-        values = read_pfm(path)
-    else:
-        values = _read_npy(path)
+    values = read_map_values(path)
     require_size(values.shape, image, path)
     return np.where(np.isfinite(values) & (values > 0), values, 0).astype(np.float32)
+
+
+def read_map_values(path: Path) -> np.ndarray:
+    """H×W floats of such a map as they are stored, negative ones and NaN included."""
+    if path.suffix.lower() == ".png":
+        return read_png16(path)
+    if path.suffix.lower() == ".pfm":
+        return read_pfm(path)
+    return _read_npy(path)
 
 
 def _read_npy(path: Path) -> np.ndarray:

@@ -76,12 +76,14 @@ def check_depths(frames: Sequence[FrameFacts], report: Report) -> None:
     """Are the depths those of a scene, in metres? And is there any in every frame?"""
     seen = [f for f in frames if math.isfinite(f.median_depth)]
     promised = [f for f in frames if f.files.keys() & {"depth", "disparity", "scan"}]
-    if empty := [f.name for f in promised if not math.isfinite(f.median_depth)]:
+    _check_values(frames, report)
+    if empty := [f for f in promised if not math.isfinite(f.median_depth)]:
+        learnable = any("sparse_depth" in f.files for f in empty)
         report.add(
             "depths",
-            WARNING,
-            f"no pixel is known in {counted(len(empty), 'map')}",
-            empty,
+            ERROR if len(empty) == len(promised) and not learnable else WARNING,
+            f"no pixel is known in {counted(len(empty), 'map')}{_why(empty)}",
+            [f.name for f in empty],
             "training learns nothing from them",
         )
     if not seen:
@@ -100,6 +102,32 @@ def check_depths(frames: Sequence[FrameFacts], report: Report) -> None:
             )  # fmt: skip
     if not impossible and not odd:
         report.add("depths", OK, told)
+
+
+def _check_values(frames: Sequence[FrameFacts], report: Report) -> None:
+    """Negative values are nobody's mark for "unknown": they are another convention, or an error."""
+    if found := [f for f in frames if f.negative]:
+        share = _mean([max(f.negative.values()) for f in found])
+        roles = ", ".join(sorted({role for f in found for role in f.negative}))
+        report.add(
+            "map values",
+            WARNING,
+            f"negative values in {roles} of {counted(len(found), 'frame')}, {share:.0%} of the pixels: read as unknown",
+            [f.name for f in found],
+            "disparities of a left image are positive here (x left − x right): store them with the other sign",
+        )
+
+
+def _why(frames: Sequence[FrameFacts]) -> str:
+    told = [
+        f"{_mean([max(shares.values()) for shares in found]):.0%} of the values are {kind}"
+        for kind, found in (
+            ("negative", [f.negative for f in frames if f.negative]),
+            ("NaN", [f.not_numbers for f in frames if f.not_numbers]),
+        )
+        if found
+    ]
+    return f": {', '.join(told)}" if told else ": every value is 0 or infinite"
 
 
 def field_of_view(frame: FrameFacts) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from adu_depth.data.dataset import FileDataset
+from adu_depth.data.image_files import orientation_of
 from adu_depth.data.image_header import read_header
 from adu_depth.doctor.findings import ERROR, OK, WARNING, Report, counted
 from adu_depth.errors import InputError
@@ -14,6 +15,7 @@ from adu_depth.files import open_regular, read_bytes
 
 # The last bytes of a whole file; a JPEG may carry some padding behind its mark.
 ENDINGS = {".png": (b"IEND\xaeB`\x82", 12), ".jpg": (b"\xff\xd9", 64), ".jpeg": (b"\xff\xd9", 64)}
+VIEWS = ("left", "right")
 COPY_AGAIN = "copy or download them again"
 
 
@@ -29,6 +31,7 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
     calibrations: set[Path] = set()
     whole: set[str] = set()
     seen: dict[Path, bool] = {}
+    turned: list[Path] = []
     for name in frames:
         files = dataset.files(name)
         roles.update(files.keys())
@@ -38,6 +41,7 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
         calibrations |= {path for role, path in files.items() if role == "calibration" and role not in absent}
         broken = [p for role, p in files.items() if role not in absent and not _known_whole(p, seen)]
         cut += broken
+        turned += [p for role, p in files.items() if role in VIEWS and role not in absent and _is_turned(p)]
         if not dataset.labelled(name):
             unlabelled.append(name)
         if not absent and not broken:
@@ -62,6 +66,16 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
         )
     else:
         report.add("file ends", OK, f"every image of {len(seen)} files is whole at its end")
+    if turned:
+        report.add(
+            "orientation",
+            WARNING,
+            f"{counted(len(turned), 'image')} with an EXIF orientation: every command takes a data set's images as "
+            "stored, not turned",
+            turned,
+            "maps and calibration must be of the stored pixels; if those stand upright, take the mark out "
+            "(`exiftool -Orientation= FILE`), else store the images turned",
+        )
     if unused := dataset.unused():
         report.add(
             "unused files",
@@ -74,9 +88,13 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
     if not unlabelled:
         report.add("ground truth", OK, f"every frame has {', '.join(sorted(_truth_roles(roles))) or 'it'}")
     else:
-        level = WARNING if labelled else OK
+        level = WARNING if labelled else OK if roles["sparse_depth"] else ERROR
         text = f"{labelled} of {len(dataset)} frames have ground truth"
         advice = "the others teach nothing without a teacher, and evaluation passes over them"
+        if level == ERROR:
+            advice = "nothing can be learned or evaluated here, but for a student whose teacher learned elsewhere"
+            if "right" in roles:
+                advice += "; maps are read from depth/ and disparity/, by their left image's name: .png, .pfm or .npy"
         if sparse := roles["sparse_depth"]:
             text = f"{text} to evaluate on, {sparse} have sparse depth to train on"
             advice = "maps of a LiDAR may lie in depth/ instead: they are then used for both"
@@ -90,6 +108,13 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
 
 def _truth_roles(roles: Iterable[str]) -> list[str]:
     return [role for role in roles if role in ("depth", "disparity", "scan", "sparse_depth")]
+
+
+def _is_turned(path: Path) -> bool:
+    try:
+        return orientation_of(path) != 1
+    except InputError:  # whoever reads it will say so
+        return False
 
 
 def _known_whole(path: Path, seen: dict[Path, bool]) -> bool:

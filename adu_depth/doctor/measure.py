@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from adu_depth.data.dataset import depth_disparity_product
+from adu_depth.data.rig import MAP_ROLES, read_map_values
 from adu_depth.data.sample import StereoSample
 from adu_depth.doctor.matching import FEWEST_PIXELS, Features, match_features, match_pair, warp_error
 from adu_depth.geometry import Camera
@@ -29,7 +30,8 @@ class FrameFacts:
 
     valid: share of the pixels with ground truth. median_depth: metres. ratio: median of matched over stated disparity.
     product: median(depth · disparity) / (f·B). sparse_ratio: median of sparse_depth over depth where both are known.
-    warp_errors: grey levels by candidate, see CANDIDATES.
+    warp_errors: grey levels by candidate, see CANDIDATES. negative, not_numbers: share of a stored map's values that
+    are so, by role, where it is not 0.
     """
 
     name: str
@@ -44,6 +46,8 @@ class FrameFacts:
     features: Features | None = None
     ratio: float = float("nan")
     warp_errors: tuple[float, ...] = ()
+    negative: dict[str, float] = field(default_factory=dict)
+    not_numbers: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def best_candidate(self) -> str:
@@ -69,6 +73,7 @@ def measure_frame(sample: StereoSample, files: dict[str, Path]) -> FrameFacts:
         "valid": float(known.mean()),
         "median_depth": float(depth.median()) if depth.numel() else float("nan"),
         "sparse_ratio": _sparse_ratio(sample),
+        **_strange_values(files),
     }
     if sample.right is None:
         return FrameFacts(**facts)  # type: ignore[arg-type]
@@ -85,6 +90,18 @@ def measure_frame(sample: StereoSample, files: dict[str, Path]) -> FrameFacts:
         ratio=ratio,
         warp_errors=tuple(errors),
     )
+
+
+def _strange_values(files: dict[str, Path]) -> dict[str, dict[str, float]]:
+    """What `read_map` takes for unknown without a word. Only floats can be so; a 16-bit PNG cannot."""
+    shares: dict[str, dict[str, float]] = {"negative": {}, "not_numbers": {}}
+    for role, path in files.items():
+        if role in MAP_ROLES and path.suffix.lower() in (".npy", ".pfm"):
+            values = read_map_values(path)
+            for kind, found in (("negative", values < 0), ("not_numbers", np.isnan(values))):
+                if found.any():
+                    shares[kind][role] = float(found.mean())
+    return shares
 
 
 def _order(sample: StereoSample, features: Features, density: float, swapped_density: float) -> Order:

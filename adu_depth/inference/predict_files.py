@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, find_camera_file, read_camera
-from adu_depth.data.image_files import read_image
-from adu_depth.data.listing import IMAGE_SUFFIXES, Listing, images_below, is_image, suffixes_like
+from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, find_camera_file, other_calibration, read_camera
+from adu_depth.data.foreign_files import TAKE_FRAMES, VIDEO_SUFFIXES
+from adu_depth.data.image_files import orientation_of, read_image
+from adu_depth.data.layouts import views_above
+from adu_depth.data.listing import IMAGE_SUFFIXES, Listing, files_below, images_below, is_image, suffixes_like
 from adu_depth.errors import InputError
 from adu_depth.files import make_folder
 from adu_depth.geometry import Camera
@@ -20,6 +24,7 @@ from adu_depth.inference.pictures import depth_picture, uncertainty_picture
 from adu_depth.inference.predictor import Predictor
 from adu_depth.inference.render import to_map
 
+SAVE_FRAMES = "save its pictures as files first, such as by `ffmpeg -i CAMERA FOLDER/%06d.png`"
 PAIR_FOLDERS = (("left", "right"), ("image_2", "image_3"), ("image_02/data", "image_03/data"))
 
 
@@ -40,9 +45,15 @@ class ImageTask:
 
 @dataclass
 class PredictOutcome:
-    """What a run wrote, and what it could not do: (file, reason)."""
+    """What a run wrote, and what it could not do: (file, reason).
+
+    turned: images that were turned upright, as EXIF says. as_stored: those that were not though EXIF says so, because a
+    data set's images are never turned.
+    """
 
     written: list[Path] = field(default_factory=list)
+    turned: list[Path] = field(default_factory=list)
+    as_stored: list[Path] = field(default_factory=list)
     failures: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -70,7 +81,8 @@ def predict_files(
     temperature: factor on the predicted scale of the error, as `adu-depth evaluate --fit-temperature` finds one.
     progress: called after each image with the reason it failed, or None.
 
-    A student's image is turned upright as its EXIF orientation says; a pair is taken as stored, as rows must match.
+    An image of a data set that open_dataset recognises, and a pair, is taken as stored, as in training, evaluation and
+    the doctor; any other is turned upright as its EXIF orientation says. The outcome lists both.
     A single image or pair that cannot be used raises InputError. In a folder such a file goes to `failures` and the
     rest is done; a folder without any image raises InputError.
     """
@@ -83,10 +95,12 @@ def predict_files(
     if source.is_dir():
         make_folder(output)  # otherwise each image would fail for the same reason
     outcome = PredictOutcome()
+    views: dict[Path, frozenset[str]] = {}
     for task in tasks:
         reason = None
         try:
-            outcome.written += predict_one(predictor, task, output, camera, temperature, depth_colours)
+            upright = _to_be_turned(task.left, outcome, views, predictor.stereo)
+            outcome.written += predict_one(predictor, task, output, camera, temperature, depth_colours, upright=upright)
         except InputError as error:
             if not source.is_dir():
                 raise
@@ -104,9 +118,13 @@ def predict_one(
     camera: Camera | None,
     temperature: float = 1.0,
     depth_colours: ColourScale = DEPTH,
+    upright: bool = False,
 ) -> list[Path]:
-    """Predicts one task and writes its files; returns them. Raises InputError if the input cannot be used."""
-    left = read_image(task.left, upright=not predictor.stereo)
+    """Predicts one task and writes its files; returns them. upright: turn the image as its EXIF orientation says.
+
+    Raises InputError if the input cannot be used.
+    """
+    left = read_image(task.left, upright=upright)
     right = None
     if predictor.stereo:
         if task.right is None:
@@ -126,13 +144,27 @@ def predict_one(
     return paths
 
 
+def _to_be_turned(image: Path, outcome: PredictOutcome, views: dict[Path, frozenset[str]], stereo: bool) -> bool:
+    """Whether EXIF says that the image lies turned, and it is none of a data set; noted in `outcome`."""
+    if orientation_of(image) == 1:
+        return False
+    folder = image.parent
+    if not stereo and folder not in views:
+        views[folder] = views_above(folder)
+    stored = stereo or os.path.abspath(image) in views[folder]
+    (outcome.as_stored if stored else outcome.turned).append(image)
+    return not stored
+
+
 def camera_beside(task: ImageTask, size: tuple[int, int], stereo: bool) -> Camera:
     """The camera that camera.toml gives for an image of `size` (height, width). Raises InputError if there is none."""
     file = find_camera_file(task.left, task.top)
     if file is None:
         wanted = "--fx, --cx, --cy (pixels) and --baseline (metres)" if stereo else "--fx (pixels)"
         place = (task.top or task.left.parent) / FILE_NAME
-        raise InputError(f"no calibration for {task.left}: give {wanted}, or put it into {place}")
+        other = other_calibration(task.left.parent, task.left.absolute().parent.parent)
+        more = f"; {other}" if other else ""
+        raise InputError(f"no calibration for {task.left}: give {wanted}, or put it into {place}{more}")
     return read_camera(file, task.frame or task.left.stem, size, needed_numbers(stereo))
 
 
@@ -144,7 +176,9 @@ def needed_numbers(stereo: bool) -> tuple[str, ...]:
 def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask]:
     """The images that `source` (a file or a folder) and `right` name. Raises InputError if there is none."""
     if not source.exists():
-        raise InputError(f"input {source} does not exist: expected an image or a folder of images")
+        live = str(source).isdigit() or re.match(r"[a-z]{3,5}:/", str(source))
+        hint = f"; a camera or a stream is not read: {SAVE_FRAMES}" if live else ""
+        raise InputError(f"input {source} does not exist: expected an image or a folder of images{hint}")
     if right is not None and not right.exists():
         raise InputError(f"right input {right} does not exist")
     if right is not None and right.is_dir() != source.is_dir():
@@ -157,11 +191,13 @@ def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask
         expected = " or ".join("/, ".join(pair) + "/" for pair in PAIR_FOLDERS)
         raise InputError(f"a stereo teacher needs pairs: expected {expected} in {source}, or a folder of right images")
     if rights is None:
-        images = sorted(p for p in lefts.iterdir() if is_image(p.name) and p.is_file())
+        images = sorted(p for p in lefts.iterdir() if is_image(p.name) and p.exists() and not p.is_dir())
     else:
         images = images_below(lefts)
     if not images:
-        raise InputError(f"no image in {lefts}: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        videos = [p for p in files_below(lefts) if p.suffix.lower() in VIDEO_SUFFIXES]
+        hint = f"; {videos[0].name} is a video: {TAKE_FRAMES}" if videos else ""
+        raise InputError(f"no image in {lefts}: expected files ending in {', '.join(IMAGE_SUFFIXES)}{hint}")
     names, listing = _result_names([image.relative_to(lefts) for image in images]), Listing()
     return [
         ImageTask(

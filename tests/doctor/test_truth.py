@@ -1,0 +1,93 @@
+"""Nothing to learn from is an error, and the doctor says why: maps that nothing reads, negative values, NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from adu_depth.data.image_files import read_png16, write_pfm
+from adu_depth.doctor import ERROR, OK, WARNING
+from adu_depth.inference.render import write_samples
+from tests.data.trees import scenes
+from tests.doctor.test_doctor import diagnose, levels, text_of
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Path:
+    write_samples(scenes(2), tmp_path, 2)
+    for role in ("sparse_depth", "occluded"):
+        for path in (tmp_path / role).iterdir():
+            path.unlink()
+        (tmp_path / role).rmdir()
+    return tmp_path
+
+
+def rewrite(root: Path, role: str, write: Callable[[Path, np.ndarray], object]) -> None:
+    for path in sorted((root / role).glob("*.png")):
+        values = read_png16(path)
+        path.unlink()
+        write(path, values)
+
+
+def drop(root: Path, *roles: str) -> None:
+    for role in roles:
+        rewrite(root, role, lambda path, values: None)
+
+
+def test_maps_that_nothing_reads_are_no_truth(rig: Path) -> None:
+    drop(rig, "disparity")
+    rewrite(rig, "depth", lambda path, values: cv2.imwrite(str(path.with_suffix(".tif")), values))
+    report = diagnose(rig)
+    assert levels(report)["ground truth"] == ERROR
+    assert "0 of 2 frames have ground truth" in text_of(report, "ground truth")
+    assert ".png, .pfm or .npy" in text_of(report, "ground truth")
+    assert "depth/000000.tif" in text_of(report, "unused files")
+    assert report.exit_code == 1
+
+
+WRONG = {
+    "negative": (lambda v: -v, r"100% of the values are negative"),
+    "NaN": (lambda v: np.full_like(v, np.nan), r"100% of the values are NaN"),
+    "zero": (np.zeros_like, "every value is 0 or infinite"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("suffix", [".npy", ".pfm"])
+def test_maps_without_a_known_value_are_an_error(kind: str, suffix: str, rig: Path) -> None:
+    change, told = WRONG[kind]
+    drop(rig, "depth")
+
+    def write(path: Path, values: np.ndarray) -> None:
+        wrong = np.where(values > 0, change(values), change(np.ones_like(values))).astype(np.float32)
+        if suffix == ".npy":
+            np.save(path.with_suffix(".npy"), wrong)
+        else:
+            write_pfm(path.with_suffix(".pfm"), wrong)
+
+    rewrite(rig, "disparity", write)
+    report = diagnose(rig)
+    assert levels(report)["depths"] == ERROR
+    assert f"no pixel is known in 2 maps: {told}" in text_of(report, "depths")
+    assert report.exit_code == 1
+    if kind == "negative":
+        assert "store them with the other sign" in text_of(report, "map values")
+
+
+def test_some_negative_values_are_named_and_nan_is_a_mark_for_unknown(rig: Path) -> None:
+    drop(rig, "depth")
+
+    def write(path: Path, values: np.ndarray) -> None:
+        values[0, :48], values[-1, :] = -1.0, np.nan
+        np.save(path.with_suffix(".npy"), values)
+
+    rewrite(rig, "disparity", write)
+    report = diagnose(rig)
+    assert levels(report)["map values"] == WARNING
+    assert "negative values in disparity of 2 frames, 0% of the pixels" in text_of(report, "map values")
+    assert levels(report)["depths"] == OK
+    assert report.exit_code == 0
