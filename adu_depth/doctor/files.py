@@ -88,10 +88,12 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
     if not unlabelled:
         report.add("ground truth", OK, f"every frame has {', '.join(sorted(_truth_roles(roles))) or 'it'}")
     else:
-        level = WARNING if labelled else OK if roles["sparse_depth"] else ERROR
+        level = WARNING if labelled else OK if roles["sparse_depth"] or report.layout == "kitti_depth" else ERROR
         text = f"{labelled} of {len(dataset)} frames have ground truth"
         advice = "the others teach nothing without a teacher, and evaluation passes over them"
-        if level == ERROR:
+        if report.layout == "kitti_depth" and not labelled:
+            advice = "the benchmark's test part, for `adu-depth submit`; the other part has groundtruth_depth"
+        elif level == ERROR:
             advice = "nothing can be learned or evaluated here, but for a student whose teacher learned elsewhere"
             if "right" in roles:
                 advice += "; maps are read from depth/ and disparity/, by their left image's name: .png, .pfm or .npy"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -11,9 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from adu_depth.data.image_files import decode_image
+from adu_depth.data.image_header import read_header
 from adu_depth.errors import InputError
+from adu_depth.files import open_regular
 from adu_depth.submission.benchmark import SIZE, STEPS_PER_METRE, file_names
 
+BROKEN = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, OverflowError,
+    NotImplementedError, RuntimeError,
+)  # fmt: skip
+"""What reading a zip that is damaged, encrypted, or made to do harm, raises."""
 SHOWN = 5
 """File names that a message lists before it says how many more there are."""
 LARGEST = 4 * 2 * SIZE[0] * SIZE[1]
@@ -27,22 +36,26 @@ def validate_zip(path: str | Path, expected: Sequence[str] | None = None) -> lis
 
     expected: the names that must be there, all 500 by default. Looked at: names, and that they lie in the root; count;
     each file's checksum, kind (one-channel 16-bit PNG), size, zeros, and whether its depths are a street's.
-    Raises InputError if there is no such file.
+    Nothing is unpacked beyond what a map of this size can need, whatever the zip says of itself.
+    Raises InputError if there is no such file, or it is no regular one.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: no such file, expected a zip")
     expected = file_names() if expected is None else expected
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             faults = _name_faults([entry.filename for entry in entries], expected)
             wanted = set(expected)
             for entry in entries:
-                if entry.filename in wanted:
+                if entry.filename in wanted:  # once each: thousands of entries may point to the same bytes
+                    wanted.remove(entry.filename)
                     faults += [f"{entry.filename}: {fault}" for fault in _entry_faults(archive, entry)]
             return faults
-    except (zipfile.BadZipFile, OSError) as error:
+    except InputError:
+        raise
+    except BROKEN as error:
         return [f"{path}: not a zip that can be read: {error}"]
 
 
@@ -66,14 +79,20 @@ def _entry_faults(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> list[str]
     if entry.file_size > LARGEST:
         return [f"{entry.file_size} bytes, more than a map of this size can need"]
     try:
-        data = archive.read(entry)
+        with archive.open(entry) as file:
+            data = file.read(LARGEST + 1)  # what the zip says of its sizes need not be true
+            if len(data) > LARGEST or file.read(1):  # at the end the checksum is compared
+                return [f"unpacks to more than {LARGEST} bytes, more than a map of this size can need"]
         if not data.startswith(b"\x89PNG\r\n\x1a\n"):
             return ["not a PNG file"]
+        header = read_header(data, entry.filename)
+        if header.width * header.height > 4 * SIZE[0] * SIZE[1]:
+            return [f"expected {SIZE[0]}×{SIZE[1]} (height×width), got {header.height}×{header.width}"]
         pixels = decode_image(data, entry.filename)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        return [f"cannot be unpacked: {error}"]
     except InputError as error:
         return [str(error).removeprefix(f"{entry.filename}: ")]
+    except BROKEN as error:
+        return [f"cannot be unpacked: {error}"]
     if pixels.dtype != np.uint16 or pixels.ndim != 2:
         channels = 1 if pixels.ndim == 2 else pixels.shape[2]
         return [f"expected one channel of 16 bits, got {channels} of {8 * pixels.itemsize} bits"]

@@ -195,7 +195,7 @@ FAULTS: dict[str, tuple[list[Callable[[Path], None]], str, str]] = {
     "rows": ([move_rows], "rows", r"up to 3.0 px between the views' rows in 3 pairs .*rectify"),
     "truncated image": ([truncate("right")], "file ends", r"cut short: 1 file \| \S*right/000002.png \| copy"),
     "truncated map": ([truncate("depth")], "file ends", r"\S*depth/000002.png"),
-    "broken within": ([flip_a_byte], "reading", r"1 of 3 frames can be used .*left/000002.png: the PNG image is dam"),
+    "broken within": ([flip_a_byte], "reading", r"1 of 3 frames .*left/000002.png: the PNG image is dam"),
     "missing right": (
         [lambda root: (root / "right" / "000001.png").unlink()],
         "files",
