@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache, partial
@@ -25,7 +26,7 @@ MOST_PARTS = 200_000
 MOST_VALUES = 4_000_000
 MOST_DIGITS = 20
 SHOWN = 60  # characters of a wrong value that a message shows
-NON_FINITE = ("NaN", "Infinity", "-Infinity")
+_BROKEN = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,14 @@ def parse_json(text: str, source: str | Path, *, non_finite: bool = False) -> An
 def check(schema: Any, value: Any, source: str | Path, field: str = "") -> Any:
     """`value`, read from `source`, as `schema` has it. Raises InputError naming source, field, expected and got."""
     try:
-        return _fit(schema, value, field, 0)
+        return _fit(schema, value, 0)
     except _Misfit as misfit:
-        field, expected, got = misfit.args
-        if not field:
-            raise InputError(f"{source} must hold {expected}, got {got}") from None
-        raise InputError(f"{source}: {field}: expected {expected}, got {got}") from None
-    except InputError as error:  # a dataclass's own rules
+        if field:
+            misfit.inside(field)
+        if not misfit.field:
+            raise InputError(f"{source} must hold {misfit.expected}, got {misfit.got}") from None
+        raise InputError(f"{source}: {misfit.field}: expected {misfit.expected}, got {misfit.got}") from None
+    except InputError as error:  # a dataclass's own rules, which name their field
         raise InputError(f"{source}: {error}") from error
 
 
@@ -107,7 +109,7 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
         try:
             _ranges(kind, getattr(settings, name))
         except _Misfit as misfit:
-            raise InputError(f"{prefix}{name}: expected {misfit.args[1]}, got {misfit.args[2]}") from None
+            raise InputError(f"{prefix}{name}: expected {misfit.expected}, got {misfit.got}") from None
 
 
 def shown(value: Any) -> str:
@@ -121,98 +123,122 @@ def shown(value: Any) -> str:
 
 
 class _Misfit(Exception):
-    """Field, what was expected there, what came."""
+    """What was expected, what came, and in which field: each part of a value that is left puts its name before it."""
+
+    def __init__(self, expected: str, got: str, field: str = "") -> None:
+        super().__init__(expected, got)
+        self.expected, self.got, self.field = expected, got, field
+
+    def inside(self, name: Any) -> _Misfit:
+        part = f"[{name}]" if isinstance(name, int) else shown(name)[1:-1]
+        between = "." if self.field and not self.field.startswith("[") else ""
+        self.field = f"{part}{between}{self.field}"
+        return self
 
 
-def _fit(schema: Any, value: Any, field: str, depth: int) -> Any:
+def _fit(schema: Any, value: Any, depth: int) -> Any:
     if depth > MOST_DEPTH:
-        raise _Misfit(field, f"at most {MOST_DEPTH} objects and lists within each other", "more")
+        raise _Misfit(f"at most {MOST_DEPTH} objects and lists within each other", "more")
     origin = get_origin(schema)
     if origin is Annotated:
         kind, *rules = get_args(schema)
-        fitted = _fit(kind, value, field, depth)
-        _follow(rules, kind, fitted, field)
+        fitted = _fit(kind, value, depth)
+        _follow(rules, kind, fitted)
         return fitted
     if origin in (Union, UnionType):
-        return _fit_union(get_args(schema), value, field, depth)
+        return _fit_union(get_args(schema), value, depth)
     if origin is Literal:
         if isinstance(value, str | int) and value in get_args(schema):
             return value
-        raise _Misfit(field, " or ".join(map(repr, get_args(schema))), shown(value))
+        raise _Misfit(_expected(schema), shown(value))
     if origin in (list, tuple, Sequence):
-        return _fit_list(origin, get_args(schema), value, field, depth)
+        return _fit_list(origin, get_args(schema), value, depth)
     if origin is dict:
-        _require_object(value, field)
+        _require_object(value)
         kind = get_args(schema)[1]
-        return {_text(k, field): _fit(kind, v, _within(field, k), depth + 1) for k, v in value.items()}
+        return {_text(name): _part(kind, part, name, depth) for name, part in value.items()}
     if is_typeddict(schema) or is_dataclass(schema):
-        return _fit_object(schema, value, field, depth)
-    return _fit_scalar(schema, value, field, depth)
+        return _fit_object(schema, value, depth)
+    return _fit_scalar(schema, value, depth)
 
 
-def _fit_union(kinds: Sequence[Any], value: Any, field: str, depth: int) -> Any:
+def _part(schema: Any, value: Any, name: Any, depth: int) -> Any:
+    try:
+        return _fit(schema, value, depth + 1)
+    except _Misfit as misfit:
+        raise misfit.inside(name) from None
+
+
+def _fit_union(kinds: Sequence[Any], value: Any, depth: int) -> Any:
     if value is None and NoneType in kinds:
         return None
     others = [kind for kind in kinds if kind is not NoneType]
     for kind in others[:-1]:
         try:
-            return _fit(kind, value, field, depth)
+            return _fit(kind, value, depth)
         except _Misfit:
             continue
-    return _fit(others[-1], value, field, depth)
+    return _fit(others[-1], value, depth)
 
 
-def _fit_list(origin: Any, kinds: tuple[Any, ...], value: Any, field: str, depth: int) -> Any:
+def _fit_list(origin: Any, kinds: tuple[Any, ...], value: Any, depth: int) -> Any:
     if not isinstance(value, list | tuple):
-        raise _Misfit(field, "a JSON list", _kind(value))
+        raise _Misfit("a JSON list", _kind(value))
     if origin is tuple and kinds[-1] is not Ellipsis:
         if len(value) != len(kinds):
-            raise _Misfit(field, f"a list of {len(kinds)}", f"a list of {len(value)}")
+            raise _Misfit(f"a list of {len(kinds)}", f"a list of {len(value)}")
     else:
         kinds = (kinds[0],) * len(value)
-    found = (_fit(k, v, f"{field}[{i}]", depth + 1) for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    found = (_part(kind, part, i, depth) for i, (kind, part) in enumerate(zip(kinds, value, strict=True)))
     return tuple(found) if origin is tuple else list(found)
 
 
-def _fit_object(schema: Any, value: Any, field: str, depth: int) -> Any:
-    _require_object(value, field)
+def _fit_object(schema: Any, value: Any, depth: int) -> Any:
+    _require_object(value)
     hints = _hints(schema)
     made = is_dataclass(schema)
     required = {f.name for f in fields(schema) if _required(f)} if made else schema.__required_keys__
     for name in required - value.keys():
-        raise _Misfit(_within(field, name), _expected(hints[name]), "nothing")
+        raise _Misfit(_expected(hints[name]), "nothing").inside(name)
     for name in value.keys() - hints.keys() if made else ():
-        raise _Misfit(_within(field, name), f"no such name; known are {', '.join(hints)}", "one")
-    found = {
-        _text(name, field): _fit(hints.get(name, Any), part, _within(field, name), depth + 1)
-        for name, part in value.items()
-    }
-    if not made:
-        return found
-    try:
-        return schema(**found)
-    except InputError as error:
-        raise InputError(f"{field}: {error}" if field else str(error)) from error
+        raise _Misfit(f"no such name; known are {', '.join(hints)}", "one").inside(name)
+    found = {_text(name): _part(hints.get(name, Any), part, name, depth) for name, part in value.items()}
+    return schema(**found) if made else found
 
 
-def _fit_scalar(schema: Any, value: Any, field: str, depth: int) -> Any:
+def _fit_scalar(schema: Any, value: Any, depth: int) -> Any:
     if schema is Any:
-        if isinstance(value, dict):
-            return _fit(dict[str, Any], value, field, depth)
-        if isinstance(value, list):
-            return _fit(list[Any], value, field, depth)
-        return _text(value, field) if isinstance(value, str) else value
+        _look_through(value, depth)
+        return value
     if schema is Path and isinstance(value, str):
-        return Path(_text(value, field))
+        return Path(_text(value))
     if schema is str and isinstance(value, str):
-        return _text(value, field)
+        return _text(value)
     if schema is bool and isinstance(value, bool):
         return value
     if schema is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if schema is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    raise _Misfit(field, _expected(schema), shown(value))
+    raise _Misfit(_expected(schema), shown(value))
+
+
+def _look_through(value: Any, depth: int) -> None:
+    """Depth and texts of a value that may be anything; millions of numbers in a second."""
+    if isinstance(value, str):
+        _text(value)
+    elif isinstance(value, dict | list):
+        if depth > MOST_DEPTH:
+            raise _Misfit(f"at most {MOST_DEPTH} objects and lists within each other", "more")
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(part, str | dict | list):
+                try:
+                    _look_through(part, depth + 1)
+                except _Misfit as misfit:
+                    raise misfit.inside(name) from None
+        if isinstance(value, dict):
+            for name in value:
+                _text(name)
 
 
 def _ranges(schema: Any, value: Any) -> None:
@@ -220,7 +246,7 @@ def _ranges(schema: Any, value: Any) -> None:
     origin = get_origin(schema)
     if origin is Annotated:
         kind, *rules = get_args(schema)
-        _follow(rules, kind, value, "")
+        _follow(rules, kind, value)
         _ranges(kind, value)
     elif origin is tuple and isinstance(value, tuple | list):
         kinds = get_args(schema)
@@ -232,13 +258,13 @@ def _ranges(schema: Any, value: Any) -> None:
                 _ranges(kind, value)
 
 
-def _follow(rules: Sequence[Any], kind: Any, value: Any, field: str) -> None:
+def _follow(rules: Sequence[Any], kind: Any, value: Any) -> None:
     for rule in rules:
         if isinstance(rule, Range) and not rule.holds(value):
-            raise _Misfit(field, f"{_expected(kind)} {rule}", shown(value))
+            raise _Misfit(f"{_expected(kind)} {rule}", shown(value))
         if isinstance(rule, Length) and not rule.least <= len(value) <= rule.most:
             told = f"{rule.least} to {rule.most:,}" if rule.least else f"at most {rule.most:,}"
-            raise _Misfit(field, f"{told} {'characters' if isinstance(value, str) else 'members'}", f"{len(value):,}")
+            raise _Misfit(f"{told} {'characters' if isinstance(value, str) else 'members'}", f"{len(value):,}")
 
 
 @cache
@@ -250,23 +276,18 @@ def _required(field: Any) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
-def _within(field: str, name: Any) -> str:
-    name = shown(name)[1:-1] if isinstance(name, str) else str(name)
-    return f"{field}.{name}" if field else name
-
-
-def _require_object(value: Any, field: str) -> None:
+def _require_object(value: Any) -> None:
     if not isinstance(value, dict):
-        raise _Misfit(field, "a JSON object", _kind(value))
+        raise _Misfit("a JSON object", _kind(value))
 
 
-def _text(value: str, field: str) -> str:
+def _text(value: str) -> str:
     """Text that can be part of a path and be written again: no null, no half of a character.
 
     Bytes of a file name that are no UTF-8 stand in U+DC80 to U+DCFF (Python's surrogateescape); those pass.
     """
-    if "\0" in value or any("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" for c in value):
-        raise _Misfit(field, "text of whole characters", shown(value))
+    if not value.isprintable() and _BROKEN.search(value):
+        raise _Misfit("text of whole characters", shown(value))
     return value
 
 

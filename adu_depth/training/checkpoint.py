@@ -13,19 +13,61 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adu_depth.errors import InputError
 from adu_depth.files import remove_folder, replacing, write_json
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
-from adu_depth.models.encoder import backbone_settings
+from adu_depth.models.encoder import backbone_settings, build_encoder
+from adu_depth.schema import Range, check, read_json
+from adu_depth.tensor_files import Form, differences, non_finite, read_forms, read_tensors, some
+from adu_depth.training.config import MOST, DataConfig
+from adu_depth.training.optimizer_state import expected_forms, faults, optimizer_tensors, restore
 
 Kind = Literal["teacher", "student"]
+
+
+class State(TypedDict):
+    """state.json."""
+
+    step: Annotated[int, Range(1, MOST)]
+
+
+class Kept(TypedDict, total=False):
+    """What config.json says of a transformers encoder; checkpoints from before it was kept do not."""
+
+    backbone: dict[str, Any] | None
+
+
+class _Sizes(TypedDict):
+    size: list[int]
+    fit: str
+
+
+class _Depths(TypedDict):
+    min_depth: float
+    max_depth: float
+
+
+class Needed(TypedDict):
+    """What no weight would show if it were absent and a default taken."""
+
+    data: _Sizes
+    model: _Depths
+
+
+class Described(Kept):
+    """config.json of a checkpoint: what its network is rebuilt from."""
+
+    kind: Kind
+    data: DataConfig
+    model: dict[str, Any]
+
+
 MODEL = "model.safetensors"
 TRAINING = "training.safetensors"
 
@@ -70,7 +112,7 @@ def save_checkpoint(
     `module` is the training module: its `network` goes to model.safetensors, the rest to training.safetensors.
     """
     network: dict[str, Tensor] = {}
-    training = {f"optimizer.{name}": t for name, t in _optimizer_tensors(optimizer).items()}
+    training = {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer).items()}
     for name, tensor in module.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
         if name.startswith("network."):
@@ -91,14 +133,27 @@ def save_checkpoint(
 
 
 def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Puts a checkpoint back into the training module and its optimiser; returns the number of steps done."""
-    network, training = _read_tensors(path / MODEL), _read_tensors(path / TRAINING)
-    state = {f"network.{n}": t for n, t in network.items()}
-    state |= {n.removeprefix("module."): t for n, t in training.items() if n.startswith("module.")}
-    _load_state(module, state, path)
+    """Puts a checkpoint back into the training module and its optimiser; returns the number of steps done.
+
+    Raises InputError, before anything is changed, if a part of the checkpoint is missing, does not belong, is of
+    another step than the rest, or is not finite.
+    """
+    steps: int = read_json(path / "state.json", State)["step"]
+    own = {name: Form.of(tensor) for name, tensor in module.state_dict().items()}
+    network = {n.removeprefix("network."): form for n, form in own.items() if n.startswith("network.")}
+    beside = {f"module.{n}": form for n, form in own.items() if not n.startswith("network.")}
+    moments = {f"optimizer.{n}": form for n, form in expected_forms(optimizer).items()}
+    _require(path / MODEL, network)
+    _require(path / TRAINING, beside | moments)
+    weights, training = _read_finite(path / MODEL), read_tensors(path / TRAINING)
     saved = {n.removeprefix("optimizer."): t for n, t in training.items() if n.startswith("optimizer.")}
-    _restore_optimizer(optimizer, saved, path)
-    return int(read_json(path / "state.json")["step"])
+    parts = {n.removeprefix("module."): t for n, t in training.items() if n.startswith("module.")}
+    wrong = faults(saved, steps, optimizer, module) or _not_finite(parts)
+    if wrong:
+        raise InputError(f"checkpoint {path / TRAINING} cannot be gone on from: {wrong}")
+    module.load_state_dict({f"network.{n}": t for n, t in weights.items()} | parts)
+    restore(optimizer, saved)
+    return steps
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedModel:
@@ -113,29 +168,50 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
         if not found:
             raise InputError(f"{path} holds no checkpoint: expected {MODEL} in it, or checkpoints/step-… folders")
         path = found[-1]
-    config = read_json(path / "config.json")
-    try:
-        kind: Kind = config["kind"]
-        size = (int(config["data"]["size"][0]), int(config["data"]["size"][1]))
-        fit = config["data"]["fit"]
-        model = build_model(kind, config["model"] | {"pretrained": False}, config.get("backbone"))
-    except (KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{path / 'config.json'} does not describe a teacher or a student: {error!r}") from error
-    _load_state(model, _read_tensors(path / MODEL), path)
-    return LoadedModel(model.to(device).eval(), kind, config, size, path, fit)
+    config: dict[str, Any] = read_json(path / "config.json")
+    source = f"{path / 'config.json'} does not describe a teacher or a student"
+    check(Needed, config, source)
+    described: Described = check(Described, config, source)
+    kind, backbone = described["kind"], described.get("backbone")
+    settings = {**described["model"], "pretrained": False}
+    with torch.device("meta"):  # shapes without memory: those that the numbers ask for must be those that are there
+        skeleton = build_model(kind, settings, backbone, path / "config.json")
+    _require(path / MODEL, {name: Form.of(tensor) for name, tensor in skeleton.state_dict().items()})
+    weights = _read_finite(path / MODEL)
+    model = build_model(kind, settings, backbone, path / "config.json")
+    model.load_state_dict(weights)
+    data = described["data"]
+    return LoadedModel(model.to(device).eval(), kind, config, data.size, path, data.fit)
 
 
-def build_model(kind: Kind, settings: dict[str, Any], backbone: dict[str, Any] | None = None) -> nn.Module:
+def build_model(
+    kind: Kind, settings: dict[str, Any], backbone: dict[str, Any] | None = None, source: str | Path = "configuration"
+) -> nn.Module:
     """A teacher or a student from its configuration as read from JSON (lists become tuples again).
 
     backbone: its encoder's configuration, see `build_encoder`; without it the encoder's name must be found again.
+    Raises InputError, naming `source`, for a setting that is none, of another type, or out of range.
     """
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     if kind == "teacher":
-        return StereoTeacher(TeacherConfig(**settings), backbone)
+        return StereoTeacher(check(TeacherConfig, settings, source, "model"), backbone)
     if kind == "student":
-        return MonoStudent(StudentConfig(**settings), backbone)
+        return MonoStudent(check(StudentConfig, settings, source, "model"), backbone)
     raise InputError(f"a checkpoint's kind must be 'teacher' or 'student', got {kind!r}")
+
+
+def kept_backbone(path: Path, encoder: str) -> dict[str, Any] | None:
+    """The configuration of a checkpoint's encoder, for a run that goes on; None where it has the built-in one.
+
+    Raises InputError where it is not that of the weights beside it.
+    """
+    config = read_json(path / "config.json", Kept)
+    backbone: dict[str, Any] | None = config.get("backbone")
+    if backbone is not None and encoder != "small":
+        with torch.device("meta"):
+            skeleton = build_encoder(encoder, backbone=backbone)
+        expected = {f"encoder.{name}": Form.of(tensor) for name, tensor in skeleton.state_dict().items()}
+        _require(path / MODEL, expected, part="encoder.")
+    return backbone
 
 
 def config_dict(config: Any) -> dict[str, Any]:
@@ -144,58 +220,24 @@ def config_dict(config: Any) -> dict[str, Any]:
     return plain
 
 
-def _load_state(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(f"checkpoint {path} does not fit the model it is loaded into: {error}") from error
+def _require(path: Path, expected: dict[str, Form], part: str = "") -> None:
+    """InputError unless the file holds these tensors and no others; of those alone whose names begin with `part`."""
+    found = {name: form for name, form in read_forms(path).items() if name.startswith(part)}
+    wrong = differences(found, expected)
+    if wrong:
+        raise InputError(f"checkpoint {path} does not fit the model it is loaded into: {wrong}")
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{i}.{k}": torch.as_tensor(v).detach().cpu().contiguous()
-        for i, slots in state.items()
-        for k, v in slots.items()
-    }
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Tensor], path: Path) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in saved.items():
-        index, slot = name.split(".", 1)
-        state.setdefault(int(index), {})[slot] = tensor
-    try:
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    except ValueError as error:
-        raise InputError(f"checkpoint {path} does not fit the optimiser: {error}") from error
-    for parameter, slots in optimizer.state.items():
-        # Files are contiguous; the multi-tensor step wants moments laid out as their (channels-last) parameters are.
-        slots |= {
-            name: torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-            for name, value in slots.items()
-            if isinstance(value, Tensor) and value.shape == parameter.shape
-        }
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except FileNotFoundError as error:
-        raise InputError(f"checkpoint file {path} is missing") from error
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"checkpoint file {path} cannot be read: {error}") from error
+def _read_finite(path: Path) -> dict[str, Tensor]:
+    tensors = read_tensors(path)
+    wrong = _not_finite(tensors)
+    if wrong:
+        raise InputError(
+            f"checkpoint {path} cannot be used: {wrong}; its training had blown up, or the file is damaged"
+        )
     return tensors
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a run. InputError where there is none, or something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"file {path} is missing") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"file {path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"file {path} must hold a JSON object, got {type(value).__name__}")
-    return value
+def _not_finite(tensors: dict[str, Tensor]) -> str:
+    bad = non_finite(tensors)
+    return f"weights are NaN or infinite in {len(bad)} of {len(tensors)} tensors ({some(bad)})" if bad else ""

@@ -21,11 +21,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from adu_depth.tensor_files import non_finite, some
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.checkpoint import checkpoint_path, list_checkpoints
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
 
-SHOWN = 3  # tensors that a message names
 FOLLOWING = ("total", "gradient_norm")  # bad wherever a term is
 
 
@@ -125,15 +125,6 @@ def bad_terms(terms: Iterable[str], values: Iterable[float]) -> str:
     return f"loss term {', '.join(f'{name} is {value}' for name, value in causes.items())}" if causes else ""
 
 
-def non_finite(tensors: dict[str, Tensor]) -> list[str]:
-    """Names of the tensors in which a value is NaN or infinite. Waits for the device once."""
-    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
-    if not floats:
-        return []
-    whole = torch.stack([torch.isfinite(tensor).all() for tensor in floats.values()]).tolist()
-    return [name for name, finite in zip(floats, whole, strict=True) if not finite]
-
-
 @torch.no_grad()
 def _fault(
     task: TeacherTask | StudentTask, batch: TrainingBatch, context: StepContext, accelerator: Accelerator
@@ -141,8 +132,7 @@ def _fault(
     """What is wrong with the weights after this step, in words; "" if nothing is."""
     broken = non_finite({name: tensor.detach() for name, tensor in task.state_dict().items()})
     if broken:
-        more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
-        return f"weights are NaN or infinite after step {context.step}: {', '.join(broken[:SHOWN])}{more}"
+        return f"weights are NaN or infinite after step {context.step}: {some(broken)}"
     buffers = [(buffer, buffer.clone()) for buffer in task.buffers()]
     with accelerator.autocast():
         terms = task(batch, context)

@@ -94,6 +94,8 @@ def train(
     module, optimizer = accelerator.prepare(task, optimizer)
     done = list_checkpoints(run)[-1:] if loop.resume else []
     start = restore_checkpoint(done[0], task, optimizer) if done else 0
+    if start > loop.steps:
+        raise InputError(f"checkpoint {done[0]} has done {start} steps, more than the run's loop.steps of {loop.steps}")
     warmup_steps = round(optimizer_config.warmup * loop.steps)
     unseen: list[SeenStep] = []
     saved = start if done else None  # the step of the newest checkpoint

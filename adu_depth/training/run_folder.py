@@ -8,7 +8,8 @@ from typing import Any
 from adu_depth.errors import InputError
 from adu_depth.files import write_json
 from adu_depth.leftovers import sweep
-from adu_depth.training.checkpoint import list_checkpoints, read_json
+from adu_depth.schema import read_json
+from adu_depth.training.checkpoint import list_checkpoints
 
 
 def prepare_run_folder(run: Path, config: dict[str, Any], resume: bool, defaults: dict[str, Any]) -> None:

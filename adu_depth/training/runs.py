@@ -17,7 +17,7 @@ from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.training.batches import InMemory, Place, Resized, TeacherOutputs, TrainingBatch, batches
-from adu_depth.training.checkpoint import config_dict, list_checkpoints, load_model, read_json
+from adu_depth.training.checkpoint import config_dict, kept_backbone, list_checkpoints, load_model
 from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import make_accelerator, train
 from adu_depth.training.progress import Progress
@@ -138,7 +138,7 @@ def _model_and_backbone(
 ) -> tuple[Any, dict[str, Any] | None]:
     """What the network is built from. A run that goes on takes its encoder's form and weights from its checkpoint."""
     kept = list_checkpoints(config.run)[-1:] if config.loop.resume else []
-    backbone = read_json(kept[0] / "config.json").get("backbone") if kept else None
+    backbone = kept_backbone(kept[0], config.model.encoder) if kept else None
     return (config.model if backbone is None else replace(config.model, pretrained=False)), backbone
 
 

@@ -22,8 +22,8 @@ from adu_depth.data.sample import collate
 from adu_depth.errors import InputError
 from adu_depth.files import replacing, write_json
 from adu_depth.models.prediction import DepthPrediction
+from adu_depth.schema import read_json
 from adu_depth.training.batches import Place
-from adu_depth.training.checkpoint import read_json
 from adu_depth.training.config import DataConfig
 from adu_depth.training.progress import Progress
 

@@ -1,0 +1,74 @@
+"""An optimiser's state as named tensors, and back: whole, or refused by name.
+
+Without it AdamW starts from moments of zero and nothing is said: the run goes on, and is another run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adu_depth.tensor_files import Form, some
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+STEP = "step"
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state by name, `<number of the parameter>.<slot>`, on the CPU."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{i}.{k}": torch.as_tensor(v).detach().cpu().contiguous()
+        for i, slots in state.items()
+        for k, v in slots.items()
+    }
+
+
+def expected_forms(optimizer: torch.optim.Optimizer) -> dict[str, Form]:
+    """What `optimizer_tensors` gives once each parameter that is trained has had a gradient."""
+    found: dict[str, Form] = {}
+    for i, parameter in enumerate(_parameters(optimizer)):
+        if parameter.requires_grad:
+            found |= {f"{i}.{slot}": Form.of(parameter) for slot in MOMENTS} | {f"{i}.{STEP}": Form((), "F32")}
+    return found
+
+
+def faults(saved: Mapping[str, Tensor], steps: int, optimizer: torch.optim.Optimizer, module: nn.Module) -> str:
+    """What is wrong with a state of the right forms that was kept after `steps` steps, in words; "" if nothing is."""
+    counts = {int(tensor.item()) for name, tensor in saved.items() if name.endswith(f".{STEP}")}
+    if counts and counts != {steps}:
+        return f"the optimiser's state is of step {some([str(c) for c in sorted(counts)])}, expected {steps}"
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    parameters = list(_parameters(optimizer))
+    bad = [name for name, tensor in saved.items() if tensor.isnan().any() or (_squared(name) and (tensor < 0).any())]
+    if bad:
+        of = [f"{slot} of {names.get(id(parameters[int(i)]), i)}" for i, slot in (n.split(".", 1) for n in bad)]
+        return f"the optimiser's state is NaN, or a mean of squares below 0, in {len(bad)} tensors ({some(of)})"
+    return ""
+
+
+def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
+    """Puts back what `optimizer_tensors` gave; ask `expected_forms` and `faults` first."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in saved.items():
+        index, slot = name.split(".", 1)
+        state.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, slots in optimizer.state.items():
+        # Files are contiguous; the multi-tensor step wants moments laid out as their (channels-last) parameters are.
+        slots |= {
+            name: torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            for name, value in slots.items()
+            if isinstance(value, Tensor) and value.shape == parameter.shape
+        }
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _squared(name: str) -> bool:
+    return name.endswith(MOMENTS[1])
