@@ -46,7 +46,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(temporary_name(path.name))
-    with _writing(path):
+    with writing(path):
         _make_folders(path.parent)
         if path.parent.absolute() not in _swept:
             _swept.add(path.parent.absolute())
@@ -65,7 +65,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def remove_folder(path: Path) -> None:
     """Removes a folder in one moment for who looks for it by its name: a kill half-way leaves no half of it there."""
-    with _writing(path):
+    with writing(path):
         aside = path.with_name(temporary_name(path.name))
         os.replace(path, aside)
         remove(aside)
@@ -113,7 +113,7 @@ def _exchange_folder(new: Path, path: Path) -> None:
 
 def make_folder(path: str | Path) -> None:
     """Makes the folder that results will go to, before the work for them begins. Raises InputError if that fails."""
-    with _writing(Path(path)):
+    with writing(Path(path)):
         _make_folders(Path(path))
 
 
@@ -130,7 +130,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +26,7 @@ from adu_depth.errors import InputError
 from adu_depth.evaluation import evaluate
 from adu_depth.evaluation.command import HELD_OUT_SCENES
 from adu_depth.files import write_json
+from adu_depth.folder_lock import LOCK_FILE, locked, require_free_below
 from adu_depth.inference import Predictor
 from adu_depth.models import StudentConfig, TeacherConfig
 from adu_depth.report import ScenePanel, write_report
@@ -106,9 +108,14 @@ class Stopwatch:
 
 def run_quickstart(config: QuickstartConfig, console: Console) -> dict[str, Any]:
     """Runs the comparison and returns what report.json holds. An earlier quickstart in the folder is replaced."""
-    progress, stopwatch = Progress(console), Stopwatch()
     device = make_accelerator(LoopConfig(device=config.device)).device  # before anything earlier is removed
-    clear_output(config.output)
+    with locked(config.output, "quickstart"):
+        clear_output(config.output)
+        return _run(config, console, device)
+
+
+def _run(config: QuickstartConfig, console: Console, device: torch.device) -> dict[str, Any]:
+    progress, stopwatch = Progress(console), Stopwatch()
     write_json(config.output / SETTINGS, config_dict(config))
     height, width = config.size
     training = InMemory(SyntheticStereo(config.pairs, height, width, seed=TRAINING_SCENES))
@@ -142,13 +149,14 @@ def clear_output(output: Path) -> None:
         return
     if not output.is_dir():
         raise InputError(f"output {output} is a file: name a folder")
-    entries = list(output.iterdir())
+    entries = [entry for entry in output.iterdir() if entry.name != LOCK_FILE]
     ours = {SETTINGS, "report.json", "report.html"}
     strangers = [e.name for e in entries if e.name not in ours and not re.fullmatch(r"seed-\d+", e.name)]
     if entries and not (output / SETTINGS).is_file():
         strangers = [e.name for e in entries]
     if strangers:
         raise InputError(f"output {output} holds {strangers[0]!r}, which no quickstart wrote: name an empty folder")
+    require_free_below(output)
     for entry in entries:
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 

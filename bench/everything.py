@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from adu_depth.errors import InputError
-from adu_depth.files import make_folder
+from adu_depth.folder_lock import locked
 from bench.harness.result import read_result
 from bench.report import write_report
 
@@ -41,7 +41,10 @@ class AllBenchmarks:
     seconds: float = 4.0
 
     def main(self) -> None:
-        make_folder(self.output)
+        with locked(self.output, "bench all"):
+            self._main()
+
+    def _main(self) -> None:
         common = ["--size", self.size, "--device", self.device]
         common += ["--repeats", str(self.repeats), "--seconds", str(self.seconds)]
         for mode in self.compile:

@@ -61,6 +61,7 @@ def test_what_a_running_process_writes_stays_and_what_a_killed_one_left_goes(
         assert hidden(tmp_path) == [half], "it still runs"
     finally:
         process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     monkeypatch.setattr(files, "_swept", set())
     write_json(tmp_path / "history.json", {})  # a zombie until somebody waits for it: it does not run
     assert hidden(tmp_path) == []

@@ -15,6 +15,7 @@ from pathlib import Path
 from adu_depth.data.dataset import FileDataset
 from adu_depth.errors import InputError
 from adu_depth.files import read_name_lines, replacing
+from adu_depth.folder_lock import locked
 
 SHOWN = 3  # examples in a sentence
 
@@ -102,15 +103,14 @@ def write_splits(dataset: FileDataset, output: str | Path, validation: float, se
     """Writes train.txt and val.txt of the data set's frames into `output`, see `divide`; returns them by part."""
     parts = dict(zip(("train", "val"), divide(dataset, dataset.names, validation, seed), strict=True))
     written = {}
-    for part, names in parts.items():
-        written[part] = Path(output) / f"{part}.txt"
-        for name in names:
-            if "\n" in name or name.endswith("\r"):
-                raise InputError(
-                    f"{dataset.root}: the frame {name!r} cannot stand on a line of a split file: rename it"
-                )
-        with replacing(written[part]) as temporary:
-            temporary.write_bytes(os.fsencode("".join(f"{name}\n" for name in names)))
+    for name in (name for names in parts.values() for name in names):
+        if "\n" in name or name.endswith("\r"):
+            raise InputError(f"{dataset.root}: the frame {name!r} cannot stand on a line of a split file: rename it")
+    with locked(output, "splits"):
+        for part, names in parts.items():
+            written[part] = Path(output) / f"{part}.txt"
+            with replacing(written[part]) as temporary:
+                temporary.write_bytes(os.fsencode("".join(f"{name}\n" for name in names)))
     return written
 
 

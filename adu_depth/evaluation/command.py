@@ -31,7 +31,8 @@ from adu_depth.evaluation.temperature import (
     split_for_fit,
     temperature_record,
 )
-from adu_depth.files import make_folder, write_json
+from adu_depth.files import write_json
+from adu_depth.folder_lock import locked
 from adu_depth.inference import Predictor
 from adu_depth.inference.predictor import Flip
 from adu_depth.training.progress import Progress
@@ -138,8 +139,13 @@ class _Evaluation:
         self.fit: dict[str, Any] | None = None
 
     def run(self) -> Results:
-        if self.config.output is not None:
-            make_folder(self.config.output)
+        if self.config.output is None:
+            return self._run()
+        share = lambda refusal: self.processes.gather(refusal)[0]  # noqa: E731
+        with locked(self.config.output, "evaluate", first=self.processes.is_main, share=share):
+            return self._run()
+
+    def _run(self) -> Results:
         if self.config.fit_temperature is not None:
             self._fit(self.config.fit_temperature)
         results: Results = {self.own: self._evaluate(self.own, self.predictor)}

@@ -16,7 +16,7 @@ from adu_depth.data.image_files import orientation_of, read_image
 from adu_depth.data.layouts import views_above
 from adu_depth.data.listing import IMAGE_SUFFIXES, Listing, files_below, images_below, is_image, suffixes_like
 from adu_depth.errors import InputError
-from adu_depth.files import make_folder
+from adu_depth.folder_lock import locked
 from adu_depth.geometry import Camera
 from adu_depth.inference.colour import DEPTH, ColourScale
 from adu_depth.inference.image_files import write_depth_png, write_png
@@ -84,7 +84,7 @@ def predict_files(
     An image of a data set that open_dataset recognises, and a pair, is taken as stored, as in training, evaluation and
     the doctor; any other is turned upright as its EXIF orientation says. The outcome lists both.
     A single image or pair that cannot be used raises InputError. In a folder such a file goes to `failures` and the
-    rest is done; a folder without any image raises InputError.
+    rest is done; a folder without any image raises InputError, and so does an output that another process writes into.
     """
     source, output = Path(source), Path(output)
     if not 0 < temperature < math.inf:
@@ -92,22 +92,23 @@ def predict_files(
     tasks = find_tasks(source, None if right is None else Path(right), predictor.stereo)
     if source.is_dir() and output.resolve() in {task.left.parent.resolve() for task in tasks}:
         raise InputError(f"output must be another folder than that of the images, got {output} for both")
-    if source.is_dir():
-        make_folder(output)  # otherwise each image would fail for the same reason
     outcome = PredictOutcome()
     views: dict[Path, frozenset[str]] = {}
-    for task in tasks:
-        reason = None
-        try:
-            upright = _to_be_turned(task.left, outcome, views, predictor.stereo)
-            outcome.written += predict_one(predictor, task, output, camera, temperature, depth_colours, upright=upright)
-        except InputError as error:
-            if not source.is_dir():
-                raise
-            reason = str(error)
-            outcome.failures.append((task.left, reason))
-        if progress is not None:
-            progress(task, reason)
+    with locked(output, "predict"):
+        for task in tasks:
+            reason = None
+            try:
+                upright = _to_be_turned(task.left, outcome, views, predictor.stereo)
+                outcome.written += predict_one(
+                    predictor, task, output, camera, temperature, depth_colours, upright=upright
+                )
+            except InputError as error:
+                if not source.is_dir():
+                    raise
+                reason = str(error)
+                outcome.failures.append((task.left, reason))
+            if progress is not None:
+                progress(task, reason)
     return outcome
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from adu_depth.data.camera_file import FILE_NAME, write_cameras
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
+from adu_depth.folder_lock import locked
 from adu_depth.geometry import Camera
 from adu_depth.inference.image_files import write_depth_png, write_png
 from adu_depth.inference.pictures import depth_picture, lidar_overlay, side_by_side
@@ -43,15 +44,16 @@ def write_samples(
     cameras: dict[str, Camera] = {}
     previews = []
     sizes = set()
-    for index in range(count):
-        sample = dataset[index]
-        name = f"{index:06d}"
-        previews.append(_write_sample(sample, directory, name))
-        cameras[name] = sample.camera
-        sizes.add((sample.left.shape[-2], sample.left.shape[-1]))
-        if progress is not None:
-            progress(previews[-1])
-    write_cameras(directory / FILE_NAME, cameras, sizes.pop() if len(sizes) == 1 else None)
+    with locked(directory, "render"):
+        for index in range(count):
+            sample = dataset[index]
+            name = f"{index:06d}"
+            previews.append(_write_sample(sample, directory, name))
+            cameras[name] = sample.camera
+            sizes.add((sample.left.shape[-2], sample.left.shape[-1]))
+            if progress is not None:
+                progress(previews[-1])
+        write_cameras(directory / FILE_NAME, cameras, sizes.pop() if len(sizes) == 1 else None)
     return previews
 
 

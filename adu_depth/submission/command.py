@@ -10,7 +10,6 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from adu_depth.errors import InputError
-from adu_depth.files import make_folder
 from adu_depth.inference import Predictor
 from adu_depth.inference.predictor import Flip
 from adu_depth.submission.benchmark import file_names
@@ -51,7 +50,6 @@ def submit(config: SubmitConfig, console: Console) -> list[str]:
         raise InputError("submit: expected a student's checkpoint and --data, or --validate ZIP")
     images = find_test_images(config.data, config.partial)
     predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size, config.flip)
-    make_folder(config.output)
     with Progress(console).task("predicting", len(images)) as task:
         archive = write_submission(predictor, images, config.output, lambda: task.advance())
     names = [image.image.name for image in images]

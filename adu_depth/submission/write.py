@@ -14,6 +14,7 @@ from adu_depth.data.kitti_depth import PARTS, find_parts, read_intrinsics
 from adu_depth.data.listing import is_image
 from adu_depth.errors import InputError
 from adu_depth.files import replacing
+from adu_depth.folder_lock import locked
 from adu_depth.inference import Predictor
 from adu_depth.inference.image_files import write_depth_png
 from adu_depth.submission.benchmark import IMAGES, NAME, SIZE, STEPS_PER_METRE, file_names
@@ -83,17 +84,18 @@ def write_submission(
         strangers = [p.name for p in target.iterdir() if not NAME.fullmatch(p.name)] if target.is_dir() else [""]
         if strangers:
             raise InputError(f"{target} holds more than depth maps ({strangers[0]!r}): name another output")
-    with replacing(target) as folder:
-        folder.mkdir()
-        for image in images:
-            write_depth_png(folder / image.image.name, _predict(predictor, image))
-            if progress is not None:
-                progress()
     archive = output / ZIP_NAME
-    with replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
-        for image in images:
-            # A fixed date, so that the same maps make the same zip; PNGs do not get smaller by packing.
-            file.writestr(zipfile.ZipInfo(image.image.name), (target / image.image.name).read_bytes())
+    with locked(output, "submit"):
+        with replacing(target) as folder:
+            folder.mkdir()
+            for image in images:
+                write_depth_png(folder / image.image.name, _predict(predictor, image))
+                if progress is not None:
+                    progress()
+        with replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
+            for image in images:
+                # A fixed date, so that the same maps make the same zip; PNGs do not get smaller by packing.
+                file.writestr(zipfile.ZipInfo(image.image.name), (target / image.image.name).read_bytes())
     return archive
 
 

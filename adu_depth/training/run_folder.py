@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from adu_depth.errors import InputError
 from adu_depth.files import write_json
+from adu_depth.folder_lock import locked
 from adu_depth.leftovers import sweep
 from adu_depth.schema import read_json
 from adu_depth.training.checkpoint import list_checkpoints
+
+Value = TypeVar("Value")
+
+
+@contextmanager
+def only_writer(accelerator: Accelerator, folder: Path, what: str) -> Iterator[None]:
+    """Keeps other processes than those of this run from writing into `folder`, see `locked`."""
+    share = partial(from_first, accelerator)
+    with locked(folder, what, first=accelerator.is_main_process, share=share) as alone:
+        sweep(folder / "checkpoints", alone)
+        yield
+
+
+def from_first(accelerator: Accelerator, value: Value) -> Value:
+    """What the first process of a run hands in, in every one of them."""
+    shared = [value]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(shared)
+    return shared[0]
 
 
 def prepare_run_folder(run: Path, config: dict[str, Any], resume: bool, defaults: dict[str, Any]) -> None:
@@ -26,8 +52,6 @@ def prepare_run_folder(run: Path, config: dict[str, Any], resume: bool, defaults
         differing = differing_settings(with_defaults(read_json(run / "config.json"), defaults), config)
         if differing:
             raise InputError(f"cannot resume {run} with other settings; these differ: {'; '.join(differing)}")
-    for folder in (run, run / "checkpoints"):
-        sweep(folder)
     write_json(run / "config.json", config)
 
 

@@ -6,9 +6,11 @@ import hashlib
 import os
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset, FileDataset
@@ -21,6 +23,7 @@ from adu_depth.training.checkpoint import config_dict, kept_backbone, list_check
 from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import make_accelerator, train
 from adu_depth.training.progress import Progress
+from adu_depth.training.run_folder import from_first, only_writer
 from adu_depth.training.tasks import OnlineTeacher, StudentTask, TeacherTask
 from adu_depth.training.teacher_outputs import OutputsOnDisk, cache_identity, weights_digest
 
@@ -57,6 +60,13 @@ def train_teacher(
 ) -> History:
     """Trains the stereo teacher; returns the run's history. samples: used instead of opening config.data."""
     accelerator = make_accelerator(config.loop)
+    with only_writer(accelerator, config.run, "train-teacher"):
+        return _train_teacher(config, accelerator, progress, samples)
+
+
+def _train_teacher(
+    config: TeacherTrainingConfig, accelerator: Accelerator, progress: Progress | None, samples: Dataset | None
+) -> History:
     progress = progress or Progress(enabled=accelerator.is_main_process)
     source = samples or open_samples(config.data, accelerator.device, progress)
     network = StereoTeacher(*_model_and_backbone(config))
@@ -92,6 +102,17 @@ def train_student(
     student alike.
     """
     accelerator = make_accelerator(config.loop)
+    with only_writer(accelerator, config.run, "distill"):
+        return _train_student(config, accelerator, progress, samples, outputs)
+
+
+def _train_student(
+    config: StudentTrainingConfig,
+    accelerator: Accelerator,
+    progress: Progress | None,
+    samples: Dataset | None,
+    outputs: TeacherOutputs | None,
+) -> History:
     progress = progress or Progress(enabled=accelerator.is_main_process)
     source = samples or open_samples(config.data, accelerator.device, progress)
     network = MonoStudent(*_model_and_backbone(config))
@@ -108,11 +129,7 @@ def train_student(
     if teacher is not None and outputs is None and config.teacher_cache is not None:
         if isinstance(source, SyntheticStereo):
             raise InputError("teacher_cache needs a finite data set: set data.pairs, or leave teacher_cache out")
-        with accelerator.main_process_first():
-            on_disk = OutputsOnDisk(config.teacher_cache, cache_identity(teacher, config.data, len(source)))
-        on_disk.fill(teacher, source, accelerator.device, place, progress)
-        accelerator.wait_for_everyone()
-        outputs = on_disk
+        outputs = _cached_outputs(config.teacher_cache, teacher, config.data, source, accelerator, progress)
     elif teacher is not None and outputs is None:
         teach = OnlineTeacher(teacher, accelerator.device)
 
@@ -131,6 +148,28 @@ def train_student(
         progress=progress,
         teach=teach,
     )
+
+
+def _cached_outputs(
+    folder: Path,
+    teacher: StereoTeacher,
+    data: DataConfig,
+    source: Dataset,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> OutputsOnDisk:
+    """The teacher's outputs for every sample. A cache in which none is missing may be read by many at once."""
+    outputs = OutputsOnDisk(folder, cache_identity(teacher, data, len(source)), len(source))
+    if from_first(accelerator, outputs.is_whole()):
+        return outputs
+    with only_writer(accelerator, folder, "teacher outputs"):
+        if accelerator.is_main_process:
+            outputs.claim()
+        accelerator.wait_for_everyone()
+        place = Place(accelerator.process_index, accelerator.num_processes)
+        outputs.fill(teacher, source, accelerator.device, place, progress)
+        accelerator.wait_for_everyone()
+    return outputs
 
 
 def _model_and_backbone(

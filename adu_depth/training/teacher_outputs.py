@@ -27,6 +27,8 @@ from adu_depth.training.batches import Place
 from adu_depth.training.config import DataConfig
 from adu_depth.training.progress import Progress
 
+NOTE = "cache.json"
+
 
 @torch.no_grad()
 def teacher_predicts(teacher: nn.Module, samples: Dataset, index: int, device: torch.device) -> DepthPrediction:
@@ -52,10 +54,16 @@ class OutputsInMemory:
 class OutputsOnDisk:
     """Outputs kept in a folder; features in float16, maps in float32. What is missing is computed by `fill`."""
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        """identity: what the outputs depend on (see `cache_identity`). InputError where the folder holds another's."""
-        self.folder = folder
-        note = folder / "cache.json"
+    def __init__(self, folder: Path, identity: dict[str, Any], count: int) -> None:
+        """identity: what the outputs of `count` samples depend on (see `cache_identity`). InputError where the folder
+        holds something else."""
+        self.folder, self.identity, self.count = folder, identity, count
+        self._check()
+
+    def _check(self) -> bool:
+        """Whether the folder is marked as this cache."""
+        folder, identity = self.folder, self.identity
+        note = folder / NOTE
         if note.is_file():
             found = read_json(note)
             differing = sorted(k for k in identity.keys() | found.keys() if identity.get(k) != found.get(k))
@@ -64,10 +72,18 @@ class OutputsOnDisk:
                     f"teacher cache {folder} belongs to another run (it differs in {', '.join(differing)}): "
                     "name another folder, or remove this one"
                 )
-        elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise InputError(f"teacher cache {folder} is not empty and has no cache.json: name another folder")
-        else:
-            write_json(note, identity)
+            return True
+        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise InputError(f"teacher cache {folder} is not empty and has no {NOTE}: name another folder")
+        return False
+
+    def claim(self) -> None:
+        """Marks the folder as this cache."""
+        if not self._check():
+            write_json(self.folder / NOTE, self.identity)
+
+    def is_whole(self) -> bool:
+        return self._check() and all(self._file(i).is_file() for i in range(self.count))
 
     def _file(self, index: int) -> Path:
         return self.folder / f"{index:08d}.safetensors"

@@ -111,7 +111,7 @@ def test_a_taught_student_takes_a_step(
     loss = StudentLoss(DistillationConfig(), STUDENT.feature_channels, TEACHER.feature_channels, 0.5, 80.0)
     with CudaRules():
         if cached:
-            outputs = OutputsOnDisk(tmp_path, {})
+            outputs = OutputsOnDisk(tmp_path, {}, 2)
             outputs.fill(teacher, tiny_scenes(2), CPU, Place(), Progress(enabled=False))
             batch = next(batches(tiny_scenes(2), DataConfig(size=SIZE), LOOP, 0, Place(), CPU, outputs))
         else:

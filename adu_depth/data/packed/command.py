@@ -23,7 +23,6 @@ from adu_depth.data.packed.shards import (
     Entry,
     checksum,
     file_size,
-    only_one_writes,
     read_manifest,
     read_note,
     require_sizes,
@@ -33,7 +32,8 @@ from adu_depth.data.packed.shards import (
 )
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
-from adu_depth.files import make_folder, write_json
+from adu_depth.files import write_json
+from adu_depth.folder_lock import LOCK_FILE, locked
 
 Say = Callable[[str], None]
 
@@ -103,8 +103,7 @@ def pack(config: PackConfig, say: Say) -> None:
     for note in dataset.notes:
         say(note)
     settings = describe(config, dataset, layout)
-    make_folder(config.output)
-    with only_one_writes(config.output):
+    with locked(config.output, "pack"):
         _claim(config.output, settings)
         entries: list[Entry] = []
         shards = range(0, len(dataset), config.pairs_per_shard)
@@ -203,13 +202,10 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
         if differing:
             changes = "; ".join(f"{k}: {found.get(k)} → {settings.get(k)}" for k in differing)
             raise InputError(f"{output} holds a pack of other settings ({changes}): name another folder, or remove it")
-    elif output.is_dir() and any(output.iterdir()):
+    elif any(entry.name != LOCK_FILE for entry in output.iterdir()):
         raise InputError(f"{output} is not empty and holds no pack: name another folder")
     else:
         write_json(output / PACKING, {"format": FORMAT, "settings": settings})
-    for pattern in (".*.tmp", ".tmp*"):  # what a kill cut short: of ours, and of safetensors, which has its own
-        for leftover in output.glob(pattern):
-            leftover.unlink()
 
 
 def _finished(output: Path, number: int, sources: str) -> Entry | None:

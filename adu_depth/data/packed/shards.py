@@ -14,8 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,6 @@ from torch import Tensor
 from adu_depth.data.packed.encoding import Description
 from adu_depth.errors import InputError
 from adu_depth.files import replacing, write_json
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 FORMAT = "adu-depth pack 1"
 MANIFEST, PACKING = "pack.json", "packing.json"
@@ -77,26 +71,6 @@ def source_state(files: Iterable[Path]) -> str:
             continue
         digest.update(os.fsencode(f"{path.name}\0{found.st_size}\0{found.st_mtime_ns}\0"))
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def only_one_writes(folder: Path) -> Iterator[None]:
-    """InputError where another process is packing into this folder. Held while the context lasts, and no longer than
-    the process lives; file systems and platforms without such locks go without."""
-    if fcntl is None:
-        yield
-        return
-    folder_id = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{folder}: another process is packing into it; wait for it, or stop it") from error
-        except OSError:
-            pass
-        yield
-    finally:
-        os.close(folder_id)
 
 
 def checksum(path: Path) -> str:
