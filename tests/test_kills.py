@@ -1,0 +1,122 @@
+"""SIGKILL at drawn moments: what ends at last is bit for bit what a run that was never stopped leaves."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adu_depth.data import SyntheticStereo
+from adu_depth.inference.render import write_samples
+from adu_depth.training.checkpoint import list_checkpoints
+from tests.killing import Zygote, zygote
+
+TRAIN = "--data.size 32 64 --loop.batch-size 2 --loop.device cpu --loop.steps 12 --loop.checkpoint-every 2"
+OFTEN = "--loop.log-every 1 --loop.check-every 2"
+TEACHER = "--model.max-disparity 16 --model.num-groups 2 --model.correlation-channels 8 --model.aggregation-channels 4"
+
+
+@dataclass
+class Bench:
+    """Where the commands run: the process that starts them, and pairs of images on disk."""
+
+    zygote: Zygote
+    pairs: Path
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("kills")
+    write_samples(SyntheticStereo(12, 32, 64, seed=0), folder / "pairs", 12)
+    with zygote() as started:
+        yield Bench(started, folder / "pairs", folder)
+
+
+def train_teacher(bench: Bench, output: Path) -> list[str]:
+    settings = f"{TRAIN} {OFTEN} {TEACHER} --loop.workers 1".split()
+    return ["train-teacher", "--run", str(output / "run"), "--data.root", str(bench.pairs), *settings]
+
+
+def distill(bench: Bench, output: Path) -> list[str]:
+    teacher = bench.folder / "taught-by"
+    if not teacher.is_dir():
+        bench.zygote.run([*train_teacher(bench, teacher), "--loop.steps", "2"])
+    folders = ["--run", output / "run", "--teacher", teacher / "run", "--teacher-cache", output / "cache"]
+    settings = f"{TRAIN} {OFTEN} --loop.workers 0".split()
+    return ["distill", *map(str, folders), "--data.root", str(bench.pairs), *settings]
+
+
+def pack(bench: Bench, output: Path) -> list[str]:
+    settings = ["--pairs-per-shard", "1", "--workers", "2"]
+    return ["pack", str(bench.pairs), "--output", str(output), *settings]
+
+
+COMMANDS = {"teacher": train_teacher, "student with cache": distill, "pack": pack}
+
+
+def kill_and_compare(bench: Bench, what: str, output: Path, kills: int, seed: int) -> int:
+    whole, killed = output / "whole", output / "killed"
+    command = COMMANDS[what]
+    first = command(bench, killed)
+    seconds = bench.zygote.run(command(bench, whole))
+    again = first if what == "pack" else [*first, "--loop.resume"]
+    count = bench.zygote.run_killed(killed, first, again, seconds, kills, random.Random(seed))
+    assert_same_files(whole, killed) if what == "pack" else assert_same_training(whole, killed)
+    leftovers = [path for path in killed.rglob("*") if path.name.startswith(".")]
+    assert not leftovers, "nothing half-written stays"
+    return count
+
+
+def assert_same_files(one: Path, other: Path) -> None:
+    names = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
+    assert names
+    for name in names:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    """Every tensor of every checkpoint, every row of the history but for the speed, every file of the cache."""
+    checkpoints = [[path.name for path in list_checkpoints(folder / "run")] for folder in (one, other)]
+    assert checkpoints[0] == checkpoints[1]
+    assert checkpoints[0][-1] == "step-00000012"
+    for name in checkpoints[0]:
+        for file in ("model.safetensors", "training.safetensors"):
+            tensors, others = (load_file(folder / "run" / "checkpoints" / name / file) for folder in (one, other))
+            assert tensors.keys() == others.keys()
+            assert [key for key in tensors if not torch.equal(tensors[key], others[key])] == [], f"{name}/{file}"
+    assert history(one) == history(other)
+    assert len(history(one)) == 12
+    if (one / "cache").is_dir():
+        assert_same_files(one / "cache", other / "cache")
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (folder / "run" / "history.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
+
+
+@pytest.mark.parametrize("what", COMMANDS)
+def test_a_few_kills_leave_no_trace(bench: Bench, tmp_path: Path, what: str) -> None:
+    kill_and_compare(bench, what, tmp_path, kills=4, seed=sum(map(ord, what)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", COMMANDS)
+def test_many_kills_leave_no_trace(bench: Bench, tmp_path: Path, what: str) -> None:
+    """At least twenty each; a run that ended in between is begun anew."""
+    count = seed = 0
+    while count < 20:
+        seed += 1
+        output = tmp_path / str(seed)
+        count += kill_and_compare(bench, what, output, kills=6, seed=seed)
+        shutil.rmtree(output)
+    print(f"{what}: {count} kills in {seed} runs without a difference")
