@@ -24,6 +24,7 @@ from adu_depth.leftovers import remove, sweep, temporary_name
 LIMIT_VARIABLE = "ADU_DEPTH_MAX_MB"
 LIMIT_MB = 640  # a picture takes 12 bytes a pixel: 53 million of them
 TEXT_SHARE = 10  # text grows when it is taken apart: of text a tenth of the limit is read
+MOST_LINES = 2_000_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -177,13 +178,13 @@ def read_bytes(path: str | Path, share: int = 1) -> bytes:
     return data
 
 
-def read_text(path: str | Path, errors: str = "strict") -> str:
+def read_text(path: str | Path, errors: str = "strict", share: int = TEXT_SHARE) -> str:
     """All of a UTF-8 text file, without a byte-order mark. InputError as for `read_bytes`, or if it is no such text.
 
     errors: "surrogateescape" where the text holds file names, which are bytes.
     """
     try:
-        return read_bytes(path, TEXT_SHARE).decode("utf-8-sig", errors)
+        return read_bytes(path, share).decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected UTF-8 text: {error}") from error
 
@@ -192,6 +193,8 @@ def read_name_lines(path: str | Path) -> list[str]:
     """The lines of a text file that holds names of files, which are bytes: in whatever encoding, they come back as
     `os.listdir` gives them. Ends of lines are LF or CR LF. InputError as for `read_bytes`."""
     text = os.fsdecode(read_bytes(path, TEXT_SHARE).removeprefix(b"\xef\xbb\xbf"))
+    if (lines := text.count("\n")) > MOST_LINES:
+        raise InputError(f"{path}: {lines:,} lines, expected at most {MOST_LINES:,}")
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 

@@ -12,11 +12,13 @@ from adu_depth.errors import InputError
 from adu_depth.files import read_text
 from adu_depth.geometry import Camera
 
+NUMBERS_SHARE = 100  # a list of numbers takes sixteen times the room of its text
+
 
 def read_kitti_calibration(path: Path) -> dict[str, np.ndarray]:
     """`key: numbers` lines of a KITTI calibration file, each value a float64 vector; lines of text are left out."""
     values: dict[str, np.ndarray] = {}
-    for line in read_text(path).splitlines():
+    for line in read_text(path, share=NUMBERS_SHARE).splitlines():
         key, colon, numbers = line.partition(":")
         try:
             vector = np.array([float(number) for number in numbers.split()])
@@ -74,7 +76,7 @@ def read_frame_table(path: Path, frame: str) -> tuple[Camera, tuple[int, int]]:
     Pixels are square in rectified images, so fy = fx unless there is a column fy.
     """
     needed = ("frame", "width", "height", "fx", "cx", "cy", "baseline_m")
-    reader = csv.DictReader(read_text(path).splitlines())
+    reader = csv.DictReader(read_text(path, share=NUMBERS_SHARE).splitlines())
     try:
         rows = [row for row in reader if row["frame"] == frame] if "frame" in (reader.fieldnames or ()) else []
     except csv.Error as error:
@@ -95,7 +97,7 @@ def read_middlebury_calibration(path: Path) -> tuple[Camera, tuple[int, int]]:
 
     Matrices look like `cam0=[f 0 cx; 0 f cy; 0 0 1]`. depth = f·baseline / (disparity + doffs).
     """
-    lines = (line.partition("=") for line in read_text(path).splitlines() if "=" in line)
+    lines = (line.partition("=") for line in read_text(path, share=NUMBERS_SHARE).splitlines() if "=" in line)
     entries = {key.strip(): value.strip() for key, _, value in lines}
     numbers: dict[str, list[float]] = {}
     for key, size in (("cam0", 9), ("baseline", 1), ("doffs", 1), ("width", 1), ("height", 1)):
@@ -115,7 +117,7 @@ def read_middlebury_calibration(path: Path) -> tuple[Camera, tuple[int, int]]:
 
 def read_numbers(path: Path) -> np.ndarray:
     """All numbers of a file of nothing else, a float64 vector."""
-    words = read_text(path).split()
+    words = read_text(path, share=NUMBERS_SHARE).split()
     try:
         return np.array([float(word) for word in words])
     except ValueError as error:

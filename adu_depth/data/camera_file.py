@@ -114,7 +114,7 @@ def other_calibration(*folders: Path) -> str:
         if not path.is_file():
             continue
         try:
-            words = read_text(path).split()
+            words = read_text(path, share=100).split()
             numbers = [float(word) for word in words[:10]]
         except (InputError, ValueError):
             numbers = []

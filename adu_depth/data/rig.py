@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,11 @@ from adu_depth.files import read_bytes
 
 MAP_SUFFIXES = (".png", ".PNG", ".pfm", ".PFM", ".npy")
 MAP_ROLES = ("depth", "disparity", "sparse_depth")
+# numpy reads an array's header as Python's source.
+BROKEN_NPY = (
+    OSError, ValueError, EOFError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError,
+    OverflowError, AttributeError, KeyError,
+)  # fmt: skip
 NEEDED = (*ALL_NEEDED, "baseline")
 
 
@@ -141,7 +147,7 @@ def _read_npy(path: Path) -> np.ndarray:
             raise ValueError(f"its header promises {promised} bytes, {len(data.getbuffer()) - data.tell()} are there")
         data.seek(0)
         values: np.ndarray = np.load(data, allow_pickle=False)
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError, MemoryError, RecursionError, OverflowError) as error:
+    except BROKEN_NPY as error:
         raise InputError(f"{path}: not an array that can be read: {error}") from error
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
         raise InputError(f"{path}: expected H×W floats, got {values.dtype} of shape {values.shape}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adu_depth.data.dataset import FileDataset
+from adu_depth.data.image_decoding import every_decoder_warning
 from adu_depth.doctor.cameras import check_cameras, check_depths
 from adu_depth.doctor.files import COPY_AGAIN, check_files
 from adu_depth.doctor.findings import ERROR, OK, SKIPPED, WARNING, Report, counted
@@ -39,12 +40,13 @@ def examine(
         report.add("split", WARNING, note)
     whole = check_files(dataset, report, progress.track(dataset.names, "looking for files"))
     chosen = _spread([name for name in dataset.names if name in whole], samples)
-    frames, failures = _measured(dataset, chosen, progress)
-    decoded = len(chosen)
-    if every_file:
-        others = sorted(whole - set(chosen))
-        failures |= _decoded(dataset, others, progress)
-        decoded += len(others)
+    with every_decoder_warning() as remarks:
+        frames, failures = _measured(dataset, chosen, progress)
+        decoded = len(chosen)
+        if every_file:
+            others = sorted(whole - set(chosen))
+            failures |= _decoded(dataset, others, progress)
+            decoded += len(others)
     report.looked_at = len(frames)
     if failures:
         report.add(
@@ -58,6 +60,14 @@ def examine(
         left_out = len(whole) - decoded
         more = f"; {left_out} not tried (--all decodes every one)" if left_out else ""
         report.add("reading", OK, f"{counted(decoded, 'frame')} decoded, maps and calibration read{more}")
+    if remarks:
+        report.add(
+            "decoders",
+            WARNING,
+            f"{counted(len(remarks), 'remark')} of the images' decoders, which took their pixels to be right",
+            remarks,
+            "look at these images; writing them anew by any program takes the cause away",
+        )
     if frames:
         _judge(frames, report)
     return report

@@ -1,4 +1,4 @@
-"""Nothing to learn from is an error, and the doctor says why: maps that nothing reads, negative values, NaN."""
+"""Nothing to learn from is an error, and the doctor says why; and it lists what the images' decoders remark on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from adu_depth.data.image_files import read_png16, write_pfm
 from adu_depth.doctor import ERROR, OK, WARNING
 from adu_depth.inference.render import write_samples
+from tests.data.test_image_formats import with_bad_profile
 from tests.data.trees import scenes
 from tests.doctor.test_doctor import diagnose, levels, text_of
 
@@ -91,3 +92,26 @@ def test_some_negative_values_are_named_and_nan_is_a_mark_for_unknown(rig: Path)
     assert "negative values in disparity of 2 frames, 0% of the pixels" in text_of(report, "map values")
     assert levels(report)["depths"] == OK
     assert report.exit_code == 0
+
+
+def test_decoders_remarks_are_listed_with_their_files(rig: Path) -> None:
+    assert "decoders" not in levels(diagnose(rig))
+    for name in ("000000", "000001"):
+        path = rig / "right" / f"{name}.png"
+        path.write_bytes(with_bad_profile(path.read_bytes()))
+    report = diagnose(rig)
+    assert levels(report)["decoders"] == WARNING
+    for name in ("000000", "000001"):
+        assert f"right/{name}.png: libpng warning: sRGB" in text_of(report, "decoders")
+
+
+def test_a_motion_photo_has_its_end(rig: Path) -> None:
+    for view in ("left", "right"):
+        for path in (rig / view).glob("*.png"):
+            cv2.imwrite(str(path.with_suffix(".jpg")), cv2.imread(str(path)), [cv2.IMWRITE_JPEG_QUALITY, 100])
+            path.unlink()
+    photo = rig / "left" / "000000.jpg"
+    photo.write_bytes(photo.read_bytes() + b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x08" * 5000)
+    assert levels(diagnose(rig))["file ends"] == OK
+    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size // 4])
+    assert levels(diagnose(rig))["file ends"] == ERROR
