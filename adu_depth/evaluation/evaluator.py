@@ -165,6 +165,8 @@ def _score_share(
                     scores = {} if prediction is None else scorer.score(prediction, place, sample, windows[place])
                 except InputError as error:
                     raise InputError(f"image {name or index}: {error}") from error
+                if prediction is not None:  # also where no truth is, which no metric looks at
+                    _require_finite(prediction, place, name or index)
                 yield _Scored(index, name, scores, place == len(batch) - 1), total
 
 
@@ -216,6 +218,14 @@ def _unused_name(name: str, rows: dict[str, Row]) -> str:
     if name and name not in rows:
         return name
     return next(c for n in range(1, len(rows) + 2) if (c := f"{name or 'image'}#{n}") not in rows)
+
+
+def _require_finite(prediction: DepthPrediction, place: int, name: str | int) -> None:
+    maps = {"depth": prediction.depth, "log_scale": prediction.log_scale, "disparity": prediction.disparity}
+    for of, values in maps.items():
+        bad = 0 if values is None else int(torch.isnan(values[place]).sum())
+        if bad:
+            raise InputError(f"image {name}: prediction: NaN at {bad} pixels of its {of}")
 
 
 def _require_shape(prediction: DepthPrediction, samples: list[StereoSample]) -> None:

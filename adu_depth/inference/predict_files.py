@@ -136,7 +136,7 @@ def predict_one(
             raise InputError(f"{task.left} and {task.right} must have one size, got {sizes}")
     if camera is None and predictor.needs_camera:
         camera = camera_beside(task, (left.shape[1], left.shape[2]), predictor.stereo)
-    prediction = predictor.predict_image(left, right, camera)
+    prediction = predictor.predict_image(left, right, camera, task.left)
     depth, log_scale = to_map(prediction.depth), to_map(prediction.log_scale)
     paths = [output / f"{task.name}_{kind}.png" for kind in ("depth", "depth_color", "uncertainty")]
     write_depth_png(paths[0], depth)

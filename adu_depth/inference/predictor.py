@@ -102,12 +102,21 @@ class Predictor:
         return self._predict(sample.left, getattr(sample, "right", None), getattr(sample, "camera", None))
 
     def predict_image(
-        self, left: np.ndarray | Tensor, right: np.ndarray | Tensor | None = None, camera: Camera | None = None
+        self,
+        left: np.ndarray | Tensor,
+        right: np.ndarray | Tensor | None = None,
+        camera: Camera | None = None,
+        name: str | Path = "image",
     ) -> DepthPrediction:
-        """Predicts for one image or pair: H×W×3 uint8 RGB arrays, or 3×H×W tensors in [0, 1]. Maps are 1×1×H×W."""
-        views = [None if view is None else _as_batch(view, name) for view, name in ((left, "left"), (right, "right"))]
+        """Predicts for one image or pair: H×W×3 uint8 RGB arrays, or 3×H×W tensors in [0, 1]. Maps are 1×1×H×W.
+
+        Raises InputError, with `name`, for what cannot be predicted from, and for a prediction that is not finite.
+        """
+        views = [None if view is None else _as_batch(view, side) for view, side in ((left, "left"), (right, "right"))]
         assert views[0] is not None
-        return self._predict(views[0], views[1], stack_cameras([camera]) if camera is not None else None)
+        prediction = self._predict(views[0], views[1], stack_cameras([camera]) if camera is not None else None)
+        prediction.require_finite(name)
+        return prediction
 
     def _predict(self, left: Tensor, right: Tensor | None, camera: Camera | None) -> DepthPrediction:
         _check_image(left, "left")

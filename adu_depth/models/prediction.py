@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from adu_depth.errors import InputError
 from adu_kernels.precision import storage_dtype
 
 FEATURE_STRIDES = (8, 16, 32)
@@ -52,6 +53,16 @@ class DepthPrediction:
             features=tuple(change(f) for f in self.features),
             disparity=None if self.disparity is None else change(self.disparity),
         )
+
+    def require_finite(self, source: object) -> None:
+        """InputError, naming `source` (an image), if a map or a feature is NaN or infinite. Waits for the device."""
+        maps = {"depth": self.depth, "log scale": self.log_scale, "disparity": self.disparity}
+        maps |= {f"feature map {level}": feature for level, feature in enumerate(self.features)}
+        for name, values in maps.items():
+            bad = 0 if values is None else int((~torch.isfinite(values)).sum())
+            if values is not None and bad:
+                kind = "NaN" if bool(torch.isnan(values).any()) else "infinite"
+                raise InputError(f"{source}: the predicted {name} is {kind} at {bad:,} of {values.numel():,} values")
 
     def crop(self, top: int, left: int, height: int, width: int) -> DepthPrediction:
         """The same window of every map; all four numbers must be multiples of 32, so that features are cut exactly."""

@@ -146,6 +146,10 @@ class _TrainingView(TorchDataset["Item | InputError"]):
         else:
             sample = self.samples[key.index]
             size, cut = (sample.left.shape[-2], sample.left.shape[-1]), sample.crop
+        if teacher is not None and tuple(teacher.depth.shape[-2:]) != tuple(size):
+            cached = "×".join(map(str, teacher.depth.shape[-2:]))
+            raise InputError(f"teacher outputs of sample {key.index} are for {cached} pixels, got a sample of "
+                             f"{size[0]}×{size[1]}: name another teacher_cache, or remove this one")  # fmt: skip
         if size == self.crop:
             return cut(0, 0, *size), teacher
         generator = draw_generator(self.seed, key.step, rank=CROP_DRAWS + key.slot)

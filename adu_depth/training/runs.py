@@ -131,7 +131,7 @@ def _train_student(
             raise InputError("teacher_cache needs a finite data set: set data.pairs, or leave teacher_cache out")
         outputs = _cached_outputs(config.teacher_cache, teacher, config.data, source, accelerator, progress)
     elif teacher is not None and outputs is None:
-        teach = OnlineTeacher(teacher, accelerator.device)
+        teach = first_looked_at(OnlineTeacher(teacher, accelerator.device))
 
     def stream(start: int) -> Generator[TrainingBatch, None, None]:
         return batches(source, config.data, config.loop, start, place, accelerator.device, outputs)
@@ -159,7 +159,9 @@ def _cached_outputs(
     progress: Progress,
 ) -> OutputsOnDisk:
     """The teacher's outputs for every sample. A cache in which none is missing may be read by many at once."""
-    outputs = OutputsOnDisk(folder, cache_identity(teacher, data, len(source)), len(source))
+    outputs = OutputsOnDisk(
+        folder, cache_identity(teacher, data, len(source)), len(source), teacher.config.feature_channels
+    )
     if from_first(accelerator, outputs.is_whole()):
         return outputs
     with only_writer(accelerator, folder, "teacher outputs"):
@@ -195,6 +197,21 @@ def taught_by(teacher: StereoTeacher | None, outputs: TeacherOutputs | None) -> 
     if teacher is None:
         return {}
     return {"teacher_weights": weights_digest(teacher), "teacher_outputs": "online" if outputs is None else "cached"}
+
+
+def first_looked_at(teach: Callable[[TrainingBatch], TrainingBatch]) -> Callable[[TrainingBatch], TrainingBatch]:
+    """`teach`, whose first outputs must be finite: the loss passes over a teacher's NaN, as over a missing depth."""
+    looked_at = False
+
+    def look(batch: TrainingBatch) -> TrainingBatch:
+        nonlocal looked_at
+        taught = teach(batch)
+        if not looked_at and taught.teacher is not None:
+            taught.teacher.require_finite(f"the teacher on {', '.join(taught.sample.name)}")
+            looked_at = True
+        return taught
+
+    return look
 
 
 def _load_teacher(config: StudentTrainingConfig, device: torch.device) -> StereoTeacher:

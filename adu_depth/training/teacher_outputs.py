@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import collate
 from adu_depth.errors import InputError
 from adu_depth.files import replacing, write_json
-from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.prediction import FEATURE_STRIDES, DepthPrediction
 from adu_depth.schema import read_json
+from adu_depth.tensor_files import Form, differences, read_forms, read_tensors
 from adu_depth.training.batches import Place
 from adu_depth.training.config import DataConfig
 from adu_depth.training.progress import Progress
@@ -35,7 +36,9 @@ def teacher_predicts(teacher: nn.Module, samples: Dataset, index: int, device: t
     """The teacher's output for one sample, batch dimension 1, on the CPU. The teacher must be in eval mode."""
     sample = collate([samples[index]]).to(device)
     prediction: DepthPrediction = teacher(sample.left, sample.require_right("a stereo teacher"), sample.camera)
-    return DepthPrediction(prediction.depth, prediction.log_scale, prediction.features).map(lambda t: t.cpu())
+    kept = DepthPrediction(prediction.depth, prediction.log_scale, prediction.features).map(lambda t: t.cpu())
+    kept.require_finite(f"the teacher on {sample.name[0]}")
+    return kept
 
 
 class OutputsInMemory:
@@ -54,10 +57,13 @@ class OutputsInMemory:
 class OutputsOnDisk:
     """Outputs kept in a folder; features in float16, maps in float32. What is missing is computed by `fill`."""
 
-    def __init__(self, folder: Path, identity: dict[str, Any], count: int) -> None:
-        """identity: what the outputs of `count` samples depend on (see `cache_identity`). InputError where the folder
-        holds something else."""
-        self.folder, self.identity, self.count = folder, identity, count
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], count: int, channels: Sequence[int] | None = None
+    ) -> None:
+        """identity: what the outputs of `count` samples depend on (see `cache_identity`). channels: of the teacher's
+        features per level; where they are not given, those of each file. InputError where the folder holds something
+        else."""
+        self.folder, self.identity, self.count, self.channels = folder, identity, count, channels
         self._check()
 
     def _check(self) -> bool:
@@ -96,19 +102,39 @@ class OutputsOnDisk:
         missing = [i for i in mine if not self._file(i).is_file()]
         for index in progress.track(missing, "teacher outputs"):
             prediction = teacher_predicts(teacher, samples, index, device)
+            features = tuple(feature.half() for feature in prediction.features)
+            replace(prediction, features=features).require_finite(f"the teacher on sample {index}, in half precision")
             tensors = {"depth": prediction.depth.contiguous(), "log_scale": prediction.log_scale.contiguous()}
-            for level, feature in enumerate(prediction.features):
-                tensors[f"features.{level}"] = feature.half().contiguous()
+            for level, feature in enumerate(features):
+                tensors[f"features.{level}"] = feature.contiguous()
             with replacing(self._file(index)) as temporary:
                 save_file(tensors, temporary)
 
     def __getitem__(self, index: int) -> DepthPrediction:
+        path = self._file(index)
         try:
-            tensors = load_file(self._file(index))
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"teacher cache file {self._file(index)} cannot be read: {error}; remove it") from error
-        levels = sorted(name for name in tensors if name.startswith("features."))
-        return DepthPrediction(tensors["depth"], tensors["log_scale"], tuple(tensors[name] for name in levels))
+            found = read_forms(path)
+            wrong = differences(found, self._expected(found))
+            if wrong:
+                raise InputError(f"{path}: {wrong}")
+            tensors = read_tensors(path)
+            levels = [name for name in sorted(tensors) if name.startswith("features.")]
+            kept = DepthPrediction(tensors["depth"], tensors["log_scale"], tuple(tensors[name] for name in levels))
+            kept.require_finite(path)
+        except InputError as error:
+            raise InputError(f"teacher cache file {error}; remove it") from error
+        return kept
+
+    def _expected(self, found: Mapping[str, Form]) -> dict[str, Form]:
+        """What a file must hold whose depth has the shape that is found."""
+        height, width = (0, 0, *found["depth"].shape)[-2:] if "depth" in found else (0, 0)
+        expected = {name: Form((1, 1, height, width), "F32") for name in ("depth", "log_scale")}
+        for level, stride in enumerate(FEATURE_STRIDES):
+            name = f"features.{level}"
+            own = found[name].shape[1:2] if name in found else ()
+            channels = (self.channels[level],) if self.channels else own
+            expected[name] = Form((1, *channels, -(-height // stride), -(-width // stride)), "F16")
+        return expected
 
 
 def cache_identity(teacher: nn.Module, data: DataConfig, count: int) -> dict[str, Any]:
