@@ -59,7 +59,8 @@ class PredictConfig:
 
     Writes NAME_depth.png (16-bit, metres × 256), NAME_depth_color.png and NAME_uncertainty.png. A stereo teacher needs
     the calibration, a student with a reference focal length fx: the numbers here, or camera.toml beside the images
-    (`adu-depth render` writes one).
+    (`adu-depth render` writes one). Images of a data set and of pairs are taken as stored, any other photo is turned
+    upright as its EXIF orientation says.
     """
 
     checkpoint: Positional[Path]

@@ -20,7 +20,8 @@ from adu_depth.files import refuse_larger
 
 BYTES_PER_PIXEL = 12  # three float32: what a picture takes once it is read
 MOST_PARTS = 200_000  # chunks or markers: PNG writers make one of every 8 kB
-MOST_SCANS = 100  # of a JPEG; progressive ones have about ten, and each is a pass over the whole picture
+MOST_SCANS = 100  # of a JPEG; progressive ones have about ten
+MOST_SCANNED = 600e6  # pixels of all scans together: each is a pass over the whole picture
 COPY_AGAIN = "copy or download it again"
 _START = 1 << 15  # bytes in which a JPEG says how it is to be turned
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
@@ -142,8 +143,8 @@ def _jpeg(data: bytes) -> ImageHeader:
             width, height = max(width, frame_width), max(height, frame_height)
         elif kind == 0xDA:
             scans += 1
-            if scans > MOST_SCANS:
-                raise TagError(f"more than {MOST_SCANS} scans")
+            if scans > MOST_SCANS or scans * width * height > MOST_SCANNED:
+                raise TagError(f"{scans} scans or more of {width}×{height} pixels")
         at += max(length, 2)
     raise TagError(f"more than {MOST_PARTS} markers")
 
@@ -182,8 +183,8 @@ def _tiff(data: bytes) -> ImageHeader:
         places, sizes = tags.numbers(starts), tags.numbers(lengths)
         if any(place + size > len(data) for place, size in zip(places, sizes, strict=False)):
             raise CutShort
-    # A tile is allocated whole; the header that is returned answers for it too.
-    if tags.number(322, 0) > 2 * width + 4096 or tags.number(323, 0) > 2 * height + 4096:
+    # A tile is allocated whole.
+    if tags.number(322, 0) * tags.number(323, 0) > max(4 * width * height, 1 << 22):
         raise TagError("its tiles are far larger than the picture")
     patches = []
     orientation = tags.number(274, 1)

@@ -392,11 +392,34 @@ def test_the_limit_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         b"\xff\xd8\xff\xe0\0\4ab" + b"\xff\x01" * 2_000_000,
         b"\xff\xd8\xff" + b"\xff" * 8_000_000,
         encoded(".jpg")[:-2] + b"\xff\xda\0\x0c\3\1\0\2\x11\3\x11\0\x3f\0" * 4000 + b"\xff\xd9",
+        encoded(".jpg").replace(struct.pack(">HH", 240, 400), struct.pack(">HH", 7000, 7000), 1)[:-2]
+        + b"\xff\xda\0\x0c\3\1\0\2\x11\3\x11\0\x3f\0" * 40
+        + b"\xff\xd9",
         b"II*\0\x08\0\0\0\xff\xff" + b"\x11\1\4\0\xff\xff\xff\xff\x08\0\0\0" * 65535,
     ],
-    ids=["chunks", "markers", "fill", "scans", "tags"],
+    ids=["chunks", "markers", "fill", "scans", "large scans", "tags"],
 )
 def test_a_header_that_goes_on_for_ever_is_refused_soon(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(InputError, match=r"a\.png: the image is (damaged|cut short)"):
         read_image(tmp_path / "a.png")
+
+
+def test_a_tile_is_no_larger_than_its_picture(tmp_path: Path) -> None:
+    entries = (
+        (256, 40),
+        (257, 40),
+        (258, 8),
+        (259, 1),
+        (262, 1),
+        (277, 1),
+        (322, 32768),
+        (323, 32768),
+        (324, 8),
+        (325, 8),
+    )
+    packed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    data = b"II*\0" + struct.pack("<I", 16) + b"\0" * 8 + struct.pack("<H", len(entries)) + packed + b"\0" * 4
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.tif: the image is damaged: its tiles are far larger than the picture"):
+        read_image(tmp_path / "a.tif")
