@@ -112,6 +112,12 @@ def _exchange_folder(new: Path, path: Path) -> None:
     remove(aside)
 
 
+def require_text_name(folder: str | Path) -> None:
+    """InputError if the folder's path is no UTF-8 text: safetensors and TensorBoard cannot open files below it."""
+    if _SURROGATE.search(os.fspath(os.path.abspath(folder))):
+        raise InputError(f"{folder}: weights cannot be kept below a name that is no UTF-8 text: choose another folder")
+
+
 def make_folder(path: str | Path) -> None:
     """Makes the folder that results will go to, before the work for them begins. Raises InputError if that fails."""
     with writing(Path(path)):

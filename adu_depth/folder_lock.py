@@ -24,6 +24,7 @@ import psutil
 from adu_depth.errors import InputError
 from adu_depth.files import make_folder, writing
 from adu_depth.leftovers import sweep
+from adu_depth.terminal import printable
 from adu_depth.writer import Writer, this_writer
 
 try:
@@ -52,7 +53,7 @@ class Holder:
 
 
 def say_on_stderr(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 @contextmanager

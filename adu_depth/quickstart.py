@@ -25,7 +25,7 @@ from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.evaluation import evaluate
 from adu_depth.evaluation.command import HELD_OUT_SCENES
-from adu_depth.files import write_json
+from adu_depth.files import require_text_name, write_json
 from adu_depth.folder_lock import LOCK_FILE, locked, require_free_below
 from adu_depth.inference import Predictor
 from adu_depth.models import StudentConfig, TeacherConfig
@@ -109,6 +109,7 @@ class Stopwatch:
 def run_quickstart(config: QuickstartConfig, console: Console) -> dict[str, Any]:
     """Runs the comparison and returns what report.json holds. An earlier quickstart in the folder is replaced."""
     device = make_accelerator(LoopConfig(device=config.device)).device  # before anything earlier is removed
+    require_text_name(config.output)
     with locked(config.output, "quickstart"):
         clear_output(config.output)
         return _run(config, console, device)

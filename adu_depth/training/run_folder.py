@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from adu_depth.errors import InputError
-from adu_depth.files import write_json
+from adu_depth.files import require_text_name, write_json
 from adu_depth.folder_lock import locked
 from adu_depth.leftovers import sweep
 from adu_depth.schema import read_json
@@ -24,6 +24,7 @@ Value = TypeVar("Value")
 @contextmanager
 def only_writer(accelerator: Accelerator, folder: Path, what: str) -> Iterator[None]:
     """Keeps other processes than those of this run from writing into `folder`, see `locked`."""
+    require_text_name(folder)
     share = partial(from_first, accelerator)
     with locked(folder, what, first=accelerator.is_main_process, share=share) as alone:
         sweep(folder / "checkpoints", alone)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from adu_depth.cli import COMMANDS, parse
 from adu_depth.data import open_dataset
 from adu_depth.data.camera_file import CameraFile
 from adu_depth.data.listing import files_below
@@ -142,3 +143,22 @@ def test_a_pipe_among_images_is_refused_by_name(pairs: Path) -> None:
     dataset = open_dataset(pairs, "rig")
     with pytest.raises(InputError, match=r"left/000001\.png: expected a regular file, got a named pipe"):
         dataset.load("000001")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train-teacher --data.root pairs --run",
+        "distill --data.root pairs --run",
+        "pack pairs --output",
+        "quickstart --output",
+    ],
+)
+def test_a_folder_for_weights_must_have_a_name_of_text(
+    command: str, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pairs.parent)
+    config = parse([*command.split(), os.fsdecode(b"run\xe9")])
+    with pytest.raises(InputError, match="weights cannot be kept below a name that is no UTF-8 text"):
+        COMMANDS[type(config)](config)
+    assert [path.name for path in pairs.parent.iterdir()] == ["pairs"]

@@ -32,7 +32,7 @@ from adu_depth.data.packed.shards import (
 )
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
-from adu_depth.files import write_json
+from adu_depth.files import require_text_name, write_json
 from adu_depth.folder_lock import LOCK_FILE, locked
 
 Say = Callable[[str], None]
@@ -103,6 +103,7 @@ def pack(config: PackConfig, say: Say) -> None:
     for note in dataset.notes:
         say(note)
     settings = describe(config, dataset, layout)
+    require_text_name(config.output)
     with locked(config.output, "pack"):
         _claim(config.output, settings)
         entries: list[Entry] = []
