@@ -5,7 +5,7 @@ RUN/checkpoints/step-00000500/
     model.safetensors                the network alone: all that inference needs
     training.safetensors             optimiser state, and parts used in training only (the adapters)
     config.json                      how to rebuild the network (no hub needed), and the run's configuration
-    state.json                       the step
+    state.json                       the step; sizes and sums of the two tensor files
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from safetensors.torch import save_file
@@ -23,18 +23,13 @@ from adu_depth.errors import InputError
 from adu_depth.files import remove_folder, replacing, write_json
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
 from adu_depth.models.encoder import backbone_settings, build_encoder
-from adu_depth.schema import Range, check, read_json
+from adu_depth.schema import check, read_json
 from adu_depth.tensor_files import Form, differences, non_finite, read_forms, read_tensors, some
-from adu_depth.training.config import MOST, DataConfig
+from adu_depth.training.config import DataConfig
 from adu_depth.training.optimizer_state import expected_forms, faults, optimizer_tensors, restore
+from adu_depth.training.wholeness import STATE, State, require_unchanged, sums
 
 Kind = Literal["teacher", "student"]
-
-
-class State(TypedDict):
-    """state.json."""
-
-    step: Annotated[int, Range(1, MOST)]
 
 
 class Kept(TypedDict, total=False):
@@ -126,7 +121,7 @@ def save_checkpoint(
         save_file(training, temporary / TRAINING)
         backbone = backbone_settings(module.get_submodule("network"))
         write_json(temporary / "config.json", {"kind": kind, **config, "backbone": backbone})
-        write_json(temporary / "state.json", {"step": step})
+        write_json(temporary / STATE, {"step": step, "files": sums(temporary, (MODEL, TRAINING))})
     for old in list_checkpoints(run)[:-keep]:
         remove_folder(old)
     return path
@@ -138,7 +133,7 @@ def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Opt
     Raises InputError, before anything is changed, if a part of the checkpoint is missing, does not belong, is of
     another step than the rest, or is not finite.
     """
-    steps: int = read_json(path / "state.json", State)["step"]
+    steps: int = read_json(path / STATE, State)["step"]
     own = {name: Form.of(tensor) for name, tensor in module.state_dict().items()}
     network = {n.removeprefix("network."): form for n, form in own.items() if n.startswith("network.")}
     beside = {f"module.{n}": form for n, form in own.items() if not n.startswith("network.")}
@@ -151,6 +146,8 @@ def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Opt
     wrong = faults(saved, steps, optimizer, module) or _not_finite(parts)
     if wrong:
         raise InputError(f"checkpoint {path / TRAINING} cannot be gone on from: {wrong}")
+    for name in (MODEL, TRAINING):
+        require_unchanged(path, name)
     module.load_state_dict({f"network.{n}": t for n, t in weights.items()} | parts)
     restore(optimizer, saved)
     return steps
@@ -178,6 +175,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
         skeleton = build_model(kind, settings, backbone, path / "config.json")
     _require(path / MODEL, {name: Form.of(tensor) for name, tensor in skeleton.state_dict().items()})
     weights = _read_finite(path / MODEL)
+    require_unchanged(path, MODEL)
     model = build_model(kind, settings, backbone, path / "config.json")
     model.load_state_dict(weights)
     data = described["data"]

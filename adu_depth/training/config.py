@@ -114,6 +114,8 @@ class LoopConfig:
     """Steps between looks at the loss for NaN; each look waits for the device."""
     resume: bool = False
     """Go on from the newest checkpoint in the run folder."""
+    resume_from: str = ""
+    """Go on from this checkpoint, a step or a folder, where the newest is damaged; later ones are set aside."""
 
     def __post_init__(self) -> None:
         often = ("checkpoint_every", "keep_checkpoints", "log_every", "check_every")

@@ -24,7 +24,6 @@ from adu_depth.stopping import catch_signals
 from adu_depth.training.batches import Place, TrainingBatch
 from adu_depth.training.checkpoint import (
     checkpoint_path,
-    list_checkpoints,
     restore_checkpoint,
     save_checkpoint,
 )
@@ -36,6 +35,7 @@ from adu_depth.training.good_checkpoints import (
     require_no_fault,
 )
 from adu_depth.training.progress import Progress
+from adu_depth.training.resuming import chosen_checkpoint, offering_another, set_aside_newer
 from adu_depth.training.run_folder import prepare_run_folder
 from adu_depth.training.schedule import learning_rate_factor
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
@@ -89,16 +89,21 @@ def train(
         task.parameters(), lr=optimizer_config.learning_rate, weight_decay=optimizer_config.weight_decay
     )
     if accelerator.is_main_process:
-        prepare_run_folder(run, config, loop.resume, defaults)
+        prepare_run_folder(run, config, loop, defaults)
     accelerator.wait_for_everyone()
     module, optimizer = accelerator.prepare(task, optimizer)
-    done = list_checkpoints(run)[-1:] if loop.resume else []
-    start = restore_checkpoint(done[0], task, optimizer) if done else 0
+    done = chosen_checkpoint(run, loop)
+    with offering_another(run, done):
+        start = 0 if done is None else restore_checkpoint(done, task, optimizer)
     if start > loop.steps:
-        raise InputError(f"checkpoint {done[0]} has done {start} steps, more than the run's loop.steps of {loop.steps}")
+        raise InputError(f"checkpoint {done} has done {start} steps, more than the run's loop.steps of {loop.steps}")
+    if done is not None and accelerator.is_main_process:
+        for path in set_aside_newer(run, start):
+            progress.say(f"set aside: {path}")
+    accelerator.wait_for_everyone()
     warmup_steps = round(optimizer_config.warmup * loop.steps)
     unseen: list[SeenStep] = []
-    saved = start if done else None  # the step of the newest checkpoint
+    saved = start or None  # the step of the newest checkpoint
 
     def save(context: StepContext, batch: TrainingBatch) -> None:
         """Every process looks at its losses first, then at what the new weights give: no checkpoint is a bad one."""

@@ -17,6 +17,8 @@ from adu_depth.folder_lock import locked
 from adu_depth.leftovers import sweep
 from adu_depth.schema import read_json
 from adu_depth.training.checkpoint import list_checkpoints
+from adu_depth.training.config import LoopConfig
+from adu_depth.training.resuming import chosen_checkpoint
 
 Value = TypeVar("Value")
 
@@ -39,29 +41,42 @@ def from_first(accelerator: Accelerator, value: Value) -> Value:
     return shared[0]
 
 
-def prepare_run_folder(run: Path, config: dict[str, Any], resume: bool, defaults: dict[str, Any]) -> None:
+def prepare_run_folder(run: Path, config: dict[str, Any], loop: LoopConfig, defaults: dict[str, Any]) -> None:
     """Makes the run folder and its config.json; refuses to overwrite a run, or to resume another configuration.
 
     A setting that the run's config.json does not name is newer than the run, which did what its default does.
     """
-    existing = list_checkpoints(run)
-    if existing and not resume:
+    chosen = chosen_checkpoint(run, loop)
+    if chosen is None and list_checkpoints(run):
         raise InputError(
             f"run folder {run} already holds a training: go on with --loop.resume, or name another with --run"
         )
-    if existing:
-        differing = differing_settings(with_defaults(read_json(run / "config.json"), defaults), config)
+    if chosen is not None:
+        before = with_defaults(_settings_before(run, chosen), defaults)
+        differing = differing_settings(before, config)
         if differing:
             raise InputError(f"cannot resume {run} with other settings; these differ: {'; '.join(differing)}")
     write_json(run / "config.json", config)
 
 
+def _settings_before(run: Path, chosen: Path) -> dict[str, Any]:
+    """The configuration of the run; for a checkpoint that was copied from elsewhere, the one it was made with."""
+    if chosen.absolute().parent == (run / "checkpoints").absolute() and (run / "config.json").exists():
+        found: dict[str, Any] = read_json(run / "config.json")
+        return found
+    own = {**read_json(chosen / "config.json")}
+    for key in ("kind", "backbone"):  # which the run's own config.json does not have
+        own.pop(key, None)
+    return own
+
+
 # How a run is executed and watched may change when it is resumed; what it computes may not.
-FREE_TO_CHANGE = {"run", "loop.resume", "loop.workers", "loop.prefetch", "loop.log_every", "loop.check_every"} | {
-    "loop.checkpoint_every",
-    "loop.keep_checkpoints",
-    "loop.device",
-    "teacher_cache",
+FREE_TO_CHANGE = {"run", "teacher_cache"} | {
+    f"loop.{name}"
+    for name in (
+        *("resume", "resume_from", "workers", "prefetch", "device"),
+        *("log_every", "check_every", "checkpoint_every", "keep_checkpoints"),
+    )
 }
 
 

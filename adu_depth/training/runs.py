@@ -19,10 +19,11 @@ from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.training.batches import InMemory, Place, Resized, TeacherOutputs, TrainingBatch, batches
-from adu_depth.training.checkpoint import config_dict, kept_backbone, list_checkpoints, load_model
+from adu_depth.training.checkpoint import config_dict, kept_backbone, load_model
 from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import make_accelerator, train
 from adu_depth.training.progress import Progress
+from adu_depth.training.resuming import chosen_checkpoint, offering_another
 from adu_depth.training.run_folder import from_first, only_writer
 from adu_depth.training.tasks import OnlineTeacher, StudentTask, TeacherTask
 from adu_depth.training.teacher_outputs import OutputsOnDisk, cache_identity, weights_digest
@@ -178,8 +179,9 @@ def _model_and_backbone(
     config: TeacherTrainingConfig | StudentTrainingConfig,
 ) -> tuple[Any, dict[str, Any] | None]:
     """What the network is built from. A run that goes on takes its encoder's form and weights from its checkpoint."""
-    kept = list_checkpoints(config.run)[-1:] if config.loop.resume else []
-    backbone = kept_backbone(kept[0], config.model.encoder) if kept else None
+    kept = chosen_checkpoint(config.run, config.loop)
+    with offering_another(config.run, kept):
+        backbone = None if kept is None else kept_backbone(kept, config.model.encoder)
     return (config.model if backbone is None else replace(config.model, pretrained=False)), backbone
 
 
