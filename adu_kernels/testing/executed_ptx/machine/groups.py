@@ -39,17 +39,20 @@ class Groups:
         self._reading = [(groups + 1, words) for groups, words in self._reading]
 
     def wait(self, left: int, mask: Any) -> None:
-        """What groups that are waited for have read may be written again."""
+        """What groups that are waited for have read may be written again: after a barrier, for each thread knows only
+        that its own warps' products are done."""
         self._everybody(mask, "wgmma.wait_group")
-        shadow = self._batch.shared.shadow
-        kept = [(groups, words) for groups, words in self._reading if groups <= left]
-        for groups, words in self._reading:
-            if groups > left and shadow:
-                shadow.locked[words] = False
-        for _, words in kept:
-            if shadow:
-                shadow.locked[words] = True
-        self._reading = kept
+        shadow, barriers = self._batch.shared.shadow, self._batch.barriers
+        done = [words for groups, words in self._reading if groups > left]
+        self._reading = [(groups, words) for groups, words in self._reading if groups <= left]
+        if not shadow:
+            return
+        program = self._batch.programs[0]
+        for words in done:
+            shadow.locked[words] = False
+            shadow.readers.whole_program(words, program, barriers.passed[program])
+        for _, words in self._reading:
+            shadow.locked[words] = True
 
     def multiply(
         self, columns: int, kind: str, a: Any, b: Any, old: list[Any], keep: Any, turned: list[bool], mask: Any,

@@ -58,6 +58,11 @@ class _Users:
         self.thread[words], self.warp[words], self.program[words] = who.thread, who.warp, who.program
         self.barriers[words], self.warp_barriers[words] = who.barriers, who.warp_barriers
 
+    def whole_program(self, words: Any, program: int, barriers: int) -> None:
+        """Every thread of a program, which has passed so many barriers."""
+        self.thread[words] = self.warp[words] = SEVERAL
+        self.program[words], self.barriers[words] = program, barriers
+
     def join(self, words: Any, who: Who, whole_warp: bool) -> None:
         """Those who used a word before the program's last barrier are forgotten, the others are added to."""
         program = self.program[words]
