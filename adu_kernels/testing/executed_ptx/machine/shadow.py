@@ -23,12 +23,15 @@ class Who(NamedTuple):
     barriers: Any
     """Of the program."""
     warp_barriers: Any
+    time: int
+    """Of `ProgramOrder`."""
 
     @staticmethod
     def of(batch: Batch, lanes: Any) -> Who:
         """Column vectors, for words in rows."""
         thread, warp, program = (of[lanes][:, None] for of in (batch.thread, batch.warp, batch.program))
-        return Who(thread, warp, program, batch.barriers.passed[program], batch.barriers.passed_by_warp[warp])
+        passed, by_warp = batch.barriers.passed[program], batch.barriers.passed_by_warp[warp]
+        return Who(thread, warp, program, passed, by_warp, batch.launch.order.time)
 
 
 class _Users:
@@ -36,7 +39,7 @@ class _Users:
 
     def __init__(self, words: int) -> None:
         self.thread, self.warp, self.program = (np.full(words, NOBODY, "i4") for _ in range(3))
-        self.barriers, self.warp_barriers = np.zeros(words, "i4"), np.zeros(words, "i4")
+        self.barriers, self.warp_barriers, self.time = (np.zeros(words, "i4") for _ in range(3))
 
     def unordered(self, words: Any, who: Who) -> Any:
         """Where another thread of the same program used the word, and neither a barrier of the program nor, within a
@@ -56,7 +59,7 @@ class _Users:
 
     def replace(self, words: Any, who: Who) -> None:
         self.thread[words], self.warp[words], self.program[words] = who.thread, who.warp, who.program
-        self.barriers[words], self.warp_barriers[words] = who.barriers, who.warp_barriers
+        self.barriers[words], self.warp_barriers[words], self.time[words] = who.barriers, who.warp_barriers, who.time
 
     def whole_program(self, words: Any, program: int, barriers: int) -> None:
         """Every thread of a program, which has passed so many barriers."""
@@ -74,7 +77,7 @@ class _Users:
             twice = held[words] != new  # several lanes of this instruction
             if twice.any():
                 held[words[twice]] = SEVERAL
-        self.barriers[words], self.warp_barriers[words] = who.barriers, who.warp_barriers
+        self.barriers[words], self.warp_barriers[words], self.time[words] = who.barriers, who.warp_barriers, who.time
 
 
 class Shadow:
