@@ -11,7 +11,7 @@ import torch
 import triton
 
 from adu_kernels import launch
-from adu_kernels.testing.executed_ptx import Fault, UsedTooEarly, executed_ptx
+from adu_kernels.testing.executed_ptx import Fault, UnfencedRegisters, UsedTooEarly, executed_ptx
 from tests.executed_ptx import planted
 from tests.executed_ptx.test_operations import FENCES_COPIES
 from tests.executed_ptx.test_planted_faults import BARRIER, replaced, without
@@ -52,6 +52,13 @@ def test_no_fence_before_a_product_of_what_was_stored(gpu_90: Any, call: Any) ->
         pytest.skip(f"Triton {triton.__version__} sets no fence between asynchronous copies and a product")
     gpu_90.edit = replaced(FENCE, "")
     with pytest.raises(Fault, match=r"without fence\.proxy\.async since"):
+        call()
+
+
+@pytest.mark.parametrize("call", [pipelined, chained])
+def test_no_fence_before_a_product_of_registers(gpu_90: Any, call: Any) -> None:
+    gpu_90.edit = replaced(r"[^\n]*wgmma\.fence[^\n]*\n", "")
+    with pytest.raises(UnfencedRegisters, match=r"no wgmma\.fence since"):
         call()
 
 

@@ -15,6 +15,7 @@ from .launcher import ExecutingDriver, Record, TooBig
 from .machine.counts import Counts
 from .machine.faults import Fault
 from .machine.options import Options
+from .ptx.group_fences import UnfencedRegisters
 from .ptx.group_results import UsedTooEarly
 from .ptx.instructions import Unsupported
 from .ptx.undefined import UndefinedPredicate
@@ -27,6 +28,7 @@ __all__ = [
     "Record",
     "TooBig",
     "UndefinedPredicate",
+    "UnfencedRegisters",
     "Unsupported",
     "UsedTooEarly",
     "executed_ptx",

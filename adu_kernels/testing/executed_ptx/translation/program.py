@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..ptx.blocks import Block
+from ..ptx.group_fences import check_registers_are_fenced
 from ..ptx.group_results import check_results_are_waited_for
 from ..ptx.instructions import BITS, Instruction, Unsupported
 from ..ptx.parser import parse
@@ -35,6 +36,8 @@ class Program:
         self.name, self.parameters, self.threads = kernel.name, kernel.parameters, kernel.threads
         self.blocks: list[Block] = kernel.blocks
         check_results_are_waited_for(self.blocks)
+        if self.works_in_groups():
+            check_registers_are_fenced(self.blocks)
         check_predicates_are_set(self.blocks)
         if contracted:
             contract(self.blocks)

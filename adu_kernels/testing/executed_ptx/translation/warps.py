@@ -78,7 +78,7 @@ def group(code: Code, i: Instruction) -> None:
     from ..ptx.group_results import groups_left
 
     if i.words[1] == "fence":
-        return  # registers are ordered here as they are written
+        return  # registers are ordered here as they are written; that it stands there, ptx/group_fences.py checks
     if i.words[1] == "commit_group":
         code.line(f"m.groups.commit({code.mask(i)})")
     elif i.words[1] == "wait_group":
