@@ -171,6 +171,86 @@ def test_to_whole_numbers_towards_zero_and_no_further_than_they_go() -> None:
     assert got.tolist() == [1, -1, 2**31 - 1, -(2**31), 0, 2**31 - 1]
 
 
+@pytest.mark.parametrize("of", ["f16", "f32", "f64"])
+@pytest.mark.parametrize("to", ["s16", "u16", "s32", "u32", "s64", "u64"])
+def test_nan_to_whole_numbers(to: str, of: str) -> None:
+    """Zero from at most fp32 to at most 32 bits, otherwise the highest bit alone (PTX ISA 9.0, "cvt")."""
+    registers, width = {16: "%rs", 32: "%r", 64: "%rd"}, int(to[1:])
+    nan = np.full(32, np.nan, of.replace("f", "float"))
+    text = f"cvt.rzi.{to}.{of} {registers[width]}10, {registers[8 * nan.itemsize]}0;"
+    got = per_thread(text, nan, result=f"u{width // 8}")
+    assert got.tolist() == [1 << width - 1 if of == "f64" or width == 64 else 0] * 32
+
+
+@pytest.mark.parametrize(
+    ("instruction", "given", "result", "want"),
+    [
+        ("cvt.rn.ftz.f32.f64 %r10, %rd0;", np.full(32, -1e-40), "f4", -0.0),
+        ("cvt.rn.f32.f64 %r10, %rd0;", np.full(32, -1e-40), "f4", np.float32(-1e-40)),
+        ("cvt.ftz.f64.f32 %rd10, %r0;", np.full(32, 1e-40, "f4"), "f8", 0.0),
+        ("cvt.f64.f32 %rd10, %r0;", np.full(32, 1e-40, "f4"), "f8", float(np.float32(1e-40))),
+    ],
+)
+def test_conversions_flush_where_it_is_asked_for(instruction: str, given: Any, result: str, want: float) -> None:
+    got = per_thread(instruction, given, result=result)
+    assert (got == want).all()
+    assert (np.signbit(got) == np.signbit(want)).all()
+
+
+def _nearest_half(exact: Fraction, kind: str) -> int:
+    """The bits of fp16 or bfloat16 that are closest to it; ties to even. Within the range of normal numbers."""
+    digits = {"f16": 11, "bf16": 8}[kind]
+    size = abs(exact)
+    power = size.numerator.bit_length() - size.denominator.bit_length()
+    power -= size < Fraction(2) ** power
+    unit = Fraction(2) ** (power - digits + 1)
+    rounded = round(exact / unit) * unit  # of Fraction: ties to even
+    if kind == "f16":
+        return int(np.float16(float(rounded)).view("u2"))
+    return int(np.float32(float(rounded)).view("u4")) >> 16
+
+
+def _half_bits(values: Any, kind: str) -> Any:
+    return values.astype("f2").view("u2") if kind == "f16" else (values.astype("f4").view("u4") >> 16).astype("u2")
+
+
+def _half_value(bits: int, kind: str) -> Fraction:
+    return Fraction(float(np.uint16(bits).view("f2") if kind == "f16" else np.uint32(bits << 16).view("f4")))
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+def test_sums_in_half_precision_are_rounded_once(kind: str) -> None:
+    """Beside the middle between two numbers by less than fp32 sees, and by less than fp64 sees."""
+    a, b, c = (RANDOM.standard_normal(256) for _ in range(3))
+    tiny = 2.0**-100 if kind == "bf16" else 2.0**-24
+    half = {"f16": 2.0**-11, "bf16": 2.0**-8}[kind]
+    for number, sign in enumerate((1, -1)):
+        a[number], b[number], c[number] = 1 + 16 * half, 1 + 16 * half, sign * tiny  # 1 + 32 h + 256 h²
+        a[2 + number], b[2 + number], c[2 + number] = half, 1 + 2 * half, sign  # a half and a little more
+        a[4 + number], b[4 + number], c[4 + number] = 1 + 2 * half, 1.5, sign * tiny  # the middle but for c
+    bits = [_half_bits(values, kind) for values in (a, b, c)]
+    exact = [[_half_value(int(x), kind) for x in column] for column in bits]
+    for text, meaning in (
+        (f"fma.rn.{kind} %rs10, %rs0, %rs1, %rs2;", lambda x, y, z: x * y + z),
+        (f"add.rn.{kind} %rs10, %rs0, %rs2;", lambda x, y, z: x + z),
+        (f"sub.rn.{kind} %rs10, %rs0, %rs2;", lambda x, y, z: x - z),
+        (f"mul.rn.{kind} %rs10, %rs0, %rs1;", lambda x, y, z: x * y),
+    ):
+        got = per_thread(text, *bits, result="u2")
+        want = [_nearest_half(meaning(*values), kind) for values in zip(*exact, strict=True)]
+        assert got.tolist() == want, text
+
+
+def test_a_fused_product_and_sum_below_the_normal_numbers_is_rounded_once() -> None:
+    """Just before the middle between two numbers that are 2⁻¹⁴⁹ apart, by less than fp64 sees."""
+    a, b = (np.full(32, 2.0**-75 * (1 + side * 2.0**-23), "f4") for side in (1, -1))
+    c = (2.0**-127 + np.arange(32) * 2.0**-149).astype("f4")
+    exact = [Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z)) for x, y, z in zip(a, b, c, strict=True)]
+    want = [float(round(value / Fraction(2) ** -149) * Fraction(2) ** -149) for value in exact]
+    got = per_thread("fma.rn.f32 %r10, %r0, %r1, %r2;", a, b, c, result="f4")
+    assert got.tolist() == want
+
+
 def test_numbers_too_small_are_flushed_where_it_is_asked_for() -> None:
     tiny = np.full(32, 1e-40, "f4")
     assert (per_thread("add.f32 %r10, %r0, %r0;", tiny, result="f4") > 0).all()

@@ -33,10 +33,14 @@ def convert(code: Code, i: Instruction) -> str:
 def _to_float(i: Instruction, source: str, to: str, of: str) -> str:
     if of == "bf16":
         source = f"from_bf16({source})"
+    flushed = "ftz" in i.words
+    if flushed and of == "f32":
+        source = f"flush({source})"
     if to == "bf16":
         if of != "f32":
             raise Unsupported(i.text)
         return f"to_bf16({source})"
     if to == "f16" and of not in ("f32", "f16", "bf16"):
         raise Unsupported(i.text)
-    return f"{source}.astype('{NUMPY[to]}').view('u{BITS[to] // 8}')"
+    result = f"{source}.astype('{NUMPY[to]}')"
+    return f"{f'flush({result})' if flushed and to == 'f32' else result}.view('u{BITS[to] // 8}')"

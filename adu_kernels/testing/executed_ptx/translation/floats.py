@@ -68,7 +68,7 @@ def half(code: Code, i: Instruction) -> str:
     elif i.base in SIGNS and not i.qualifiers - {"rn"}:
         sign = f"{{0}} {SIGNS[i.base]} {{1}}"
     elif i.base == "fma" and i.qualifiers == {"rn"}:
-        sign = "{0} * {1} + {2}"
+        sign = "fused_half({0}, {1}, {2})"
     else:
         raise Unsupported(i.text)
     if i.type == "bf16":

@@ -9,25 +9,45 @@ import numpy as np
 Array = Any
 """One number per thread, or one for all."""
 QUIET_NAN = np.uint16(0x7FFF)
+SMALLEST_NORMAL = 2.0**-126
+"""Of fp32."""
 
 
 def flush(x: Array) -> Array:
     """`.ftz`: what is too small for a normal fp32 number becomes a zero of its sign."""
-    return np.where(np.abs(x) < np.float32(2.0**-126), np.copysign(np.float32(0), x), x)
+    return np.where(np.abs(x) < np.float32(SMALLEST_NORMAL), np.copysign(np.float32(0), x), x)
+
+
+def _to_odd(near: Array, error: Array) -> Array:
+    """What was rounded to `near` with this error, as the neighbour whose last bit is odd: rounded again, to two digits
+    fewer at least, it is what rounding once would have made (Boldo and Melquiond, "Emulation of a FMA", 2008)."""
+    even = (near.view(f"u{near.dtype.itemsize}") & 1) == 0
+    beyond = np.nextafter(near, np.copysign(np.inf, error).astype(near.dtype))
+    return np.where(even & (error != 0) & np.isfinite(error), beyond, near)
+
+
+def _error_of_sum(a: Array, b: Array, total: Array) -> Array:
+    """(a + b) − total, exactly (Knuth)."""
+    back = total - a
+    return (a - (total - back)) + (b - back)
 
 
 def fused_f32(a: Array, b: Array, c: Array) -> Array:
-    """a · b + c rounded once. In double precision the product is exact and the sum is rounded, which decides wrongly
-    where that lands in the middle between two normal fp32 numbers: there it is moved by its own error first."""
+    """a · b + c rounded once. In double precision the product is exact and the sum is rounded, which may decide wrongly
+    where that lands in the middle between two fp32 numbers. Below the normal ones the middle is anywhere."""
     product = np.multiply(a, b, dtype="f8")
     total = product + c
     middle = (total.view("u8") & np.uint64(0x1FFFFFFF)) == np.uint64(0x10000000)
-    if middle.any():
-        back = total - product
-        error = (product - (total - back)) + (c - back)
-        beyond = np.nextafter(total, np.where(error > 0, np.inf, -np.inf))
-        total = np.where(middle & np.isfinite(error) & (error != 0), beyond, total)
+    if (middle | (np.abs(total) < SMALLEST_NORMAL)).any():
+        total = _to_odd(total, _error_of_sum(product, c, total))
     return total.astype("f4")
+
+
+def fused_half(a: Array, b: Array, c: Array) -> Array:
+    """a · b + c of fp16 or bfloat16 numbers in double precision, such that rounding it to their type rounds once."""
+    product = a * b
+    total = product + c
+    return _to_odd(total, _error_of_sum(product, c, total))
 
 
 def fused_f64(a: Array, b: Array, c: Array) -> Array:
@@ -60,8 +80,11 @@ def rough_reciprocal(x: Array) -> Array:
 
 
 def to_bf16(x: Array) -> Array:
-    """The bits of the nearest bfloat16, ties to even."""
-    whole = x.astype("f4").view("u4")
+    """The bits of the nearest bfloat16, ties to even. x: fp32, or what was calculated in double precision."""
+    near = x.astype("f4")
+    if x.dtype.itemsize > 4:
+        near = _to_odd(near, x - near)
+    whole = near.view("u4")
     odd = (whole >> np.uint32(16)) & np.uint32(1)
     rounded = ((whole + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype("u2")
     return np.where(np.isnan(x), QUIET_NAN, rounded)
@@ -77,9 +100,13 @@ def from_bf16(bits: Array) -> Array:
 
 
 def truncated(x: Array, kind: str) -> Array:
-    """`cvt.rzi`: towards zero, NaN to zero, and no further than the type goes."""
+    """`cvt.rzi`: towards zero and no further than the type goes. NaN becomes zero, but to or from 64 bits the highest
+    bit alone."""
     limits = np.iinfo(kind)
     whole = np.trunc(np.where(np.isnan(x), 0, x).astype("f8"))
     inside = np.where((whole >= float(limits.max)) | (whole <= float(limits.min)), 0, whole).astype(kind)
     above = np.where(whole >= float(limits.max), limits.max, inside)
-    return np.where(whole <= float(limits.min), limits.min, above).astype(kind)
+    clamped = np.where(whole <= float(limits.min), limits.min, above).astype(kind)
+    if x.dtype.itemsize < 8 and limits.bits < 64:
+        return clamped
+    return np.where(np.isnan(x), np.array(1 << limits.bits - 1, f"u{limits.bits // 8}").view(kind), clamped)
