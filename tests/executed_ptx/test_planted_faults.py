@@ -189,6 +189,37 @@ def test_a_wait_for_too_few_copies(gpu: Any) -> None:
         halves()
 
 
+COPY = """
+	cvt.u64.u32 %rd1, %r901;
+	add.s64 %rd2, %rd900, %rd1;
+	cp.async.ca.shared.global [%r901], [%rd2], 4;
+	{}
+	ld.shared.b32 %r1, [%r901];
+	st.global.b32 [%rd2], %r1;
+"""
+
+
+@pytest.mark.parametrize(
+    ("wait", "lands"),
+    [
+        ("cp.async.wait_all;", True),  # of all that was issued, in a group or not
+        ("cp.async.commit_group;\n\tcp.async.wait_group 0;", True),
+        ("cp.async.commit_group;\n\tcp.async.wait_all;", True),
+        ("cp.async.wait_group 0;", False),
+        ("cp.async.commit_group;\n\tcp.async.wait_group 1;", False),
+        ("cp.async.wait_all;\n\tcp.async.ca.shared.global [%r901], [%rd2], 4;\n\tcp.async.wait_group 0;", False),
+    ],
+)
+def test_waits_for_copies(wait: str, lands: bool) -> None:
+    numbers = np.arange(32, dtype="u4")
+    if lands:
+        handwritten.run(COPY.format(wait), numbers, shared=128)
+        assert numbers.tolist() == list(range(32))
+        return
+    with pytest.raises(Fault, match="read of bytes that cp.async still copies"):
+        handwritten.run(COPY.format(wait), numbers, shared=128)
+
+
 def test_barriers_of_a_pipeline(gpu: Any) -> None:
     """Of the barriers of a pipelined product all but one are needed: that one stands between two others."""
     programs: list[str] = []
@@ -254,10 +285,17 @@ def test_a_barrier_that_some_threads_do_not_reach() -> None:
     handwritten.run("bar.sync 0;", np.zeros(1, "u4"), threads=64)
 
 
-def test_a_barrier_after_some_threads_have_ended() -> None:
-    text = "setp.lt.u32 %p1, %r900, 32;\n@%p1 bra $end;\nbar.sync 0;\n$end:"
+@pytest.mark.parametrize("early", ["bra $end;", "ret;"])
+def test_a_barrier_after_some_threads_have_ended(early: str) -> None:
+    """They never come, whether the block that they end in is executed before the barrier's or behind it."""
+    text = f"setp.ge.u32 %p1, %r900, 32;\n@%p1 bra $on;\n{early}\n$on:\nbar.sync 0;\n$end:"
     with pytest.raises(Fault, match="a barrier that only some threads"):
         handwritten.run(text, np.zeros(1, "u4"), threads=64)
+
+
+def test_a_program_that_ends_before_another_ones_barrier() -> None:
+    text = "mov.u32 %r5, %ctaid.x;\nsetp.eq.u32 %p1, %r5, 0;\n@%p1 bra $on;\nret;\n$on:\nbar.sync 0;"
+    handwritten.run(text, np.zeros(1, "u4"), threads=64, programs=3)
 
 
 def test_a_shuffle_that_a_part_of_a_warp_reaches() -> None:

@@ -28,14 +28,13 @@ class BatchBarriers:
         self.passed, self.passed_by_warp = barriers.passed, barriers.passed_by_warp
 
     def of_programs(self, mask: Any, text: str) -> None:
-        """`bar.sync 0`: every living thread of a program that comes here must come."""
+        """`bar.sync 0`: every thread of a program that comes here must come, and one that has ended never does."""
         batch = self._batch
-        if mask is None and batch.living.all():
+        if mask is None:
             self.passed[batch.programs] += 1
             return
-        here = (np.ones(batch.size, "?") if mask is None else mask).reshape(-1, batch.threads).sum(1)
-        living = batch.living.reshape(-1, batch.threads).sum(1)
-        if ((here > 0) & (here != living)).any():
+        here = mask.reshape(-1, batch.threads).sum(1)
+        if ((here > 0) & (here < batch.threads)).any():
             raise Fault(f"a barrier that only some threads of a program reach: {text}")
         self.passed[batch.programs[here > 0]] += 1
 

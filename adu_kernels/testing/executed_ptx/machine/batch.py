@@ -38,7 +38,6 @@ class Batch:
         self.thread = self.program * self.threads + self.tid.astype("i4")
         """Numbered through the whole grid."""
         self.warp = self.thread // 32
-        self.living = np.ones(self.size, "?")
         self._garbage = {kind: self._random(kind) for kind in ("u2", "u4", "u8", "?")}
         self._parameters: dict[tuple[str, str, str], Any] = {}
         self.barriers = BatchBarriers(self, launch.barriers)
@@ -79,7 +78,6 @@ class Batch:
             target = np.where(mask, target, at)
         if isinstance(target, int):
             return target
-        self.living = target < END
         if (target == target[0]).all():
             return int(target[0])
         if mask is None:

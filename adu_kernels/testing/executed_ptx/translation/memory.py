@@ -63,9 +63,11 @@ def copy(code: Code, i: Instruction) -> None:
         raise Unsupported(i.text)
     if "commit_group" in i.words:
         code.line(f"m.copies.commit({code.mask(i)})")
-    elif "wait_group" in i.words or "wait_all" in i.words:
-        left = i.name(0) if i.operands else "0"
-        code.line(f"m.copies.wait({int(left)}, {code.mask(i)})")
+    elif "wait_all" in i.words:  # of what is in no group yet, too
+        code.line(f"m.copies.commit({code.mask(i)})")
+        code.line(f"m.copies.wait(0, {code.mask(i)})")
+    elif "wait_group" in i.words:
+        code.line(f"m.copies.wait({int(i.name(0))}, {code.mask(i)})")
     elif i.words[2] in ("ca", "cg") and i.words[3:5] == ["shared", "global"] and len(i.operands) in (3, 4):
         to, source, size = i.address(0), i.address(1), int(i.name(2), 0)
         given = code.read(i.name(3), "u4") if len(i.operands) > 3 else "None"
