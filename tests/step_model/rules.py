@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from adu_depth.training.config import TeacherTrainingConfig
 from adu_kernels.testing.fake_cuda import rules
+from bench.step_model import budgets
 from bench.step_model.cases import cases
 from bench.step_model.steps import StepCase, StepTrace
+from bench.step_model.summary import counts
 
 STORAGE = {"bf16": "bfloat16", "fp32": "float32"}
 
@@ -26,6 +28,16 @@ def check_step(trace: StepTrace, precision: str, implementation: str) -> None:
         assert not broken, "\n".join(map(str, broken))
     else:
         assert not [row for row in trace.rows if row.name.startswith("adu_kernels::")]
+
+
+def check_budget(name: str, traced: Callable[[str], StepTrace]) -> None:
+    """Fails with what the step of a case has more or less than its committed counts; skipped where other versions of
+    torch or transformers counted those."""
+    kept = budgets.read()
+    if kept["counted_with"] != budgets.versions():
+        pytest.skip(f"the budgets were counted with {kept['counted_with']}, here is {budgets.versions()}")
+    changed = budgets.changes(kept["steps"][name], counts(traced(name)))
+    assert not changed, "\n".join([*changed, f"if that is meant: {budgets.UPDATE}"])
 
 
 def what_runs(case: StepCase) -> tuple[Any, ...]:

@@ -15,9 +15,8 @@ from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
 from bench.step_model import budgets
 from bench.step_model.cases import cases
 from bench.step_model.steps import Precision, StepCase, trace_step
-from bench.step_model.summary import counts
 from tests.step_model.conftest import Traced
-from tests.step_model.rules import check_step, distinct, runs, what_runs
+from tests.step_model.rules import check_budget, check_step, distinct, runs, what_runs
 
 STUDENTS = distinct(StudentTrainingConfig)
 FEW = replace(StudentTrainingConfig().loop, batch_size=2)
@@ -54,8 +53,4 @@ def test_options_keep_them_too(fake_cuda: FakeCudaProcess, option: StudentTraini
 
 @pytest.mark.parametrize("name", [name for name in budgets.CASES if name in STUDENTS])
 def test_a_step_adds_nothing_to_its_budget(traced: Traced, name: str) -> None:
-    kept = budgets.read()
-    if kept["counted_with"] != budgets.versions():
-        pytest.skip(f"the budgets were counted with {kept['counted_with']}, here is {budgets.versions()}")
-    changed = budgets.changes(kept["steps"][name], counts(traced(name)))
-    assert not changed, "\n".join([*changed, f"if that is meant: {budgets.UPDATE}"])
+    check_budget(name, traced)

@@ -12,9 +12,9 @@ from adu_depth.training.config import TeacherTrainingConfig
 from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
 from bench.step_model import budgets
 from bench.step_model.steps import Precision, StepCase, trace_step
-from bench.step_model.summary import counts, volumes
+from bench.step_model.summary import volumes
 from tests.step_model.conftest import Traced
-from tests.step_model.rules import check_step, distinct, runs
+from tests.step_model.rules import check_budget, check_step, distinct, runs
 
 TEACHERS = distinct(TeacherTrainingConfig)
 FEW = replace(TeacherTrainingConfig().loop, batch_size=2)
@@ -51,8 +51,4 @@ def test_volumes_are_what_the_kernels_are_fast_with(traced: Traced) -> None:
 
 @pytest.mark.parametrize("name", [name for name in budgets.CASES if name in TEACHERS])
 def test_a_step_adds_nothing_to_its_budget(traced: Traced, name: str) -> None:
-    kept = budgets.read()
-    if kept["counted_with"] != budgets.versions():
-        pytest.skip(f"the budgets were counted with {kept['counted_with']}, here is {budgets.versions()}")
-    changed = budgets.changes(kept["steps"][name], counts(traced(name)))
-    assert not changed, "\n".join([*changed, f"if that is meant: {budgets.UPDATE}"])
+    check_budget(name, traced)

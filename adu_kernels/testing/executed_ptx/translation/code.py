@@ -15,6 +15,8 @@ from ..ptx.instructions import NUMPY, Instruction, Unsupported, register_kind
 SPECIAL_REGISTERS = {
     "%tid.x": "m.tid", "%ctaid.x": "m.ctaid", "%nctaid.x": "m.nctaid", "%ntid.x": "m.ntid", "%laneid": "m.lane",
 }  # fmt: skip
+UNARY = {"neg": "np.negative({0})", "abs": "np.abs({0})"}
+"""Of whole numbers with a sign and of floats alike."""
 
 
 class Code:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..ptx.instructions import BITS, NUMPY, Instruction, Unsupported
-from .code import Code
+from .code import UNARY, Code
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*"}
 APPROXIMATE = {
@@ -50,10 +50,8 @@ def _result(i: Instruction, x: list[str], how: set[str]) -> str:
     if not how:
         if i.base == "copysign":
             return f"np.copysign({x[1]}, {x[0]})"
-        if i.base == "neg":
-            return f"np.negative({x[0]})"
-        if i.base == "abs":
-            return f"np.abs({x[0]})"
+        if i.base in UNARY:
+            return UNARY[i.base].format(x[0])
         if i.base in ("max", "min"):
             return f"{i.base}imum_number({x[0]}, {x[1]})"
     if how == {"NaN"} and i.base in ("max", "min"):

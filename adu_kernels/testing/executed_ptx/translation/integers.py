@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..ptx.instructions import BITS, NUMPY, Instruction, Unsupported
-from .code import Code
+from .code import UNARY, Code
 
 PLAIN = {"add": "+", "sub": "-", "and": "&", "or": "|", "xor": "^"}
 
@@ -28,10 +28,8 @@ def integer(code: Code, i: Instruction) -> str:
         return f"{read(1)} {PLAIN[i.base]} {read(2)}"
     if i.base == "not":
         return f"~{read(1)}"
-    if i.base == "neg":
-        return f"np.negative({read(1, signed)}).view('{unsigned}')"
-    if i.base == "abs":
-        return f"np.abs({read(1, signed)}).view('{unsigned}')"
+    if i.base in UNARY:
+        return f"{UNARY[i.base].format(read(1, signed))}.view('{unsigned}')"
     if i.base == "shl":
         return f"shift_left({read(1)}, {read(2, 'u4')})"
     if i.base == "shr":
