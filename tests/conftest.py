@@ -26,13 +26,8 @@ def real_stereo() -> Path:
 @pytest.fixture(scope="session")
 def fake_cuda() -> Iterator[FakeCudaProcess]:
     """A process in which "cuda:0" is a fake device; the test is skipped where there can be none."""
-    # Not at the top: this file is read before tests/kernels decides how Triton runs kernels, and these import Triton.
-    from adu_kernels.testing.fake_cuda.build import Unavailable
-    from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
+    # Not at the top: this file is read before tests/kernels decides how Triton runs kernels, and this imports Triton.
+    from tests.fake_cuda.start import started_or_skipped
 
-    try:
-        process = FakeCudaProcess()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with process:
+    with started_or_skipped() as process:
         yield process

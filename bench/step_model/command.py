@@ -12,7 +12,7 @@ from rich.table import Table
 
 from adu_depth.errors import InputError
 from adu_depth.files import write_json
-from adu_kernels.testing.fake_cuda.build import Unavailable
+from adu_kernels.testing.fake_cuda.build import DoesNotCompile, Unavailable
 from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
 from bench.machine_facts import GPUS
 from bench.step_model import budgets
@@ -56,7 +56,7 @@ class StepModelReport:
     def main(self) -> None:
         try:
             process = FakeCudaProcess()
-        except Unavailable as error:
+        except (Unavailable, DoesNotCompile) as error:
             raise InputError(str(error)) from error
         console = Console(width=None if sys.stdout.isatty() else 190)
         with process:

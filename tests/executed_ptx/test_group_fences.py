@@ -1,5 +1,4 @@
-"""wgmma.fence, which orders what threads do to registers before a product uses them: in a compiled kernel without it, and
-in PTX by hand."""
+"""wgmma.fence orders what threads do to registers before a product uses them: PTX by hand, with it and without."""
 
 from __future__ import annotations
 

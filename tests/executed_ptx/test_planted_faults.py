@@ -216,7 +216,7 @@ def test_waits_for_copies(wait: str, lands: bool) -> None:
         handwritten.run(COPY.format(wait), numbers, shared=128)
         assert numbers.tolist() == list(range(32))
         return
-    with pytest.raises(Fault, match="read of bytes that cp.async still copies"):
+    with pytest.raises(Fault, match=r"read of bytes that cp\.async still copies"):
         handwritten.run(COPY.format(wait), numbers, shared=128)
 
 

@@ -18,7 +18,9 @@ Step = tuple[int, int, str] | str
 
 ORDERED: dict[str, list[Step]] = {
     "the same threads store, count, count and load": [(0, 0, STORE), (0, 0, COUNT), (1, 0, COUNT), (1, 0, LOAD)],
-    "others store and load, with barriers": [(0, 1, STORE), BARRIER, (0, 0, COUNT), (1, 0, COUNT), BARRIER, (1, 1, LOAD)],
+    "others store and load, with barriers": [
+        (0, 1, STORE), BARRIER, (0, 0, COUNT), (1, 0, COUNT), BARRIER, (1, 1, LOAD),
+    ],
     "a third program passes it on by another counter": [
         (0, 0, STORE), (0, 0, COUNT), (2, 0, COUNT), (2, 0, COUNT_ELSEWHERE), (1, 0, COUNT_ELSEWHERE), (1, 0, LOAD),
     ],

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from adu_kernels.testing.fake_cuda import build
-from adu_kernels.testing.fake_cuda.build import Unavailable, guard_library
+from adu_kernels.testing.fake_cuda.build import DoesNotCompile, Unavailable, guard_library
 from adu_kernels.testing.fake_cuda.device import fake_cuda as inside
 from adu_kernels.testing.fake_cuda.process import FakeCudaError, FakeCudaProcess
 from tests.fake_cuda.planted import autocast_table, backward_on_two_threads, fail, leave, torch_answers, unpicklable
+from tests.fake_cuda.start import started_or_skipped
 
 
 def test_the_child_has_a_device_and_this_process_none(fake_cuda: FakeCudaProcess) -> None:
@@ -70,6 +71,38 @@ def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         FakeCudaProcess()
 
 
+def test_a_compiler_may_be_named_with_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in CXX="ccache g++"; here one that writes down what it is given."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\necho "$@" > "$0.given"\nwhile [ "$1" != -o ]; do shift; done\ntouch "$2"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setenv("CXX", f"'{compiler}' -m64 --because='of this'")
+    assert guard_library().exists()
+    assert (tmp_path / "compiler.given").read_text().startswith("-m64 --because=of this -shared ")
+    monkeypatch.setenv("CXX", " ")
+    build.compile_guard(tmp_path / "guard.so")
+
+
+def test_a_guard_that_does_not_compile_fails_the_tests_that_need_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A skip would take every such test away, and be green. `false` is a compiler that is there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(DoesNotCompile, match=r"false could not compile guard\.cpp"):
+        started_or_skipped()
+    monkeypatch.setenv("CXX", "'no end")
+    with pytest.raises(DoesNotCompile, match="CXX: expected a command and its arguments, got 'no end"):
+        started_or_skipped()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(pytest.skip.Exception, match="no-such-compiler not found"):
+        started_or_skipped()
+    assert list(tmp_path.rglob("*.*")) == [], "nothing half made is left"
+
+
 def test_a_gpu_build_of_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(Unavailable, match="GPU build"):
@@ -90,7 +123,7 @@ def test_the_library_is_made_once_for_a_torch_and_a_source(
     second = guard_library()
     assert second != first
     changed.write_text("no C++")
-    with pytest.raises(Unavailable, match=r"could not compile guard.cpp for torch .*:\n(.*\n)*.*error"):
+    with pytest.raises(DoesNotCompile, match=r"could not compile guard.cpp for torch .*:\n(.*\n)*.*error"):
         guard_library()
     assert sorted(first.parent.iterdir()) == sorted([first, second]), "nothing half made is left"
 

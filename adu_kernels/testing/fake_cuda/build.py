@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,8 +19,12 @@ class Unavailable(RuntimeError):
     """This machine cannot have fake CUDA tensors; the message says why and what would change it."""
 
 
+class DoesNotCompile(RuntimeError):
+    """There is a compiler, and the guard should compile with it: the message has what it said."""
+
+
 def guard_library() -> Path:
-    """The compiled guard of this torch, made if it is not there. Raises Unavailable."""
+    """The compiled guard of this torch, made if it is not there. Raises Unavailable, DoesNotCompile."""
     if torch.version.cuda is not None or torch.version.hip is not None:
         raise Unavailable(
             f"torch {torch.__version__} is a GPU build and has a guard of its own; fake CUDA is for CPU builds of torch"
@@ -41,22 +46,34 @@ def cache_folder() -> Path:
 
 
 def compile_guard(library: Path) -> None:
-    """Compile the guard to `library`, which is whole whenever it is there. Raises Unavailable."""
-    named = os.environ.get("CXX")
-    compiler = next(filter(None, map(shutil.which, (named,) if named else COMPILERS)), None)
-    if compiler is None:
-        raise Unavailable(
-            f"fake CUDA needs a C++ compiler: {named or ', '.join(COMPILERS)} not found on PATH; install g++, or name "
-            "another in CXX"
-        )
+    """Compile the guard to `library`, which is whole whenever it is there. Raises Unavailable, DoesNotCompile."""
+    compiler = _compiler()
     root = _torch_folder()
     library.parent.mkdir(parents=True, exist_ok=True)
     partial = library.with_suffix(f".{os.getpid()}.tmp")
     standard = "c++20" if tuple(int(n) for n in torch.__version__.split(".")[:2]) >= (2, 12) else "c++17"
-    command = [compiler, "-shared", "-fPIC", "-O1", f"-std={standard}", f"-I{root / 'include'}", str(SOURCE)]
+    command = [*compiler, "-shared", "-fPIC", "-O1", f"-std={standard}", f"-I{root / 'include'}", str(SOURCE)]
     command += ["-o", str(partial), f"-L{root / 'lib'}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{root / 'lib'}"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         partial.unlink(missing_ok=True)
-        raise Unavailable(f"{compiler} could not compile {SOURCE.name} for torch {torch.__version__}:\n{done.stderr}")
+        said = f"{shlex.join(compiler)} could not compile {SOURCE.name} for torch {torch.__version__}"
+        raise DoesNotCompile(f"{said}:\n{done.stderr}")
     partial.replace(library)
+
+
+def _compiler() -> list[str]:
+    """The command, with arguments where CXX has some, such as "ccache g++"."""
+    named = os.environ.get("CXX", "")
+    try:
+        words = shlex.split(named)
+    except ValueError as error:
+        raise DoesNotCompile(f"CXX: expected a command and its arguments, got {named} ({error})") from None
+    candidates = [words] if words else [[name] for name in COMPILERS]
+    found = next((candidate for candidate in candidates if shutil.which(candidate[0])), None)
+    if found is None:
+        raise Unavailable(
+            f"fake CUDA needs a C++ compiler: {words[0] if words else ', '.join(COMPILERS)} not found on PATH; install "
+            "g++, or name another in CXX"
+        )
+    return found

@@ -37,7 +37,8 @@ class FakeCudaError(RuntimeError):
 class FakeCudaProcess:
     """Runs functions in a child process in which "cuda:0" is a fake device. A context manager.
 
-    Raises Unavailable where there can be none (no C++ compiler, a GPU build of torch).
+    Raises Unavailable where there can be none (no C++ compiler, a GPU build of torch), DoesNotCompile where there
+    should be one.
     """
 
     def __init__(self) -> None:

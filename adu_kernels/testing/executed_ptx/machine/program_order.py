@@ -1,6 +1,6 @@
 """Programs run in no order; only a counter that acquires and releases makes one see what others did before.
 
-What a thread did before it counted is released there, and so is all that its program had acquired, as far as that thread
+What a thread did before it counted is released there, and so is what its program had acquired, as far as that thread
 can know of it. Who counts on the same address afterwards acquires it.
 """
 
