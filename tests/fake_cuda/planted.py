@@ -71,6 +71,52 @@ VALUES: dict[str, Callable[[Tensor], object]] = {
 }
 
 
+HIDDEN: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {
+    "index of the host": lambda x, host, here: x[torch.tensor([0, 2])],
+    "one index of two of the host": lambda x, host, here: x.reshape(1, 3)[
+        torch.zeros_like(here).long(), torch.tensor([1])
+    ],
+    "index of no dimension": lambda x, host, here: torch.ops.aten.index(x, [torch.tensor(1)]),
+    "pinned index": lambda x, host, here: x[torch.tensor([0, 2]).pin_memory()],
+    "assignment by an index of the host": lambda x, host, here: x.index_put_((torch.tensor([0]),), here),
+    "assignment of a Python number": lambda x, host, here: x.__setitem__(here.long(), 3.0),
+    "sum into indices of the host": lambda x, host, here: x.index_put((torch.tensor([0]),), here, accumulate=True),
+    "where with a number of the host": lambda x, host, here: torch.where(x > 0, x, host),
+    "where under a condition of the host": lambda x, host, here: torch.where(host > 0, x, x),
+    "many copies at once": lambda x, host, here: torch._foreach_copy_([x, x], [torch.ones(3), torch.ones(3)]),
+}
+"""Copies from the host inside of operations on x. host: a number there; here: one on the device, of one dimension."""
+HIDDEN_WAITS: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {
+    "mask filled with a number of the device": lambda x, host, here: x.masked_fill(x > 0, here[0]),
+    "filled by indices with a number of the device": lambda x, host, here: x.index_fill(0, here.long(), here[0]),
+    "inverse": lambda x, host, here: torch.linalg.inv(x * torch.eye(3, device=DEVICE)),
+    "many copies to the host": lambda x, host, here: torch._foreach_copy_([torch.ones(3)], [x]),
+}
+NOT_HIDDEN: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {
+    "index of the device": lambda x, host, here: x[here.long()],
+    "index of the host into the host": lambda x, host, here: torch.ones(3)[torch.tensor([0, 2])],
+    "assignment of a number of the device": lambda x, host, here: x.index_put_((here.long(),), here[0]),
+    "where with Python numbers": lambda x, host, here: torch.where(x > 0, 1.0, 0.0),
+    "mask filled with a Python number": lambda x, host, here: x.masked_fill(x > 0, 0.0),
+    "mask filled with a number of the host": lambda x, host, here: x.masked_fill(x > 0, host),
+    "product with a number of the host": lambda x, host, here: x.mul(host).clamp(host, host),
+    "many copies of pinned memory": lambda x, host, here: torch._foreach_copy_(
+        [x, x], [torch.ones(3).pin_memory()] * 2, non_blocking=True
+    ),
+    "many copies on the device": lambda x, host, here: torch._foreach_copy_([x, x], [x + 1, x + 2]),
+    "inverse without a check": lambda x, host, here: torch.linalg.inv_ex(x * torch.eye(3, device=DEVICE)),
+}
+
+
+def inside_an_operation(name: str) -> list[Row]:
+    """What one of the operations above records."""
+    with fake_cuda():
+        x, here = torch.empty(3, device=DEVICE), torch.empty(1, device=DEVICE)
+        with Recorder() as recorder:
+            {**HIDDEN, **HIDDEN_WAITS, **NOT_HIDDEN}[name](x, torch.tensor(2.0), here)
+    return recorder.rows
+
+
 def autocast_table() -> dict[str, str]:
     """The type and layout of what some operations return under CUDA's autocast, from channels-last bf16 maps."""
     with fake_cuda(), torch.autocast("cuda", torch.bfloat16):

@@ -9,6 +9,7 @@ import pytest
 from adu_kernels.testing.fake_cuda import rules
 from adu_kernels.testing.fake_cuda.process import FakeCudaError, FakeCudaProcess
 from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
+from tests.fake_cuda import planted
 from tests.fake_cuda.planted import bytes_kept, keeps_every_rule
 
 
@@ -72,6 +73,23 @@ def test_what_needs_a_value_of_the_device_ends_the_step(fake_cuda: FakeCudaProce
     with pytest.raises(FakeCudaError, match=r"planted\.py") as caught:
         fake_cuda.call(keeps_every_rule, fault)
     assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize("name", planted.HIDDEN)
+def test_a_copy_inside_an_operation_is_seen(fake_cuda: FakeCudaProcess, name: str) -> None:
+    assert list(broken(fake_cuda.call(planted.inside_an_operation, name))) == ["pageable_copies"]
+
+
+@pytest.mark.parametrize("name", planted.HIDDEN_WAITS)
+def test_a_wait_inside_an_operation_is_seen(fake_cuda: FakeCudaProcess, name: str) -> None:
+    assert list(broken(fake_cuda.call(planted.inside_an_operation, name))) == ["waits_for_device"]
+
+
+@pytest.mark.parametrize("name", planted.NOT_HIDDEN)
+def test_operations_that_copy_nothing_from_the_host(fake_cuda: FakeCudaProcess, name: str) -> None:
+    rows = fake_cuda.call(planted.inside_an_operation, name)
+    assert rows
+    assert broken(rows) == {}
 
 
 def test_a_convolution_over_another_layout_copies(fake_cuda: FakeCudaProcess) -> None:

@@ -218,13 +218,12 @@ def _facts(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str
         return {"transposed": args[6], "groups": args[8]}
     if name == "convolution_backward":
         return {"transposed": args[7], "groups": args[9], "wanted": tuple(args[10])}
+    facts: dict[str, Any] = {}
     if name.startswith(("_foreach", "_fused")):
-        return {"tensors": len(args[0])}
-    if name in ("_to_copy", "copy_"):
-        return {
-            "non_blocking": bool(kwargs.get("non_blocking", args[2] if name == "copy_" and len(args) > 2 else False))
-        }
-    return {}
+        facts["tensors"] = len(args[0])
+    if name in ("_to_copy", "copy_", "_foreach_copy_"):  # of a positional one only the copies in place have it
+        facts["non_blocking"] = bool(kwargs.get("non_blocking", args[2] if len(args) > 2 else False))
+    return facts
 
 
 def _caller() -> str:

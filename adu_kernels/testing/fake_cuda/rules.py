@@ -6,9 +6,18 @@ from collections.abc import Iterable, Sequence
 
 from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
 
-WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal")
+WAITS = (
+    "_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal",
+    "_linalg_check_errors",
+)  # fmt: skip
 """Operations whose result the host needs before it can go on. Under fake tensors most of them raise as well."""
+FILLS = ("masked_fill", "masked_fill_", "index_fill", "index_fill_")
+"""Where they fill with a tensor, they ask for its value."""
 COPIES = ("_to_copy", "copy_", "clone")
+MANY_COPIES = "_foreach_copy_"
+UPLOADS = ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index_put", "where")
+"""Operations that bring what they find on the host to the device themselves: indices, a number to be stored or chosen.
+Others take a number of the host as an argument of their kernel, or refuse tensors of two devices."""
 VOLUME_DIMENSIONS = 5
 
 STORED = {"cost_volume", "attention_adaptation", "feature_distillation", "disparity_regression"}
@@ -24,13 +33,20 @@ def waits_for_device(rows: Sequence[Row]) -> list[Row]:
     """The host waits: it asks for a value, or copies one from the device (asynchronous copies need pinned memory)."""
     return [
         row for row in rows
-        if (row.name in WAITS and on_device(row.inputs)) or (_crosses(row, "cuda", "cpu") and not _asynchronous(row))
+        if (row.name in WAITS and on_device(row.inputs))
+        or (row.name in FILLS and on_device(row.inputs[2:]))
+        or (_crosses(row, "cuda", "cpu") and not _asynchronous(row))
     ]  # fmt: skip
 
 
 def pageable_copies(rows: Sequence[Row]) -> list[Row]:
-    """Copies to the device for which the host waits: from memory that is not pinned, or not with `non_blocking`."""
-    return [row for row in rows if _crosses(row, "cpu", "cuda") and not _asynchronous(row)]
+    """Copies to the device for which the host waits: from memory that is not pinned, or not with `non_blocking`; those
+    inside of an operation are so always."""
+    return [
+        row for row in rows
+        if (row.name in UPLOADS and on_device(row.inputs) and any(t.device == "cpu" for t in row.inputs))
+        or (_crosses(row, "cpu", "cuda") and not _asynchronous(row))
+    ]  # fmt: skip
 
 
 def fp64_on_device(rows: Sequence[Row]) -> list[Row]:
@@ -108,10 +124,14 @@ def layout_conversions(row: Row) -> list[TensorInfo]:
 
 def _crosses(row: Row, source: str, target: str) -> bool:
     """Whether the operation is a copy of a tensor from one kind of device to the other."""
-    if row.name not in COPIES:
+    if row.name == MANY_COPIES:
+        count = row.facts["tensors"]
+        copies = list(zip(row.inputs[:count], row.inputs[count:], strict=True))
+    elif row.name in COPIES:
+        copies = [(row.outputs[0] if row.name != "copy_" else row.inputs[0], row.inputs[-1])]
+    else:
         return False
-    into = row.outputs[0] if row.name != "copy_" else row.inputs[0]
-    return into.device == target and row.inputs[-1].device == source
+    return any(into.device == target and of.device == source for into, of in copies)
 
 
 def _asynchronous(row: Row) -> bool:

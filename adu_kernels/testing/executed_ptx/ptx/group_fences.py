@@ -1,4 +1,4 @@
-"""A rule that the text alone can break: a fence stands between what threads do to registers and a wgmma that uses them."""
+"""A rule that the text alone can break: a fence stands between what threads do to registers and a wgmma on them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class UnfencedRegisters(Exception):
 
 
 def check_registers_are_fenced(blocks: list[Block]) -> None:
-    """Follows every way to each wgmma. UnfencedRegisters where its sums, or registers that hold its left side, were read
-    or written since the last `wgmma.fence`, or where there was none (PTX ISA, "wgmma.fence"). That another wgmma adds to
-    the same sums needs none."""
+    """Follows every way to each wgmma. UnfencedRegisters where its sums, or registers that hold its left side, were
+    read or written since the last `wgmma.fence`, or where there was none (PTX ISA, "wgmma.fence"). That another wgmma
+    adds to the same sums needs none."""
     touched: dict[int, set[str]] = {0: {EVERY}}
     to_do = [0]
     while to_do:
