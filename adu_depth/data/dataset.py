@@ -65,6 +65,10 @@ class FileDataset(ABC):
         """Those of a frame's files that are not there."""
         return [path for path in self.files(name).values() if not self.listing.holds(path)]
 
+    def part_digests(self) -> list[str] | None:
+        """Digests of all that the frames are read from, where there are such beforehand."""
+        return None
+
     def labelled(self, name: str) -> bool:
         """Whether the frame has a file of ground truth."""
         return any(role in GROUND_TRUTH_ROLES for role in self.files(name))

@@ -101,7 +101,7 @@ def test_damage_is_found_and_mended(kitti: Path, tmp_path: Path) -> None:
     data = bytearray(before[shard_file(1)])
     data[-1] ^= 1
     (output / shard_file(1)).write_bytes(data)
-    assert len(open_dataset(output)) == 5, "opening looks at sizes alone"
+    assert len(open_dataset(output)) == 5, "opening looks at sizes and marks"
     with pytest.raises(InputError, match=r"1 of 3 shards are not what was written: shard-00001\.safetensors"):
         run_pack(PackConfig(verify=output), said.append)
     (output / shard_file(1)).write_bytes(data[:-1])

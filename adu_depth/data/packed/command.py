@@ -25,6 +25,7 @@ from adu_depth.data.packed.shards import (
     file_size,
     read_manifest,
     read_note,
+    reopen,
     require_sizes,
     shard_file,
     source_state,
@@ -115,6 +116,7 @@ def pack(config: PackConfig, say: Say) -> None:
                 sources = source_state(file for i in indices for file in dataset.files(dataset.names[i]).values())
                 entry = _finished(config.output, number, sources)
                 if entry is None:
+                    reopen(config.output)
                     encoded = list(pool.map(lambda i: _encoded(dataset, i, config), indices))
                     names = [dataset.names[i] for i in indices]
                     labelled = [dataset.labelled(name) for name in names]

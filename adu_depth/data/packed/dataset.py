@@ -7,7 +7,7 @@ from typing import Any
 
 from adu_depth.data.dataset import KB_SIZE, FileDataset
 from adu_depth.data.packed.encoding import Window, decode_sample
-from adu_depth.data.packed.shards import MANIFEST, PACKING, Shard, read_manifest, require_sizes
+from adu_depth.data.packed.shards import MANIFEST, PACKING, Shard, read_manifest, require_same_packing, require_sizes
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 
@@ -16,8 +16,9 @@ class PackedStereo(FileDataset):
     """What `adu-depth pack` wrote: the samples of the data set that was packed, bit for bit.
 
     (Views of a pack with resized frames were rounded to 8 bits when it was made.) `settings` says what was packed and
-    how. Opening looks at every shard's size; `adu-depth pack --verify` compares their checksums. Shards are opened when
-    first read, in each worker process by itself. Raises InputError where a shard is missing or the packing unfinished.
+    how. Opening looks at every shard's size and mark; `adu-depth pack --verify` compares their checksums. Shards are
+    opened when first read, in each worker process by itself. Raises InputError where a shard is missing or of another
+    packing, or the packing unfinished.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -25,6 +26,7 @@ class PackedStereo(FileDataset):
         self.settings: dict[str, Any] = manifest["settings"]
         self._entries = manifest["shards"]
         require_sizes(Path(root), self._entries)
+        require_same_packing(Path(root), self._entries)
         self._places: dict[str, tuple[int, int]] = {}
         self._unlabelled: set[str] = set()
         self._open: dict[int, Shard] = {}
@@ -40,6 +42,9 @@ class PackedStereo(FileDataset):
 
     def files(self, name: str) -> dict[str, Path]:
         return {"shard": self.root / self._entries[self._place(name)[0]]["file"]}
+
+    def part_digests(self) -> list[str] | None:
+        return [entry["sha256"] for entry in self._entries]
 
     def labelled(self, name: str) -> bool:
         return name not in self._unlabelled

@@ -6,7 +6,8 @@ DIR/packing.json, shard-00000.json   only while packing, so that a stopped packi
                                      each shard that is finished what pack.json will say of it
 
 Every file appears whole or not at all. A shard counts as there if its size is the one noted when it was written; its
-checksum is compared by `verify`, which reads everything. Packing again writes those shards anew whose sources changed.
+checksum is compared by `verify`, which reads everything. Packing again writes those shards anew whose sources changed;
+the manifest goes before the first of them does, and each shard's header has a mark that the manifest must know.
 """
 
 from __future__ import annotations
@@ -45,20 +46,34 @@ def write_shard(
 ) -> Entry:
     """Writes one shard and its note; returns what the manifest says of it. sources: see `source_state`."""
     path = folder / shard_file(number)
+    path.with_suffix(".json").unlink(missing_ok=True)  # from now on it would speak of another content
     tensors = {f"{place}.{part}": t for place, (parts, _) in enumerate(samples) for part, t in parts.items()}
+    described = [described for _, described in samples]
+    content = _content(tensors, json.dumps(described))
     with replacing(path) as temporary:
-        save_file(tensors, temporary, {"samples": json.dumps([described for _, described in samples])})
+        # One text: safetensors writes several in any order, and the same pack would have other bytes each time.
+        save_file(tensors, temporary, {"samples": json.dumps({"content": content, "samples": described})})
         digest, size = checksum(temporary), temporary.stat().st_size
     entry: Entry = {
         "file": path.name,
         "bytes": size,
         "sha256": digest,
+        "content": content,
         "names": names,
         "sources": sources,
         "unlabelled": [place for place, known in enumerate(labelled) if not known],
     }
     write_json(path.with_suffix(".json"), entry)
     return entry
+
+
+def _content(tensors: dict[str, Tensor], described: str) -> str:
+    """What marks a shard as the one that the manifest means: a digest of what is in it."""
+    digest = hashlib.sha256(described.encode())
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def source_state(files: Iterable[Path]) -> str:
@@ -124,11 +139,47 @@ def require_sizes(folder: Path, entries: list[Entry]) -> None:
             raise InputError(f"{folder / entry['file']} {state}; run the same `adu-depth pack` again to write it anew")
 
 
+def require_same_packing(folder: Path, entries: list[Entry]) -> None:
+    """InputError naming the first shard whose mark is not the one that the manifest has: it is of another packing."""
+    for entry in entries:
+        path = folder / entry["file"]
+        try:
+            with safe_open(path, framework="pt") as opened:
+                found, _ = _described(opened.metadata())
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a shard that can be read: {error!r}") from error
+        if found != entry.get("content"):
+            raise InputError(
+                f"{path} is of another packing than {MANIFEST}; remove it and run the same `adu-depth pack` again to "
+                "write it anew"
+            )
+
+
+def reopen(folder: Path) -> None:
+    """Makes of a finished pack one that is being packed, of which every shard is there so far.
+
+    Until its new manifest is written it is no data set: with the old one it would be a mixture.
+    """
+    if not (folder / MANIFEST).is_file():
+        return
+    manifest = read_manifest(folder)
+    for entry in manifest["shards"]:
+        write_json((folder / entry["file"]).with_suffix(".json"), entry)
+    write_json(folder / PACKING, {"format": FORMAT, "settings": manifest["settings"]})
+    (folder / MANIFEST).unlink()
+
+
 def file_size(path: Path) -> int | None:
     try:
         return path.stat().st_size
     except FileNotFoundError:
         return None
+
+
+def _described(metadata: dict[str, str]) -> tuple[str | None, list[Description]]:
+    """A shard's mark, and what its header says of the samples; shards from before there were marks say only that."""
+    found = json.loads(metadata["samples"])
+    return (None, found) if isinstance(found, list) else (found["content"], found["samples"])
 
 
 class Shard:
@@ -137,7 +188,7 @@ class Shard:
     def __init__(self, path: Path) -> None:
         try:
             self._file = safe_open(path, framework="pt")
-            self.samples: list[Description] = json.loads(self._file.metadata()["samples"])
+            self.samples: list[Description] = _described(self._file.metadata())[1]
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: not a shard that can be read: {error!r}") from error
 

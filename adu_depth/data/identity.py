@@ -1,0 +1,63 @@
+"""Whether two data sets hold the same frames, wherever they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from adu_depth.data.dataset import FileDataset
+from adu_depth.errors import InputError
+from adu_depth.files import open_regular
+
+MOST_FRAMES = 4096
+MOST_BYTES = 128_000_000
+
+
+def frames_digest(dataset: FileDataset) -> str:
+    """SHA-256, in hexadecimal, over the frames of a data set: which, in what order, and from what files they are read.
+
+    Folders, file names and times do not count: a copy has the digest of its original. Of a large data set not every
+    byte is read: the names of all frames, the sizes of the files of 4096 evenly spread ones, and of those as much
+    content as 128 MB hold, spread too. A pack's shards have digests of their own, which are taken.
+    """
+    digest = hashlib.sha256(type(dataset).__name__.encode())
+    for name in dataset.names:
+        digest.update(os.fsencode(f"{name}\0"))
+    parts = dataset.part_digests()
+    if parts is not None:
+        digest.update("".join(parts).encode())
+        return digest.hexdigest()
+    count = min(len(dataset.names), MOST_FRAMES)
+    left, seen = MOST_BYTES, set()
+    for place in sorted(range(count), key=_spread):
+        for role, path in sorted(dataset.files(dataset.names[place * len(dataset.names) // count]).items()):
+            if path in seen:  # a calibration of many frames
+                continue
+            seen.add(path)
+            try:
+                size = path.stat().st_size
+            except OSError:
+                digest.update(f"{role}: none\0".encode())
+                continue
+            digest.update(f"{role}: {size}\0".encode())
+            if size <= left:
+                left -= size
+                digest.update(_content(path))
+    return digest.hexdigest()
+
+
+def _spread(place: int) -> int:
+    """The bits of a number below 4096 in reverse: in this order any first few are spread over all."""
+    return int(f"{place:012b}"[::-1], 2)
+
+
+def _content(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    try:
+        with open_regular(path) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except InputError:  # whoever reads the frame will say so
+        return b"unreadable"
+    return digest.digest()
