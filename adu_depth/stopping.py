@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 PATIENCE = 5.0  # seconds that a stopped command has to clean up, or to come back from a call that cannot be interrupted
@@ -61,8 +61,13 @@ class catch_signals:
 
     def __enter__(self) -> list[int]:
         catch_signals.active += 1
-        self._handlers.install(lambda signum, frame: self.caught.append(signum))
+        self._handlers.install(self._note)
         return self.caught
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.caught.append(signum)
+        if end_on_signals.current is not None:  # what follows the saving is not to be stopped once more
+            end_on_signals.current.first = signum
 
     def __exit__(self, *_: object) -> None:
         self._handlers.restore()
@@ -76,8 +81,10 @@ class end_on_signals:
     there is nothing yet to clean up. last: nothing comes after this, so that a late signal is not worth a traceback.
     """
 
+    current: ClassVar[end_on_signals | None] = None
+
     def __init__(self, last: bool = False) -> None:
-        self.first: int | None = None
+        self.first: int | None = None  # the signal that stops the program; those after it change nothing
         self._last, self._starting = last, last
         self._handlers, self._over = _Handlers(), threading.Event()
         self._pipe: tuple[int, int] | None = None
@@ -86,7 +93,8 @@ class end_on_signals:
         self._starting = False
 
     def __enter__(self) -> end_on_signals:
-        self._unraisable = sys.unraisablehook
+        self._unraisable, self._outer = sys.unraisablehook, end_on_signals.current
+        end_on_signals.current = self
         self._handlers.install(self._stop)
         if self._handlers.before:
             sys.unraisablehook = self._again
@@ -94,6 +102,8 @@ class end_on_signals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.first = self.first or 0  # the work is over
+        end_on_signals.current = self._outer
         if self._last:
             self._handlers.before = dict.fromkeys(self._handlers.before, signal.SIG_IGN)
         self._handlers.restore()

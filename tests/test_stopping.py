@@ -114,6 +114,31 @@ def test_code_that_drops_or_cannot_raise_exceptions_does_not_lose_the_signal(wor
     assert (process.returncode, err) == (143, "stopped by SIGTERM\n")
 
 
+TRAINING = """
+from adu_depth.stopping import catch_signals
+def work(started):
+    started()
+    with catch_signals() as caught:
+        print("here", flush=True)
+        while not caught:
+            time.sleep(0.01)
+        time.sleep(0.1)
+    time.sleep(0.3)
+    print("saved", caught[0])
+    return 128 + caught[0]
+sys.exit(run(work, last=True))
+"""
+
+
+def test_a_storm_does_not_stop_what_says_that_the_state_is_saved() -> None:
+    process = start(program(TRAINING))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    storm(process, signal.SIGTERM, times=1000)
+    assert process.communicate(timeout=20) == ("saved 15\n", "")
+    assert process.returncode == 143
+
+
 IGNORED = """
 def work(started):
     started()
