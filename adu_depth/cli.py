@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -216,10 +219,25 @@ def parse(arguments: list[str]) -> Any:
     """The settings of the command that is asked for; those of a preset are its defaults. Raises InputError."""
     arguments, preset = take_preset(arguments)
     default = {} if preset is None else {"default": Arguments(preset.config)}
-    config = tyro.cli(Arguments, args=arguments, prog="adu-depth", description=__doc__, **default).settings
+    with _shown_not_obeyed(arguments):
+        config = tyro.cli(Arguments, args=arguments, prog="adu-depth", description=__doc__, **default).settings
     if preset is not None:
         preset.check(config)  # type: ignore[arg-type]
     return config
+
+
+@contextmanager
+def _shown_not_obeyed(arguments: list[str]) -> Iterator[None]:
+    """tyro quotes arguments as they are; a file's name among them (`predict RUN *`) may hold what a terminal obeys."""
+    if all(printable_name(argument) == argument for argument in arguments):
+        yield
+        return
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    finally:
+        sys.stderr.write(printable(said.getvalue()))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -62,6 +62,16 @@ def test_colours_and_bars_still_reach_a_terminal() -> None:
     assert "\x1b[31mred" not in shown(out)
 
 
+@pytest.mark.parametrize("arguments", [["predict", "a", "b", EVIL], [f"--{EVIL}"], ["doctor", "a", "--samples", EVIL]])
+def test_arguments_that_are_refused_are_shown_so_too(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as code:
+        main(arguments)
+    assert code.value.code == 2
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.err + shown.out
+    assert r"\x1b[31m" in shown.err
+
+
 @pytest.mark.parametrize("command", [["doctor"], ["predict", "."], ["evaluate"], ["splits", "--output", "."]])
 def test_a_commands_errors_name_what_they_mean_without_it(
     command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

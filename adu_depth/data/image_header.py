@@ -143,7 +143,7 @@ def _jpeg(data: bytes) -> ImageHeader:
             width, height = max(width, frame_width), max(height, frame_height)
         elif kind == 0xDA:
             scans += 1
-            if scans > MOST_SCANS or scans * width * height > MOST_SCANNED:
+            if scans > MOST_SCANS or (scans > 1 and scans * width * height > MOST_SCANNED):
                 raise TagError(f"{scans} scans or more of {width}×{height} pixels")
         at += max(length, 2)
     raise TagError(f"more than {MOST_PARTS} markers")

@@ -20,7 +20,7 @@ from torch import nn
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import collate
 from adu_depth.errors import InputError
-from adu_depth.files import replacing, write_json
+from adu_depth.files import read_bytes, replacing, write_json
 from adu_depth.models.prediction import FEATURE_STRIDES, DepthPrediction
 from adu_depth.schema import read_json
 from adu_depth.tensor_files import Form, differences, read_forms, read_tensors
@@ -142,7 +142,7 @@ def cache_identity(teacher: nn.Module, data: DataConfig, count: int) -> dict[str
     described: dict[str, Any] = json.loads(json.dumps(asdict(data)))
     described.pop("dense")  # supervision does not reach the teacher's outputs
     if data.split:  # the same path may hold other frames another day
-        described["split"] = hashlib.sha256(Path(data.split).read_bytes()).hexdigest()
+        described["split"] = hashlib.sha256(read_bytes(data.split)).hexdigest()
     return {"teacher": weights_digest(teacher), "samples": count, **described}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adu_depth.data.packed.shards import Shard, checksum
 from adu_depth.errors import InputError
 from tests.data.mutations import FORMATS, path_of
 
@@ -123,3 +124,10 @@ def test_a_picture_at_the_limit_is_read_within_its_memory(tmp_path: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], capture_output=True, check=True)
     assert int(done.stdout) * 1024 < 18 * 4000 * 4000
+
+
+def test_a_pack_reads_regular_files_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "shard-00000.safetensors")
+    for read in (checksum, Shard):
+        with pytest.raises(InputError, match=r"shard-00000\.safetensors: expected a regular file, got a named pipe"):
+            read(tmp_path / "shard-00000.safetensors")

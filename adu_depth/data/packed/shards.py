@@ -25,7 +25,7 @@ from torch import Tensor
 
 from adu_depth.data.packed.encoding import Description
 from adu_depth.errors import InputError
-from adu_depth.files import replacing, write_json
+from adu_depth.files import open_regular, replacing, require_regular, write_json
 
 FORMAT = "adu-depth pack 1"
 MANIFEST, PACKING = "pack.json", "packing.json"
@@ -91,12 +91,9 @@ def source_state(files: Iterable[Path]) -> str:
 def checksum(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal. InputError if it cannot be read."""
     digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with open_regular(path) as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -186,6 +183,7 @@ class Shard:
     """An open shard: tensors are views of the mapped file, read page by page as they are touched."""
 
     def __init__(self, path: Path) -> None:
+        require_regular(path)
         try:
             self._file = safe_open(path, framework="pt")
             self.samples: list[Description] = _described(self._file.metadata())[1]
