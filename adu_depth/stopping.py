@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -146,7 +146,8 @@ class end_on_signals:
         os.close(heard)
 
     def _end(self, signum: int) -> None:
-        os.write(2, f"{Stopped(signum)}\n".encode())
+        with suppress(OSError):  # the terminal is gone
+            os.write(2, f"{Stopped(signum)}\n".encode())
         os._exit(128 + signum)
 
 
