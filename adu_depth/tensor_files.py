@@ -48,20 +48,23 @@ class Form:
 
 
 def read_forms(path: Path) -> dict[str, Form]:
-    """What the file says it holds, by name; its tensors are not read. InputError if it is no such file.
-
-    The header's length is a number in the file: it is compared with the file's size, and with what a header may take.
-    """
-    with open_regular(path) as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > MOST_HEADER:
-        raise InputError(f"{path} cannot be read: its header has {length:,} bytes, expected at most {MOST_HEADER:,}")
+    """What the file says it holds, by name; its tensors are not read. InputError if it is no such file."""
+    require_header(path)
     try:
         with safe_open(path, framework="pt") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
             return {name: Form(tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def require_header(path: Path) -> None:
+    """InputError unless the file is a regular one whose header is no longer than a header may be: that length is a
+    number in the file."""
+    with open_regular(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MOST_HEADER:
+        raise InputError(f"{path} cannot be read: its header has {length:,} bytes, expected at most {MOST_HEADER:,}")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

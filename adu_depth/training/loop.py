@@ -34,6 +34,7 @@ from adu_depth.training.good_checkpoints import (
     require_finite_loss,
     require_no_fault,
 )
+from adu_depth.training.history import read_history
 from adu_depth.training.progress import Progress
 from adu_depth.training.resuming import chosen_checkpoint, offering_another, set_aside_newer
 from adu_depth.training.run_folder import prepare_run_folder
@@ -215,8 +216,7 @@ class RunLog:
         self.rows: list[dict[str, float]] = []
         self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1) if enabled else None
         if enabled and self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            self.rows = [row for row in map(_whole_row, lines) if row and row["step"] <= start]
+            self.rows = read_history(self.path, start)
         if enabled:
             with replacing(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
@@ -237,12 +237,3 @@ class RunLog:
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
-
-
-def _whole_row(line: str) -> dict[str, float] | None:
-    """A row of history.jsonl, or None for the last line of a run that was killed while writing it."""
-    try:
-        row: dict[str, float] = json.loads(line)
-    except ValueError:
-        return None
-    return row

@@ -16,6 +16,7 @@ from tyro.conf import Positional
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.fitting import resize_sample
 from adu_depth.data.packed.encoding import Description, encode_sample
+from adu_depth.data.packed.forms import MOST_PER_SHARD
 from adu_depth.data.packed.shards import (
     FORMAT,
     MANIFEST,
@@ -23,6 +24,7 @@ from adu_depth.data.packed.shards import (
     Entry,
     checksum,
     file_size,
+    read_entry,
     read_manifest,
     read_note,
     reopen,
@@ -78,8 +80,10 @@ class PackConfig:
             raise InputError(f"size must be two positive numbers (height, width), got {self.size}")
         if self.size is None and self.fit == "crop":
             raise InputError("fit crop needs the window's --size HEIGHT WIDTH")
-        if self.pairs_per_shard < 1:
-            raise InputError(f"pairs_per_shard must be at least 1, got {self.pairs_per_shard}")
+        if not 1 <= self.pairs_per_shard <= MOST_PER_SHARD:
+            raise InputError(
+                f"pairs_per_shard must be at least 1, at most {MOST_PER_SHARD:,}, got {self.pairs_per_shard}"
+            )
         if self.workers < 0:
             raise InputError(f"workers must be 0 (every core) or more, got {self.workers}")
 
@@ -215,9 +219,12 @@ def _finished(output: Path, number: int, sources: str) -> Entry | None:
     """What is noted of a shard that is there and made from these sources, None where it must be written."""
     path = output / shard_file(number)
     if (output / MANIFEST).is_file():
-        entry = read_manifest(output)["shards"][number]
+        entries = read_manifest(output)["shards"]
+        if number >= len(entries):
+            return None
+        entry = entries[number]
     elif path.with_suffix(".json").is_file():
-        entry = read_note(path.with_suffix(".json"))
+        entry = read_entry(path.with_suffix(".json"))
     else:
         return None
     return entry if file_size(path) == entry["bytes"] and entry.get("sources") == sources else None

@@ -71,7 +71,10 @@ class PackedStereo(FileDataset):
     def _decode(self, name: str, window: Window | None) -> StereoSample:
         number, place = self._place(name)
         shard = self._shard(number)
-        return decode_sample(lambda part: shard.tensor(place, part), shard.samples[place], window)
+        try:
+            return decode_sample(lambda part: shard.tensor(place, part), shard.samples[place], window)
+        except InputError as error:
+            raise InputError(f"{self.root / self._entries[number]['file']}: {name}: {error}") from error
 
     def _place(self, name: str) -> tuple[int, int]:
         if name not in self._places:
@@ -80,7 +83,8 @@ class PackedStereo(FileDataset):
 
     def _shard(self, number: int) -> Shard:
         if number not in self._open:
-            self._open[number] = Shard(self.root / self._entries[number]["file"])
+            entry = self._entries[number]
+            self._open[number] = Shard(self.root / entry["file"], entry["names"])
         return self._open[number]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from adu_depth.data.dataset import maps_from_depth, maps_from_disparity
 from adu_depth.data.sample import StereoSample
+from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
 
 SCALES = (256, 128)
@@ -186,6 +187,8 @@ def _decode_map(
     places, known = read("places"), stored.to(torch.float32)
     known = known / scale if scale else known
     height, width = size
+    if window is None and places.numel() and not 0 <= int(places.min()) <= int(places.max()) < height * width:
+        raise InputError(f"a known pixel lies outside the {height}×{width} that there are")
     if window is not None:
         # Places are in order, so those of the window's rows are one stretch of them.
         first, last = torch.searchsorted(
@@ -193,7 +196,7 @@ def _decode_map(
         ).tolist()
         rows = places[first:last] // width - window.top
         columns = places[first:last] % width - window.left
-        inside = (columns >= 0) & (columns < window.width)
+        inside = (columns >= 0) & (columns < window.width) & (rows >= 0) & (rows < window.height)
         places, known = (rows * window.width + columns)[inside], known[first:last][inside]
         height, width = window.height, window.width
     values = torch.zeros(height * width)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adu_depth.data.packed.encoding import Description
+from adu_depth.data.packed.forms import (
+    DescribedSamples,
+    EntrySchema,
+    Manifest,
+    Marked,
+    Noted,
+    shard_faults,
+)
 from adu_depth.errors import InputError
-from adu_depth.files import open_regular, replacing, require_regular, write_json
+from adu_depth.files import open_regular, replacing, write_json
+from adu_depth.schema import check, parse_json, read_json, shown
+from adu_depth.tensor_files import read_forms, require_header, some
 
 FORMAT = "adu-depth pack 1"
 MANIFEST, PACKING = "pack.json", "packing.json"
@@ -98,14 +108,25 @@ def checksum(path: Path) -> str:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """A JSON object of this folder; InputError naming the file if it is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
+    """What packing.json or pack.json says of the settings; InputError naming the file if it is no such note."""
+    found: dict[str, Any] = read_json(path, Noted)
+    return found
+
+
+def read_entry(path: Path) -> Entry:
+    """What the note of a finished shard says; InputError naming the file if it is no such note."""
+    entry: Entry = read_json(path, EntrySchema)
+    _require_place(entry, int(path.stem.rpartition("-")[2]), path)
+    return entry
+
+
+def _require_place(entry: Entry, number: int, source: Path) -> None:
+    """InputError for an entry of another file than its own: a name could lead anywhere."""
+    if entry["file"] != shard_file(number):
+        raise InputError(f"{source}: shard {number}: expected the file {shard_file(number)!r}, got {entry['file']!r}")
+    unknown = [place for place in entry["unlabelled"] if place >= len(entry["names"])]
+    if unknown:
+        raise InputError(f"{source}: {entry['file']}: unlabelled: it has {len(entry['names'])} pairs, got {unknown[0]}")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -113,14 +134,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
         done = len(list(folder.glob("shard-*.json")))
         raise InputError(f"{folder}: its packing was stopped after {done} shards; run the same `adu-depth pack` again")
-    manifest = read_note(folder / MANIFEST)
+    manifest: dict[str, Any] = read_json(folder / MANIFEST)
     if manifest.get("format") != FORMAT:
-        raise InputError(f"{folder / MANIFEST}: expected format {FORMAT!r}, got {manifest.get('format')!r}")
+        raise InputError(f"{folder / MANIFEST}: expected format {FORMAT!r}, got {manifest.get('format')!r:.80}")
     try:
-        listed = sum(len(entry["names"]) for entry in manifest["shards"])
-        pairs = manifest["settings"]["pairs"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / MANIFEST} is damaged: {error!r}; remove the folder and pack again") from error
+        check(Manifest, manifest, folder / MANIFEST)
+        for number, entry in enumerate(manifest["shards"]):
+            _require_place(entry, number, folder / MANIFEST)
+    except InputError as error:
+        raise InputError(f"{folder / MANIFEST} is damaged: {error}; remove the folder and pack again") from error
+    listed, pairs = sum(len(entry["names"]) for entry in manifest["shards"]), manifest["settings"]["pairs"]
     if listed != pairs:
         told = f"{pairs} pairs, {listed} listed"
         raise InputError(f"{folder / MANIFEST} is damaged: {told}; remove the folder and pack again")
@@ -140,11 +163,7 @@ def require_same_packing(folder: Path, entries: list[Entry]) -> None:
     """InputError naming the first shard whose mark is not the one that the manifest has: it is of another packing."""
     for entry in entries:
         path = folder / entry["file"]
-        try:
-            with safe_open(path, framework="pt") as opened:
-                found, _ = _described(opened.metadata())
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not a shard that can be read: {error!r}") from error
+        found = _opened(path)[1]
         if found != entry.get("content"):
             raise InputError(
                 f"{path} is of another packing than {MANIFEST}; remove it and run the same `adu-depth pack` again to "
@@ -173,22 +192,38 @@ def file_size(path: Path) -> int | None:
         return None
 
 
-def _described(metadata: dict[str, str]) -> tuple[str | None, list[Description]]:
-    """A shard's mark, and what its header says of the samples; shards from before there were marks say only that."""
-    found = json.loads(metadata["samples"])
-    return (None, found) if isinstance(found, list) else (found["content"], found["samples"])
+def _opened(path: Path) -> tuple[Any, str | None, list[Description]]:
+    """A shard's file, its mark, and what its header says of the samples; without a mark it is from before there were.
+
+    Raises InputError naming the file if it is no shard, or describes something that is no sample.
+    """
+    require_header(path)
+    try:
+        file = safe_open(path, framework="pt")
+        written = (file.metadata() or {}).get("samples", "")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a shard that can be read: {error}") from error
+    kept = parse_json(written, path)
+    if isinstance(kept, list):
+        return file, None, check(DescribedSamples, kept, path, "samples") and kept
+    return file, check(Marked, kept, path)["content"], kept["samples"]
 
 
 class Shard:
-    """An open shard: tensors are views of the mapped file, read page by page as they are touched."""
+    """An open shard: tensors are views of the mapped file, read page by page as they are touched.
 
-    def __init__(self, path: Path) -> None:
-        require_regular(path)
-        try:
-            self._file = safe_open(path, framework="pt")
-            self.samples: list[Description] = _described(self._file.metadata())[1]
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not a shard that can be read: {error!r}") from error
+    Raises InputError unless its descriptions are those of `names`, and its tensors those that they speak of.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self._file, _, self.samples = _opened(path)
+        held = [sample["name"] for sample in self.samples]
+        if held != list(names):
+            told = [f"{len(all)} pairs ({some([shown(name) for name in all])})" for all in (names, held)]
+            raise InputError(f"{path}: expected {told[0]}, got {told[1]}")
+        wrong = shard_faults(self.samples, read_forms(path))
+        if wrong:
+            raise InputError(f"{path}: {wrong}")
 
     def tensor(self, place: int, part: str) -> Tensor:
         found: Tensor = self._file.get_tensor(f"{place}.{part}")

@@ -1,0 +1,43 @@
+"""history.jsonl: a run's curves, a row of numbers a line."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+from adu_depth.errors import InputError
+from adu_depth.files import read_text
+from adu_depth.schema import Length, Range, check, parse_json
+from adu_depth.training.config import MOST
+
+MOST_ROWS = 1_000_000
+Row = dict[str, float]
+
+
+class Numbered(TypedDict):
+    step: Annotated[int, Range(0, MOST)]
+
+
+def read_history(path: Path, last: int) -> list[Row]:
+    """The rows up to step `last`. A last line that is not whole is what a kill left, and is passed over.
+
+    Raises InputError naming file and line for anything else that is no row of numbers.
+    """
+    lines = read_text(path).split("\n")
+    if len(lines) > MOST_ROWS:
+        raise InputError(f"{path}: expected at most {MOST_ROWS:,} rows, got {len(lines):,}")
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    rows = [_row(line, f"{path}, line {number}") for number, line in numbered[:-1]]
+    with suppress(InputError):
+        rows += [_row(line, f"{path}, line {number}") for number, line in numbered[-1:]]
+    return [row for row in rows if row["step"] <= last]
+
+
+def _row(line: str, source: str) -> Row:
+    try:
+        found = parse_json(line, source, non_finite=True)
+        row: Row = check(Annotated[dict[str, float], Length(256)], found, source)
+        return row | {"step": check(Numbered, found, source)["step"]}
+    except InputError as error:
+        raise InputError(f"{error}; remove the line, or the file: its curves are lost, the training is not") from error
