@@ -29,8 +29,8 @@ from tests.data.pack_files import pack
 from tests.training.tiny import LOOP, SIZE, TEACHER, tiny_scenes, tiny_student
 
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2.5, 1e308, -1e-308, 2**31, 2**63, 10**19, "", "x", "\0", "../../etc/passwd", "ü" * 5000,
-    [], {}, [[]], [0] * 300, {"a": {"b": {"c": []}}}, "config:resnet?depths=9999999", "theirs/model",
+    None, True, False, 0, -1, 1, 2.5, 1e308, -1e-308, 2**31, 2**63, 10**19, "", "x", "\0", "../../etc/passwd",
+    "ü" * 5000, [], {}, [[]], [0] * 300, {"a": {"b": {"c": []}}}, "config:resnet?depths=9999999", "theirs/model",
 )  # fmt: skip
 SMALL = "config:resnet?depths=1,1,1,1&hidden_sizes=8,16,24,32&embedding_size=8&layer_type=basic"
 
@@ -167,6 +167,6 @@ OWN_FILES = {
         OwnFile("cache.json", "cache/cache.json", a_cache),
         OwnFile("a cache file", "cache/00000000.safetensors", a_cache),
         OwnFile("config.json of an encoder", "encoder/config.json", lambda path: build_encoder(str(path.parent))),
-        OwnFile("weights of an encoder", "encoder/model.safetensors", lambda path: build_encoder(str(path.parent), True)),
+        OwnFile("weights of an encoder", "encoder/model.safetensors", lambda p: build_encoder(str(p.parent), True)),
     )
 }  # fmt: skip

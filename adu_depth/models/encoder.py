@@ -69,7 +69,7 @@ def build_encoder(
             raise InputError("encoder 'small' has no pretrained weights: set pretrained=False or name another encoder")
         return SmallEncoder(norm=norm)
     if backbone is not None:
-        return BackboneEncoder(_config_from_settings(backbone, name), name, pretrained=False)
+        return _backbone_encoder(_config_from_settings(backbone, name), name, pretrained=False)
     if name.startswith("config:"):
         if pretrained:
             raise InputError(f"encoder {name!r} is made from a configuration and has no pretrained weights: "
@@ -79,7 +79,16 @@ def build_encoder(
         config = _config_from_hub(name)
     else:
         raise InputError(f"encoder: unknown name {name!r}. {_accepted()}")
-    return BackboneEncoder(config, name, pretrained)
+    return _backbone_encoder(config, name, pretrained)
+
+
+def _backbone_encoder(config: Any, name: str, pretrained: bool) -> Encoder:
+    try:
+        return BackboneEncoder(config, name, pretrained)
+    except InputError:
+        raise
+    except Exception as error:  # transformers believes what a configuration says, and fails where it is used
+        raise InputError(f"encoder {name!r} cannot be built from its configuration: {error!r}") from error
 
 
 class SmallEncoder(Encoder):
