@@ -59,6 +59,8 @@ def decode_stored(data: bytes, name: str | Path) -> tuple[np.ndarray, ImageHeade
     own = data[: header.end]
     for place, patch in header.patches:
         own = own[:place] + patch + own[place + len(patch) :]
+    if header.kind == "PPM":
+        own += b"\n"  # OpenCV wants something behind the last number of a text
     reason = ""
     with _standard_error() as said, _libtiff_speaks(header.kind == "TIFF"):
         try:

@@ -40,6 +40,8 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
         colour = turned_upright(colour, header.orientation)
     scaled = np.ascontiguousarray(colour.transpose(2, 0, 1), dtype=np.float32)
     scaled /= float(top)
+    if header.top:
+        np.minimum(scaled, 1, out=scaled)  # the file's own white need not be its largest value
     return torch.from_numpy(scaled)
 
 

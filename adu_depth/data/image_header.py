@@ -227,7 +227,8 @@ def _ppm(data: bytes) -> ImageHeader:
     sizes = {b"4": (width + 7) // 8 * height, b"5": width * height * wide, b"6": width * height * channels * wide}
     if data[1:2] in sizes and at + 1 + sizes[data[1:2]] > len(data):
         raise CutShort
-    return ImageHeader("PPM", width, height, len(data), top=0 if data[1:2] in b"14" else top)
+    scaled = data[1:2] in b"14" or (data[1:2] in b"23" and top < 256)  # by the decoder, to 255
+    return ImageHeader("PPM", width, height, len(data), top=0 if scaled else top)
 
 
 _READERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], ImageHeader]], ...] = (

@@ -140,6 +140,15 @@ def test_a_ppm_is_scaled_by_its_own_white(tmp_path: Path) -> None:
     values = RNG.integers(0, 4096, (4, 6, 3)).astype(">u2")
     (tmp_path / "a.ppm").write_bytes(b"P6\n# a camera's 12 bits\n6 4\n4095\n" + values.tobytes())
     assert np.allclose(levels(tmp_path / "a.ppm"), values / 4095 * 255, atol=1e-3)
+    for data, expected in (
+        (b"P2 2 1 100 100 50", (1, 0.5)),
+        (b"P2 2 1 1000 1000 500", (1, 0.5)),
+        (b"P5 2 1 100 \x64\x32", (1, 0.5)),
+        (b"P5 2 1 100 \xff\x00", (1, 0)),
+        (b"P1 2 1 0 1", (1, 0)),
+    ):
+        (tmp_path / "b.ppm").write_bytes(data)
+        assert read_image(tmp_path / "b.ppm")[0, 0].tolist() == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
