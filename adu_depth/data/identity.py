@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from adu_depth.data.dataset import FileDataset
+from adu_depth.data.dataset import GROUND_TRUTH_ROLES, FileDataset
 from adu_depth.errors import InputError
 from adu_depth.files import open_regular
 
@@ -14,12 +14,13 @@ MOST_FRAMES = 4096
 MOST_BYTES = 128_000_000
 
 
-def frames_digest(dataset: FileDataset) -> str:
+def frames_digest(dataset: FileDataset, truth: bool = True) -> str:
     """SHA-256, in hexadecimal, over the frames of a data set: which, in what order, and from what files they are read.
 
     Folders, file names and times do not count: a copy has the digest of its original. Of a large data set not every
     byte is read: the names of all frames, the sizes of the files of 4096 evenly spread ones, and of those as much
-    content as 128 MB hold, spread too. A pack's shards have digests of their own, which are taken.
+    content as 128 MB hold, spread too. A pack's shards have digests of their own, which are taken. Without `truth` the
+    files of ground truth do not count.
     """
     digest = hashlib.sha256(type(dataset).__name__.encode())
     for name in dataset.names:
@@ -32,7 +33,7 @@ def frames_digest(dataset: FileDataset) -> str:
     left, seen = MOST_BYTES, set()
     for place in sorted(range(count), key=_spread):
         for role, path in sorted(dataset.files(dataset.names[place * len(dataset.names) // count]).items()):
-            if path in seen:  # a calibration of many frames
+            if path in seen or (role in GROUND_TRUTH_ROLES and not truth):  # seen: a calibration of many frames
                 continue
             seen.add(path)
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -52,8 +52,8 @@ def prepare_run_folder(run: Path, config: dict[str, Any], loop: LoopConfig, defa
             f"run folder {run} already holds a training: go on with --loop.resume, or name another with --run"
         )
     if chosen is not None:
-        before = with_defaults(_settings_before(run, chosen), defaults)
-        differing = differing_settings(before, config)
+        before = _settings_before(run, chosen)
+        differing = differing_settings(with_defaults(before, defaults), config, free=places_free(before, config))
         if differing:
             raise InputError(f"cannot resume {run} with other settings; these differ: {'; '.join(differing)}")
     write_json(run / "config.json", config)
@@ -68,6 +68,20 @@ def _settings_before(run: Path, chosen: Path) -> dict[str, Any]:
     for key in ("kind", "backbone"):  # which the run's own config.json does not have
         own.pop(key, None)
     return own
+
+
+def places_free(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
+    """Settings that only say where something lies which the digests show to be the same."""
+
+    def same(digest: str) -> bool:
+        return before.get(digest) is not None and before[digest] == now.get(digest)
+
+    free = set()
+    if same("frames_content"):
+        free |= {"data.root", "data.layout", "data.split", "data.ground_truth"}
+    if same("teacher_weights"):
+        free.add("teacher")
+    return free
 
 
 # How a run is executed and watched may change when it is resumed; what it computes may not.
@@ -89,13 +103,15 @@ def with_defaults(settings: dict[str, Any], defaults: dict[str, Any]) -> dict[st
     return filled
 
 
-def differing_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Settings that differ between two configurations, as "name: before → now"."""
+def differing_settings(
+    before: dict[str, Any], now: dict[str, Any], prefix: str = "", free: Collection[str] = ()
+) -> list[str]:
+    """Settings that differ between two configurations, as "name: before → now", but for those that are free to."""
     found = []
     for key in sorted(before.keys() | now.keys()):
         name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += differing_settings(old, new, f"{name}.")
-        elif old != new and name not in FREE_TO_CHANGE:
+            found += differing_settings(old, new, f"{name}.", free)
+        elif old != new and name not in FREE_TO_CHANGE and name not in free:
             found.append(f"{name}: {old} → {new}")
     return found

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset, FileDataset
+from adu_depth.data.identity import frames_digest
 from adu_depth.data.layouts import refuse_folder_options
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.errors import InputError
@@ -77,12 +78,13 @@ def _train_teacher(
     def stream(start: int) -> Generator[TrainingBatch, None, None]:
         return batches(source, config.data, config.loop, start, place, accelerator.device)
 
+    seen = seen_frames(source)
     return train(
         config.run,
         TeacherTask(network, loss, config.augmentation),
         stream,
-        config=config_dict(config) | seen_frames(source),
-        defaults=config_dict(TeacherTrainingConfig()) | seen_frames(source),
+        config=config_dict(config) | seen,
+        defaults=config_dict(TeacherTrainingConfig()) | seen,
         optimizer_config=config.optimizer,
         loop=config.loop,
         accelerator=accelerator,
@@ -137,12 +139,13 @@ def _train_student(
     def stream(start: int) -> Generator[TrainingBatch, None, None]:
         return batches(source, config.data, config.loop, start, place, accelerator.device, outputs)
 
+    seen = seen_frames(source)
     return train(
         config.run,
         StudentTask(network, loss, config.augmentation),
         stream,
-        config=config_dict(config) | seen_frames(source) | taught_by(teacher, outputs),
-        defaults=config_dict(StudentTrainingConfig()) | seen_frames(source),
+        config=config_dict(config) | seen | taught_by(teacher, outputs),
+        defaults=config_dict(StudentTrainingConfig()) | seen,
         optimizer_config=config.optimizer,
         loop=config.loop,
         accelerator=accelerator,
@@ -160,9 +163,8 @@ def _cached_outputs(
     progress: Progress,
 ) -> OutputsOnDisk:
     """The teacher's outputs for every sample. A cache in which none is missing may be read by many at once."""
-    outputs = OutputsOnDisk(
-        folder, cache_identity(teacher, data, len(source)), len(source), teacher.config.feature_channels
-    )
+    identity = cache_identity(teacher, data, len(source), seen_frames(source, truth=False))
+    outputs = OutputsOnDisk(folder, identity, len(source), teacher.config.feature_channels)
     if from_first(accelerator, outputs.is_whole()):
         return outputs
     with only_writer(accelerator, folder, "teacher outputs"):
@@ -185,13 +187,16 @@ def _model_and_backbone(
     return (config.model if backbone is None else replace(config.model, pretrained=False)), backbone
 
 
-def seen_frames(source: Dataset) -> dict[str, str]:
-    """What a resumed run must have again: the same frames in the same order, whatever a split file's path holds now."""
+def seen_frames(source: Dataset, truth: bool = True) -> dict[str, str]:
+    """What a resumed run must have again: the same frames in the same order, wherever they and a split file lie now."""
     named = source.samples if isinstance(source, Resized) else source
     if not isinstance(named, FileDataset):
         return {}
     digest = hashlib.sha256(os.fsencode("\n".join(named.names))).hexdigest()
-    return {"frames": f"{len(named)} (sha256 of their names {digest[:16]})"}
+    return {
+        "frames": f"{len(named)} (sha256 of their names {digest[:16]})",
+        "frames_content": frames_digest(named, truth)[:16],
+    }
 
 
 def taught_by(teacher: StereoTeacher | None, outputs: TeacherOutputs | None) -> dict[str, str]:

@@ -137,13 +137,17 @@ class OutputsOnDisk:
         return expected
 
 
-def cache_identity(teacher: nn.Module, data: DataConfig, count: int) -> dict[str, Any]:
-    """What cached outputs depend on: the teacher's weights, and how samples are read and sized."""
+def cache_identity(teacher: nn.Module, data: DataConfig, count: int, frames: dict[str, str]) -> dict[str, Any]:
+    """What cached outputs depend on: the teacher's weights, the frames (by digest, where there are files), and how
+    samples are sized. Where the frames lie, and how they are supervised, does not reach the outputs."""
     described: dict[str, Any] = json.loads(json.dumps(asdict(data)))
-    described.pop("dense")  # supervision does not reach the teacher's outputs
-    if data.split:  # the same path may hold other frames another day
+    described.pop("dense")
+    if frames:
+        for place in ("root", "layout", "split", "ground_truth", "skip_missing"):
+            described.pop(place)
+    elif data.split:  # the same path may hold other frames another day
         described["split"] = hashlib.sha256(read_bytes(data.split)).hexdigest()
-    return {"teacher": weights_digest(teacher), "samples": count, **described}
+    return {"teacher": weights_digest(teacher), "samples": count, **frames, **described}
 
 
 def weights_digest(network: nn.Module) -> str:

@@ -176,12 +176,20 @@ def test_a_damaged_manifest_is_named(kitti: Path, packed: Path, tmp_path: Path) 
                 use()
 
 
+def changed_kitti(root: Path) -> Path:
+    """The same frames by name, one with other views."""
+    write_kitti(root)
+    left = root / "training" / "image_2" / "000003_10.png"
+    cv2.imwrite(str(left), 255 - cv2.imread(str(left)))
+    return root
+
+
 def test_packs_are_never_mixed(kitti: Path, packed: Path, tmp_path: Path) -> None:
     before = contents(packed)
     for changes, word in (
         ({"size": (32, 64)}, r"fit: None → resize; size: None → \[32, 64\]"),
         ({"pairs_per_shard": 3}, "pairs_per_shard: 2 → 3"),
-        ({"root": write_kitti(tmp_path / "other")}, "root: "),
+        ({"root": changed_kitti(tmp_path / "other")}, "root: "),
         ({"split": write_split(tmp_path, "000000_10")}, "names: "),
     ):
         with pytest.raises(InputError, match=f"holds a pack of other settings .*{word}"):

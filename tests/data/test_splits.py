@@ -16,7 +16,7 @@ from adu_depth.errors import InputError
 from adu_depth.inference.render import write_samples
 from adu_depth.training.checkpoint import read_json
 from adu_depth.training.config import DataConfig
-from adu_depth.training.runs import open_samples, train_teacher
+from adu_depth.training.runs import open_samples, seen_frames, train_teacher
 from adu_depth.training.teacher_outputs import cache_identity
 from tests.data.trees import scenes, write_driving_stereo, write_kitti_raw
 from tests.training.tiny import LOOP, tiny_teacher
@@ -159,6 +159,13 @@ def test_training_uses_the_split_and_the_teacher_cache_knows_it(tmp_path: Path) 
         train_teacher(replace(config, loop=replace(config.loop, resume=True)))
     split.write_text("000002\n")
     assert len(train_teacher(replace(config, loop=replace(config.loop, resume=True)))) == 1
-    before = cache_identity(nn.Linear(1, 1), data, 1)
+
+    def identity() -> dict[str, object]:
+        return cache_identity(nn.Linear(1, 1), data, 1, seen_frames(open_samples(data, torch.device("cpu"))))
+
+    torch.manual_seed(0)
+    before = identity()
     split.write_text("000001\n")
-    assert cache_identity(nn.Linear(1, 1), data, 1)["split"] != before["split"]
+    torch.manual_seed(0)
+    changed = identity()
+    assert {key for key in before if changed[key] != before[key]} == {"frames", "frames_content"}

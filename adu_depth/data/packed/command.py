@@ -15,6 +15,7 @@ from tyro.conf import Positional
 
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.fitting import resize_sample
+from adu_depth.data.identity import frames_digest
 from adu_depth.data.packed.encoding import Description, encode_sample
 from adu_depth.data.packed.forms import MOST_PER_SHARD
 from adu_depth.data.packed.shards import (
@@ -39,6 +40,8 @@ from adu_depth.files import require_text_name, write_json
 from adu_depth.folder_lock import LOCK_FILE, locked
 
 Say = Callable[[str], None]
+PLACES = ("root", "split", "ground_truth")
+"""Settings that say where frames lie: with the same frames elsewhere a pack is the same."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ def describe(config: PackConfig, dataset: FileDataset, layout: str) -> dict[str,
         "size": None if config.size is None else list(config.size),
         "pairs": len(dataset),
         "names": names,
+        "frames": frames_digest(dataset),
     }
 
 
@@ -205,7 +209,9 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
     note = next((output / name for name in (MANIFEST, PACKING) if (output / name).is_file()), None)
     if note is not None:
         found = read_note(note).get("settings", {})
-        differing = sorted(k for k in settings.keys() | found.keys() if settings.get(k) != found.get(k))
+        # In the same place changed frames are packed anew, shard by shard; in another one they must be the same.
+        free = {"frames", *(PLACES if settings["frames"] == found.get("frames") else ())}
+        differing = sorted(k for k in (settings.keys() | found.keys()) - free if settings.get(k) != found.get(k))
         if differing:
             changes = "; ".join(f"{k}: {found.get(k)} → {settings.get(k)}" for k in differing)
             raise InputError(f"{output} holds a pack of other settings ({changes}): name another folder, or remove it")
