@@ -111,7 +111,7 @@ class LoopConfig:
     """Checkpoints that stay; until the step after the newest one has shown its loss, one more."""
     log_every: Count = 20
     check_every: Count = 10
-    """Steps between looks at the loss for NaN; each look waits for the device."""
+    """Steps between looks at the loss for NaN; each waits for the device. Several processes also agree then to stop."""
     resume: bool = False
     """Go on from the newest checkpoint in the run folder."""
     resume_from: str = ""
