@@ -3,38 +3,77 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from adu_kernels.checks import check_choice
+from adu_kernels.derivatives import refusal, transform
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 BACKENDS = ("auto", "triton", "torch")
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-_auto = "auto"
+_auto: ContextVar[str | None] = ContextVar("adu_kernels.auto", default=None)
+_stays: list[_Stay] = []
+"""Every stay within `auto_is` anywhere in the process that has not ended, in the order they began."""
+_lock = threading.Lock()
+_newest = "auto"
+"""The last stay's. Traced code reads this one, for Dynamo looks at no context variable and guards a plain name."""
 
 
 @contextmanager
 def auto_is(backend: str) -> Iterator[None]:
     """Within it "auto" means `backend`: "torch", the references, to compare with or to rule a kernel out; "triton",
-    every kernel there is, on a CPU too (in Triton's interpreter). It holds for the whole process, not for one thread.
-    RuntimeError for "triton" where Triton is not installed.
+    every kernel there is, on a CPU too (in Triton's interpreter). RuntimeError for "triton" where Triton is not
+    installed.
+
+    It is a context variable: it holds for this thread, or this asyncio task and those it starts, and for nobody beside
+    them. A thread that is started within it begins with "auto" (unless it runs in `contextvars.copy_context()`), so do
+    DataLoader's spawned workers; forked ones have what held at the fork. Autograd's own threads see what held where the
+    backward was asked for, so that a checkpointed function is computed again by the same implementation. What
+    torch.compile has traced takes the one entered last in the process, and is compiled anew when that changes.
     """
-    global _auto
     check_choice("backend", backend, BACKENDS)
     if backend == "triton" and not HAS_TRITON:
         raise RuntimeError("auto_is('triton'): Triton is not installed")
-    before, _auto = _auto, backend
+    stay = _Stay(backend)
+    token = _auto.set(backend)
+    _note(stay, _stays.append)
     try:
         yield
     finally:
-        _auto = before
+        _auto.reset(token)
+        _note(stay, _stays.remove)
+
+
+class _Stay:
+    """One stay within `auto_is`, equal to no other."""
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+
+
+def _note(stay: _Stay, change: Callable[[_Stay], None]) -> None:
+    global _newest
+    with _lock:
+        change(stay)
+        _newest = _stays[-1].backend if _stays else "auto"
+
+
+def _meaning_of_auto() -> str:
+    if torch.compiler.is_compiling():
+        return _newest
+    here = _auto.get()
+    if here is None and torch._C._current_graph_task_id() != -1 and torch._C._is_key_in_tls("context"):
+        here = torch._C._get_obj_in_tls("context").get(_auto)  # within a backward: the context it was called from
+    return here or "auto"
 
 
 @torch.compiler.assume_constant_result
@@ -66,7 +105,12 @@ def choose(
         raise NotImplementedError(f"{operation} has no Triton kernel yet: use backend='auto' or backend='torch'")
     if backend == "triton" and not HAS_TRITON:
         raise RuntimeError("backend='triton': Triton is not installed: use backend='auto' or backend='torch'")
-    meant = _auto if backend == "auto" else backend
+    around = transform() if triton_twin is not None else ""
+    if around and backend == "triton":
+        raise RuntimeError(refusal(operation, f"rule for {around}"))
+    if around:
+        return torch_twin
+    meant = _meaning_of_auto() if backend == "auto" else backend
     if triton_twin is not None and (meant == "triton" or (meant == "auto" and tensor.is_cuda and HAS_TRITON)):
         return triton_twin
     return torch_twin

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from adu_kernels.attention_adaptation import layout
+from adu_kernels.derivatives import differentiable_once, keep, kept
 
 WIDEST_HEAD = 128
 """Channels per head that the kernels take: the accumulators of more would not stay in registers."""
@@ -53,7 +54,9 @@ def _(upstream, query, key, value, key_bias, out, peak, log_mass, scale, needed)
 
 def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     *tensors, ctx.scale = inputs
-    ctx.save_for_backward(*tensors, *output)
+    out, peak, log_mass = output
+    keep(ctx, "attention_adaptation", [*tensors, peak, log_mass], [out])
+    ctx.mark_non_differentiable(peak, log_mass)
     ctx.set_materialize_grads(False)
 
 
@@ -61,11 +64,18 @@ def _differentiate(ctx, upstream, *_):  # type: ignore[no-untyped-def]
     needed = list(ctx.needs_input_grad[:4])
     if upstream is None:
         return (None,) * 5
-    grads = iter(attention_backward(upstream, *ctx.saved_tensors, ctx.scale, needed))
+    (*tensors, peak, log_mass), (out,) = kept(ctx, lambda *inputs: attention(*inputs[:4], ctx.scale)[:1])
+    grads = iter(attention_backward(upstream, *tensors, out, peak, log_mass, ctx.scale, needed))
     return *(next(grads) if need else None for need in needed), None
 
 
-attention.register_autograd(_differentiate, setup_context=_keep)
+differentiable_once(
+    attention,
+    attention_backward,
+    setup_context=_keep,
+    backward=_differentiate,
+    operation=lambda *_: "attention_adaptation",
+)
 
 
 def attention_adaptation(

@@ -14,6 +14,7 @@ from adu_kernels.correlation_disparity import reference
 from adu_kernels.cost_volume import plan
 from adu_kernels.cost_volume.op import REDUCTIONS, VIEWS, check_pair
 from adu_kernels.cost_volume.reference import reduction_factor
+from adu_kernels.derivatives import differentiable_once, keep, kept
 from adu_kernels.precision import accumulation_dtype
 
 
@@ -180,20 +181,22 @@ def _new_gradients(
 
 
 def _keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    own, other, num_disparities, softmax_scale, reduction, _, sign = inputs
-    ctx.save_for_backward(own, other, output)
-    ctx.rest = (num_disparities, softmax_scale, reduction, sign)
+    keep(ctx, "correlation_disparity", inputs[:2], [output])
+    ctx.options = inputs[2:]
 
 
 def _differentiate(ctx: Any, upstream: Tensor) -> tuple:
-    own, other, output = ctx.saved_tensors
+    (own, other), (output,) = kept(ctx, lambda *maps: [_forward(*maps, *ctx.options)])
     needed = list(ctx.needs_input_grad[:2])
     maps = torch.cat((output, upstream[:2]))
-    grads = iter(_backward(maps, own, other, needed, *ctx.rest))
+    num_disparities, softmax_scale, reduction, _, sign = ctx.options
+    grads = iter(_backward(maps, own, other, needed, num_disparities, softmax_scale, reduction, sign))
     return *(next(grads) if need else None for need in needed), None, None, None, None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+differentiable_once(
+    _forward, _backward, setup_context=_keep, backward=_differentiate, operation=lambda *_: "correlation_disparity"
+)
 
 
 def _on_matrix_units(own: Tensor, other: Tensor) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from adu_kernels.cost_volume.plan import Request, new_gradient, new_volume
+from adu_kernels.derivatives import differentiable_once, keep, kept
 
 
 @torch.library.custom_op("adu_kernels::cost_volume", mutates_args=())
@@ -69,17 +70,31 @@ def _(upstream, left, right, left_thin, right_thin, needed, *request):  # type: 
 
 
 def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs[:4])
+    # Of the concatenated pair the backward asks how it lies in memory, and no value.
+    keep(ctx, _operation(None, *inputs[:4], None, *inputs[4:]), inputs[:2])
+    ctx.thin = [None if one is None else (one.shape, one.stride()) for one in inputs[2:4]]
     ctx.request = inputs[4:]
 
 
 def _differentiate(ctx, upstream):  # type: ignore[no-untyped-def]
     needed = list(ctx.needs_input_grad[:4])
-    grads = iter(cost_volume_backward(upstream, *ctx.saved_tensors, needed, *ctx.request))
+    wide, _ = kept(ctx)
+    thin = [None if one is None else upstream.new_empty_strided(*one) for one in ctx.thin]
+    grads = iter(cost_volume_backward(upstream, *wide, *thin, needed, *ctx.request))
     return *(next(grads) if need else None for need in needed), *(None for _ in ctx.request)
 
 
-cost_volume.register_autograd(_differentiate, setup_context=_keep)
+def _operation(upstream, left, right, left_thin, right_thin, needed, num_disparities, num_groups, plain, *rest) -> str:  # type: ignore[no-untyped-def]
+    if left is None:
+        return "concatenation_volume"
+    if left_thin is not None:
+        return "combined_volume"
+    return "correlation_volume" if plain else "groupwise_correlation_volume"
+
+
+differentiable_once(
+    cost_volume, cost_volume_backward, setup_context=_keep, backward=_differentiate, operation=_operation
+)
 
 
 def groupwise_correlation_volume(

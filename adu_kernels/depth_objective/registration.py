@@ -6,13 +6,14 @@ The gradients are made in the forward, where everything they need is at hand; th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from adu_kernels.depth_objective import reference
 from adu_kernels.depth_objective.reference import ObjectiveTerms, ObjectiveWeights, objective_weights
+from adu_kernels.derivatives import differentiable_once, keep, kept
 from adu_kernels.precision import accumulation_dtype
 
 
@@ -53,8 +54,9 @@ def depth_losses(
     per_image: bool,
     need_depth: bool,
     need_scale: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Total, (silog, uncertainty, response), and the total's gradients in depth and log_scale, empty where not needed.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Total, (silog, uncertainty, response), the total's gradients in depth and log_scale, empty where not needed, and
+    a tensor without elements that depends on the inputs as the total does.
 
     numbers: those of `Numbers`, in order. The response is computed where teacher_depth is given.
     """
@@ -63,7 +65,7 @@ def depth_losses(
     maps = launching.Maps(depth, log_scale, teacher_depth, target, weight)
     outputs = _new_outputs(*maps, strength, numbers, need_depth=need_depth, need_scale=need_scale)
     launching.losses(
-        maps, strength, Numbers(*numbers), outputs, silog=silog, laplace=laplace, guide=guide, gate=gate,
+        maps, strength, Numbers(*numbers), outputs[:4], silog=silog, laplace=laplace, guide=guide, gate=gate,
         joint=joint, detach_focal=detach_focal, per_image=per_image, need_depth=need_depth, need_scale=need_scale,
     )  # fmt: skip
     return outputs
@@ -71,11 +73,11 @@ def depth_losses(
 
 def _new_outputs(  # type: ignore[no-untyped-def]
     depth, log_scale, teacher_depth, target, weight, strength, numbers, *options, need_depth, need_scale
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     dtype = accumulation_dtype(depth, log_scale, teacher_depth, target)
-    shapes = ((), (3,), depth.shape if need_depth else (0,), depth.shape if need_scale else (0,))
-    total, terms, grad_depth, grad_scale = (depth.new_empty(shape, dtype=dtype) for shape in shapes)
-    return total, terms, grad_depth, grad_scale
+    shapes = ((), (3,), depth.shape if need_depth else (0,), depth.shape if need_scale else (0,), (0,))
+    total, terms, grad_depth, grad_scale, link = (depth.new_empty(shape, dtype=dtype) for shape in shapes)
+    return total, terms, grad_depth, grad_scale, link
 
 
 @depth_losses.register_fake
@@ -87,35 +89,51 @@ def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     ctx.dtypes = [None if m is None else m.dtype for m in inputs[:2]]
     ctx.needed = inputs[-2:]
     ctx.inputs = len(inputs)
-    ctx.mark_non_differentiable(*output[1:])
+    ctx.mark_non_differentiable(*output[1:4])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*output[2:])
+    keep(ctx, _operation(inputs[2] is not None, inputs[7], inputs[8]), output[2:])
 
 
-class _Once(torch.autograd.Function):
-    """The same values, which cannot be differentiated: a constant would give a wrong second derivative in silence."""
+@torch.library.custom_op("adu_kernels::depth_losses_backward", mutates_args=())
+def depth_losses_backward(gradient: Tensor, for_total: Tensor, link: Tensor, operation: str) -> Tensor:
+    """gradient · for_total, which depends on the inputs of the losses, through `link`, in a way nobody differentiates.
 
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.clone()
+    Only where a graph of the gradient is made: elsewhere a plain product can be fused with what follows.
+    """
+    return gradient * for_total
 
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
-        raise RuntimeError("the Triton losses have no second derivative: use backend='torch' where one is needed")
+
+@depth_losses_backward.register_fake
+def _(gradient, for_total, link, operation):  # type: ignore[no-untyped-def]
+    return torch.empty_like(gradient)
 
 
 def _differentiate(ctx, for_total, *for_others):  # type: ignore[no-untyped-def]
     grads: list[Tensor | None] = [None] * ctx.inputs
     if for_total is not None:
-        for place, (gradient, dtype) in enumerate(zip(ctx.saved_tensors, ctx.dtypes, strict=True)):
+        (*gradients, link), _ = kept(ctx)
+        for place, (gradient, dtype) in enumerate(zip(gradients, ctx.dtypes, strict=True)):
             if ctx.needed[place] and ctx.needs_input_grad[place]:
                 if torch.is_grad_enabled():  # create_graph
-                    gradient = _Once.apply(gradient.detach().requires_grad_())
-                grads[place] = (gradient * for_total).to(dtype)
+                    grads[place] = depth_losses_backward(gradient, for_total, link, ctx.operation).to(dtype)
+                else:
+                    grads[place] = (gradient * for_total).to(dtype)
     return tuple(grads)
 
 
-depth_losses.register_autograd(_differentiate, setup_context=_keep)
+def _operation(response: bool, silog: bool, laplace: bool) -> str:
+    if silog + laplace + response > 1:
+        return "depth_objective"
+    return "silog_loss" if silog else "laplace_nll" if laplace else "focal_response_loss"
+
+
+differentiable_once(
+    depth_losses,
+    depth_losses_backward,
+    setup_context=_keep,
+    backward=_differentiate,
+    operation=lambda *inputs: inputs[3],
+)
 
 
 @torch.library.custom_op("adu_kernels::response_weights", mutates_args=())
@@ -254,7 +272,7 @@ def _losses(
 ) -> tuple[Tensor, Tensor]:
     """Total, and the three terms."""
     wanted = torch.is_grad_enabled()
-    total, terms, _, _ = torch.ops.adu_kernels.depth_losses(
+    total, terms, *_ = torch.ops.adu_kernels.depth_losses(
         depth, log_scale, _constant(teacher_depth), _constant(target), _constant(weight), strength,
         _numbers(**numbers, **weights._asdict()), silog, laplace, guide, gate, joint, detach_focal, per_image,
         wanted and depth.requires_grad, wanted and log_scale is not None and log_scale.requires_grad,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adu_kernels import checks, launch
 from adu_kernels.backend import choose
+from adu_kernels.derivatives import differentiable_once, keep, kept
 from adu_kernels.disparity_regression import reference
 from adu_kernels.precision import accumulation_dtype
 
@@ -208,14 +209,20 @@ def _(logits: Tensor, *rest: object) -> Tensor:
 
 def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     logits, ctx.scale = inputs
-    ctx.save_for_backward(logits, *output)
+    mean, variance, peak, mass = output
+    keep(ctx, "disparity_regression", [logits, peak, mass], [mean, variance])
+    ctx.mark_non_differentiable(peak, mass)
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx, grad_mean, grad_variance, grad_peak, grad_mass):  # type: ignore[no-untyped-def]
-    mean = ctx.saved_tensors[1]
+    (logits, peak, mass), (mean, variance) = kept(
+        ctx, lambda logits, *_: torch.ops.adu_kernels.disparity_regression(logits, ctx.scale)[:2]
+    )
     given = (torch.zeros_like(mean) if gradient is None else gradient for gradient in (grad_mean, grad_variance))
-    return torch.ops.adu_kernels.disparity_regression_backward(*ctx.saved_tensors, *given, ctx.scale), None
+    return _backward(logits, mean, variance, peak, mass, *given, ctx.scale), None
 
 
-_forward.register_autograd(_differentiate, setup_context=_save)
+differentiable_once(
+    _forward, _backward, setup_context=_save, backward=_differentiate, operation=lambda *_: "disparity_regression"
+)

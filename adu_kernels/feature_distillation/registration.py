@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from adu_kernels.derivatives import differentiable_once, keep, kept
 from adu_kernels.precision import accumulation_dtype
 
 
@@ -44,12 +45,13 @@ def _(upstream, slopes, adapted, teacher, weights):  # type: ignore[no-untyped-d
 def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     adapted, teacher, weights = inputs
     ctx.levels, ctx.weighted = len(adapted), len(weights)
-    ctx.save_for_backward(output[1], *adapted, *teacher, *weights)
+    keep(ctx, "feature_distillation_losses", [output[1], *adapted, *teacher, *weights])
+    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx, upstream, _):  # type: ignore[no-untyped-def]
-    slopes, *maps = ctx.saved_tensors
+    (slopes, *maps), _ = kept(ctx)
     adapted, teacher, weights = maps[: ctx.levels], maps[ctx.levels : 2 * ctx.levels], maps[2 * ctx.levels :]
     nothing = [None] * ctx.levels, [None] * ctx.weighted
     if upstream is None:
@@ -57,7 +59,13 @@ def _differentiate(ctx, upstream, _):  # type: ignore[no-untyped-def]
     return feature_distillation_backward(upstream, slopes, adapted, teacher, weights), *nothing
 
 
-feature_distillation.register_autograd(_differentiate, setup_context=_keep)
+differentiable_once(
+    feature_distillation,
+    feature_distillation_backward,
+    setup_context=_keep,
+    backward=_differentiate,
+    operation=lambda *_: "feature_distillation_losses",
+)
 
 
 @torch.library.custom_op("adu_kernels::pooled_guide", mutates_args=())

@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.kernels import parity
+from tests.kernels import autograd_paths, parity
 
 Shapes = tuple[tuple[int, ...], ...]
 
 
 class OperationTests:
-    """Values and gradients in every dtype and shape, layouts, bits, registration, tracing, compilations."""
+    """Values and gradients in every dtype and shape, layouts, bits, registration, tracing, autograd, compilations."""
 
     operation: ClassVar[parity.Operation]
     shapes: ClassVar[Mapping[str, Shapes]]
     """By name, the shapes of all inputs: one element, odd and prime sizes, more than one program, the operation's own
     corners. Whatever differs between them alone may not compile a kernel more than twice."""
     small: ClassVar[Shapes]
-    """Shapes for what is slow or needs one size alone: gradcheck, opcheck, tracing."""
+    """Shapes for what is slow or needs one size alone: gradcheck, opcheck, tracing, autograd."""
     dtypes: ClassVar[Sequence[torch.dtype]] = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     epsilon: ClassVar[float | None] = None
     """ε of the error budget; None: the dtype's (`parity.EPSILON`)."""
@@ -60,6 +60,11 @@ class OperationTests:
 
     def test_traced_whole(self) -> None:
         parity.check_whole_graph(self.operation, self.draw(self.small, torch.float32))
+
+    def test_autograd_paths(self) -> None:
+        autograd_paths.check_autograd_paths(
+            self.operation, self.draw(self.small, torch.float64), self.operation.public.__name__
+        )
 
     def test_compilations(self) -> None:
         parity.check_compilations(self.operation, (self.draw(shape, torch.float32) for shape in self.shapes.values()))

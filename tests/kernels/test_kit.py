@@ -14,6 +14,7 @@ from torch.autograd.gradcheck import GradcheckError
 from torch.testing._internal.optests import OpCheckError
 
 from tests.kernels import parity, toy
+from tests.kernels.autograd_paths import check_autograd_paths
 from tests.kernels.suite import OperationTests, Shapes
 
 
@@ -38,6 +39,10 @@ def _compilations(operation: parity.Operation, inputs: list[Tensor]) -> None:
     parity.check_compilations(operation, ([value[:, :columns] for value in inputs] for columns in (5, 9, 19)))
 
 
+def _autograd_paths(operation: parity.Operation, inputs: list[Tensor]) -> None:
+    check_autograd_paths(operation, inputs, "weighted_mean")
+
+
 CAUGHT_BY: dict[str, Callable[[parity.Operation, list[Tensor]], None]] = {
     "dropped mask": parity.check_layouts,
     "unwritten": parity.check_parity,
@@ -46,6 +51,7 @@ CAUGHT_BY: dict[str, Callable[[parity.Operation, list[Tensor]], None]] = {
     "race": parity.same_bits_in_any_order,
     "wrong fake": parity.check_registration,
     "host wait": parity.check_whole_graph,
+    "unconnected gradient": _autograd_paths,
     "specialised size": _compilations,
 }
 

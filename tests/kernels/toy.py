@@ -14,6 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from adu_kernels import launch
+from adu_kernels.backend import choose
+from adu_kernels.derivatives import differentiable_once, keep, kept
 from adu_kernels.precision import accumulation_dtype
 
 BLOCK = 16
@@ -117,20 +119,31 @@ def _new_gradients(
 
 
 def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs, *output)
-    ctx.mark_non_differentiable(output[1])
+    means, totals = output
+    keep(ctx, "weighted_mean", [*inputs, totals], [means])
+    ctx.mark_non_differentiable(totals)
 
 
 def _differentiate(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-    return _backward(*ctx.saved_tensors, upstream)
+    (values, weights, totals), (means,) = kept(ctx, lambda values, weights, _: _forward(values, weights)[:1])
+    if fault == "unconnected gradient":
+        values, weights = values.detach(), weights.detach()
+    return _backward(values, weights, means, totals, upstream)
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+differentiable_once(
+    _forward, _backward, setup_context=_keep, backward=_differentiate, operation=lambda *_: "weighted_mean"
+)
 
 
 def weighted_mean(values: Tensor, weights: Tensor, *, backend: str = "triton") -> Tensor:
     if fault == "host wait" and weights.sum().item() == 0:
         raise ValueError("weights: expected a positive sum in every row, got 0")
+    run = choose("weighted_mean", backend, values, torch_twin=weighted_mean_reference, triton_twin=_triton)
+    return run(values, weights)
+
+
+def _triton(values: Tensor, weights: Tensor) -> Tensor:
     return _forward(values, weights)[0]
 
 

@@ -1,0 +1,172 @@
+"""What autograd may ask of a kernel's operator, answered in one way for all of them.
+
+The kernels have a first derivative in reverse mode. Whatever else is asked for (a second derivative, forward mode, a
+rule for torch.func) is an error that names the operation and backend="torch", never a number. Left alone, a derivative
+that autograd does not know of counts as zero; and PyTorch's own `once_differentiable` ties its error to no input, so
+that `torch.autograd.grad` and `hessian` pass it by in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def differentiable_once(
+    operator: Any,
+    gradient: Any,
+    *,
+    setup_context: Callable[..., None],
+    backward: Callable[..., Any],
+    operation: Callable[..., str],
+) -> None:
+    """Registers the backward of `operator`, which calls the operator `gradient` with everything that it depends on.
+
+    `gradient` gets the error that stands for its derivative, tied to all of its inputs, and a rule for batches of
+    upstream gradients (`is_grads_batched`, `jacobian(vectorize=True)`): one after the other.
+    setup_context: calls `keep`. backward: calls `kept`, once. operation: the public name, given `gradient`'s inputs.
+    """
+
+    def first_derivative(ctx: Any, *upstream: Any) -> Any:
+        if forward_ad._current_level >= 0 and not torch.compiler.is_compiling():
+            raise RuntimeError(refusal(ctx.operation, "derivative in forward mode"))
+        return backward(ctx, *upstream)
+
+    def remember(ctx: Any, inputs: tuple, output: Any) -> None:
+        ctx.operation = operation(*inputs)
+
+    def second_derivative(ctx: Any, *upstream: Any) -> Any:
+        raise RuntimeError(refusal(ctx.operation, "second derivative"))
+
+    operator.register_autograd(first_derivative, setup_context=setup_context)
+    gradient.register_autograd(second_derivative, setup_context=remember)
+    _loop_over_batches(gradient)
+
+
+def refusal(operation: str, what: str) -> str:
+    return f"{operation}: the Triton kernels have no {what}: use backend='torch' where one is needed"
+
+
+def transform() -> str:
+    """Which of autograd's transforms that kernels have no rule for surrounds the call, "" for none."""
+    return _torch_func() or ("forward-mode differentiation" if forward_ad._current_level >= 0 else "")
+
+
+@torch.compiler.assume_constant_result
+def _torch_func() -> str:
+    """Dynamo asks while it traces, within the same transforms, and compiles anew where they change."""
+    stack = torch._C._functorch.get_interpreter_stack()
+    return f"torch.func ({', '.join(str(one.key()).rpartition('.')[2].lower() for one in stack)})" if stack else ""
+
+
+def keep(ctx: Any, operation: str, inputs: Sequence[Tensor | None], results: Sequence[Tensor] = ()) -> None:
+    """Saves what the backward reads. Called once, in setup_context.
+
+    operation: the public name. inputs: the caller's tensors, and results that are not given out; one that is changed in
+    place before the backward makes it raise. results: what the caller gets and may change in place, as he may what a
+    reference gives: `kept` then has them computed again. So they are saved without their version counter, and that is
+    kept aside, without their memory.
+    """
+    watched = [_watched(result) for result in results]
+    ctx.save_for_backward(*inputs, *(apart for apart, _ in watched))
+    ctx.operation, ctx.given = operation, len(inputs)
+    ctx.versions = [(mark, mark._version) for _, mark in watched if mark is not None]
+
+
+def kept(ctx: Any, again: Callable[..., Sequence[Tensor]] | None = None) -> tuple[list[Any], list[Tensor]]:
+    """(inputs, results) of `keep`. again(*inputs) computes the results anew.
+
+    Called once in a backward: a checkpointed function's tensors can be asked for once.
+    """
+    try:
+        saved = ctx.saved_tensors
+    except RuntimeError as error:
+        if "modified" not in str(error):
+            raise
+        raise RuntimeError(
+            f"{ctx.operation}: a tensor it was given was changed in place before the backward, which reads it: give "
+            f"it a clone, or change it out of place ({error})"
+        ) from error
+    inputs, results = list(saved[: ctx.given]), list(saved[ctx.given :])
+    if again is not None and any(mark._version != version for mark, version in ctx.versions):
+        with torch.no_grad():
+            results = list(again(*inputs))
+    return inputs, results
+
+
+def _watched(result: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What to save of a result, and a tensor without elements that has its version counter, where one is needed."""
+    if type(result) is not Tensor:
+        return result.detach(), None  # traced: nothing happens in place
+    if torch._C._len_torch_dispatch_stack():
+        return result.clone(), None  # a mode sees every operator, and what follows is none
+    mark = result.detach()
+    mark.data = result.new_empty(0)  # the counter stays
+    return result.data, mark  # the same memory under a counter of its own
+
+
+def _loop_over_batches(operator: Any) -> None:
+    """Teaches an operator both of PyTorch's ways to batch: it runs for one entry after the other.
+
+    torch.vmap is one; `is_grads_batched` and `torch.autograd.functional` with vectorize=True have an older one, whose
+    own loop takes no operator that returns a list.
+    """
+
+    def stacked(inputs: Any, dims: Any, size: int) -> Any:
+        calls = [operator(*_entry(inputs, dims, index)) for index in range(size)]
+        if isinstance(calls[0], Tensor):
+            return torch.stack(calls)
+        return [torch.stack(one) for one in zip(*calls, strict=True)]
+
+    @operator.register_vmap
+    def rule(info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
+        results = stacked(inputs, in_dims, info.batch_size)
+        return results, 0 if isinstance(results, Tensor) else [0] * len(results)
+
+    def older_rule(*inputs: Any) -> Any:
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        plain, dims = _unbatched(inputs, level)
+        results = stacked(plain, dims, max(_lengths(plain, dims)))
+        if isinstance(results, Tensor):
+            return torch._add_batch_dim(results, 0, level)
+        return [torch._add_batch_dim(one, 0, level) for one in results]
+
+    namespace, _, opname = operator._qualname.partition("::")
+    _library(namespace).impl(opname, older_rule, "Batched")
+
+
+@cache
+def _library(namespace: str) -> torch.library.Library:
+    """Registrations hold as long as it lives."""
+    return torch.library.Library(namespace, "FRAGMENT")
+
+
+def _unbatched(value: Any, level: int) -> tuple[Any, Any]:
+    """What stands in the older batched tensors of `value`, the batch first; and where it has one: 0, else None."""
+    if isinstance(value, list | tuple):
+        pairs = [_unbatched(one, level) for one in value]
+        return [plain for plain, _ in pairs], [dim for _, dim in pairs]
+    if isinstance(value, Tensor) and torch._C._functorch.is_legacy_batchedtensor(value):
+        return torch._remove_batch_dim(value, level, 1, 0), 0
+    return value, None
+
+
+def _lengths(value: Any, dim: Any) -> Iterator[int]:
+    if isinstance(value, list):
+        for one, its_dim in zip(value, dim, strict=True):
+            yield from _lengths(one, its_dim)
+    elif dim is not None:
+        yield value.shape[dim]
+
+
+def _entry(value: Any, dim: Any, index: int) -> Any:
+    if isinstance(value, list | tuple):
+        dims = dim if isinstance(dim, list | tuple) else [dim] * len(value)
+        return type(value)(_entry(one, its_dim, index) for one, its_dim in zip(value, dims, strict=True))
+    return value.select(dim, index) if isinstance(value, Tensor) and dim is not None else value

@@ -1,0 +1,99 @@
+"""Every operation through every path that autograd offers, and the implementation "auto" takes there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import adu_kernels
+from adu_kernels import backend, reference
+from tests.kernels.autograd_paths import RIGHT_OR_REFUSED, check_autograd_paths, on_one_tensor
+from tests.kernels.parity import Operation
+
+MAPS = (1, 2, 1, 3)
+PIXELS = (1, 1, 1, 3)
+
+
+def _both(name: str, call: Callable[..., Any]) -> Operation:
+    """The public operation and its twin, called as `call(operation, *inputs)`."""
+
+    def public(*inputs: Tensor, backend: str) -> Any:
+        def operation(*arguments: Any, **options: Any) -> Any:
+            return getattr(adu_kernels, name)(*arguments, **options, backend=backend)
+
+        return call(operation, *inputs)
+
+    return Operation(public, lambda *inputs: call(getattr(reference, name), *inputs))
+
+
+def _constant(shape: tuple[int, ...], low: float = 1.0) -> Tensor:
+    return torch.linspace(low, low + 3, torch.Size(shape).numel(), dtype=torch.float64).view(shape)
+
+
+CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
+    "groupwise_correlation_volume": (lambda f, a, b: f(a, b, 2, 1, normalize="group"), [MAPS, MAPS]),
+    "correlation_volume": (lambda f, a, b: f(a, b, 2), [MAPS, MAPS]),
+    "concatenation_volume": (lambda f, a, b: f(a, b, 2), [MAPS, MAPS]),
+    "combined_volume": (lambda f, a, b, c, d: f(a, b, c, d, 2, 1), [MAPS, MAPS, MAPS, MAPS]),
+    "correlation_disparity": (lambda f, a, b: f(a, b, 3), [MAPS, MAPS]),
+    "disparity_regression": (lambda f, a: f(a, 2), [MAPS]),
+    "attention_adaptation": (lambda f, q, k, v, bias: f(q, k, v, bias), [(1, 1, 3, 2), *[(1, 1, 2, 2)] * 2, (1, 2)]),
+    "feature_distillation_loss": (lambda f, a: f(a, _constant(MAPS), _constant((1, 1, 1, 3))), [MAPS]),
+    "feature_distillation_losses": (lambda f, a, b: f([a, b], [_constant(MAPS)] * 2), [MAPS, MAPS]),
+    "silog_loss": (lambda f, a: f(a.exp(), _constant(PIXELS)), [PIXELS]),
+    "laplace_nll": (lambda f, a, s: f(a.exp(), s, _constant(PIXELS), joint=True), [PIXELS, PIXELS]),
+    "focal_response_loss": (lambda f, a: f(a.exp(), _constant(PIXELS)), [PIXELS]),
+    "depth_objective": (
+        lambda f, a, s: f(a.exp(), s, _constant(PIXELS), _constant(PIXELS, 2.0), joint=True).total,
+        [PIXELS, PIXELS],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_reference_s_result_or_an_error_by_name(name: str) -> None:
+    call, shapes = CASES[name]
+    check_autograd_paths(_both(name, call), [torch.randn(shape) for shape in shapes], name)
+
+
+@pytest.mark.cpu
+def test_every_differentiable_operation_is_tried() -> None:
+    assert {*adu_kernels.__all__} - {*CASES} == {
+        "pooled_guide", "uncertainty_guide", "teacher_gate",  # no gradient
+        "ConcatFreeConv3d",  # torch's own convolutions
+        "ObjectiveTerms", "ObjectiveWeights",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["forward mode", "torch.func.grad", "torch.func.jvp", "vmap of grad"])
+def test_where_kernels_have_no_rule_auto_is_the_reference(path: str) -> None:
+    call, shapes = CASES["disparity_regression"]
+    inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    operation = _both("disparity_regression", call)
+    with backend.auto_is("triton"):
+        got = RIGHT_OR_REFUSED[path](
+            on_one_tensor(lambda *maps: operation.public(*maps, backend="auto"), inputs), inputs[0].flatten()
+        )
+    torch.testing.assert_close(got, RIGHT_OR_REFUSED[path](on_one_tensor(operation.torch, inputs), inputs[0].flatten()))
+
+
+@pytest.mark.parametrize("name", ["uncertainty_guide", "teacher_gate", "pooled_guide"])
+def test_without_a_gradient_too_transforms_are_refused(name: str) -> None:
+    depth = torch.rand(2, 1, 1, 2, 2) + 1
+    second = {"uncertainty_guide": depth[0] > 1.5, "teacher_gate": depth[0], "pooled_guide": [(1, 1)]}[name]
+    with pytest.raises(
+        RuntimeError, match=f"{name}: the Triton kernels have no rule for torch.func .vmap.: use backend"
+    ):
+        torch.func.vmap(lambda one: getattr(adu_kernels, name)(one, second, backend="triton"))(depth)
+
+
+def test_traced_code_asks_again_where_a_transform_begins() -> None:
+    logits = torch.randn(1, 4, 2, 3)
+    traced = torch.compile(lambda x: adu_kernels.disparity_regression(x, backend="triton")[0], backend="eager")
+    traced(logits)
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(RuntimeError, match="no rule for forward-mode"):
+        traced(torch.autograd.forward_ad.make_dual(logits, logits))
