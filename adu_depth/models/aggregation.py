@@ -56,7 +56,7 @@ class Aggregation(nn.Module):
         memory_format: torch.memory_format = torch.channels_last_3d,
     ) -> None:
         super().__init__()
-        self.memory_format = memory_format
+        self._memory_format = str(memory_format).removeprefix("torch.")  # as it is, torch.save could not pickle it
         self.enter = nn.Sequential(
             conv_norm_relu(inputs, channels, norm=norm, dims=3), conv_norm(channels, channels, norm=norm, dims=3)
         )
@@ -67,6 +67,10 @@ class Aggregation(nn.Module):
             # The corrections start small, so that training starts from what the prior says.
             nn.init.normal_(head.weight, std=0.5 / (27 * channels) ** 0.5)  # type: ignore[arg-type]
         set_layout(self, memory_format)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return getattr(torch, self._memory_format)
 
     def forward(
         self, volume: Tensor, prior: Tensor, thin: tuple[Tensor, Tensor] | None = None
