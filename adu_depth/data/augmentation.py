@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from adu_depth.errors import InputError
+from adu_depth.images import check_image
 from adu_depth.transfer import upload
 
 CUT_CELL = 32  # rows are cut between cells of the coarsest features, so that every map can follow exactly
@@ -130,6 +131,7 @@ def draw_colours(count: int, config: ColourConfig, generator: torch.Generator) -
 
 def recolour(images: Tensor, factors: Tensor) -> Tensor:
     """B×3×H×W images in [0, 1] with the factors of `draw_colours`; stays in [0, 1]."""
+    check_image("images", images)
     factors = upload(factors.to(images.dtype), images.device)[..., None, None]
     changed = (images.pow(factors[:, 0:1]) * (factors[:, 1:2] * factors[:, 2:5])).clamp(0, 1)
     if factors.shape[1] == 5:

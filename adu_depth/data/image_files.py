@@ -16,6 +16,7 @@ from adu_depth.data.image_decoding import decode_stored, turned_upright
 from adu_depth.data.image_header import ImageHeader, orientation_in
 from adu_depth.errors import InputError
 from adu_depth.files import open_regular, read_bytes, refuse_larger, replacing
+from adu_depth.images import check_image, refuse_unscaled
 
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,40})[ \t]*\r?\n")
 
@@ -34,7 +35,7 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
         raise InputError(f"{path}: expected 8 or 16 bits per channel, got {pixels.dtype}")
     top = header.top or int(np.iinfo(pixels.dtype).max)
     if top == 65535:
-        _refuse_unscaled(pixels, path)
+        refuse_unscaled(pixels, path)
     colour = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., 2::-1]
     if upright:
         colour = turned_upright(colour, header.orientation)
@@ -55,22 +56,9 @@ def orientation_of(path: str | Path) -> int:
         return orientation_in(file)
 
 
-def _refuse_unscaled(pixels: np.ndarray, path: str | Path) -> None:
-    """InputError for 16-bit pixels that hold a camera's 10 or 12 bits as they came: the picture would be all but black.
-
-    A dark picture whose values were brought to 16 bits shows it: they are multiples of 16, or of 257.
-    """
-    largest = int(pixels.max())
-    if 0 < largest <= 4095 and (pixels % 16).any() and (pixels % 257).any():
-        bits = max(10, largest.bit_length())
-        raise InputError(
-            f"{path}: 16 bits per channel, but no value above {largest}: a camera's {bits} bits that were not brought "
-            f"to 16; multiply the values by {1 << (16 - bits)}, or save the images with 8 bits"
-        )
-
-
 def grey_levels(image: Tensor) -> np.ndarray:
     """A 3×H×W image in [0, 1] as H×W uint8 grey, for OpenCV's matchers."""
+    check_image("image", image, "3×H×W")
     levels = (image.detach().cpu() * 255.0).round().clamp(0, 255).byte().numpy().transpose(1, 2, 0)
     grey: np.ndarray = cv2.cvtColor(np.ascontiguousarray(levels), cv2.COLOR_RGB2GRAY)
     return grey

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adu_depth.geometry import warp_right
+from adu_depth.images import check_image
 
 WINDOW = 5
 FLOOR = 1e-4
@@ -40,6 +41,8 @@ def photometric_loss(left: Tensor, right: Tensor, disparity: Tensor) -> Tensor:
 
     left, right: B×3×H×W in [0, 1]; disparity: B×1×H×W pixels, at least 3×3. Differentiable in disparity.
     """
+    check_image("left", left)
+    check_image("right", right)
     warped, inside = warp_right(right, disparity)
     error = torch.where(inside, dissimilarity(left, warped), 0.0)
     return error.sum() / inside.sum().clamp(min=1)
@@ -47,6 +50,7 @@ def photometric_loss(left: Tensor, right: Tensor, disparity: Tensor) -> Tensor:
 
 def smoothness_loss(left: Tensor, disparity: Tensor) -> Tensor:
     """Mean slope of the disparity relative to its image's mean, less where the left view has an edge (1609.03677)."""
+    check_image("left", left)
     relative = disparity / disparity.mean((-2, -1), keepdim=True).clamp_min(1e-3)
     slopes = []
     for axis in (-1, -2):

@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, stack_cameras
+from adu_depth.images import check_image, check_range, image_batch
 from adu_depth.models.prediction import DepthPrediction
 
 Flip = Literal["none", "mean", "monodepth"]
@@ -95,7 +96,7 @@ class Predictor:
         )
 
     def __call__(self, sample: StereoSample) -> DepthPrediction:
-        """Predicts for a batched sample (left B×3×H×W in [0, 1], camera of tensors B); maps are B×1×H×W.
+        """Predicts for a batched sample (left B×3×H×W floats in [0, 1], camera of tensors B); maps are B×1×H×W.
 
         Features are left out (an empty tuple): they belong to the working size.
         """
@@ -108,18 +109,21 @@ class Predictor:
         camera: Camera | None = None,
         name: str | Path = "image",
     ) -> DepthPrediction:
-        """Predicts for one image or pair: H×W×3 uint8 RGB arrays, or 3×H×W tensors in [0, 1]. Maps are 1×1×H×W.
+        """Predicts for one image or pair, as arrays or tensors (see `images.image_batch`). Maps are 1×1×H×W.
 
-        Raises InputError, with `name`, for what cannot be predicted from, and for a prediction that is not finite.
+        H×W×3 RGB arrays of uint8 or uint16; 3×H×W or 1×3×H×W tensors of uint8, uint16 or floats in [0, 1]. Raises
+        InputError that names the view for anything else, NaN and floats beyond [0, 1] included, and, with `name`, for a
+        prediction that is not finite.
         """
-        views = [None if view is None else _as_batch(view, side) for view, side in ((left, "left"), (right, "right"))]
+        views = [None if view is None else image_batch(side, view) for view, side in ((left, "left"), (right, "right"))]
         assert views[0] is not None
         prediction = self._predict(views[0], views[1], stack_cameras([camera]) if camera is not None else None)
         prediction.require_finite(name)
         return prediction
 
     def _predict(self, left: Tensor, right: Tensor | None, camera: Camera | None) -> DepthPrediction:
-        _check_image(left, "left")
+        check_image("left", left)
+        check_range("left", left)
         own_size = (left.shape[-2], left.shape[-1])
         size = self.size or own_size
         if self.stereo:
@@ -149,7 +153,8 @@ class Predictor:
             value = torch.as_tensor(getattr(camera, name))
             if not bool((value > 0).all()):
                 raise InputError(f"a stereo teacher needs camera.{name} > 0, got {value.flatten().tolist()}")
-        _check_image(right, "right")
+        check_image("right", right)
+        check_range("right", right)
         return right
 
 
@@ -225,17 +230,3 @@ def _device(device: torch.device | str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device} was asked for, but torch sees no CUDA device here")
     return device
-
-
-def _check_image(image: Tensor, name: str) -> None:
-    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
-        raise InputError(f"{name} must be B×3×H×W floats in [0, 1], got {image.dtype} of shape {tuple(image.shape)}")
-
-
-def _as_batch(image: np.ndarray | Tensor, name: str) -> Tensor:
-    """H×W×3 uint8 or 3×H×W floats as 1×3×H×W float32 in [0, 1]."""
-    if isinstance(image, Tensor):
-        return image.float()[None]
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise InputError(f"{name} must be H×W×3 uint8 RGB, got {image.dtype} of shape {image.shape}")
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255.0

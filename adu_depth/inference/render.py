@@ -14,6 +14,7 @@ from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.folder_lock import locked
 from adu_depth.geometry import Camera
+from adu_depth.images import check_image
 from adu_depth.inference.image_files import write_depth_png, write_png
 from adu_depth.inference.pictures import depth_picture, lidar_overlay, side_by_side
 
@@ -79,6 +80,7 @@ def _write_sample(sample: StereoSample, directory: Path, name: str) -> Path:
 
 def to_uint8(image: Tensor) -> np.ndarray:
     """3×H×W floats in [0, 1] to H×W×3 uint8."""
+    check_image("image", image, "3×H×W")
     return (image.detach().permute(1, 2, 0).clamp(0, 1) * 255).round().cpu().numpy().astype(np.uint8)
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adu_depth.errors import InputError
+from adu_depth.images import check_image
 from adu_depth.models.backbone_settings import LABELS, check_settings, counting
 from adu_depth.models.blocks import Norm, ResidualBlock, channels_last, conv_norm_relu, initialise
 from adu_depth.schema import read_json, shown
@@ -44,6 +45,7 @@ class Encoder(nn.Module):
 
     def normalised(self, image: Tensor) -> Tensor:
         """The image with ImageNet's mean and standard deviation taken out, channels last."""
+        check_image("image", image)
         mean, std = self.mean.to(image.device), self.std.to(image.device)  # elsewhere only where shapes are probed
         return ((image - mean) / std).contiguous(memory_format=torch.channels_last)
 

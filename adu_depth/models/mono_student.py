@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, per_image
+from adu_depth.images import check_image
 from adu_depth.models.blocks import Norm, channels_last, check_norm
 from adu_depth.models.decoder import DepthHead, FeatureDecoder, check_depth_range, check_feature_channels
 from adu_depth.models.encoder import build_encoder
-from adu_depth.models.padding import check_image, crop_map, pad_to_cells
+from adu_depth.models.padding import crop_map, pad_to_cells
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.ranges import MOST_LETTERS, MOST_PIXELS, Channels, Metres
 from adu_depth.schema import Length, Range, check_ranges
@@ -67,6 +68,7 @@ class MonoStudent(nn.Module):
     def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
         """image: B×3×H×W in [0, 1], any size. camera: batched; read where the configuration has a `reference_focal`."""
         check_image("image", image)
+        image = image.to(self.encoder.mean.dtype)
         height, width = image.shape[-2:]
         quarter, features = self.decoder(self.encoder(pad_to_cells(image)))
         depth, log_scale = self.head(quarter)

@@ -5,17 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from adu_depth.errors import InputError
-
 CELL = 32  # pixels per cell of the coarsest feature map
-
-
-def check_image(name: str, image: Tensor) -> None:
-    """InputError unless `image` is a B×3×H×W floating-point tensor."""
-    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
-        raise InputError(
-            f"{name}: expected a B×3×H×W floating-point tensor in [0, 1], got {tuple(image.shape)} {image.dtype}"
-        )
 
 
 def pad_to_cells(image: Tensor) -> Tensor:

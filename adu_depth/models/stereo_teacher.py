@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, per_image
+from adu_depth.images import check_image
 from adu_depth.models.aggregation import VOLUME_MULTIPLE, Aggregation
 from adu_depth.models.blocks import Norm, channels_last, check_norm, conv_norm_relu, initialise
 from adu_depth.models.decoder import (
@@ -25,7 +26,7 @@ from adu_depth.models.decoder import (
     check_feature_channels,
 )
 from adu_depth.models.encoder import build_encoder
-from adu_depth.models.padding import check_image, crop_map, pad_to_cells
+from adu_depth.models.padding import crop_map, pad_to_cells
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.ranges import MOST_CHANNELS, MOST_LETTERS, Channels, Metres
 from adu_depth.models.refinement import Refinement
@@ -135,7 +136,7 @@ class StereoTeacher(nn.Module):
         if left.shape != right.shape:
             raise InputError(f"right: expected the left view's shape {tuple(left.shape)}, got {tuple(right.shape)}")
         batch, _, height, width = left.shape
-        views = pad_to_cells(torch.cat([left, right]))
+        views = pad_to_cells(torch.cat([left, right]).to(self.encoder.mean.dtype))
         maps = self.encoder(views)
         volume, thin = self._volume(maps)
         logits, volume = self.aggregation(volume, self._correlation_scores(volume), thin)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from adu_depth.errors import InputError
-from adu_depth.models.padding import check_image, crop_map, pad_to_cells
+from adu_depth.images import check_image
+from adu_depth.models.padding import crop_map, pad_to_cells
 
 
 @pytest.mark.parametrize("size", [(1, 1), (31, 33), (97, 131), (375, 1242)])
