@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from adu_depth.errors import InputError
 
@@ -31,6 +32,23 @@ def make_norm(norm: Norm, channels: int, dims: int) -> nn.Module:
     if norm == "batch":
         return _BATCH_NORM[dims](channels)
     return nn.GroupNorm(math.gcd(channels, 8), channels)
+
+
+def refuse_single_values(error: ValueError, network: nn.Module, images: Tensor) -> None:
+    """InputError where `error` is torch's refusal to normalise one value per channel; else nothing.
+
+    In training BatchNorm takes a channel's mean and variance over the batch and the map: of a batch of one and a map of
+    1×1 there is none. images: what the network was given, B×3×H×W.
+    """
+    if "more than 1 value per channel" not in str(error):
+        return
+    kinds = sorted({type(m).__name__ for m in network.modules() if isinstance(m, _BatchNorm) and m.training})
+    batch, _, height, width = images.shape
+    raise InputError(
+        f"{' and '.join(kinds) or 'normalisation'} in training needs more than one value per channel, but images of "
+        f"{height}×{width} in a batch of {batch} leave one ({error}): take larger images, a larger batch, or a network "
+        "without BatchNorm (norm 'group', another encoder)"
+    ) from error
 
 
 def conv_norm(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, per_image
 from adu_depth.images import check_image
-from adu_depth.models.blocks import Norm, channels_last, check_norm
+from adu_depth.models.blocks import Norm, channels_last, check_norm, refuse_single_values
 from adu_depth.models.decoder import DepthHead, FeatureDecoder, check_depth_range, check_feature_channels
 from adu_depth.models.encoder import build_encoder
 from adu_depth.models.padding import crop_map, pad_to_cells
@@ -68,7 +68,13 @@ class MonoStudent(nn.Module):
     def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
         """image: B×3×H×W in [0, 1], any size. camera: batched; read where the configuration has a `reference_focal`."""
         check_image("image", image)
-        image = image.to(self.encoder.mean.dtype)
+        try:
+            return self._predict(image.to(self.encoder.mean.dtype), camera)
+        except ValueError as error:
+            refuse_single_values(error, self, image)
+            raise
+
+    def _predict(self, image: Tensor, camera: Camera | None) -> DepthPrediction:
         height, width = image.shape[-2:]
         quarter, features = self.decoder(self.encoder(pad_to_cells(image)))
         depth, log_scale = self.head(quarter)

@@ -16,7 +16,7 @@ from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, per_image
 from adu_depth.images import check_image
 from adu_depth.models.aggregation import VOLUME_MULTIPLE, Aggregation
-from adu_depth.models.blocks import Norm, channels_last, check_norm, conv_norm_relu, initialise
+from adu_depth.models.blocks import Norm, channels_last, check_norm, conv_norm_relu, initialise, refuse_single_values
 from adu_depth.models.decoder import (
     LOG_SCALE_MAX,
     LOG_SCALE_MIN,
@@ -135,8 +135,16 @@ class StereoTeacher(nn.Module):
         check_image("right", right)
         if left.shape != right.shape:
             raise InputError(f"right: expected the left view's shape {tuple(left.shape)}, got {tuple(right.shape)}")
-        batch, _, height, width = left.shape
-        views = pad_to_cells(torch.cat([left, right]).to(self.encoder.mean.dtype))
+        try:
+            return self._predict(torch.cat([left, right]).to(self.encoder.mean.dtype), camera)
+        except ValueError as error:
+            refuse_single_values(error, self, left)
+            raise
+
+    def _predict(self, views: Tensor, camera: Camera) -> DepthPrediction:
+        """views: the left ones, then the right ones."""
+        batch, height, width = views.shape[0] // 2, views.shape[-2], views.shape[-1]
+        views = pad_to_cells(views)
         maps = self.encoder(views)
         volume, thin = self._volume(maps)
         logits, volume = self.aggregation(volume, self._correlation_scores(volume), thin)
