@@ -124,14 +124,21 @@ def make_folder(path: str | Path) -> None:
         _make_folders(Path(path))
 
 
+def json_number(value: Any) -> Any:
+    """json's `default`: scalars of numpy, and arrays and tensors without dimensions, as numbers; TypeError for more."""
+    if getattr(value, "ndim", None) != 0:
+        raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+    return value.item()
+
+
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically. NaN is not JSON and raises ValueError.
+    """Writes `value` as indented JSON, atomically, scalars of numpy as numbers. NaN is not JSON and raises ValueError.
 
     Bytes of file names that are no text (surrogates in Python) are written as JSON's escapes, and read back the same.
     """
-    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=json_number)
     if _SURROGATE.search(text):
-        text = json.dumps(value, indent=2, allow_nan=False)
+        text = json.dumps(value, indent=2, allow_nan=False, default=json_number)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from adu_depth.errors import InputError
 from adu_depth.files import read_text
+from adu_kernels.checks import plain_number
 
 MOST_DEPTH = 32
 MOST_PARTS = 200_000
@@ -104,12 +105,22 @@ def check(schema: Any, value: Any, source: str | Path, field: str = "") -> Any:
 
 def check_ranges(settings: Any, prefix: str = "") -> None:
     """For a dataclass's __post_init__: InputError for a number that its Annotated type does not allow."""
+    plain_numbers(settings)
     made: Any = type(settings)
     for name, kind in _hints(made).items():
         try:
             _ranges(kind, getattr(settings, name))
         except _Misfit as misfit:
             raise InputError(f"{prefix}{name}: expected {misfit.expected}, got {misfit.got}") from None
+
+
+def plain_numbers(settings: Any) -> None:
+    """Numbers of numpy in a dataclass, frozen or not, become Python's, so that they can be written as JSON."""
+    for name, value in vars(settings).items():
+        plain = plain_number(value)
+        if type(value) in (tuple, list):
+            plain = type(value)(map(plain_number, value))
+        object.__setattr__(settings, name, plain)
 
 
 def shown(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Checks of what a caller gives. Every message names the argument, what was expected and what came.
 
-They read types, shapes, dtypes and devices alone, never a tensor's values, so none waits for the GPU.
+They read types, shapes, dtypes and devices alone, never a tensor's values, so none waits for the GPU (but for a number
+that is given as a tensor).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,21 +66,35 @@ def check_same_device(name: str, value: Tensor, like_name: str, like: Tensor) ->
         raise ValueError(f"{name}: expected the device of {like_name}, {like.device}, got {value.device}")
 
 
-def check_count(name: str, value: Any, minimum: int = 1) -> None:
-    """A whole number of at least `minimum`."""
+def plain_number(value: Any) -> Any:
+    """numpy's scalars, and arrays and tensors without dimensions, as Python's numbers; anything else as it is.
+
+    A tensor's number is read, which waits for a GPU.
+    """
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray | Tensor) and value.ndim == 0):
+        return value.item()
+    return value
+
+
+def check_count(name: str, value: Any, minimum: int = 1) -> int:
+    """A whole number of at least `minimum`, of any kind that `plain_number` knows; it is returned as Python's."""
+    value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, int | torch.SymInt):
         raise TypeError(f"{name}: expected a whole number ≥ {minimum}, got {value!r} ({type(value).__name__})")
     if value < minimum:
         raise ValueError(f"{name}: expected a whole number ≥ {minimum}, got {value}")
+    return value  # type: ignore[return-value]  # traced, a size may be symbolic
 
 
-def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
-    """A finite number in [low, high]."""
+def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """A finite number in [low, high], of any kind that `plain_number` knows; it is returned as Python's."""
+    value = plain_number(value)
     expected = f"a finite number in [{low}, {high}]"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected {expected}, got {value!r} ({type(value).__name__})")
     if not (low <= value <= high and abs(value) != math.inf):
         raise ValueError(f"{name}: expected {expected}, got {value}")
+    return value
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

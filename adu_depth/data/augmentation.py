@@ -14,6 +14,7 @@ from torch import Tensor
 
 from adu_depth.errors import InputError
 from adu_depth.images import check_image
+from adu_depth.schema import plain_numbers
 from adu_depth.transfer import upload
 
 CUT_CELL = 32  # rows are cut between cells of the coarsest features, so that every map can follow exactly
@@ -34,6 +35,7 @@ class ColourConfig:
     """Distance of the colours from grey, a factor from [1 − saturation, 1 + saturation]."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_probabilities(self, "colour")
         for name in ("strength", "contrast", "saturation"):
             if not 0 <= getattr(self, name) < 1:

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from adu_depth.errors import InputError
+from adu_kernels.checks import plain_number
 
 Map: TypeAlias = "np.ndarray | Tensor"
 
@@ -42,6 +43,7 @@ def depth_pixels(
     A target counts where min_depth ≤ target ≤ max_depth (so not where it is NaN, inf, 0 or negative). The prediction is
     clamped to the same range first, as the field's evaluation code does. NaN in it is an error, not a depth.
     """
+    min_depth, max_depth = plain_number(min_depth), plain_number(max_depth)
     if not 0 < min_depth < max_depth:
         raise InputError(f"depth range: expected 0 < min_depth < max_depth, got {min_depth} and {max_depth}")
     predicted, truth = as_map(prediction, "prediction"), as_map(target, "target")

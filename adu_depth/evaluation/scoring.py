@@ -21,6 +21,7 @@ from adu_depth.evaluation.metrics import (
 from adu_depth.evaluation.protocols import PROTOCOLS, protocol_named, window_mask
 from adu_depth.evaluation.uncertainty import uncertainty_score
 from adu_depth.models.prediction import DepthPrediction
+from adu_depth.schema import plain_numbers
 
 Row: TypeAlias = dict[str, float]
 
@@ -52,6 +53,7 @@ class Scorer:
     scale: Literal["none", "median"] = "none"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if not self.protocols:
             raise InputError("protocols: expected at least one, got none")
         for name in self.protocols:

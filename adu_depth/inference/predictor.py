@@ -18,6 +18,7 @@ from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, stack_cameras
 from adu_depth.images import check_image, check_range, image_batch
 from adu_depth.models.prediction import DepthPrediction
+from adu_kernels.checks import plain_number
 
 Flip = Literal["none", "mean", "monodepth"]
 
@@ -47,6 +48,7 @@ class Predictor:
         trained_size: tuple[int, int] | None = None,
         flip: Flip = "none",
     ) -> None:
+        size = None if size is None else tuple(map(plain_number, size))  # type: ignore[assignment]
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise InputError(f"size must be (height, width), both positive, or None, got {size}")
         self.device = torch.device(device)
@@ -98,9 +100,16 @@ class Predictor:
     def __call__(self, sample: StereoSample) -> DepthPrediction:
         """Predicts for a batched sample (left B×3×H×W floats in [0, 1], camera of tensors B); maps are B×1×H×W.
 
-        Features are left out (an empty tuple): they belong to the working size.
+        Features are left out (an empty tuple): they belong to the working size. InputError for views that are no such
+        floats; their values are looked at where they lie on the CPU (a GPU would be waited for).
         """
-        return self._predict(sample.left, getattr(sample, "right", None), getattr(sample, "camera", None))
+        right = getattr(sample, "right", None)
+        for name, view in (("left", sample.left), ("right", right)):
+            if view is not None:
+                check_image(name, view)
+                if view.device.type == "cpu":
+                    check_range(name, view)
+        return self._predict(sample.left, right, getattr(sample, "camera", None))
 
     def predict_image(
         self,
@@ -123,7 +132,6 @@ class Predictor:
 
     def _predict(self, left: Tensor, right: Tensor | None, camera: Camera | None) -> DepthPrediction:
         check_image("left", left)
-        check_range("left", left)
         own_size = (left.shape[-2], left.shape[-1])
         size = self.size or own_size
         if self.stereo:
@@ -154,7 +162,6 @@ class Predictor:
             if not bool((value > 0).all()):
                 raise InputError(f"a stereo teacher needs camera.{name} > 0, got {value.flatten().tolist()}")
         check_image("right", right)
-        check_range("right", right)
         return right
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adu_depth.errors import InputError
-from adu_depth.files import remove_folder, replacing, write_json
+from adu_depth.files import json_number, remove_folder, replacing, write_json
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
 from adu_depth.models.encoder import backbone_settings, build_encoder
 from adu_depth.schema import check, read_json
@@ -214,8 +214,12 @@ def kept_backbone(path: Path, encoder: str) -> dict[str, Any] | None:
 
 def config_dict(config: Any) -> dict[str, Any]:
     """A configuration dataclass as plain JSON values (paths become strings, tuples lists)."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config), default=_json_value))
     return plain
+
+
+def _json_value(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else json_number(value)
 
 
 def _require(path: Path, expected: dict[str, Form], part: str = "") -> None:

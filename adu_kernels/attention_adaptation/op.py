@@ -44,7 +44,7 @@ def attention_adaptation(
     if key_bias is not None:
         _check_bias(key_bias, key)
     if softmax_scale is not None:
-        checks.check_number("softmax_scale", softmax_scale)
+        softmax_scale = checks.check_number("softmax_scale", softmax_scale)
     triton_twin: Callable[..., Tensor] | None = registration.attention_adaptation
     if backend == "auto" and query.shape[3] > registration.WIDEST_HEAD:
         triton_twin = None

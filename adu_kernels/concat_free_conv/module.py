@@ -51,7 +51,7 @@ def concat_free_conv3d(
         raise ValueError(f"weight: expected {expected}, got {checks.shown(weight.shape)}")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias: expected {weight.shape[0]}, got {checks.shown(bias.shape)}")
-    checks.check_count("num_disparities", num_disparities)
+    num_disparities = checks.check_count("num_disparities", num_disparities)
     checks.check_flag("mask_left", mask_left)
     left_parts: dict[tuple[int, ...], _LeftPart] = {}
     right_parts: dict[tuple[int, ...], _RightPart] = {}
@@ -75,12 +75,9 @@ class ConcatFreeConv3d(nn.Module):
         self, channels: int, out_channels: int, num_disparities: int, bias: bool = True, mask_left: bool = True
     ) -> None:
         super().__init__()
-        for name, count in (
-            ("channels", channels),
-            ("out_channels", out_channels),
-            ("num_disparities", num_disparities),
-        ):
-            checks.check_count(name, count)
+        channels = checks.check_count("channels", channels)
+        out_channels = checks.check_count("out_channels", out_channels)
+        num_disparities = checks.check_count("num_disparities", num_disparities)
         checks.check_flag("mask_left", mask_left)
         self.num_disparities = num_disparities
         self.mask_left = mask_left

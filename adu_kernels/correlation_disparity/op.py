@@ -47,9 +47,9 @@ def correlation_disparity(
     Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
     """
     check_pair("left", left, "right", right)
-    checks.check_count("num_disparities", num_disparities)
+    num_disparities = checks.check_count("num_disparities", num_disparities)
     checks.check_choice("reduction", reduction, REDUCTIONS)
-    checks.check_number("softmax_scale", softmax_scale)
+    softmax_scale = checks.check_number("softmax_scale", softmax_scale)
     checks.check_flag("zero_fill", zero_fill)
     checks.check_choice("view", view, VIEWS)
     run = choose(

@@ -54,10 +54,10 @@ def groupwise_correlation_volume(
     Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
     """
     check_pair("left", left, "right", right)
-    checks.check_count("num_disparities", num_disparities)
-    checks.check_count("num_groups", num_groups)
+    num_disparities = checks.check_count("num_disparities", num_disparities)
+    num_groups = checks.check_count("num_groups", num_groups)
     channels_per_group(left.shape[1], num_groups)
-    _check_correlation(normalize, reduction, view, eps, eps_rule)
+    eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
     run = _choose("groupwise_correlation_volume", backend, left)
     return run(left, right, num_disparities, num_groups, normalize=normalize, reduction=reduction, view=view,
                eps=eps, eps_rule=eps_rule)  # fmt: skip
@@ -88,8 +88,8 @@ def correlation_volume(
     Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
     """
     check_pair("left", left, "right", right)
-    checks.check_count("num_disparities", num_disparities)
-    _check_correlation(normalize, reduction, view, eps, eps_rule)
+    num_disparities = checks.check_count("num_disparities", num_disparities)
+    eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
     run = _choose("correlation_volume", backend, left)
     return run(left, right, num_disparities, normalize=normalize, reduction=reduction, view=view,
                eps=eps, eps_rule=eps_rule)  # fmt: skip
@@ -118,7 +118,7 @@ def concatenation_volume(
     Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
     """
     check_pair("left", left, "right", right)
-    checks.check_count("num_disparities", num_disparities)
+    num_disparities = checks.check_count("num_disparities", num_disparities)
     checks.check_flag("mask_left", mask_left)
     checks.check_choice("view", view, VIEWS)
     run = _choose("concatenation_volume", backend, left)
@@ -157,10 +157,10 @@ def combined_volume(
     check_pair("left", left, "right", right)
     check_pair("left_thin", left_thin, "right_thin", right_thin)
     _check_thin(left_thin, left)
-    checks.check_count("num_disparities", num_disparities)
-    checks.check_count("num_groups", num_groups)
+    num_disparities = checks.check_count("num_disparities", num_disparities)
+    num_groups = checks.check_count("num_groups", num_groups)
     channels_per_group(left.shape[1], num_groups)
-    _check_correlation(normalize, reduction, view, eps, eps_rule)
+    eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
     checks.check_flag("mask_left", mask_left)
     run = _choose("combined_volume", backend, left)
     return run(left, right, left_thin, right_thin, num_disparities, num_groups, normalize=normalize,
@@ -191,9 +191,11 @@ def _check_thin(left_thin: Tensor, left: Tensor) -> None:
     checks.check_same_device("left_thin", left_thin, "left", left)
 
 
-def _check_correlation(normalize: str, reduction: str, view: str, eps: float, eps_rule: str) -> None:
+def _check_correlation(normalize: str, reduction: str, view: str, eps: float, eps_rule: str) -> float:
+    """eps, as a Python number."""
     checks.check_choice("normalize", normalize, NORMALIZATIONS)
     checks.check_choice("reduction", reduction, REDUCTIONS)
     checks.check_choice("view", view, VIEWS)
-    checks.check_number("eps", eps, low=1e-15)  # its square must stay above the smallest fp32
+    eps = checks.check_number("eps", eps, low=1e-15)  # its square must stay above the smallest fp32
     checks.check_choice("eps_rule", eps_rule, EPS_RULES)
+    return eps

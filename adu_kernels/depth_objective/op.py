@@ -44,7 +44,9 @@ def silog_loss(
 ) -> Tensor:
     """Scale-invariant logarithmic loss (Eigen et al., arXiv 1406.2283, in the square-root form of BTS, 1907.10326).
 
-    10·√(mean q² − variance_focus·(mean q)² + 1e-6), q = ln depth − ln target, means over the valid targets.
+    10·√(mean q² − variance_focus·(mean q)² + 1e-6), q = ln depth − ln target, means over the valid targets. AdaBins
+    (2011.14141) and what followed it take torch.var there, with n − 1 in place of n, and no 1e-6: with variance_focus
+    0.85, 10·√(var q + 0.15·(mean q)²), larger by a factor of at most √(n/(n − 1)) for n valid targets.
 
     depth, target: B×1×H×W metres; a target of NaN, inf, ≤ 0 or outside [min_depth, max_depth] is not valid.
     variance_focus: in [0, 1]; 1 ignores the overall scale. 0 < min_depth < max_depth.
@@ -54,8 +56,8 @@ def silog_loss(
     Raises ValueError or TypeError that names the argument.
     """
     _check_maps(depth=depth, target=target)
-    checks.check_number("variance_focus", variance_focus, 0.0, 1.0)
-    _check_range(min_depth, max_depth)
+    variance_focus = checks.check_number("variance_focus", variance_focus, 0.0, 1.0)
+    min_depth, max_depth = _check_range(min_depth, max_depth)
     checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose("silog_loss", backend, depth, torch_twin=reference.silog_loss, triton_twin=registration.silog_loss)
     return run(depth, target, variance_focus, min_depth, max_depth, normalize=normalize)
@@ -89,8 +91,8 @@ def laplace_nll(
     """
     _check_maps(depth=depth, log_scale=log_scale, target=target)
     checks.check_flag("joint", joint)
-    _check_range(min_depth, max_depth)
-    checks.check_number("beta_nll", beta_nll, 0.0)
+    min_depth, max_depth = _check_range(min_depth, max_depth)
+    beta_nll = checks.check_number("beta_nll", beta_nll, 0.0)
     checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose("laplace_nll", backend, depth, torch_twin=reference.laplace_nll, triton_twin=registration.laplace_nll)
     return run(depth, log_scale, target, joint, min_depth, max_depth, beta_nll, normalize=normalize)
@@ -124,8 +126,8 @@ def focal_response_loss(
     _check_maps(depth=depth, teacher_depth=teacher_depth)
     if weight is not None:
         _check_maps(depth=depth, weight=weight)
-    _check_focus(beta, gamma, detach_focal)
-    _check_range(min_depth, max_depth)
+    beta, gamma = _check_focus(beta, gamma, detach_focal)
+    min_depth, max_depth = _check_range(min_depth, max_depth)
     checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose(
         "focal_response_loss",
@@ -158,7 +160,7 @@ def uncertainty_guide(
     """
     _check_maps(log_scale=log_scale)
     checks.check_mask("valid", valid, "log_scale", log_scale)
-    _check_guide("guide", guide, "strength", strength)
+    strength = _check_guide("guide", guide, "strength", strength)
     checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose(
         "uncertainty_guide",
@@ -189,8 +191,8 @@ def teacher_gate(
     Returns B×1×H×W in (0, 1], fp32 (fp64 if an input is). Raises ValueError or TypeError that names the argument.
     """
     _check_maps(teacher_depth=teacher_depth, target=target)
-    checks.check_number("sharpness", sharpness, 0.0)
-    _check_range(min_depth, max_depth)
+    sharpness = checks.check_number("sharpness", sharpness, 0.0)
+    min_depth, max_depth = _check_range(min_depth, max_depth)
     run = choose(
         "teacher_gate", backend, teacher_depth, torch_twin=reference.teacher_gate, triton_twin=registration.teacher_gate
     )
@@ -239,13 +241,13 @@ def depth_objective(
     if teacher_depth is not None:
         _check_maps(depth=depth, teacher_depth=teacher_depth)
     factors = objective_weights(weights)
-    _check_guide("guide", guide, "guide_strength", guide_strength)
+    guide_strength = _check_guide("guide", guide, "guide_strength", guide_strength)
     checks.check_flag("gate", gate)
-    _check_focus(beta, gamma, detach_focal)
+    beta, gamma = _check_focus(beta, gamma, detach_focal)
     checks.check_flag("joint", joint)
-    checks.check_number("beta_nll", beta_nll, 0.0)
-    checks.check_number("variance_focus", variance_focus, 0.0, 1.0)
-    _check_range(min_depth, max_depth)
+    beta_nll = checks.check_number("beta_nll", beta_nll, 0.0)
+    variance_focus = checks.check_number("variance_focus", variance_focus, 0.0, 1.0)
+    min_depth, max_depth = _check_range(min_depth, max_depth)
     checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose(
         "depth_objective",
@@ -285,28 +287,31 @@ def _check_maps(**maps: Any) -> None:
         checks.check_same_device(name, value, first_name, first)
 
 
-def _check_range(min_depth: Any, max_depth: Any) -> None:
-    checks.check_number("min_depth", min_depth)
-    checks.check_number("max_depth", max_depth)
+def _check_range(min_depth: Any, max_depth: Any) -> tuple[float, float]:
+    min_depth = checks.check_number("min_depth", min_depth)
+    max_depth = checks.check_number("max_depth", max_depth)
     if not 0 < min_depth < max_depth:
         raise ValueError(f"min_depth, max_depth: expected 0 < min_depth < max_depth, got {min_depth} and {max_depth}")
     if min_depth < SMALLEST_DEPTH or max_depth > LARGEST_DEPTH:
         expected = f"expected a range within {SMALLEST_DEPTH} to {LARGEST_DEPTH} m"
         raise ValueError(f"min_depth, max_depth: {expected}, got {min_depth} and {max_depth}")
+    return min_depth, max_depth
 
 
-def _check_focus(beta: Any, gamma: Any, detach_focal: Any) -> None:
-    checks.check_number("beta", beta)
+def _check_focus(beta: Any, gamma: Any, detach_focal: Any) -> tuple[float, float]:
+    beta = checks.check_number("beta", beta)
     if beta <= 0:
         raise ValueError(f"beta: expected a number > 0, got {beta}")
-    checks.check_number("gamma", gamma, 1.0)  # below 1 the slope at e = 0 is infinite
+    gamma = checks.check_number("gamma", gamma, 1.0)  # below 1 the slope at e = 0 is infinite
     checks.check_flag("detach_focal", detach_focal)
+    return beta, gamma
 
 
-def _check_guide(guide_name: str, guide: Any, strength_name: str, strength: Any) -> None:
+def _check_guide(guide_name: str, guide: Any, strength_name: str, strength: Any) -> float | Tensor:
     checks.check_choice(guide_name, guide, GUIDES)
     if not isinstance(strength, Tensor):
-        checks.check_number(strength_name, strength, 0.0, 1.0)
-    elif strength.ndim or not strength.is_floating_point():
+        return checks.check_number(strength_name, strength, 0.0, 1.0)
+    if strength.ndim or not strength.is_floating_point():
         got = f"{strength.dtype} {checks.shown(strength.shape)}"
         raise ValueError(f"{strength_name}: expected a number or a floating 0-dim tensor, got {got}")
+    return strength

@@ -51,9 +51,9 @@ def objective_weights(weights: Sequence[float] | Mapping[str, float]) -> Objecti
         values = list(weights)
     else:
         raise TypeError(f"weights: expected ({', '.join(names)}) or a mapping, got {type(weights).__name__}")
-    for name, value in zip(names, values, strict=True):
-        check_number(f"weights.{name}", value, low=0.0)
-    return ObjectiveWeights(*values)
+    return ObjectiveWeights(
+        *(check_number(f"weights.{name}", value, low=0.0) for name, value in zip(names, values, strict=True))
+    )
 
 
 def silog_loss(

@@ -42,10 +42,10 @@ def disparity_regression(
     Raises ValueError for a wrong shape or number, TypeError for a wrong type; each names the argument.
     """
     checks.check_tensor("logits", logits, "B×D×H×W", "B×1×D×H×W")
-    checks.check_count("scale", scale)
-    checks.check_number("start", start)
-    checks.check_number("interval", interval, low=1e-6)
-    checks.check_number("temperature", temperature, low=1e-6)
+    scale = checks.check_count("scale", scale)
+    start = checks.check_number("start", start)
+    interval = checks.check_number("interval", interval, low=1e-6)
+    temperature = checks.check_number("temperature", temperature, low=1e-6)
     run = choose(
         "disparity_regression", backend, logits, torch_twin=reference.disparity_regression, triton_twin=_triton
     )

@@ -90,13 +90,15 @@ def pooled_guide(weight: Tensor, sizes: Sequence[tuple[int, int]], *, backend: s
     """
     checks.check_tensor("weight", weight, "B×1×H×W")
     _check_levels("sizes", sizes)
-    for number, size in enumerate(sizes):
-        if not isinstance(size, Sequence) or len(size) != 2:
-            raise ValueError(f"sizes[{number}]: expected (height, width), got {size!r}")
-        for axis, length in zip(("height", "width"), size, strict=True):
-            checks.check_count(f"sizes[{number}], {axis}", length)
+    checked = [_check_size(f"sizes[{number}]", size) for number, size in enumerate(sizes)]
     run = choose("pooled_guide", backend, weight, torch_twin=reference.pooled_guide, triton_twin=_triton_pooled)
-    return run(weight, sizes)
+    return run(weight, checked)
+
+
+def _check_size(name: str, size: Any) -> tuple[int, int]:
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise ValueError(f"{name}: expected (height, width), got {size!r}")
+    return checks.check_count(f"{name}, height", size[0]), checks.check_count(f"{name}, width", size[1])
 
 
 def _triton_loss(adapted: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:

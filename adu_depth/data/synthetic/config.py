@@ -8,6 +8,7 @@ import numpy as np
 
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
+from adu_depth.schema import plain_numbers
 
 Range = tuple[float, float]
 KITTI_WIDTH = 1242.0
@@ -15,6 +16,7 @@ KITTI_WIDTH = 1242.0
 
 def _check_ranges(config: object, minimum: dict[str, float]) -> None:
     """Raise InputError for a (low, high) pair that is not ordered, finite and at least its minimum."""
+    plain_numbers(config)
     for field in fields(config):  # type: ignore[arg-type]
         value = getattr(config, field.name)
         if not isinstance(value, tuple):

@@ -16,6 +16,7 @@ from adu_depth.data.synthetic.render import render
 from adu_depth.data.synthetic.streets import Street, draw_street
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
+from adu_kernels.checks import plain_number
 
 SMALLEST = 32
 Item = TypeVar("Item")
@@ -45,6 +46,7 @@ class SyntheticStereo:
         photometry: PhotometryConfig | None = None,
         lidar: LidarConfig | None = None,
     ) -> None:
+        length, height, width, seed = map(plain_number, (length, height, width, seed))
         if length is not None and length < 1:
             raise InputError(f"length must be at least 1, or None for an endless set, got {length}")
         if min(height, width) < SMALLEST:

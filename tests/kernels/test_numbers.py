@@ -1,0 +1,83 @@
+"""Operations take numpy's scalars, and arrays and tensors without dimensions, as the numbers they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import adu_kernels
+from adu_kernels import ConcatFreeConv3d
+from adu_kernels.checks import check_count, check_number
+
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "numpy": lambda value: np.int64(value) if isinstance(value, int) else np.float64(value),
+    "narrow": lambda value: np.uint8(value) if isinstance(value, int) else np.float32(value),
+    "array": np.array,
+    "tensor": torch.tensor,
+}
+VOLUME, MAPS = torch.rand(1, 4, 3, 5), torch.rand(1, 1, 3, 5) + 1
+CALLS: dict[str, Callable[[Callable[[Any], Any], dict[str, str]], Any]] = {
+    "groupwise_correlation_volume": lambda n, o: _call(VOLUME, VOLUME, n(3), n(2), normalize="all", eps=n(0.5), **o),
+    "correlation_volume": lambda n, o: _call(VOLUME, VOLUME, n(3), **o),
+    "concatenation_volume": lambda n, o: _call(VOLUME, VOLUME, n(3), **o),
+    "combined_volume": lambda n, o: _call(VOLUME, VOLUME, VOLUME, VOLUME, n(3), n(2), eps=n(0.5), **o),
+    "correlation_disparity": lambda n, o: _call(VOLUME, VOLUME, n(3), softmax_scale=n(0.5), **o),
+    "disparity_regression": lambda n, o: _call(VOLUME, n(2), start=n(1.0), interval=n(0.5), temperature=n(0.5), **o),
+    "attention_adaptation": lambda n, o: _call(VOLUME, VOLUME, VOLUME, softmax_scale=n(0.5), **o),
+    "pooled_guide": lambda n, o: _call(MAPS, [(n(1), n(2))], **o),
+    "silog_loss": lambda n, o: _call(MAPS, MAPS + 1, n(0.5), n(0.25), n(64.0), **o),
+    "laplace_nll": lambda n, o: _call(MAPS, MAPS, MAPS + 1, False, n(0.25), n(64.0), n(0.5), **o),
+    "focal_response_loss": lambda n, o: _call(MAPS, MAPS + 1, None, n(8.0), n(2.0), False, n(0.25), n(64.0), **o),
+    "uncertainty_guide": lambda n, o: _call(MAPS, MAPS > 1.5, strength=n(0.5), **o),
+    "teacher_gate": lambda n, o: _call(MAPS, MAPS + 1, n(4.0), n(0.25), n(64.0), **o),
+    "depth_objective": lambda n, o: _call(
+        MAPS, MAPS, MAPS + 1, MAPS + 2, weights=(n(1.0), n(2.0), n(4.0)), guide_strength=n(0.5), beta=n(8.0),
+        gamma=n(2.0), beta_nll=n(0.5), variance_focus=n(0.5), min_depth=n(0.25), max_depth=n(64.0), **o,
+    ),
+}  # fmt: skip
+
+
+def _call(*arguments: Any, operation: str, backend: str, **options: Any) -> list[Tensor]:
+    found = getattr(adu_kernels, operation)(*arguments, **options, backend=backend)
+    return [found] if isinstance(found, Tensor) else list(found)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("operation", CALLS)
+def test_they_are_the_numbers_they_say(operation: str, backend: str) -> None:
+    options = {"operation": operation, "backend": backend}
+    want = CALLS[operation](lambda value: value, options)
+    for kind, number in KINDS.items():
+        for got, expected in zip(CALLS[operation](number, options), want, strict=True):
+            assert torch.equal(got, expected), kind
+
+
+@pytest.mark.cpu
+def test_a_module_holds_python_s_numbers() -> None:
+    module = ConcatFreeConv3d(np.int64(2), np.int64(3), np.int64(4))  # type: ignore[arg-type]
+    assert type(module.num_disparities) is int
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("value", [True, np.True_, torch.tensor(True), np.ones(1), torch.ones(1), "3", None])
+def test_bool_and_what_is_no_number_stays_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="count: expected a whole number"):
+        check_count("count", value)
+    with pytest.raises(TypeError, match="number: expected a finite number"):
+        check_number("number", value)
+
+
+@pytest.mark.cpu
+def test_their_limits_are_the_same() -> None:
+    with pytest.raises(TypeError, match=r"expected a whole number ≥ 1, got 2\.5"):
+        check_count("count", np.float32(2.5))
+    with pytest.raises(ValueError, match="got 0"):
+        check_count("count", np.int8(0))
+    for value in (np.float32("nan"), np.float64("inf"), torch.tensor(-1.0)):
+        with pytest.raises(ValueError, match="expected a finite number in"):
+            check_number("number", value, 0.0)

@@ -1,0 +1,107 @@
+"""Numbers may be numpy's, and arrays or tensors without dimensions, wherever a number is asked for; bool is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import adu_depth
+from adu_depth.data import RigConfig, SyntheticStereo
+from adu_depth.evaluation.metrics import depth_metrics
+from adu_depth.files import write_json
+from adu_depth.geometry import Camera, stack_cameras
+from adu_depth.inference import Predictor
+from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
+from adu_depth.schema import check_ranges
+from adu_depth.training.checkpoint import config_dict
+from adu_depth.training.config import LoopConfig, OptimizerConfig
+
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "numpy": lambda value: np.int64(value) if isinstance(value, int) else np.float32(value),
+    "array": np.array,
+    "tensor": torch.tensor,
+}
+
+
+def _as_kind(value: Any, kind: Callable[[Any], Any]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_as_kind(one, kind) for one in value)
+    return kind(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _checked_settings() -> list[Any]:
+    """An instance of every dataclass whose numbers `check_ranges` looks at."""
+    found = {}
+    for info in pkgutil.walk_packages(adu_depth.__path__, "adu_depth."):
+        if info.name.endswith("__main__"):
+            continue
+        for value in vars(importlib.import_module(info.name)).values():
+            if dataclasses.is_dataclass(value) and isinstance(value, type) and hasattr(value, "__post_init__"):
+                names = value.__post_init__.__code__.co_names
+                if check_ranges.__name__ in names or "_check_ranges" in names:
+                    found[value.__name__] = value()
+    return list(found.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_settings_hold_python_s_numbers(kind: str) -> None:
+    settings = _checked_settings()
+    assert {type(one).__name__ for one in settings} >= {
+        "TeacherConfig", "StudentConfig", "LoopConfig", "OptimizerConfig", "DataConfig", "DistillationConfig",
+        "TeacherLossConfig", "RigConfig",
+    }  # fmt: skip
+    for one in settings:
+        given = {field.name: _as_kind(getattr(one, field.name), KINDS[kind]) for field in dataclasses.fields(one)}
+        for field in dataclasses.fields(again := dataclasses.replace(one, **given)):
+            value, was = getattr(again, field.name), getattr(one, field.name)
+            assert type(value) is type(was), field.name
+            assert value == pytest.approx(was) if isinstance(was, int | float) else True
+        assert json.dumps(config_dict(again)).count('"') == json.dumps(config_dict(one)).count('"')
+
+
+def test_no_number_of_a_setting_becomes_text_in_config_json(tmp_path: Path) -> None:
+    """np.float32 was written as a string."""
+
+    @dataclasses.dataclass
+    class Unchecked:
+        rate: Any
+        folder: Path
+
+    assert config_dict(Unchecked(np.float32(0.5), tmp_path)) == {"rate": 0.5, "folder": str(tmp_path)}
+    write_json(tmp_path / "numbers.json", {"a": np.int64(3), "b": torch.tensor(0.5), "c": np.array(2.0)})
+    assert json.loads((tmp_path / "numbers.json").read_text()) == {"a": 3, "b": 0.5, "c": 2.0}
+    with pytest.raises(TypeError, match="ndarray cannot be written as JSON"):
+        write_json(tmp_path / "numbers.json", {"a": np.ones(2)})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_data_and_metrics_take_them(kind: str) -> None:
+    number = KINDS[kind]
+    teacher = StereoTeacher(TeacherConfig(max_disparity=number(16), num_groups=number(8), max_depth=number(80.0)))
+    assert type(teacher.config.max_disparity) is int
+    student = MonoStudent(StudentConfig(min_depth=number(0.5), reference_focal=number(700.0)))
+    camera = Camera(*(number(1.0) for _ in range(5)))
+    assert stack_cameras([camera]).fx.shape == (1,)  # type: ignore[union-attr]
+    image = torch.rand(3, 40, 50)
+    prediction = Predictor(student, size=(number(32), number(64))).predict_image(image, camera=camera)
+    assert prediction.depth.shape == (1, 1, 40, 50)
+    scenes = SyntheticStereo(number(1), number(32), number(64), number(3), RigConfig(height=(number(1.5), number(1.5))))
+    assert torch.equal(scenes[0].left, SyntheticStereo(1, 32, 64, 3, RigConfig(height=(1.5, 1.5)))[0].left)
+    depth = torch.rand(8, 8) + 1
+    assert depth_metrics(depth, depth, number(0.5), number(80.0)) == depth_metrics(depth, depth, 0.5, 80.0)
+
+
+def test_training_settings_are_those_of_plain_numbers() -> None:
+    assert config_dict(LoopConfig(steps=np.int32(7))) == config_dict(LoopConfig(steps=7))  # type: ignore[arg-type]
+    assert config_dict(OptimizerConfig(learning_rate=np.float64(0.25))) == config_dict(
+        OptimizerConfig(learning_rate=0.25)
+    )
