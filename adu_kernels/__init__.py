@@ -1,6 +1,11 @@
 """Operations on tensors for stereo and depth, each with a plain PyTorch reference of the same name.
 
 The references are in `adu_kernels.reference`. Nothing here needs Triton to be installed.
+
+What autograd may ask of either: any derivative, checkpointing, hooks on saved tensors, results changed in place. The
+kernels have a first derivative in reverse mode (batched too); whatever is beyond it is a RuntimeError that names the
+operation and backend="torch". A tensor that was given to an operation and is changed in place before the backward makes
+that raise where it would read it. Numbers may be numpy's, or arrays and tensors without dimensions.
 """
 
 from adu_kernels.attention_adaptation.op import attention_adaptation

@@ -99,6 +99,9 @@ def choose(
     RuntimeError if Triton is not installed; a CPU tensor needs Triton's interpreter (`adu_kernels.launch` checks).
     "auto": the Triton twin where there is one, Triton is installed and the tensor is on a GPU; the reference everywhere
     else (unless `auto_is` says otherwise). Another name is a ValueError.
+
+    Within torch.func's transforms and forward-mode differentiation, for which kernels have no rule, "auto" is the
+    reference and "triton" a RuntimeError.
     """
     check_choice("backend", backend, BACKENDS)
     if backend == "triton" and triton_twin is None:
