@@ -36,6 +36,8 @@ OTHER_NAMES = ("K.txt", "k.txt", "cam_K.txt", "intrinsics.txt", "intrinsic.txt",
 _CAMERA_KEYS = tuple(f.name for f in fields(Camera))
 _SIZE_KEYS = ("width", "height")
 ALL_NEEDED = ("fx", "cx", "cy")
+MOST = 1_000_000
+"""Pixels or metres: far beyond any camera, and products of a few of them are finite in float32."""
 _Table = dict[str, float]
 
 
@@ -164,6 +166,8 @@ def _camera(table: _Table, source: str, needed: Sequence[str]) -> Camera:
     for key, value in table.items():
         if not math.isfinite(value):
             raise InputError(f"{key} of {source} must be finite, got {value}")
+        if abs(value) > MOST:
+            raise InputError(f"{key} of {source} must be at most {MOST:,} (pixels; metres for baseline), got {value:g}")
         if (key in ("fx", "fy") and value <= 0) or (key == "baseline" and value < 0):
             raise InputError(f"{key} of {source} must be positive, got {value}")
     return Camera(**{"fy": table["fx"], "cx": math.nan, "cy": math.nan, "baseline": 0.0, **table})
@@ -179,6 +183,8 @@ def _read_tables(path: Path) -> dict[str, _Table]:
             tables.setdefault(section, {})
         elif line:
             key, value = _assignment(line, f"{path}, line {number}")
+            if key in tables[section]:
+                raise InputError(f"{path}, line {number}: {key} is there twice, {tables[section][key]:g} and {value:g}")
             tables[section][key] = value
     return tables
 

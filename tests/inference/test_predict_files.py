@@ -282,6 +282,9 @@ def test_the_camera_file_is_toml(tmp_path: Path) -> None:
         ("# c\nfocal = 3", "line 2: expected `name = number`"),
         ("fx = -1\ncx = 1\ncy = 1", "fx of .* must be positive"),
         ("fx = nan\ncx = 1\ncy = 1", "fx of .* must be finite"),
+        ("fx = 1e300\ncx = 1\ncy = 1", "fx of .* must be at most 1,000,000 .*, got 1e\\+300"),
+        ("fx = 1\ncx = -1e7\ncy = 1", "cx of .* must be at most 1,000,000"),
+        ("fx = 1\ncx = 1\ncy = 1\nfx = 2", "line 4: fx is there twice, 1 and 2"),
     ],
 )
 def test_a_bad_camera_file_says_where(tmp_path: Path, text: str, message: str) -> None:
