@@ -101,7 +101,7 @@ class _Lock:
         self.folder, self.path = folder, folder / LOCK_FILE
         self.made = not folder.exists()
         if not self.made and not folder.is_dir():
-            raise InputError(f"output {folder} is a file: name a folder")
+            raise InputError(f"cannot write {folder}: it is a file, name a folder")
         make_folder(folder)
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         self.holder = Holder(this_writer(), now, what)
