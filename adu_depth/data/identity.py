@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from adu_depth.data.dataset import GROUND_TRUTH_ROLES, FileDataset
@@ -29,10 +31,9 @@ def frames_digest(dataset: FileDataset, truth: bool = True) -> str:
     if parts is not None:
         digest.update("".join(parts).encode())
         return digest.hexdigest()
-    count = min(len(dataset.names), MOST_FRAMES)
     left, seen = MOST_BYTES, set()
-    for place in sorted(range(count), key=_spread):
-        for role, path in sorted(dataset.files(dataset.names[place * len(dataset.names) // count]).items()):
+    for index in islice(spread(len(dataset)), MOST_FRAMES):
+        for role, path in sorted(dataset.files(dataset.names[index]).items()):
             if path in seen or (role in GROUND_TRUTH_ROLES and not truth):  # seen: a calibration of many frames
                 continue
             seen.add(path)
@@ -48,9 +49,13 @@ def frames_digest(dataset: FileDataset, truth: bool = True) -> str:
     return digest.hexdigest()
 
 
-def _spread(place: int) -> int:
-    """The bits of a number below 4096 in reverse: in this order any first few are spread over all."""
-    return int(f"{place:012b}"[::-1], 2)
+def spread(count: int) -> Iterator[int]:
+    """0 to count − 1, each once, in an order in which any first few are spread over all: their bits in reverse."""
+    bits = max(count - 1, 0).bit_length()
+    for place in range(1 << bits):
+        index = int(f"{place:0{bits}b}"[::-1], 2) if bits else 0
+        if index < count:
+            yield index
 
 
 def _content(path: Path) -> bytes:

@@ -26,6 +26,7 @@ from adu_depth.training.loop import make_accelerator, train
 from adu_depth.training.progress import Progress
 from adu_depth.training.resuming import chosen_checkpoint, offering_another
 from adu_depth.training.run_folder import from_first, only_writer
+from adu_depth.training.supervision import require_supervision
 from adu_depth.training.tasks import OnlineTeacher, StudentTask, TeacherTask
 from adu_depth.training.teacher_outputs import OutputsOnDisk, cache_identity, weights_digest
 
@@ -70,7 +71,8 @@ def _train_teacher(
     config: TeacherTrainingConfig, accelerator: Accelerator, progress: Progress | None, samples: Dataset | None
 ) -> History:
     progress = progress or Progress(enabled=accelerator.is_main_process)
-    source = samples or open_samples(config.data, accelerator.device, progress)
+    source = open_samples(config.data, accelerator.device, progress) if samples is None else samples
+    require_supervision(config, source, progress)
     network = StereoTeacher(*_model_and_backbone(config))
     loss = TeacherLoss(config.loss, config.model.max_disparity, config.model.min_depth, config.model.max_depth)
     place = Place(accelerator.process_index, accelerator.num_processes)
@@ -117,7 +119,8 @@ def _train_student(
     outputs: TeacherOutputs | None,
 ) -> History:
     progress = progress or Progress(enabled=accelerator.is_main_process)
-    source = samples or open_samples(config.data, accelerator.device, progress)
+    source = open_samples(config.data, accelerator.device, progress) if samples is None else samples
+    require_supervision(config, source, progress)
     network = MonoStudent(*_model_and_backbone(config))
     teacher = None if config.teacher is None else _load_teacher(config, accelerator.device)
     loss = StudentLoss(

@@ -180,7 +180,7 @@ def test_sigterm_ends_the_step_saves_and_says_how_to_go_on(tmp_path: Path) -> No
     train_teacher(tiny_teacher(tmp_path / "whole"))
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match=r"SIGTERM.*step-00000003.*--loop\.resume"):
-        train_teacher(tiny_teacher(tmp_path / "stopped"), samples=Signalling(reads=5))
+        train_teacher(tiny_teacher(tmp_path / "stopped"), samples=Signalling(reads=6))
     assert signal.getsignal(signal.SIGTERM) is handler
     train_teacher(tiny_teacher(tmp_path / "stopped", loop=replace(LOOP, resume=True)))
     assert_same_bits(tmp_path / "whole", tmp_path / "stopped")
