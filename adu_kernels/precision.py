@@ -12,8 +12,11 @@ def without_autocast(tensor: Tensor) -> torch.autocast:
 
 
 def storage_dtype(tensor: Tensor) -> torch.dtype:
-    """What a step stores a map like `tensor` in: autocast's type where it is on, else float32 (float64 for float64)."""
+    """What a step stores a map like `tensor` in: autocast's type where it is on, else float32; float64 for float64,
+    which autocast leaves as it is."""
     device = tensor.device.type
+    if tensor.dtype == torch.float64:
+        return torch.float64
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return accumulation_dtype(tensor)

@@ -114,6 +114,7 @@ def _slide_constants(
 
     grads: of the four maps, in the backward; None in the forward. volume: it, or its gradient.
     """
+    launch.check_device(volume)  # before the GPU is asked what it is
     backward, grads = grads is not None, grads or (None,) * 4
     wide_all = [*(wide or ()), *(g for g in grads[:2] if g is not None)]
     thin_all = [*(thin or ()), *(g for g in grads[2:] if g is not None)]

@@ -15,6 +15,9 @@ from adu_kernels.precision import accumulation_dtype
 
 LOWEST = tl.constexpr(-(2.0**100))  # what −inf counts as (reference.py): differences, interpolated values stay finite
 LOG2E = tl.constexpr(1.4426950408889634)
+LARGE = tl.constexpr(50.0)  # exponent of a sum of weights that no pixel has
+ABSENT = tl.constexpr(1e38)  # as the largest logit of a pixel: whatever is relative to it has no weight
+NOTHING = tl.constexpr(-(2.0**80))  # as in reference.py
 
 
 def accumulator(tensor: torch.Tensor) -> tl.dtype:
@@ -75,10 +78,10 @@ def _interval(here, there, S: tl.constexpr):
 
 
 @triton.jit
-def _relative(scores, top):
+def _relative(scores, top, unit):
     """Logits relative to their pixel's largest, in units of log₂. Both passes interpolate these, not the logits: near
     the largest the subtraction is exact, and no rounding of a large logit reaches a probability or tells them apart."""
-    return (scores - top) * LOG2E
+    return (scores - top) * unit
 
 
 @triton.jit
@@ -153,10 +156,12 @@ def forward(
     top = tl.where(better, here, top)
     place = tl.where(better, position, place)
 
-    # Second pass: moments about that place, one interval at a time.
+    # Second pass: moments about that place, one interval at a time. Logits that are all interpolated with excluded ones
+    # differ by nothing or by very much, and without log₂e exactly: so equally excluded ones stay equal.
+    unit = tl.where(top < NOTHING, 1.0, tl.full([P, N], LOG2E, ACC))
     plane = image_base
     here = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
-    here = _relative(here, top)
+    here = _relative(here, top, unit)
     weight = tl.exp2(here)
     sum0 = tl.zeros([P, N], ACC)
     sum1 = tl.zeros([P, N], ACC)
@@ -170,11 +175,11 @@ def forward(
     for _ in tl.range(1, D, loop_unroll_factor=2):
         plane += plane_step
         there = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
-        there = _relative(there, top)
+        there = _relative(there, top, unit)
         first, last, difference = _interval(here, there, S)
         # From the larger end down: no power can overflow, and every moment is a sum of non-negative terms.
         # A ratio is used once at a time: each of its uses adds what an exponential is off by.
-        start = tl.maximum(first, last)
+        start = tl.minimum(tl.maximum(first, last), 2.0 * LARGE, propagate_nan=tl.PropagateNan.ALL)
         step = tl.abs(difference) * (-1.0 / S)
         term = tl.exp2(start)
         ratio = tl.exp2(step)
@@ -205,6 +210,12 @@ def forward(
         sum1 += weight * distance
         sum2 += weight * distance * distance
 
+    # The largest logit weighs 1, unless it lies between logits so far apart (10⁹ and more) that rounding put it far
+    # above or below 0. Then its place is all that is known.
+    lost = (sum0 > 2.0**LARGE) | (sum0 < 1e-30)
+    sum0 = tl.where(lost, 1.0, sum0)
+    sum1 = tl.where(lost, 0.0, sum1)
+    sum2 = tl.where(lost, 0.0, sum2)
     shift = _quotient(sum1, sum0)
     x = S * w[None, :] + S // 2 + column
     inside = (y[None, :] < S * H) & (x >= 0) & (x < S * W) & (column < S)
@@ -212,7 +223,7 @@ def forward(
     tl.store(mean + pixel, place + shift, mask=inside)
     about_mean = tl.maximum(_quotient(sum2, sum0) - shift * shift, 0.0, propagate_nan=tl.PropagateNan.ALL)
     tl.store(variance + pixel, about_mean, mask=inside)
-    tl.store(peak + pixel, top, mask=inside)
+    tl.store(peak + pixel, tl.where(lost | (top < NOTHING), ABSENT, top), mask=inside)  # no gradient comes from there
     tl.store(mass + pixel, sum0, mask=inside)
 
 
@@ -223,7 +234,7 @@ def _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across
     right_top = _load(plane + upper_right, ACC)[None, None, :]
     left = left_top + down * (_load(plane + lower_left, ACC)[None, None, :] - left_top)
     right = right_top + down * (_load(plane + lower_right, ACC)[None, None, :] - right_top)
-    return _relative(left + across * (right - left), top)
+    return _relative(left + across * (right - left), top, LOG2E)
 
 
 @triton.jit
@@ -405,7 +416,7 @@ def backward(
         down = _share((row + tl.arange(0, R)[:, None, None]).to(ACC) + HALF, S)
         across = _share((column + tl.arange(0, R)[None, :, None]).to(ACC) + HALF, S)
         # A pixel that is not there has probability 0 (and, the number being finite, no NaN from ∞ − ∞).
-        top = _load_pixels(peak + map_start, S * W, 1, h, w, row, column, 1e38, H, W, S, R, N, ACC)
+        top = _load_pixels(peak + map_start, S * W, 1, h, w, row, column, ABSENT, H, W, S, R, N, ACC)
         whole = _load_pixels(mass + map_start, S * W, 1, h, w, row, column, 1.0, H, W, S, R, N, ACC)
         per_mass = _quotient(tl.full([R, R, N], 1.0, ACC), whole)
         average = _load_pixels(mean + map_start, S * W, 1, h, w, row, column, 0.0, H, W, S, R, N, ACC)

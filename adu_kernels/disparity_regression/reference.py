@@ -10,6 +10,9 @@ from adu_kernels.precision import accumulation_dtype, without_autocast
 LOWEST = -(2.0**100)
 """What −inf counts as. A power of two, so that its product with an interpolation weight is exact: fused with a sum it
 would otherwise be rounded by what it is added to, and candidates that are all excluded would no longer be equal."""
+NOTHING = -(2.0**80)
+"""Where the largest upsampled logit is below, each was interpolated with an excluded one: there is a mean (that of the
+least excluded), but nothing to learn from."""
 
 
 def disparity_regression(
@@ -30,7 +33,9 @@ def disparity_regression(
         disparity = (candidates * probability).sum(1, keepdim=True)
         # Around the mean, not E[d²] − E[d]²: that difference loses a sharp peak at a large disparity, and its sign.
         variance = ((candidates - disparity).square() * probability).sum(1)
-        return disparity.squeeze(1), variance
+        nothing = scores.detach().amax(1) < NOTHING
+        disparity = disparity.squeeze(1)
+        return torch.where(nothing, disparity.detach(), disparity), torch.where(nothing, variance.detach(), variance)
 
 
 def _upsample(values: Tensor, axis: int, scale: int) -> Tensor:

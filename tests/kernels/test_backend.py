@@ -12,7 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from adu_kernels import backend, disparity_regression
+from adu_kernels import (
+    backend,
+    combined_volume,
+    concatenation_volume,
+    disparity_regression,
+    groupwise_correlation_volume,
+    launch,
+)
 
 pytestmark = pytest.mark.cpu
 
@@ -126,3 +133,15 @@ def test_traced_code_is_compiled_anew_where_auto_changes() -> None:
         traced(logits)
     traced(logits)
     assert operators == [False, True]
+
+
+@pytest.mark.parametrize("operation", [groupwise_correlation_volume, combined_volume, concatenation_volume])
+def test_tensors_of_the_cpu_are_refused_before_a_gpu_is_asked_what_it_is(
+    operation: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr(launch, "interpreting", lambda: False)
+    maps = [torch.zeros(1, 8, 2, 4) for _ in range(4 if operation is combined_volume else 2)]
+    groups = {} if operation is concatenation_volume else {"num_groups": 4}
+    with pytest.raises(RuntimeError, match=r"expected tensors on a GPU, got cpu\. Use backend='torch'"):
+        operation(*maps, 3, **groups, backend="triton")

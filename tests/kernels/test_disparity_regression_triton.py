@@ -124,6 +124,31 @@ def test_candidates_excluded_by_infinity(scale: int) -> None:
     assert (mean[:, : scale // 2 + 1, : scale * 2] <= 6 * scale - 1).all()
 
 
+@pytest.mark.parametrize("lowest", [-math.inf, torch.finfo(torch.bfloat16).min])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_candidates_excluded_here_and_there(scale: int, share: float, lowest: float) -> None:
+    """At some pixels every upsampled logit is then interpolated with an excluded one, and several may be as low."""
+    logits = _logits(1, 8, 3, 4, spread=1.0)
+    logits[torch.rand_like(logits) < share] = lowest
+    parity.check_parity(_operation(scale=scale), [logits], epsilon=4e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [1e9, 1e30])
+@pytest.mark.parametrize("scale", [3, 4, 8])
+def test_huge_logits_have_an_answer(scale: int, spread: float, dtype: torch.dtype) -> None:
+    """The place of the largest, up to rounding of logits that are almost as large; nothing overflows on the way."""
+    operation, logits = _operation(scale=scale), _logits(2, 6, 2, 3, dtype=dtype, spread=spread).requires_grad_()
+    mean, variance = operation.triton(logits)
+    (gradient,) = torch.autograd.grad(mean.sum() + variance.sum(), logits)
+    assert mean.isfinite().all()
+    assert variance.isfinite().all()
+    assert gradient.isfinite().all()
+    exact, _ = operation.torch(logits.detach().double())
+    assert ((mean - exact).abs() < 0.6).float().mean() > 0.97
+
+
 def test_nan_stays_where_it_is() -> None:
     logits = _logits(1, 6, 4, 6)
     logits[:, 3, 2, 4] = math.nan

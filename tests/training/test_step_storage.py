@@ -27,6 +27,7 @@ from adu_depth.training.config import DataConfig
 from adu_depth.training.progress import Progress
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
 from adu_depth.training.teacher_outputs import OutputsOnDisk
+from adu_kernels.precision import storage_dtype
 from tests.training.tiny import LOOP, SIZE, STUDENT, TEACHER, tiny_scenes
 
 CPU = torch.device("cpu")
@@ -183,3 +184,9 @@ def test_no_volume_is_copied_before_the_3d_convolutions(concat_free: bool, monke
     assert read[0][0].data_ptr() == written[0].data_ptr()
     assert all(volume.stride(1) == 1 for volume, _ in read), [v.stride() for v, _ in read]
     assert all(weight.stride(1) == 1 for _, weight in read)
+
+
+def test_autocast_leaves_doubles_as_they_are() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert storage_dtype(torch.zeros(1, dtype=torch.float64)) == torch.float64
+        assert storage_dtype(torch.zeros(1)) == torch.bfloat16
