@@ -89,6 +89,13 @@ def _end_with(parent: int) -> None:
 
 def _require_all(workers: Sequence[multiprocessing.Process], heard: Connection, patience: float = 0.0) -> None:
     """InputError for a worker that ended without having been told to; waits `patience` seconds for one that ends."""
+    try:
+        _look_for_all(workers, heard, patience)
+    except RuntimeError:  # torch's handler of SIGCHLD, left by another loader, says it in the middle of the look; once
+        _look_for_all(workers, heard, patience)
+
+
+def _look_for_all(workers: Sequence[multiprocessing.Process], heard: Connection, patience: float) -> None:
     deadline = time.monotonic() + patience
     while True:
         lost = next((worker for worker in workers if worker.exitcode), None)

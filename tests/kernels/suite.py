@@ -30,6 +30,9 @@ class OperationTests:
     epsilon: ClassVar[float | None] = None
     """ε of the error budget; None: the dtype's (`parity.EPSILON`)."""
 
+    name: ClassVar[str | None] = None
+    """As messages have it; None: the public function's."""
+
     def draw(self, shapes: Shapes, dtype: torch.dtype) -> list[Tensor]:
         """Inputs of these shapes, contiguous, on the device that tensors are made on."""
         return [torch.randn(shape).to(dtype) for shape in shapes]
@@ -62,9 +65,8 @@ class OperationTests:
         parity.check_whole_graph(self.operation, self.draw(self.small, torch.float32))
 
     def test_autograd_paths(self) -> None:
-        autograd_paths.check_autograd_paths(
-            self.operation, self.draw(self.small, torch.float64), self.operation.public.__name__
-        )
+        name = self.name or self.operation.public.__name__
+        autograd_paths.check_autograd_paths(self.operation, self.draw(self.small, torch.float64), name)
 
     def test_compilations(self) -> None:
         parity.check_compilations(self.operation, (self.draw(shape, torch.float32) for shape in self.shapes.values()))

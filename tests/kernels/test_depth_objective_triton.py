@@ -75,6 +75,7 @@ def _leaves(shape: tuple[int, ...] = (2, 1, 5, 7), dtype: torch.dtype = torch.fl
 
 class TestObjective(OperationTests):
     operation = _total()
+    name = "depth_objective"
     shapes: ClassVar = {
         "one": ((1, 1, 1, 1),) * 2,
         "odd": ((2, 1, 5, 7),) * 2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from adu_depth.data import SyntheticStereo
 from adu_depth.errors import InputError
 from adu_depth.training.batches import Place, batches
-from adu_depth.training.workers import delivered
+from adu_depth.training.workers import _require_all, delivered
 from tests.training.tiny import DATA, LOOP, SIZE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,6 +81,24 @@ def test_a_lost_worker_says_why(happens: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read(happens)
     assert time.monotonic() - began < SECONDS
+
+
+def test_a_loss_that_torch_tells_first_is_told_with_its_reason() -> None:
+    """Another loader of the process has left torch's handler of SIGCHLD, which raises in the middle of what runs."""
+
+    class Ended:
+        told = False
+
+        @property
+        def exitcode(self) -> int:
+            if not self.told:
+                self.told = True
+                raise RuntimeError("DataLoader worker is killed by signal: Segmentation fault.")
+            return -signal.SIGSEGV
+
+    heard, _ = multiprocessing.Pipe(duplex=False)
+    with pytest.raises(InputError, match="SIGSEGV"):
+        _require_all([Ended()], heard, patience=1.0)  # type: ignore[list-item]
 
 
 def test_workers_leave_signals_to_their_parent() -> None:
