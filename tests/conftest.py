@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,17 @@ import pytest
 
 if TYPE_CHECKING:
     from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_they_were() -> Iterator[None]:
+    """A command that was stopped leaves signals ignored, for its process ends; children of tests would inherit it."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(one) for one in signals]
+    yield
+    for one, handler in zip(signals, before, strict=True):
+        if handler is not None and signal.getsignal(one) is not handler:
+            signal.signal(one, handler)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 
 import pytest
 import torch
@@ -17,8 +18,9 @@ from tests.bench.scripted import Folder
 def _kernels_as_they_were() -> None:
     """Triton decides where a kernel is defined how it runs: what is imported late must not find the variable gone."""
     if launch.interpreting():
-        for file in Path(adu_kernels.__file__).parent.glob("*/kernels.py"):
-            import_module(f"adu_kernels.{file.parent.name}.kernels")
+        for module in walk_packages(adu_kernels.__path__, "adu_kernels."):
+            if not module.name.startswith("adu_kernels.testing"):
+                import_module(module.name)
 
 
 @pytest.fixture(autouse=True)
