@@ -78,10 +78,10 @@ def _interval(here, there, S: tl.constexpr):
 
 
 @triton.jit
-def _relative(scores, top, unit):
+def _relative(scores, top):
     """Logits relative to their pixel's largest, in units of log₂. Both passes interpolate these, not the logits: near
     the largest the subtraction is exact, and no rounding of a large logit reaches a probability or tells them apart."""
-    return (scores - top) * unit
+    return (scores - top) * LOG2E
 
 
 @triton.jit
@@ -156,12 +156,10 @@ def forward(
     top = tl.where(better, here, top)
     place = tl.where(better, position, place)
 
-    # Second pass: moments about that place, one interval at a time. Logits that are all interpolated with excluded ones
-    # differ by nothing or by very much, and without log₂e exactly: so equally excluded ones stay equal.
-    unit = tl.where(top < NOTHING, 1.0, tl.full([P, N], LOG2E, ACC))
+    # Second pass: moments about that place, one interval at a time.
     plane = image_base
     here = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
-    here = _relative(here, top, unit)
+    here = _relative(here, top)
     weight = tl.exp2(here)
     sum0 = tl.zeros([P, N], ACC)
     sum1 = tl.zeros([P, N], ACC)
@@ -175,7 +173,7 @@ def forward(
     for _ in tl.range(1, D, loop_unroll_factor=2):
         plane += plane_step
         there = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
-        there = _relative(there, top, unit)
+        there = _relative(there, top)
         first, last, difference = _interval(here, there, S)
         # From the larger end down: no power can overflow, and every moment is a sum of non-negative terms.
         # A ratio is used once at a time: each of its uses adds what an exponential is off by.
@@ -234,7 +232,7 @@ def _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across
     right_top = _load(plane + upper_right, ACC)[None, None, :]
     left = left_top + down * (_load(plane + lower_left, ACC)[None, None, :] - left_top)
     right = right_top + down * (_load(plane + lower_right, ACC)[None, None, :] - right_top)
-    return _relative(left + across * (right - left), top, LOG2E)
+    return _relative(left + across * (right - left), top)
 
 
 @triton.jit
