@@ -1,6 +1,6 @@
-"""One objective for the student: supervision, uncertainty, response and feature distillation (SPEC §3–§8).
+"""One objective for the student: supervision, uncertainty, response and feature distillation (METHOD §3–§8).
 
-The equations are our reconstruction from the ADU-Depth abstract (2309.14744) and the papers SPEC names.
+The equations are our reconstruction from the ADU-Depth abstract (2309.14744) and the papers METHOD.md names.
 """
 
 from __future__ import annotations

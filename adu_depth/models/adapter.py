@@ -1,4 +1,4 @@
-"""Attention adapters: bring the student's features to the teacher's, in training only (SPEC §3, our reconstruction)."""
+"""Adapters bring the student's features to the teacher's, in training only (METHOD §3, our reconstruction)."""
 
 from __future__ import annotations
 

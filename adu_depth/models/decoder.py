@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from adu_depth.errors import InputError
 from adu_depth.models.blocks import Norm, ResidualBlock, conv_norm_relu, initialise
 
-LOG_SCALE_MIN, LOG_SCALE_MAX = -6.0, 3.0  # SPEC §6
+LOG_SCALE_MIN, LOG_SCALE_MAX = -6.0, 3.0  # METHOD §6
 
 
 class FeatureDecoder(nn.Module):

@@ -193,7 +193,7 @@ class StereoTeacher(nn.Module):
         return disparity.unsqueeze(1), variance.unsqueeze(1)
 
     def _metric(self, disparity: Tensor, variance: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
-        """Depth in metres and the log scale of ln(depth), ½·ln(variance) − ln(disparity) (SPEC §2).
+        """Depth in metres and the log scale of ln(depth), ½·ln(variance) − ln(disparity) (METHOD §2).
 
         The disparity is held in the range that [min_depth, max_depth] allows, so neither of them can leave its own.
         """

@@ -24,7 +24,7 @@ def attention_adaptation(
     *,
     backend: str = "auto",
 ) -> Tensor:
-    """Attention of many queries over few pooled keys: O = softmax(Q·Kᵀ·scale + bias)·V (our reconstruction, SPEC §3).
+    """Attention of many queries over few pooled keys: O = softmax(Q·Kᵀ·scale + bias)·V (our reconstruction, METHOD §3).
 
     query: B×heads×N×d. key, value: B×heads×M×d. One floating dtype, one device, any strides.
     key_bias: B×M or None, floating, in natural-log units, added to every query's score of that key. −inf closes the

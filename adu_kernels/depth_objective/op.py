@@ -1,6 +1,6 @@
 """The per-pixel losses of the depth student: checks, choice of the implementation, and the public functions.
 
-What all of them share (SPEC §8). Maps are B×1×H×W, floating, on one device, any strides; depths in metres. A target is
+All of them share METHOD §8. Maps are B×1×H×W, floating, on one device, any strides; depths in metres. A target is
 valid where min_depth ≤ target ≤ max_depth, a teacher's depth where it is finite and positive; NaN, inf, 0 and negative
 numbers mean "none". Valid depths are clamped to [min_depth, max_depth] before a logarithm, with zero gradient where
 clamped. Whatever stands at a pixel that is not valid, in any of the maps, changes neither loss nor gradient; with
@@ -111,7 +111,7 @@ def focal_response_loss(
     normalize: str = "batch",
     backend: str = "auto",
 ) -> Tensor:
-    """Distance to the teacher's depth that dwells on hard pixels (our reconstruction, SPEC §5).
+    """Distance to the teacher's depth that dwells on hard pixels (our reconstruction, METHOD §5).
 
     After the focal loss (arXiv 1708.02002) and Focal-R (2102.09554): mean over the valid teacher depths of
     weight·e·tanh(βe/2)^γ, e = |ln depth − ln teacher_depth|.
@@ -148,7 +148,7 @@ def uncertainty_guide(
     normalize: str = "batch",
     backend: str = "auto",
 ) -> Tensor:
-    """Weights that follow the student's own uncertainty (our reconstruction, SPEC §6); no gradient.
+    """Weights that follow the student's own uncertainty (our reconstruction, METHOD §6); no gradient.
 
     clip((1 − ρ) + ρ·exp(s − logmeanexp(s)), ¼, 4), s = log_scale clamped to [−6, 3], the mean over the valid
     pixels. "emphasise" gives uncertain pixels more weight, "attenuate" (−s in place of s) less, "none" is 1 everywhere.
@@ -181,7 +181,7 @@ def teacher_gate(
     *,
     backend: str = "auto",
 ) -> Tensor:
-    """Weights that keep a wrong teacher quiet (after URCDC-Depth, arXiv 2302.08149; SPEC §6); no gradient.
+    """Weights that keep a wrong teacher quiet (after URCDC-Depth, arXiv 2302.08149; METHOD §6); no gradient.
 
     exp(−sharpness·|d_t − g|/(d_t + g)) where teacher depth d_t and target g are both valid, else 1. No clamp.
 
@@ -220,7 +220,7 @@ def depth_objective(
     normalize: str = "batch",
     backend: str = "auto",
 ) -> ObjectiveTerms:
-    """Supervision, uncertainty and response distillation of a depth map in one (our reconstruction, SPEC §5–§8).
+    """Supervision, uncertainty and response distillation of a depth map in one (our reconstruction, METHOD §5–§8).
 
     total = weights.silog · `silog_loss` + weights.uncertainty · `laplace_nll` + weights.response ·
     `focal_response_loss`, the last weighted per pixel by `uncertainty_guide` over the valid teacher depths times, with

@@ -16,7 +16,7 @@ from adu_kernels.feature_distillation import reference, registration
 def feature_distillation_loss(
     adapted: Tensor, teacher: Tensor, weight: Tensor | None = None, *, backend: str = "auto"
 ) -> Tensor:
-    """Weighted squared distance of two feature maps, in units of the teacher's power (our reconstruction, SPEC §4).
+    """Weighted squared distance of two feature maps, in units of the teacher's power (our reconstruction, METHOD §4).
 
     (1/(B·H·W)) Σ_{b,i} weight · mean_c (adapted − teacher)² / v, v = mean(teacher²) + 1e-6 over B, C, H and W.
 
@@ -76,7 +76,7 @@ def feature_distillation_losses(
 
 
 def pooled_guide(weight: Tensor, sizes: Sequence[tuple[int, int]], *, backend: str = "auto") -> tuple[Tensor, ...]:
-    """The guide's map averaged to the sizes of several levels (SPEC §4), with the cells of adaptive average pooling.
+    """The guide's map averaged to the sizes of several levels (METHOD §4), with the cells of adaptive average pooling.
 
     Output (i, j) of a size h×w is the mean over rows ⌊i·H/h⌋ to ⌈(i+1)·H/h⌉ and columns ⌊j·W/w⌋ to ⌈(j+1)·W/w⌉, the
     ends left out, as in torch.nn.functional.adaptive_avg_pool2d. With Triton all sizes take one launch; where they are

@@ -85,7 +85,7 @@ def test_gradcheck(num_disparities: int) -> None:
 
 
 def test_gradients_are_the_written_gathers() -> None:
-    """SPEC §1: dleft[w] = (1/K) Σ_{d≤w} dV[d,w]·right[w−d], dright[x] = (1/K) Σ_{d<W−x} dV[d,x+d]·left[x+d]."""
+    """METHOD §1: dleft[w] = (1/K) Σ_{d≤w} dV[d,w]·right[w−d], dright[x] = (1/K) Σ_{d<W−x} dV[d,x+d]·left[x+d]."""
     left, right = _pair(1, 3, 1, 5)
     upstream = torch.randn(1, 4, 1, 5, dtype=torch.float64)
     dleft, dright = torch.autograd.grad(correlation_volume(left, right, 4), (left, right), upstream)

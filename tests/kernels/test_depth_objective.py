@@ -222,7 +222,7 @@ def test_gradcheck_objective() -> None:
 @pytest.mark.parametrize("detach_focal", [False, True])
 @pytest.mark.parametrize("gamma", [1.0, 2.5])
 def test_written_gradient_of_the_focal_loss(gamma: float, detach_focal: bool) -> None:
-    """SPEC §5: Ω·w·sign(x)·φ'/(n·d), φ' = t^γ + (γβ/2)·e·t^{γ−1}(1 − t²), or t^γ when the focus is detached."""
+    """METHOD §5: Ω·w·sign(x)·φ'/(n·d), φ' = t^γ + (γβ/2)·e·t^{γ−1}(1 − t²), or t^γ when the focus is detached."""
     beta = 6.0
     depth, _, teacher, target = scene()
     teacher[0, 0, 0, 0] = depth[0, 0, 0, 0].detach()  # x = 0: sign(0) = 0

@@ -1,4 +1,4 @@
-"""Masks, bad values, order and precision of the per-pixel losses (SPEC §8), of the references and of the kernels."""
+"""Masks, bad values, order and precision of the per-pixel losses (METHOD §8), of the references and of the kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters: identity at the start, SPEC §3 afterwards, at any size, in place, and never part of a student."""
+"""Adapters: identity at the start, METHOD §3 afterwards, at any size, in place, and never part of a student."""
 
 from __future__ import annotations
 
