@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from adu_depth.writer import CLOCK_SLACK, Writer, this_writer
+from adu_depth.writer import SLACK, Writer, this_writer
 
 LONGEST_NAME = 255  # bytes, on nearly every file system
 _OURS = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})-(?P<started>\d+)\.(?P<pid>\d+)\.tmp", re.DOTALL)
@@ -68,7 +68,7 @@ def _is_left(entry: os.DirEntry[str], alone: bool) -> bool:
 def _could_be_of(pid: int, entry: os.DirEntry[str]) -> bool:
     """Whether a process of this number runs that was there when the file was last written."""
     try:
-        return psutil.Process(pid).create_time() <= entry.stat(follow_symlinks=False).st_mtime + CLOCK_SLACK
+        return psutil.Process(pid).create_time() <= entry.stat(follow_symlinks=False).st_mtime + SLACK
     except (psutil.NoSuchProcess, OSError):
         return False
     except psutil.Error:

@@ -9,12 +9,13 @@ from functools import lru_cache
 
 import psutil
 
-CLOCK_SLACK = 5.0  # seconds that the start of one and the same process may seem to move when the clock is set
+SLACK = 2.0  # seconds that the start of one and the same process may seem to move: names hold whole seconds
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A process: `started` is in seconds since 1970; `space` tells containers of one host name apart (Linux)."""
+    """A process: `started` is in seconds since the machine's start, which setting the clock does not move; `space` tells
+    containers of one host name apart (Linux)."""
 
     host: str
     space: str
@@ -33,8 +34,10 @@ class Writer:
             return None
         try:
             found = psutil.Process(self.pid)
-            return found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - self.started) < CLOCK_SLACK
+            return found.status() != psutil.STATUS_ZOMBIE and abs(_started(found) - self.started) < SLACK
         except psutil.NoSuchProcess:
+            return _hides(self.pid)
+        except ValueError:  # no number of a process
             return False
         except psutil.Error:  # it is there, and hides from us
             return True
@@ -51,4 +54,22 @@ def _writer(pid: int) -> Writer:
         space = os.readlink("/proc/self/ns/pid")
     except OSError:  # not Linux
         space = ""
-    return Writer(socket.gethostname(), space, pid, psutil.Process(pid).create_time())
+    return Writer(socket.gethostname(), space, pid, _started(psutil.Process(pid)))
+
+
+def _started(process: psutil.Process) -> float:
+    """Both numbers move with the clock, their difference does not."""
+    return process.create_time() - psutil.boot_time()
+
+
+def _hides(pid: int) -> bool:
+    """Whether another user's process is there that /proc does not show (hidepid)."""
+    if os.name == "nt":  # where 0 is a signal
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False

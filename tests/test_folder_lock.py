@@ -127,7 +127,10 @@ def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcntl, "flock", refuse)
 
 
-@pytest.mark.parametrize("left", [GONE, REUSED, {"pid": "x"}], ids=["gone", "reused", "damaged"])
+NONE = [GONE, REUSED, {"pid": "x"}, {"pid": -1}, {"pid": 10**300}, {"started": float("nan")}]
+
+
+@pytest.mark.parametrize("left", NONE, ids=["gone", "reused", "damaged", "negative", "huge", "nan"])
 @pytest.mark.parametrize("locks", [True, False])
 def test_a_stale_record_is_no_hindrance(
     left: dict[str, object], locks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -213,6 +216,18 @@ def test_a_folder_is_not_cleared_over_a_process_that_writes_below(tmp_path: Path
     with locked(tmp_path, "quickstart"), below, refused:
         require_free_below(tmp_path)
     require_free_below(tmp_path)
+
+
+def test_a_process_that_proc_does_not_show_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """hidepid, which many computing centres set, leaves other users' processes out."""
+
+    def refuse(pid: int, signum: int) -> None:
+        raise PermissionError
+
+    gone = replace(this_writer(), pid=2**22 + 1)
+    assert gone.runs() is False
+    monkeypatch.setattr(os, "kill", refuse)
+    assert gone.runs()
 
 
 def test_another_host_is_another_writer() -> None:

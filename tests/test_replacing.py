@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from adu_depth import files
@@ -67,6 +68,22 @@ def test_what_a_running_process_writes_stays_and_what_a_killed_one_left_goes(
     assert hidden(tmp_path) == []
     assert process.wait() == -signal.SIGKILL
     assert [path.name for path in tmp_path.iterdir()] == ["history.json"]
+
+
+def test_a_clock_that_is_set_ends_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system counts from its start, and tells the time of that by the clock."""
+    process = start_writing(tmp_path / "config.json")
+    try:
+        (half,) = hidden(tmp_path)
+        boot = psutil.boot_time()
+        for shift in (-3600.0, 3600.0):
+            for module in (psutil, psutil._psplatform):
+                monkeypatch.setattr(module, "boot_time", lambda shift=shift: boot + shift)
+            sweep(tmp_path)
+            assert hidden(tmp_path) == [half], shift
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_number_that_another_process_has_by_now_and_a_folder_are_no_hindrance(tmp_path: Path) -> None:
