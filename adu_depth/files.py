@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from safetensors import SafetensorError
 
 from adu_depth.errors import InputError
+from adu_depth.held_folders import require_ours
 from adu_depth.leftovers import remove, sweep, temporary_name
 
 LIMIT_VARIABLE = "ADU_DEPTH_MAX_MB"
@@ -47,6 +48,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(temporary_name(path.name))
+    require_ours(path)
     with writing(path):
         _make_folders(path.parent)
         if path.parent.absolute() not in _swept:

@@ -23,6 +23,7 @@ import psutil
 
 from adu_depth.errors import InputError
 from adu_depth.files import make_folder, writing
+from adu_depth.held_folders import forget, hold
 from adu_depth.leftovers import sweep
 from adu_depth.terminal import printable
 from adu_depth.writer import Writer, this_writer
@@ -102,13 +103,20 @@ class _Lock:
         self.made = not folder.exists()
         if not self.made and not folder.is_dir():
             raise InputError(f"cannot write {folder}: it is a file, name a folder")
-        make_folder(folder)
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         self.holder = Holder(this_writer(), now, what)
         with writing(self.path):
-            while not self._take(say):
+            while not self._taken(say):
                 pass
         sweep(folder, self.alone)
+
+    def _taken(self, say: Say) -> bool:
+        """False where a holder just ends: it removes its lock file, and the folder if nothing was written into it."""
+        make_folder(self.folder)
+        try:
+            return self._take(say)
+        except FileNotFoundError:
+            return False
 
     def _take(self, say: Say) -> bool:
         """False where the file was removed by its holder in the moment of opening. InputError where it is held."""
@@ -132,11 +140,10 @@ class _Lock:
                 found = _read(self.handle)
                 if found is not None and found != self.holder:
                     raise _refusal(self.folder, found)
+            self.held = hold(self.folder, self.path, self.handle)
             taken = True
         finally:
-            if taken:
-                _open_handles.add(self.handle)
-            else:
+            if not taken:
                 os.close(self.handle)
         return True
 
@@ -152,11 +159,11 @@ class _Lock:
         say(f"{self.folder}: {holder}, has ended without a word; going on")
 
     def release(self) -> None:
-        if self.handle not in _open_handles:  # a forked child that ends is not its parent
+        if not forget(self.held):  # a forked child that ends is not its parent
             return
-        _open_handles.discard(self.handle)
-        with suppress(OSError):
-            self.path.unlink()  # while it is still ours: whoever opens this file now sees that it is gone
+        if self.held.has_its_lock():  # not another process's, where the folder was moved
+            with suppress(OSError):
+                self.path.unlink()  # while it is still held: whoever opens this file now sees that it is gone
         os.close(self.handle)
         if self.made:
             with suppress(OSError):  # not empty: results are in it
@@ -210,18 +217,3 @@ def file_system(folder: Path) -> str:
     real = folder.resolve()
     mounted = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
     return next((mounted[above] for above in (real, *real.parents) if above in mounted), "")
-
-
-_open_handles: set[int] = set()
-
-
-def _close_in_child() -> None:
-    """A forked child (a loader's worker) would hold its parent's locks on when that is killed."""
-    for handle in _open_handles:
-        with suppress(OSError):
-            os.close(handle)
-    _open_handles.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_in_child)

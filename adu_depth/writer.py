@@ -14,8 +14,8 @@ SLACK = 2.0  # seconds that the start of one and the same process may seem to mo
 
 @dataclass(frozen=True)
 class Writer:
-    """A process: `started` is in seconds since the machine's start, which setting the clock does not move; `space` tells
-    containers of one host name apart (Linux)."""
+    """A process: `started` is in seconds since the machine's start, which setting the clock does not move; `space`
+    tells containers of one host name apart (Linux)."""
 
     host: str
     space: str

@@ -16,6 +16,7 @@ import pytest
 
 from adu_depth import folder_lock
 from adu_depth.errors import InputError
+from adu_depth.files import write_json
 from adu_depth.folder_lock import LOCK_FILE, file_system, locked, require_free_below
 from adu_depth.writer import this_writer
 
@@ -40,7 +41,8 @@ for _ in range(int(sys.argv[2])):
             taken += 1
             time.sleep(0.001)
             __import__("os").unlink(sys.argv[1] + "/inside")
-    except InputError:
+    except InputError as error:
+        assert "is writing into it" in str(error), error
         time.sleep(0.0005)
 print(taken)
 """
@@ -76,14 +78,17 @@ def test_a_running_holder_is_named_and_a_killed_one_is_not_waited_for(tmp_path: 
     assert os.listdir(folder) == []
 
 
-def test_of_many_that_come_and_go_never_two_are_inside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("there", [True, False])
+def test_of_many_that_come_and_go_never_two_are_inside(there: bool, tmp_path: Path) -> None:
+    """A folder that was not there is made by one, and may go with it: the others make it again."""
     folder = tmp_path / "run"
-    folder.mkdir()
+    if there:
+        folder.mkdir()
     takers = [start(TAKER, folder, 150) for _ in range(3)]
     taken = [int(taker.communicate(timeout=60)[0]) for taker in takers]
     assert [taker.returncode for taker in takers] == [0, 0, 0], "one found another's file inside"
     assert all(taken)
-    assert os.listdir(folder) == []
+    assert not folder.exists() or os.listdir(folder) == []
 
 
 def test_a_folder_made_for_nothing_goes_and_one_with_results_or_an_owner_stays(tmp_path: Path) -> None:
@@ -97,6 +102,35 @@ def test_a_folder_made_for_nothing_goes_and_one_with_results_or_an_owner_stays(t
     with locked(tmp_path / "empty", "predict"):
         pass
     assert os.listdir(tmp_path / "empty") == []
+
+
+def test_a_folder_that_its_maker_takes_away_in_that_moment_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        made.append(folder)
+        if len(made) == 1:
+            folder.rmdir()
+
+    monkeypatch.setattr(folder_lock, "make_folder", make)
+    with locked(tmp_path / "run", "predict"):
+        assert os.listdir(tmp_path / "run") == [LOCK_FILE]
+    assert len(made) == 2
+
+
+def test_a_lock_that_was_removed_and_taken_by_another_ends_the_first(tmp_path: Path) -> None:
+    with locked(tmp_path, "distill"):
+        write_json(tmp_path / "a.json", {})
+        (tmp_path / LOCK_FILE).unlink()
+        write_json(tmp_path / "a" / "b.json", {})
+        with locked(tmp_path, "evaluate"):
+            with pytest.raises(InputError, match=rf"{tmp_path}: {LOCK_FILE} was removed, and another process writes"):
+                write_json(tmp_path / "a" / "c.json", {})
+            write_json(tmp_path.parent / "elsewhere.json", {})
+    assert sorted(os.listdir(tmp_path)) == ["a", "a.json"]
 
 
 def test_what_killed_processes_left_goes_when_a_folder_is_locked(tmp_path: Path) -> None:

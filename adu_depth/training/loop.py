@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
@@ -14,12 +13,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from adu_depth.data.augmentation import draw_seed
 from adu_depth.errors import InputError
-from adu_depth.files import make_durable, replacing
 from adu_depth.stopping import catch_signals
 from adu_depth.training.batches import Place, TrainingBatch
 from adu_depth.training.checkpoint import (
@@ -34,10 +30,10 @@ from adu_depth.training.good_checkpoints import (
     require_finite_loss,
     require_no_fault,
 )
-from adu_depth.training.history import read_history
 from adu_depth.training.progress import Progress
 from adu_depth.training.resuming import chosen_checkpoint, offering_another, set_aside_newer
 from adu_depth.training.run_folder import prepare_run_folder
+from adu_depth.training.run_log import RunLog
 from adu_depth.training.schedule import learning_rate_factor
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
 
@@ -112,7 +108,7 @@ def train(
         require_finite_loss(task, batch, context, accelerator, run)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            make_durable(run / "history.jsonl")  # a resumed run has its rows up to here
+            log.make_durable()  # a resumed run has its rows up to here
             step = context.step + 1
             keep = loop.keep_checkpoints + (step < loop.steps)  # the next step may yet say that this one is bad
             save_checkpoint(run, step, kind=task.kind, module=task, optimizer=optimizer, config=config, keep=keep)
@@ -206,34 +202,3 @@ class Speedometer:
         speed = self.steps * self.images_per_step / (now - self.since)
         self.steps, self.since = 0, now
         return speed
-
-
-class RunLog:
-    """The run's curves: rows in history.jsonl and the same in TensorBoard. A resumed run drops what it will redo."""
-
-    def __init__(self, run: Path, start: int, enabled: bool) -> None:
-        self.path, self.note = run / "history.jsonl", ""
-        self.rows: list[dict[str, float]] = []
-        self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1) if enabled else None
-        if enabled and self.path.is_file():
-            self.rows = read_history(self.path, start)
-        if enabled:
-            with replacing(self.path) as temporary:
-                temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-
-    def write(self, step: int, terms: dict[str, Tensor], learning_rate: float, images_per_second: float) -> None:
-        """One row; reading the terms waits for the device, which is why it is not done every step."""
-        row = {"step": step, **{name: float(value) for name, value in terms.items()}}
-        row |= {"learning_rate": learning_rate, "images_per_second": images_per_second}
-        self.note = f"loss {row['total']:.3f}  {images_per_second:.1f} images/s"
-        self.rows.append(row)
-        if self.writer is not None:
-            for name, value in row.items():
-                if name != "step":
-                    self.writer.add_scalar(name, value, step)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()

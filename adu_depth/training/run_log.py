@@ -1,0 +1,93 @@
+"""A run's curves: rows in history.jsonl, and the same for TensorBoard."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch import Tensor
+
+from adu_depth.files import make_durable, make_folder, replacing, writing
+from adu_depth.held_folders import require_ours
+from adu_depth.training.history import Row, read_history
+
+_number = itertools.count()
+
+
+class RunLog:
+    """The curves of a run that is under way. A resumed run drops what it will redo.
+
+    Raises InputError naming the file where it cannot be written: a full disk, a run folder that was moved.
+    """
+
+    def __init__(self, run: Path, start: int, enabled: bool) -> None:
+        self.path, self.note = run / "history.jsonl", ""
+        self.rows: list[Row] = []
+        self.events = EventFile(run / "tensorboard", start + 1) if enabled else None
+        if enabled and self.path.is_file():
+            self.rows = read_history(self.path, start)
+        if enabled:
+            with replacing(self.path) as temporary:
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+    def write(self, step: int, terms: dict[str, Tensor], learning_rate: float, images_per_second: float) -> None:
+        """One row; reading the terms waits for the device, which is why it is not done every step."""
+        row = {"step": step, **{name: float(value) for name, value in terms.items()}}
+        row |= {"learning_rate": learning_rate, "images_per_second": images_per_second}
+        self.note = f"loss {row['total']:.3f}  {images_per_second:.1f} images/s"
+        self.rows.append(row)
+        if self.events is not None:
+            require_ours(self.path)
+            with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            self.events.write(row)
+
+    def make_durable(self) -> None:
+        """Waits until what was written is on the disk."""
+        require_ours(self.path)
+        with writing(self.path):
+            make_durable(self.path)
+
+    def close(self) -> None:
+        if self.events is not None:
+            self.events.close()
+
+
+class EventFile:
+    """A file that TensorBoard reads, written as rows come: torch's SummaryWriter writes from a thread of its own, whose
+    errors (a full disk) end in a traceback, and whose timer stands still when the clock is set back."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        """first_step: what an earlier file says of it and later ones is not shown."""
+        make_folder(folder)
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_number)}"
+        self.path = folder / name
+        with writing(self.path):
+            self._file = self.path.open("wb")
+            self._records = RecordWriter(self._file)
+            for told in (
+                Event(file_version="brain.Event:2"),
+                Event(step=first_step, session_log=SessionLog(status=SessionLog.START)),
+            ):
+                self._add(told)
+
+    def write(self, row: Row) -> None:
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "step"]
+        with writing(self.path):
+            self._add(Event(step=int(row["step"]), summary=Summary(value=values)))
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+        self._records.flush()
+
+    def close(self) -> None:
+        with writing(self.path):
+            self._file.close()

@@ -1,0 +1,70 @@
+"""A run's curves while it is under way: what TensorBoard reads, and what happens where they cannot be written."""
+
+from __future__ import annotations
+
+import errno
+import io
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from adu_depth.errors import InputError
+from adu_depth.folder_lock import LOCK_FILE, locked
+from adu_depth.training import run_log
+from adu_depth.training.runs import train_teacher
+from tests.training.tiny import tiny_teacher
+
+
+def shown(folder: Path) -> dict[int, float]:
+    events = EventAccumulator(str(folder)).Reload()
+    return {event.step: event.value for event in events.Scalars("total")}
+
+
+def test_tensorboard_shows_each_step_once_and_a_resumed_run_in_place_of_what_it_redoes(tmp_path: Path) -> None:
+    first = run_log.EventFile(tmp_path, 1)
+    for step in (1, 2, 3, 4):
+        first.write({"step": step, "total": 0.5})
+    assert shown(tmp_path) == dict.fromkeys((1, 2, 3, 4), 0.5), "a row is there as soon as it is written"
+    again = run_log.EventFile(tmp_path, 3)
+    for step in (3, 4, 5):
+        again.write({"step": step, "total": float("nan") if step == 5 else 0.25})
+    first.close()
+    again.close()
+    assert str(shown(tmp_path)) == "{1: 0.5, 2: 0.5, 3: 0.25, 4: 0.25, 5: nan}"
+
+
+class Full(io.FileIO):
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_is_full_is_named_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, mode: str = "r", **options: object) -> object:
+        raw = Full(path, mode[0])
+        return io.BufferedWriter(raw) if "b" in mode else io.TextIOWrapper(io.BufferedWriter(raw))
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(InputError, match=r"cannot write .*events\.out\..*: No space left on device"):
+        run_log.EventFile(tmp_path, 1)
+
+
+def test_a_training_whose_folder_was_moved_ends_and_leaves_what_is_there_now_alone(tmp_path: Path) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    write = run_log.EventFile.write
+
+    def move_then_write(events: run_log.EventFile, row: dict[str, float]) -> None:
+        if row["step"] == 4:
+            run.rename(moved)
+            run.mkdir()
+            (run / LOCK_FILE).write_text("another's")
+        write(events, row)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_log.EventFile, "write", move_then_write)
+        with pytest.raises(InputError, match=rf"{run}: the folder was moved to {moved} while this process wrote"):
+            train_teacher(tiny_teacher(run))
+    assert {path.name for path in run.iterdir()} == {LOCK_FILE}
+    assert (run / LOCK_FILE).read_text() == "another's"
+    with locked(moved, "somebody"):
+        pass
