@@ -8,16 +8,16 @@ operation and backend="torch". A tensor that was given to an operation and is ch
 that raise where it would read it. Numbers may be numpy's, or arrays and tensors without dimensions.
 """
 
-from adu_kernels.attention_adaptation.op import attention_adaptation
-from adu_kernels.concat_free_conv.module import ConcatFreeConv3d
-from adu_kernels.correlation_disparity.op import correlation_disparity
-from adu_kernels.cost_volume.op import (
+from .attention_adaptation.op import attention_adaptation
+from .concat_free_conv.module import ConcatFreeConv3d
+from .correlation_disparity.op import correlation_disparity
+from .cost_volume.op import (
     combined_volume,
     concatenation_volume,
     correlation_volume,
     groupwise_correlation_volume,
 )
-from adu_kernels.depth_objective.op import (
+from .depth_objective.op import (
     ObjectiveTerms,
     ObjectiveWeights,
     depth_objective,
@@ -27,8 +27,8 @@ from adu_kernels.depth_objective.op import (
     teacher_gate,
     uncertainty_guide,
 )
-from adu_kernels.disparity_regression.op import disparity_regression
-from adu_kernels.feature_distillation.op import (
+from .disparity_regression.op import disparity_regression
+from .feature_distillation.op import (
     feature_distillation_loss,
     feature_distillation_losses,
     pooled_guide,

@@ -12,8 +12,8 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from adu_kernels.checks import check_choice
-from adu_kernels.derivatives import refusal, transform
+from .checks import check_choice
+from .derivatives import refusal, transform
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,7 +96,7 @@ def choose(
     """The implementation of `operation` to call for inputs that live where `tensor` lives.
 
     "torch": the plain PyTorch reference. "triton": the Triton twin, NotImplementedError if the operation has none,
-    RuntimeError if Triton is not installed; a CPU tensor needs Triton's interpreter (`adu_kernels.launch` checks).
+    RuntimeError if Triton is not installed; a CPU tensor needs Triton's interpreter (`_triton.runtime` checks).
     "auto": the Triton twin where there is one, Triton is installed and the tensor is on a GPU; the reference everywhere
     else (unless `auto_is` says otherwise). Another name is a ValueError.
 

@@ -4,15 +4,15 @@ They are the arbiter of the kernels. In your own code call the operations of `ad
 it must be these.
 """
 
-from adu_kernels.attention_adaptation.reference import attention_adaptation
-from adu_kernels.correlation_disparity.reference import correlation_disparity
-from adu_kernels.cost_volume.reference import (
+from .attention_adaptation.reference import attention_adaptation
+from .correlation_disparity.reference import correlation_disparity
+from .cost_volume.reference import (
     combined_volume,
     concatenation_volume,
     correlation_volume,
     groupwise_correlation_volume,
 )
-from adu_kernels.depth_objective.reference import (
+from .depth_objective.reference import (
     depth_objective,
     focal_response_loss,
     laplace_nll,
@@ -20,8 +20,8 @@ from adu_kernels.depth_objective.reference import (
     teacher_gate,
     uncertainty_guide,
 )
-from adu_kernels.disparity_regression.reference import disparity_regression
-from adu_kernels.feature_distillation.reference import (
+from .disparity_regression.reference import disparity_regression
+from .feature_distillation.reference import (
     feature_distillation_loss,
     feature_distillation_losses,
     pooled_guide,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adu_depth.errors import InputError
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from bench.machine_facts import COPY_SHARE, GPUS, MATRIX_SHARE
 
 
@@ -45,7 +45,7 @@ class MachineCodeReport:
 
     def run(self) -> dict[str, Any]:
         """The gate's report for this GPU's target. InputError: a room without kernels, Triton set to interpret."""
-        if launch.interpreting():
+        if runtime.interpreting():
             raise InputError(
                 "TRITON_INTERPRET: expected it unset, for interpreted kernels are not compiled, got it set"
             )

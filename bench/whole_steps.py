@@ -22,7 +22,7 @@ from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherC
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from adu_kernels.backend import auto_is
 from bench.harness.contenders import EAGER, OURS, compiled, kernels_run_on, time_limit
 from bench.harness.memory import peak_bytes
@@ -278,7 +278,7 @@ def step_rows(
     scenes = SyntheticStereo(None, scale.height, scale.width, device=device)
     ring = [
         scenes.render_batch(range(k * scale.batch, (k + 1) * scale.batch))
-        for k in range(1 if launch.interpreting() else 2)
+        for k in range(1 if runtime.interpreting() else 2)
     ]
     rows: dict[str, Row] = {}
     works: dict[str, Work] = {}
@@ -319,7 +319,7 @@ def list_implementations(kernels: bool, modes: Sequence[str]) -> list[Implementa
     for mode in modes:
         suffix = "" if mode == "default" else f", {mode}"
         found.append((f"compiled reference{suffix}", "torch", mode))
-        if kernels and not launch.interpreting():
+        if kernels and not runtime.interpreting():
             found.append((f"ours, compiled{suffix}", "triton", mode))
     return found
 

@@ -11,8 +11,9 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from adu_kernels import launch
-from adu_kernels.attention_adaptation import kernels, layout
+from .._triton import runtime
+from .._triton.layout import ceil_div
+from . import kernels, layout
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Tile:
         """
         stages = 2 * self.stages - 1 if masked_by_load else self.stages
         return {
-            "num_warps": self.threads // launch.WARP_SIZE,
-            "num_stages": min(stages, 2) if launch.WARP_SIZE == 64 else stages,
+            "num_warps": self.threads // runtime.WARP_SIZE,
+            "num_stages": min(stages, 2) if runtime.WARP_SIZE == 64 else stages,
             "enable_fp_fusion": False,  # every fused multiply-add is written in kernels.py
         }
 
@@ -113,7 +114,7 @@ def launch_shape(query: Tensor, tensors: Iterable[Tensor]) -> LaunchShape:
     itemsize, width = query.element_size(), query.shape[3]
     if itemsize == 2 and any(layout.run_and_strides(tensor)[0] <= 0 for tensor in tensors):
         return OTHER_LAYOUT
-    if itemsize == 2 and width > 64 and launch.WARP_SIZE == 64:
+    if itemsize == 2 and width > 64 and runtime.WARP_SIZE == 64:
         return WIDE_ON_AMD
     return next(shape for shape in LAUNCH_SHAPES if itemsize <= shape.itemsize and width <= shape.width)
 
@@ -126,9 +127,9 @@ def forward(
     tensors = {"Q": query, "K": key, "V": value, "O": out}
     tile = launch_shape(query, tensors.values()).forward
     batch, heads, queries, _ = query.shape
-    tiles = _ceil_div(queries, tile.queries)
+    tiles = ceil_div(queries, tile.queries)
     constants, strides = _constants(tile, tensors, key_bias)
-    launch.run(
+    runtime.run(
         kernels.forward, batch * heads * tiles,
         query, key, value, _present(key_bias, peak), out, peak, log_mass,
         heads, queries, key.shape[2], tiles, *_two_floats(scale), *strides, *_bias_strides(key_bias),
@@ -171,9 +172,9 @@ def _backward_queries(
     shape, exact = launch_shape(query, tensors.values()), bias_needed and out.dtype != delta.dtype
     tile = shape.exact_delta or shape.backward_queries if exact else shape.backward_queries
     batch, heads, queries, _ = query.shape
-    tiles = _ceil_div(queries, tile.queries)
+    tiles = ceil_div(queries, tile.queries)
     constants, strides = _constants(tile, tensors, key_bias)
-    launch.run(
+    runtime.run(
         kernels.backward_queries, batch * heads * tiles,
         query, key, value, _present(key_bias, peak), out, peak, log_mass, upstream, delta, gradient,
         heads, queries, key.shape[2], tiles, *_two_floats(scale), *strides, *_bias_strides(key_bias),
@@ -190,10 +191,10 @@ def _backward_keys(
     grad_key, grad_value = layout.like(key), layout.like(value)
     shape = launch_shape(query, (query, key, value, upstream))
     tile = shape.backward_keys
-    if shape.keys_from_registers and not launch.products_from_shared_memory():
+    if shape.keys_from_registers and not runtime.products_from_shared_memory():
         tile = shape.keys_from_registers
     (batch, heads, queries, width), keys = query.shape, key.shape[2]
-    tiles = _ceil_div(keys, tile.keys)
+    tiles = ceil_div(keys, tile.keys)
     splits, chunk = split_queries(batch * heads * tiles, queries, tile.queries)
     to_key, to_value = grad_key, grad_value
     if splits > 1:
@@ -201,7 +202,7 @@ def _backward_keys(
     bias_parts = peak.new_empty((splits, batch, heads, keys)) if bias_needed else delta
     tensors = {"Q": query, "K": key, "V": value, "DO": upstream, "DK": to_key, "DV": to_value}
     constants, strides = _constants(tile, tensors, key_bias)
-    launch.run(
+    runtime.run(
         kernels.backward_keys, batch * heads * tiles * splits,
         query, key, value, _present(key_bias, peak), peak, log_mass, upstream, delta, to_key, to_value, bias_parts,
         batch, heads, queries, keys, tiles, splits, chunk, *_two_floats(scale), *strides, *_bias_strides(key_bias),
@@ -218,12 +219,12 @@ def _add_parts(key_parts: Tensor, value_parts: Tensor, grad_key: Tensor, grad_va
     batch, heads, keys, width = grad_key.shape
     block = ADD_KEYS
     runs, strides = _layouts({"PARTS": key_parts, "DK": grad_key, "DV": grad_value})
-    tiles = _ceil_div(keys, block)
-    launch.run(
+    tiles = ceil_div(keys, block)
+    runtime.run(
         kernels.add_parts, batch * heads * tiles,
         key_parts, value_parts, grad_key, grad_value, batch, heads, keys, tiles, key_parts.shape[0] // batch, *strides,
         D=width, BLOCK_D=_padded(width), BLOCK_K=block,
-        INT64=layout.needs_int64([key_parts, grad_key, grad_value], block), num_warps=128 // launch.WARP_SIZE,
+        INT64=layout.needs_int64([key_parts, grad_key, grad_value], block), num_warps=128 // runtime.WARP_SIZE,
         enable_fp_fusion=False, **runs,
     )  # fmt: skip
 
@@ -233,9 +234,9 @@ def split_queries(programs: int, queries: int, block: int) -> tuple[int, int]:
 
     Sizes alone decide, so the same input is always added up in the same order.
     """
-    splits = max(1, min(_ceil_div(PROGRAMS_WANTED, programs), queries // FEWEST_QUERIES))
-    chunk = _ceil_div(_ceil_div(queries, splits), block) * block
-    return _ceil_div(queries, chunk), chunk
+    splits = max(1, min(ceil_div(PROGRAMS_WANTED, programs), queries // FEWEST_QUERIES))
+    chunk = ceil_div(ceil_div(queries, splits), block) * block
+    return ceil_div(queries, chunk), chunk
 
 
 def _constants(tile: Tile, tensors: dict[str, Tensor], key_bias: Tensor | None) -> tuple[dict[str, Any], list[int]]:
@@ -260,7 +261,7 @@ def _layouts(tensors: dict[str, Tensor]) -> tuple[dict[str, int], list[int]]:
 def _factor(tensor: Tensor) -> tl.dtype:
     """The tensor's own type, but that Triton's interpreter would multiply the bit patterns of bfloat16."""
     if tensor.dtype == torch.bfloat16:
-        return tl.float32 if launch.interpreting() else tl.bfloat16
+        return tl.float32 if runtime.interpreting() else tl.bfloat16
     return {torch.float16: tl.float16, torch.float32: tl.float32, torch.float64: tl.float64}[tensor.dtype]
 
 
@@ -282,7 +283,3 @@ def _present(key_bias: Tensor | None, other: Tensor) -> Tensor:
 
 def _bias_strides(key_bias: Tensor | None) -> tuple[int, int]:
     return (0, 0) if key_bias is None else (key_bias.stride(0), key_bias.stride(1))
-
-
-def _ceil_div(number: int, divisor: int) -> int:
-    return -(-number // divisor)

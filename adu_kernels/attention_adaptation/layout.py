@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from adu_kernels.precision import accumulation_dtype
+from ..precision import accumulation_dtype
 
 WIDEST_LOAD = 16
 """Bytes; what a stride is a multiple of beyond this changes no load."""

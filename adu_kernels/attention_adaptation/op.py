@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from adu_kernels import checks
-from adu_kernels.attention_adaptation import reference, registration
-from adu_kernels.attention_adaptation.measured import library_is_faster
-from adu_kernels.backend import choose
-from adu_kernels.precision import without_autocast
+from .. import checks
+from ..backend import choose
+from ..precision import without_autocast
+from . import reference, registration
+from .measured import library_is_faster
 
 
 def attention_adaptation(

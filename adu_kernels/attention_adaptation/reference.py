@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from adu_kernels.precision import accumulation_dtype, without_autocast
+from ..precision import accumulation_dtype, without_autocast
 
 LOG2E = math.log2(math.e)
 """A bias that has no number in units of log₂, in which the kernels work, closes its key as −inf does."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adu_kernels.attention_adaptation import layout
-from adu_kernels.derivatives import differentiable_once, keep, kept
+from ..derivatives import differentiable_once, keep, kept
+from . import layout
 
 WIDEST_HEAD = 128
 """Channels per head that the kernels take: the accumulators of more would not stay in registers."""
@@ -17,7 +17,7 @@ def attention(
     query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The output, and for the backward, per query, the largest score and log₂ Σ exp2(score − largest)."""
-    from adu_kernels.attention_adaptation import launching  # Triton is needed only where a kernel runs
+    from . import launching  # Triton is needed only where a kernel runs
 
     return launching.forward(query, key, value, key_bias, scale)
 
@@ -41,7 +41,7 @@ def attention_backward(
     needed: list[bool],
 ) -> list[Tensor]:
     """Gradients of those of query, key, value and key_bias that are needed, in order."""
-    from adu_kernels.attention_adaptation import launching
+    from . import launching
 
     return launching.backward(upstream, query, key, value, key_bias, out, peak, log_mass, scale, needed)
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adu_kernels import checks
+from .. import checks
 
 ALL_TAPS = 2  # from m = 2 on every tap of the left half is inside of the volume
 NO_TAPS = -3  # up to m = −3 none is

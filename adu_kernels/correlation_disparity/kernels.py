@@ -14,8 +14,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from adu_kernels.cost_volume.banded import load_block
-from adu_kernels.cost_volume.kernels import row_start, wide_index
+from .._triton.device import wide_index
+from ..cost_volume.banded import load_block
+from ..cost_volume.kernels import row_start
 
 LOWEST = tl.constexpr(-1e30)
 SIZES = ["height", "width", "num_disparities", "tiles"]

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adu_kernels import checks, launch
-from adu_kernels.backend import choose, exporting
-from adu_kernels.correlation_disparity import reference
-from adu_kernels.cost_volume import plan
-from adu_kernels.cost_volume.op import REDUCTIONS, VIEWS, check_pair
-from adu_kernels.cost_volume.reference import reduction_factor
-from adu_kernels.derivatives import differentiable_once, keep, kept
-from adu_kernels.precision import accumulation_dtype
+from .. import checks
+from .._triton import runtime
+from .._triton.dtypes import accumulator, factor
+from .._triton.layout import divided_strides, empty_like_map, needs_int64, power_of_two, stride_divisor, unit_stride
+from ..backend import choose, exporting
+from ..cost_volume.op import REDUCTIONS, VIEWS, check_pair
+from ..cost_volume.reference import reduction_factor
+from ..derivatives import differentiable_once, keep, kept
+from ..precision import accumulation_dtype
+from . import reference
 
 
 def correlation_disparity(
@@ -108,19 +110,18 @@ def _forward(
     own: Tensor, other: Tensor, num_disparities: int, softmax_scale: float, reduction: str, zero_fill: bool, sign: int
 ) -> Tensor:
     """3×B×H×W: mean, variance, and the logarithm of the softmax's denominator. other = own − sign·d."""
-    from adu_kernels.correlation_disparity import kernels
-    from adu_kernels.cost_volume.launching import strides
+    from . import kernels
 
     maps = _new_maps(own, other, num_disparities, softmax_scale, reduction, zero_fill, sign)
     batch, _, height, width = own.shape
-    half = HALF_INT64 if plan.needs_int64([own, other]) else HALF
+    half = HALF_INT64 if needs_int64([own, other]) else HALF
     tile = half if _on_matrix_units(own, other) else WIDER
     constants = _constants([own, other], tile, sign, reduction)
     tiles = -(-width // tile.block)
-    launch.run(
+    runtime.run(
         kernels.expectation, batch * height * tiles,
         own, other, *maps, softmax_scale, height, width, num_disparities, tiles,
-        *strides([own, other], constants["VEC"]), ZERO_FILL=zero_fill, **constants,
+        *divided_strides([own, other], constants["VEC"]), ZERO_FILL=zero_fill, **constants,
     )  # fmt: skip
     return maps
 
@@ -145,22 +146,21 @@ def _backward(
     sign: int,
 ) -> list[Tensor]:
     """Gradients of those of the two maps that need one. maps: 5×B×H×W, see the kernel."""
-    from adu_kernels.correlation_disparity import kernels
-    from adu_kernels.cost_volume.launching import strides
+    from . import kernels
 
     grads = _new_gradients(maps, own, other, needed, num_disparities, softmax_scale, reduction, sign)
     batch, _, height, width = own.shape
-    half = HALF_BACKWARD if launch.products_from_shared_memory() else HALF_BACKWARD_FROM_REGISTERS
+    half = HALF_BACKWARD if runtime.products_from_shared_memory() else HALF_BACKWARD_FROM_REGISTERS
     tile = half if _on_matrix_units(own, other) else WIDER_BACKWARD
     constants = _constants([own, other, *grads], tile, sign, reduction)
     tiles = -(-width // tile.block)
     parts = -(-own.shape[1] // (tile.chunks * constants["BLOCK_C"]))
     given = iter(grads)
     written = [next(given) if need else grads[0] for need in needed]
-    launch.run(
+    runtime.run(
         kernels.expectation_backward, batch * height * tiles * parts * len(grads),
         own, other, maps, *written, softmax_scale, height, width, num_disparities, tiles, batch * height * width,
-        *strides([own, other, *written], constants["VEC"]), NEED_OWN=needed[0], NEED_OTHER=needed[1],
+        *divided_strides([own, other, *written], constants["VEC"]), NEED_OWN=needed[0], NEED_OTHER=needed[1],
         CHUNKS=tile.chunks, **constants,
     )  # fmt: skip
     return grads
@@ -177,7 +177,7 @@ def _new_gradients(
     reduction: str,
     sign: int,
 ) -> list[Tensor]:
-    return [plan.new_gradient(m) for m, need in zip((own, other), needed, strict=True) if need]
+    return [empty_like_map(m) for m, need in zip((own, other), needed, strict=True) if need]
 
 
 def _keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -201,20 +201,18 @@ differentiable_once(
 
 def _on_matrix_units(own: Tensor, other: Tensor) -> bool:
     """2-byte maps whose channels lie next to each other: those can run ahead into shared memory."""
-    return own.dtype.itemsize == 2 and plan.unit_stride([own, other], 1)
+    return own.dtype.itemsize == 2 and unit_stride([own, other], 1)
 
 
 def _constants(tensors: list[Tensor], tile: Tile, sign: int, reduction: str) -> dict[str, Any]:
     """What the kernels are compiled for, and how they are started."""
-    from adu_kernels.cost_volume.launching import accumulator, factor
-
     channels = tensors[0].shape[1]
-    unit_c = plan.unit_stride(tensors, 1)
+    unit_c = unit_stride(tensors, 1)
     return {
-        "C": channels, "BLOCK": tile.block, "BLOCK_C": min(tile.channels, max(plan.power_of_two(channels), 16)),
-        "SIGN": sign, "INT64": plan.needs_int64(tensors), "SCALE": reduction_factor(reduction, channels),
-        "UNIT_C": unit_c, "UNIT_W": not unit_c and plan.unit_stride(tensors, 3),
-        "VEC": plan.vector_width(tensors, 1) if unit_c else 1,
+        "C": channels, "BLOCK": tile.block, "BLOCK_C": min(tile.channels, max(power_of_two(channels), 16)),
+        "SIGN": sign, "INT64": needs_int64(tensors), "SCALE": reduction_factor(reduction, channels),
+        "UNIT_C": unit_c, "UNIT_W": not unit_c and unit_stride(tensors, 3),
+        "VEC": stride_divisor(tensors, 1) if unit_c else 1,
         "DOT": factor(tensors[0]), "ACC": accumulator(tensors[0]),
         "num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": False,
     }  # fmt: skip

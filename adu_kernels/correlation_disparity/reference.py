@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adu_kernels.cost_volume.reference import correlation_volume
-from adu_kernels.precision import accumulation_dtype, without_autocast
+from ..cost_volume.reference import correlation_volume
+from ..precision import accumulation_dtype, without_autocast
 
 
 def correlation_disparity(

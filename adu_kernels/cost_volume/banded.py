@@ -14,7 +14,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from adu_kernels.cost_volume.kernels import SIZES, inverse_norm, row_start, wide_index
+from .._triton.device import wide_index
+from .kernels import SIZES, inverse_norm, row_start
 
 STRIDES = [f"{tensor}_{axis}" for tensor in ("own", "other", "grad_own", "grad_other") for axis in "bchw"]
 VOLUME_STRIDES = [f"volume_{axis}" for axis in "bdhw"]

@@ -19,6 +19,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .._triton.device import wide_index
+
 # Sizes and strides vary with the image: specialised, each new size would be a new compilation.
 SIZES = ["height", "width", "num_disparities", "wide_tiles", "thin_tiles"]
 STRIDES = [
@@ -33,12 +35,6 @@ STRIDES = [
 
 MANY = tl.constexpr(16)
 """Channels of a group that one thread adds up."""
-
-
-@triton.jit
-def wide_index(index, INT64: tl.constexpr):
-    """The index, in int64 where a product with a stride may pass 2³¹."""
-    return tl.cast(index, tl.int64 if INT64 else tl.int32)
 
 
 @triton.jit

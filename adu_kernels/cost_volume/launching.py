@@ -6,13 +6,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import triton.language as tl
 from torch import Tensor
 
-from adu_kernels import launch
-from adu_kernels.cost_volume import banded, kernels, plan
-from adu_kernels.cost_volume.plan import Request
+from .._triton import runtime
+from .._triton.dtypes import accumulator, factor
+from .._triton.layout import (
+    ceil_div,
+    divided_strides,
+    empty_like_map,
+    is_channels_last,
+    needs_int64,
+    power_of_two,
+    stride_divisor,
+    unit_stride,
+)
+from . import banded, kernels, plan
+from .plan import Request
 
 Pair = tuple[Tensor, Tensor]
 
@@ -48,7 +57,7 @@ def backward(
 ) -> list[Tensor | None]:
     """The gradients of the maps that need one, in one launch; None for the others."""
     maps = (left, right, left_thin, right_thin)
-    grads = [plan.new_gradient(m) if m is not None and need else None for m, need in zip(maps, needed, strict=True)]
+    grads = [empty_like_map(m) if m is not None and need else None for m, need in zip(maps, needed, strict=True)]
     if all(g is None for g in grads):
         return grads
     grouped = upstream.unsqueeze(1) if request.plain else upstream
@@ -75,11 +84,11 @@ def _slide_forward(wide: Pair | None, thin: Pair | None, volume: Tensor, request
     constants, num_warps = _slide_constants(wide, thin, None, volume, request, force_int64)
     batch, _, num_disparities, height, width = volume.shape
     wide_tiles, thin_tiles = _wide_tiles(constants, width), _thin_tiles(constants, width, halves=2)
-    launch.run(
+    runtime.run(
         kernels.volume_forward, batch * height * (wide_tiles + thin_tiles),
         maps[0], maps[1], *thin_maps, volume, height, width, num_disparities, wide_tiles, thin_tiles,
-        *strides(maps, constants["VEC"]), *strides(thin_maps, constants["THIN_VEC"]),
-        *strides([volume], constants["VOLUME_VEC"]),
+        *divided_strides(maps, constants["VEC"]), *divided_strides(thin_maps, constants["THIN_VEC"]),
+        *divided_strides([volume], constants["VOLUME_VEC"]),
         **constants, num_warps=num_warps, enable_fp_fusion=False,
     )  # fmt: skip
 
@@ -96,11 +105,11 @@ def _slide_backward(
     written = [spare if g is None else g for g in grads]
     batch, _, num_disparities, height, width = upstream.shape
     wide_tiles, thin_tiles = _wide_tiles(constants, width), _thin_tiles(constants, width, halves=1)
-    launch.run(
+    runtime.run(
         kernels.volume_backward, batch * height * (wide_tiles * sum(need[:2]) + thin_tiles * sum(need[2:])),
         maps[0], maps[1], upstream, *written, height, width, num_disparities, wide_tiles, thin_tiles,
-        *strides(maps, constants["VEC"]), *strides([upstream], constants["VOLUME_VEC"]),
-        *strides(written[:2], constants["VEC"]), *strides(written[2:], constants["THIN_VEC"]),
+        *divided_strides(maps, constants["VEC"]), *divided_strides([upstream], constants["VOLUME_VEC"]),
+        *divided_strides(written[:2], constants["VEC"]), *divided_strides(written[2:], constants["THIN_VEC"]),
         NEED_OWN=need[0], NEED_OTHER=need[1], NEED_OWN_THIN=need[2], NEED_OTHER_THIN=need[3],
         **constants, num_warps=num_warps, enable_fp_fusion=False,
     )  # fmt: skip
@@ -114,32 +123,32 @@ def _slide_constants(
 
     grads: of the four maps, in the backward; None in the forward. volume: it, or its gradient.
     """
-    launch.check_device(volume)  # before the GPU is asked what it is
+    runtime.check_device(volume)  # before the GPU is asked what it is
     backward, grads = grads is not None, grads or (None,) * 4
     wide_all = [*(wide or ()), *(g for g in grads[:2] if g is not None)]
     thin_all = [*(thin or ()), *(g for g in grads[2:] if g is not None)]
-    group_fastest = request.normalize == "all" or plan.is_channels_last((wide_all or thin_all)[0])
+    group_fastest = request.normalize == "all" or is_channels_last((wide_all or thin_all)[0])
     groups = request.num_groups if wide else 0
     channels, thin_channels = (pair[0].shape[1] if pair else 0 for pair in (wide, thin))
     per_group = channels // groups if groups else 1
-    pitch = plan.power_of_two(groups) if request.normalize == "all" else max(groups, 1)
+    pitch = power_of_two(groups) if request.normalize == "all" else max(groups, 1)
     tile = plan.slide_tile(
         per_group, pitch if request.normalize == "all" else 1, group_fastest,
-        dtype=volume.dtype, backward=backward, thin=thin is not None, before_hopper=launch.before_hopper(),
+        dtype=volume.dtype, backward=backward, thin=thin is not None, before_hopper=runtime.before_hopper(),
     )  # fmt: skip
-    unit_c, thin_unit_c, volume_unit_c = (plan.unit_stride(t, 1) for t in (wide_all, thin_all, [volume]))
+    unit_c, thin_unit_c, volume_unit_c = (unit_stride(t, 1) for t in (wide_all, thin_all, [volume]))
     constants = {
-        "NUM_GROUPS": groups, "GROUPS": pitch, "K": per_group, "BLOCK_K": plan.power_of_two(per_group),
+        "NUM_GROUPS": groups, "GROUPS": pitch, "K": per_group, "BLOCK_K": power_of_two(per_group),
         "BLOCK_N": tile.items, "PIXELS": tile.pixels, "SIGN": request.sign, "GROUP_FASTEST": group_fastest,
-        "INT64": force_int64 or plan.needs_int64([*wide_all, *thin_all, volume]),
+        "INT64": force_int64 or needs_int64([*wide_all, *thin_all, volume]),
         "SCALE": request.scale(channels) if wide else 1.0,
         "NORMALIZE": request.normalize, "EPS": request.eps, "EPS_ADDED": request.eps_rule == "add",
         "THIN": thin_channels, "MASK_OWN": request.mask_left,
         "THIN_SIZE": math.gcd(thin_channels, plan.THIN_VECTOR) if thin_unit_c and volume_unit_c else 1,
-        "UNIT_C": unit_c, "UNIT_W": not unit_c and plan.unit_stride(wide_all, 3),
-        "VEC": plan.vector_width(wide_all, 1) if unit_c else 1,
-        "THIN_UNIT_C": thin_unit_c, "THIN_VEC": plan.vector_width(thin_all, 1) if thin_unit_c else 1,
-        "VOLUME_UNIT_C": volume_unit_c, "VOLUME_VEC": plan.vector_width([volume], 1) if volume_unit_c else 1,
+        "UNIT_C": unit_c, "UNIT_W": not unit_c and unit_stride(wide_all, 3),
+        "VEC": stride_divisor(wide_all, 1) if unit_c else 1,
+        "THIN_UNIT_C": thin_unit_c, "THIN_VEC": stride_divisor(thin_all, 1) if thin_unit_c else 1,
+        "VOLUME_UNIT_C": volume_unit_c, "VOLUME_VEC": stride_divisor([volume], 1) if volume_unit_c else 1,
         "ACC": accumulator(volume),
     }  # fmt: skip
     return constants, tile.num_warps
@@ -149,25 +158,25 @@ def _wide_tiles(constants: dict[str, Any], width: int) -> int:
     """Programs of one image row that correlate."""
     if not constants["NUM_GROUPS"]:
         return 0
-    blocks = _ceil_div(width, constants["PIXELS"])
+    blocks = ceil_div(width, constants["PIXELS"])
     if constants["GROUP_FASTEST"]:
-        return _ceil_div(blocks * constants["GROUPS"], constants["BLOCK_N"])
-    return _ceil_div(blocks, constants["BLOCK_N"]) * constants["GROUPS"]
+        return ceil_div(blocks * constants["GROUPS"], constants["BLOCK_N"])
+    return ceil_div(blocks, constants["BLOCK_N"]) * constants["GROUPS"]
 
 
 def _thin_tiles(constants: dict[str, Any], width: int, halves: int) -> int:
     """Programs of one image row for one half of the concatenation, or both."""
-    return _ceil_div(width * halves * constants["THIN"] // (constants["THIN_SIZE"] or 1), constants["BLOCK_N"])
+    return ceil_div(width * halves * constants["THIN"] // (constants["THIN_SIZE"] or 1), constants["BLOCK_N"])
 
 
 def _band_forward(wide: Pair, volume: Tensor, request: Request, force_int64: bool) -> None:
     constants, options = _band_constants([*wide], volume, request, force_int64, backward=False)
     batch, _, num_disparities, height, width = volume.shape
-    wide_tiles, disparity_tiles = (_ceil_div(n, constants["BLOCK"]) for n in (width, num_disparities))
-    launch.run(
+    wide_tiles, disparity_tiles = (ceil_div(n, constants["BLOCK"]) for n in (width, num_disparities))
+    runtime.run(
         banded.band_forward, batch * height * wide_tiles * disparity_tiles,
         wide[0], wide[1], volume, height, width, num_disparities, wide_tiles, disparity_tiles,
-        *strides(wide, constants["VEC"]), *_strides_of_band(volume, constants["VOLUME_VEC"]),
+        *divided_strides(wide, constants["VEC"]), *_strides_of_band(volume, constants["VOLUME_VEC"]),
         NORMALIZE=request.normalize, EPS=request.eps, EPS_ADDED=request.eps_rule == "add", **constants, **options,
     )  # fmt: skip
 
@@ -179,13 +188,13 @@ def _band_backward(
     constants, options = _band_constants([*wide, *present], upstream, request, force_int64, backward=True)
     written = [present[0] if g is None else g for g in grads]
     batch, _, num_disparities, height, width = upstream.shape
-    wide_tiles = _ceil_div(width, constants["BLOCK"])
-    programs = wide_tiles * _ceil_div(constants["C"], constants["BLOCK_C"]) * len(present)
-    launch.run(
+    wide_tiles = ceil_div(width, constants["BLOCK"])
+    programs = wide_tiles * ceil_div(constants["C"], constants["BLOCK_C"]) * len(present)
+    runtime.run(
         banded.band_backward, batch * height * programs,
         wide[0], wide[1], upstream, *written, height, width, num_disparities, wide_tiles,
-        *strides(wide, constants["VEC"]), *_strides_of_band(upstream, constants["VOLUME_VEC"]),
-        *strides(written, constants["VEC"]),
+        *divided_strides(wide, constants["VEC"]), *_strides_of_band(upstream, constants["VOLUME_VEC"]),
+        *divided_strides(written, constants["VEC"]),
         NEED_OWN=grads[0] is not None, NEED_OTHER=grads[1] is not None, **constants, **options,
     )  # fmt: skip
 
@@ -195,43 +204,23 @@ def _band_constants(
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """What the kernels of banded.py are compiled for, and how they are started."""
     channels = maps[0].shape[1]
-    unit_c = plan.unit_stride(maps, 1)
-    int64 = force_int64 or plan.needs_int64([*maps, volume])
+    unit_c = unit_stride(maps, 1)
+    int64 = force_int64 or needs_int64([*maps, volume])
     tile = plan.band_tile(volume.shape[2], volume.dtype, unit_c, int64, backward=backward)
-    unit_d = plan.unit_stride([volume], 2)
+    unit_d = unit_stride([volume], 2)
     constants = {
-        "C": channels, "BLOCK": tile.block, "BLOCK_C": min(tile.channels, max(plan.power_of_two(channels), 16)),
+        "C": channels, "BLOCK": tile.block, "BLOCK_C": min(tile.channels, max(power_of_two(channels), 16)),
         "SIGN": request.sign, "INT64": int64, "SCALE": request.scale(channels),
-        "UNIT_C": unit_c, "UNIT_W": not unit_c and plan.unit_stride(maps, 3),
-        "VEC": plan.vector_width(maps, 1) if unit_c else 1,
-        "VOLUME_UNIT_D": unit_d, "VOLUME_UNIT_W": not unit_d and plan.unit_stride([volume], 4),
-        "VOLUME_VEC": math.gcd(plan.vector_width([volume], 2), volume.shape[2]) if unit_d else 1,
+        "UNIT_C": unit_c, "UNIT_W": not unit_c and unit_stride(maps, 3),
+        "VEC": stride_divisor(maps, 1) if unit_c else 1,
+        "VOLUME_UNIT_D": unit_d, "VOLUME_UNIT_W": not unit_d and unit_stride([volume], 4),
+        "VOLUME_VEC": math.gcd(stride_divisor([volume], 2), volume.shape[2]) if unit_d else 1,
         "DOT": factor(volume), "ACC": accumulator(volume),
     }  # fmt: skip
     return constants, {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": False}
 
 
-def strides(tensors: Sequence[Tensor], unit: int) -> list[int]:
-    """Strides of each tensor; all but the channels' in units of `unit` elements, which divides them."""
-    return [s if axis == 1 else s // unit for t in tensors for axis, s in enumerate(t.stride())]
-
-
 def _strides_of_band(volume: Tensor, unit: int) -> tuple[int, int, int, int]:
-    """As `strides`, but that the disparities' are those not in units."""
+    """As `divided_strides`, but that the disparities' are those not in units."""
     batch, _, disparity, height, width = volume.stride()
     return batch // unit, disparity, height // unit, width // unit
-
-
-def accumulator(tensor: Tensor) -> tl.dtype:
-    return tl.float64 if tensor.dtype == torch.float64 else tl.float32
-
-
-def factor(tensor: Tensor) -> tl.dtype:
-    """The tensor's own type, but that Triton's interpreter would multiply the bit patterns of bfloat16."""
-    if tensor.dtype == torch.bfloat16:
-        return tl.float32 if launch.interpreting() else tl.bfloat16
-    return {torch.float16: tl.float16, torch.float32: tl.float32, torch.float64: tl.float64}[tensor.dtype]
-
-
-def _ceil_div(number: int, divisor: int) -> int:
-    return -(-number // divisor)

@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
-from adu_kernels import checks
-from adu_kernels.backend import choose, exporting
-from adu_kernels.cost_volume import reference, registration
-from adu_kernels.cost_volume.reference import channels_per_group
+from .. import checks
+from ..backend import choose, exporting
+from . import reference, registration
+from .reference import channels_per_group
 
 NORMALIZATIONS = ("none", "group", "all")
 REDUCTIONS = ("mean", "sum", "sqrt")

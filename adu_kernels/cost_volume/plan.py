@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from adu_kernels.cost_volume.reference import channels_per_group, reduction_factor
-
-INT32_LIMIT = 2**31
-WIDEST_VECTOR = 16
-"""Elements; what a stride is a multiple of beyond this changes no load."""
+from .._triton.layout import is_channels_last, power_of_two
+from .reference import channels_per_group, reduction_factor
 
 
 @dataclass(frozen=True)
@@ -92,11 +87,6 @@ BAND_OTHER = BandTile(block=32, channels=32, num_warps=4, num_stages=1)
 BAND_WIDE_TYPES = BandTile(block=32, channels=32, num_warps=4, num_stages=2)
 
 
-def power_of_two(number: int) -> int:
-    """The smallest power of two that is no smaller."""
-    return 1 << max(number - 1, 0).bit_length()
-
-
 def slide_tile(
     per_group: int,
     groups: int,
@@ -137,11 +127,6 @@ def band_tile(
     return BAND_BACKWARD if backward else BAND
 
 
-def is_channels_last(features: Tensor) -> bool:
-    """Whether a B×C×H×W map has its channels next to each other in memory (slices of such a map too)."""
-    return features.shape[1] > 1 and features.stride(1) == 1 and not features.is_contiguous()
-
-
 def new_volume(left: Tensor | None, left_thin: Tensor | None, request: Request) -> Tensor:
     """The output, unwritten: channels-last where the (first) left map is, else contiguous."""
     first = left if left is not None else left_thin
@@ -157,27 +142,3 @@ def new_volume(left: Tensor | None, left_thin: Tensor | None, request: Request) 
     if is_channels_last(first):
         return first.new_empty(batch, *slab, channels).permute(0, 4, 1, 2, 3)
     return first.new_empty(batch, channels, *slab)
-
-
-def new_gradient(features: Tensor) -> Tensor:
-    """The gradient of a map, unwritten: channels-last where the map is, else contiguous."""
-    layout = torch.channels_last if is_channels_last(features) else torch.contiguous_format
-    return torch.empty_like(features, memory_format=layout)
-
-
-def needs_int64(tensors: Sequence[Tensor]) -> bool:
-    """Whether an element of one of the tensors lies 2³¹ elements or further from its first."""
-    return any(
-        sum((size - 1) * abs(stride) for size, stride in zip(t.shape, t.stride(), strict=True)) >= INT32_LIMIT
-        for t in tensors
-    )
-
-
-def unit_stride(tensors: Sequence[Tensor], axis: int) -> bool:
-    return all(t.shape[axis] == 1 or t.stride(axis) == 1 for t in tensors)
-
-
-def vector_width(tensors: Sequence[Tensor], unit_axis: int) -> int:
-    """The largest power of two up to 16 that divides every stride but the unit one; axes of size 1 do not count."""
-    strides = [t.stride(axis) for t in tensors for axis in range(t.dim()) if axis != unit_axis and t.shape[axis] > 1]
-    return math.gcd(WIDEST_VECTOR, *strides)

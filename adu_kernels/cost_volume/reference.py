@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adu_kernels.precision import accumulation_dtype, without_autocast
+from ..precision import accumulation_dtype, without_autocast
 
 
 def groupwise_correlation_volume(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adu_kernels.cost_volume.plan import Request, new_gradient, new_volume
-from adu_kernels.derivatives import differentiable_once, keep, kept
+from .._triton.layout import empty_like_map
+from ..derivatives import differentiable_once, keep, kept
+from .plan import Request, new_volume
 
 
 @torch.library.custom_op("adu_kernels::cost_volume", mutates_args=())
@@ -26,7 +27,7 @@ def cost_volume(
     eps_rule: str,
 ) -> Tensor:
     """Correlation of the first pair, then concatenation of the second; either pair may be absent."""
-    from adu_kernels.cost_volume import launching  # Triton is needed only where a kernel runs
+    from . import launching  # Triton is needed only where a kernel runs
 
     request = Request(num_disparities, num_groups, plain, normalize, reduction, mask_left, view, eps, eps_rule)
     return launching.forward(left, right, left_thin, right_thin, request)
@@ -56,7 +57,7 @@ def cost_volume_backward(
     eps_rule: str,
 ) -> list[Tensor]:
     """Gradients of those of the four maps that are there and needed, in order."""
-    from adu_kernels.cost_volume import launching
+    from . import launching
 
     request = Request(num_disparities, num_groups, plain, normalize, reduction, mask_left, view, eps, eps_rule)
     grads = launching.backward(upstream, left, right, left_thin, right_thin, request, needed)
@@ -66,7 +67,7 @@ def cost_volume_backward(
 @cost_volume_backward.register_fake
 def _(upstream, left, right, left_thin, right_thin, needed, *request):  # type: ignore[no-untyped-def]
     maps = (left, right, left_thin, right_thin)
-    return [new_gradient(m) for m, need in zip(maps, needed, strict=True) if m is not None and need]
+    return [empty_like_map(m) for m, need in zip(maps, needed, strict=True) if m is not None and need]
 
 
 def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from adu_kernels.depth_objective import pixels, reference
+from . import pixels, reference
 
 SILOG_FLOOR = tl.constexpr(reference.SILOG_FLOOR)
 SIZES = ["length", "parts", "chunks", "segments", "height", "width"]

@@ -9,10 +9,10 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from adu_kernels import launch
-from adu_kernels.depth_objective import kernels
-from adu_kernels.depth_objective.registration import Numbers
-from adu_kernels.precision import accumulation_dtype
+from .._triton import runtime
+from ..precision import accumulation_dtype
+from . import kernels
+from .registration import Numbers
 
 
 class Maps(NamedTuple):
@@ -48,7 +48,7 @@ class Tile:
 
     @property
     def warps(self) -> int:
-        return self.lanes // launch.WARP_SIZE
+        return self.lanes // runtime.WARP_SIZE
 
 
 # 4 pixels are 16 bytes of fp32; with 8, fp16 would spill. For an H200's 132 multiprocessors: 8 programs each, whose
@@ -116,7 +116,7 @@ def losses(
     wanted = need_depth or need_scale or laplace or response
     chunks = plan.chunks if wanted else 1
     late, ready = total.new_empty(2 * plan.segments * chunks), total.new_empty(3 * plan.segments)
-    launch.run(
+    runtime.run(
         kernels.values, plan.segments * chunks,
         total, terms, late, ready, grad_depth if need_depth else None, grad_scale if need_scale else None,
         sums, counts, arrived, *maps, strength, *_strides(maps, options),
@@ -142,7 +142,7 @@ def response_weights(
     if guide:
         sums, counts, _ = _statistics(maps, numbers, plan, options, ratio=False, guide=guide)
     passed = _passed(numbers, options, {"sharpness": not guide, "strength": guide and strength is None})
-    launch.run(
+    runtime.run(
         kernels.weights, plan.segments * plan.parts,
         result, sums, counts, *maps[1:4], strength, *_strides(maps, options)[3:12],
         plan.length, plan.parts, *result.shape[2:], passed,
@@ -160,7 +160,7 @@ def _statistics(
     counts = first.new_empty(2 * programs + 1, dtype=torch.int32)
     counts, arrived = counts[:-1], counts[-1:]
     used = maps._replace(depth=maps.depth if ratio else None, log_scale=maps.log_scale if guide else None)
-    launch.run(
+    runtime.run(
         kernels.statistics, programs,
         sums, counts, arrived, *used[:4], *_strides(maps, options)[:12],
         plan.length, plan.parts, *first.shape[2:], _passed(numbers, options, {}),
@@ -181,7 +181,7 @@ def _options(maps: Maps, plan: Division) -> dict[str, Any]:
 
 
 def _register_limit(tile: Tile) -> dict[str, int]:
-    return {"maxnreg": tile.registers} if tile.registers and launch.WARP_SIZE == 32 else {}
+    return {"maxnreg": tile.registers} if tile.registers and runtime.WARP_SIZE == 32 else {}
 
 
 def _strides(maps: Maps, options: dict[str, Any]) -> list[int | None]:

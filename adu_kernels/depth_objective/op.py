@@ -21,10 +21,10 @@ from typing import Any
 
 from torch import Tensor
 
-from adu_kernels import checks
-from adu_kernels.backend import choose
-from adu_kernels.depth_objective import reference, registration
-from adu_kernels.depth_objective.reference import ObjectiveTerms, ObjectiveWeights, objective_weights
+from .. import checks
+from ..backend import choose
+from . import reference, registration
+from .reference import ObjectiveTerms, ObjectiveWeights, objective_weights
 
 GUIDES = ("emphasise", "attenuate", "none")
 NORMALIZE = ("batch", "image")

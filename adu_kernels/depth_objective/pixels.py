@@ -10,11 +10,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from adu_kernels.depth_objective import reference
+from .._triton.device import LOG2E
+from . import reference
 
 SCALE_LOW, SCALE_HIGH = (tl.constexpr(end) for end in reference.LOG_SCALE_RANGE)
 GUIDE_LOW, GUIDE_HIGH = (tl.constexpr(end) for end in reference.GUIDE_RANGE)
-LOG2E = tl.constexpr(1.4426950408889634)
 SERIES_BELOW = tl.constexpr(0.125)
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adu_kernels.checks import check_number
-from adu_kernels.precision import accumulation_dtype, without_autocast
+from ..checks import check_number
+from ..precision import accumulation_dtype, without_autocast
 
 LOG_SCALE_RANGE = (-6.0, 3.0)
 GUIDE_RANGE = (0.25, 4.0)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adu_kernels.depth_objective import reference
-from adu_kernels.depth_objective.reference import ObjectiveTerms, ObjectiveWeights, objective_weights
-from adu_kernels.derivatives import differentiable_once, keep, kept
-from adu_kernels.precision import accumulation_dtype
+from ..derivatives import differentiable_once, keep, kept
+from ..precision import accumulation_dtype
+from . import reference
+from .reference import ObjectiveTerms, ObjectiveWeights, objective_weights
 
 
 class Numbers(NamedTuple):
@@ -60,7 +60,7 @@ def depth_losses(
 
     numbers: those of `Numbers`, in order. The response is computed where teacher_depth is given.
     """
-    from adu_kernels.depth_objective import launching  # Triton is needed only where a kernel runs
+    from . import launching  # Triton is needed only where a kernel runs
 
     maps = launching.Maps(depth, log_scale, teacher_depth, target, weight)
     outputs = _new_outputs(*maps, strength, numbers, need_depth=need_depth, need_scale=need_scale)
@@ -147,7 +147,7 @@ def response_weights(
     per_image: bool,
 ) -> Tensor:
     """The guide from log_scale (guide ±1; teacher_depth: uint8, 1 where known), or the gate from target (0)."""
-    from adu_kernels.depth_objective import launching
+    from . import launching
 
     result = _new_weights(log_scale, teacher_depth, target)
     maps = launching.Maps(None, log_scale, teacher_depth, target)

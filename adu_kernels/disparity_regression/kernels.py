@@ -7,22 +7,15 @@ candidates k, k + 1 and holds s fine disparities at equal steps of the logit.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
-from adu_kernels.precision import accumulation_dtype
+from .._triton.device import LOG2E
 
 LOWEST = tl.constexpr(-(2.0**100))  # what −inf counts as (reference.py): differences, interpolated values stay finite
-LOG2E = tl.constexpr(1.4426950408889634)
 LARGE = tl.constexpr(50.0)  # exponent of a sum of weights that no pixel has
 ABSENT = tl.constexpr(1e38)  # as the largest logit of a pixel: whatever is relative to it has no weight
 NOTHING = tl.constexpr(-(2.0**80))  # as in reference.py
-
-
-def accumulator(tensor: torch.Tensor) -> tl.dtype:
-    """The type the kernels calculate in."""
-    return tl.float64 if accumulation_dtype(tensor) == torch.float64 else tl.float32
 
 
 @triton.jit

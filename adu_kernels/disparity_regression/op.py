@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adu_kernels import checks, launch
-from adu_kernels.backend import choose
-from adu_kernels.derivatives import differentiable_once, keep, kept
-from adu_kernels.disparity_regression import reference
-from adu_kernels.precision import accumulation_dtype
+from .. import checks
+from .._triton import runtime
+from .._triton.dtypes import accumulator
+from ..backend import choose
+from ..derivatives import differentiable_once, keep, kept
+from ..precision import accumulation_dtype
+from . import reference
 
 
 def disparity_regression(
@@ -82,7 +84,7 @@ class LaunchShape:
 
     @property
     def warps(self) -> int:
-        return self.lanes // launch.WARP_SIZE
+        return self.lanes // runtime.WARP_SIZE
 
 
 LAUNCH_SHAPES = (
@@ -103,13 +105,13 @@ def launch_shape(scale: int) -> LaunchShape:
 @torch.library.custom_op("adu_kernels::disparity_regression", mutates_args=())
 def _forward(logits: Tensor, scale: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean, variance, largest fine logit, and Σ exp(logit − largest): all B×sH×sW."""
-    from adu_kernels.disparity_regression import kernels
+    from . import kernels
 
     batch, candidates, height, width = logits.shape
     mean, variance, peak, mass = outputs = _fine_maps(logits, scale)
     shape = launch_shape(scale)
     tiles = -(-scale * height * (width + 1) // shape.lanes)
-    launch.run(
+    runtime.run(
         kernels.forward,
         batch * tiles * -(-scale // shape.columns),
         logits,
@@ -122,7 +124,7 @@ def _forward(logits: Tensor, scale: int) -> tuple[Tensor, Tensor, Tensor, Tensor
         S=scale,
         P=shape.columns,
         N=shape.lanes,
-        ACC=kernels.accumulator(logits),
+        ACC=accumulator(logits),
         num_warps=shape.warps,
         num_stages=1,
     )
@@ -148,13 +150,13 @@ def _backward(
     grad_variance: Tensor,
     scale: int,
 ) -> Tensor:
-    from adu_kernels.disparity_regression import kernels
+    from . import kernels
 
     batch, candidates, height, width = logits.shape
     shape = launch_shape(scale)
     corners = mean.new_empty((4, batch, candidates, height + 1, width + 1))
     tiles = -(-(height + 1) * (width + 1) // shape.lanes)
-    launch.run(
+    runtime.run(
         kernels.backward,
         batch * tiles * -(-candidates // shape.candidates),
         logits,
@@ -177,13 +179,13 @@ def _backward(
         R=shape.rows,
         N=shape.lanes,
         CHUNK=shape.candidates,
-        ACC=kernels.accumulator(logits),
+        ACC=accumulator(logits),
         num_warps=shape.warps,
         num_stages=1,
     )
     gradient = torch.empty_like(logits)
     tiles = -(-height * width // GATHER_LANES)
-    launch.run(
+    runtime.run(
         kernels.gather,
         batch * candidates * tiles,
         corners,

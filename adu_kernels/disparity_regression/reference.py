@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adu_kernels.precision import accumulation_dtype, without_autocast
+from ..precision import accumulation_dtype, without_autocast
 
 LOWEST = -(2.0**100)
 """What −inf counts as. A power of two, so that its product with an interpolation weight is exact: fused with a sum it

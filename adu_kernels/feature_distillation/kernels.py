@@ -16,7 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from adu_kernels.cost_volume.kernels import wide_index
+from .._triton.device import wide_index
 
 RUNTIME = ["shapes", "adapted_strides", "teacher_strides", "weight_strides", "gradient_strides"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adu_kernels import checks
-from adu_kernels.backend import choose
-from adu_kernels.feature_distillation import reference, registration
+from .. import checks
+from ..backend import choose
+from . import reference, registration
 
 
 def feature_distillation_loss(

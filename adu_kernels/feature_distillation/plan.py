@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from adu_kernels import launch
-from adu_kernels.cost_volume.plan import INT32_LIMIT, needs_int64
+from .._triton import runtime
+from .._triton.layout import INT32_LIMIT, ceil_div, needs_int64
 
 WIDE_LOAD = 16
 """Bytes a thread loads at once where the layout allows it."""
@@ -24,7 +24,7 @@ class _Shape:
 
     @property
     def warps(self) -> int:
-        return self.threads // launch.WARP_SIZE
+        return self.threads // runtime.WARP_SIZE
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def constants(levels: Sequence[Level], tensors: Sequence[Tensor], weighted: bool
 Numbers = tuple[tuple[int, ...], ...]
 
 
-def runtime(levels: Sequence[Level]) -> tuple[Numbers, ...]:
+def passed(levels: Sequence[Level]) -> tuple[Numbers, ...]:
     """What varies with the image, per level: the shape (see kernels.py), then each map's strides, then the weight's."""
     shapes, first = [], 0
     for one in levels:
@@ -211,7 +211,3 @@ def row_vector(weight: Tensor) -> int:
 
 def _divides(vector: int, numbers: Sequence[int]) -> bool:
     return all(number % vector == 0 for number in numbers)
-
-
-def ceil_div(number: int, divisor: int) -> int:
-    return -(-number // divisor)

@@ -8,11 +8,13 @@ each coarser level's from those. `windows`: any cells, overlapping ones included
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
-from adu_kernels.cost_volume.kernels import wide_index
-from adu_kernels.feature_distillation.kernels import decoded
+from .._triton.device import dtype_of, wide_index
+from .kernels import decoded
 
 
 @triton.jit
@@ -31,32 +33,44 @@ def coarser_cells(sums, pooled, batch, first_row, first_column, height, width,
     return sums
 
 
-@triton.jit(do_not_specialize=["height", "width", "stride_b", "stride_h", "stride_w", "tiles"])
-def nested(weight, pooled, height, width, stride_b, stride_h, stride_w, tiles,
-           LEVELS: tl.constexpr, CELLS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, VEC: tl.constexpr,
-           INT64: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
-    """CELLS: k per level, finest first. A program: one row of the coarsest cells of an image, COLUMNS pixels wide.
+class NestedConfig(NamedTuple):
+    LEVELS: int
+    CELLS: tuple[int, ...]
+    """k per level, finest first."""
+    COLUMNS: int
+    """Pixels across of a program: one row of the coarsest cells."""
+    CONTIGUOUS_W: bool
+    """Pixels of a row are neighbours, and rows start where STRIDE_DIVISOR of them load at once."""
+    STRIDE_DIVISOR: int
+    INT64: bool
+    ACC: str
 
-    UNIT: pixels of a row are neighbours and rows start where VEC of them load at once.
-    """
-    ROWS: tl.constexpr = CELLS[LEVELS - 1]
+
+@triton.jit(do_not_specialize=["height", "width", "stride_b", "stride_h", "stride_w", "tiles"])
+def nested(weight, pooled, height, width, stride_b, stride_h, stride_w, tiles, config: NestedConfig):
+    """A program: one row of the coarsest cells of an image, COLUMNS pixels wide."""
+    COLUMNS: tl.constexpr = config.COLUMNS
+    ROWS: tl.constexpr = config.CELLS[config.LEVELS - 1]
+    VEC: tl.constexpr = config.STRIDE_DIVISOR
+    INT64: tl.constexpr = config.INT64
     program = tl.program_id(0)
     strip, first_column = program // tiles, (program % tiles) * COLUMNS
     strips = height // ROWS
     batch, first_row = wide_index(strip // strips, INT64), (strip % strips) * ROWS
     rows = wide_index(first_row + tl.arange(0, ROWS), INT64)
     columns = wide_index(first_column + tl.arange(0, COLUMNS), INT64)
-    if UNIT:
+    if config.CONTIGUOUS_W:
         o_weight = (rows * (stride_h // VEC) * VEC)[:, None] + columns[None, :]
         m_weight = (columns < width // VEC * VEC)[None, :]
     else:
         o_weight = (rows * stride_h)[:, None] + (columns * stride_w)[None, :]
         m_weight = (columns < width)[None, :]
-    sums = tl.load(weight + batch * (stride_b // VEC) * VEC + o_weight, mask=m_weight, other=0.0).to(ACC)
-    for level in tl.static_range(LEVELS):
+    sums = tl.load(weight + batch * (stride_b // VEC) * VEC + o_weight, mask=m_weight, other=0.0)
+    sums = sums.to(dtype_of(config.ACC))
+    for level in tl.static_range(config.LEVELS):
         sums = coarser_cells(
             sums, pooled[level], batch, first_row, first_column, height, width,
-            ROWS, COLUMNS, CELLS[level], CELLS[level - 1] if level > 0 else 1,
+            ROWS, COLUMNS, config.CELLS[level], config.CELLS[level - 1] if level > 0 else 1,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adu_kernels.precision import accumulation_dtype, without_autocast
+from ..precision import accumulation_dtype, without_autocast
 
 POWER_FLOOR = 1e-6  # keeps a level of all-zero teacher features from dividing by zero
 

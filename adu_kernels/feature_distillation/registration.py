@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adu_kernels.derivatives import differentiable_once, keep, kept
-from adu_kernels.precision import accumulation_dtype
+from ..derivatives import differentiable_once, keep, kept
+from ..precision import accumulation_dtype
 
 
 @torch.library.custom_op("adu_kernels::feature_distillation", mutates_args=())
@@ -16,7 +16,7 @@ def feature_distillation(
     adapted: Sequence[Tensor], teacher: Sequence[Tensor], weights: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The losses of L levels, and 2/(elements · power) of each, which the backward needs. weights: L, or none."""
-    from adu_kernels.feature_distillation import launching  # Triton is needed only where a kernel runs
+    from . import launching  # Triton is needed only where a kernel runs
 
     return launching.forward(adapted, teacher, weights)
 
@@ -32,7 +32,7 @@ def feature_distillation_backward(
     upstream: Tensor, slopes: Tensor, adapted: Sequence[Tensor], teacher: Sequence[Tensor], weights: Sequence[Tensor]
 ) -> list[Tensor]:
     """The gradients of the adapted maps, in their dtypes."""
-    from adu_kernels.feature_distillation import launching
+    from . import launching
 
     return launching.backward(upstream, slopes, adapted, teacher, weights)
 
@@ -71,7 +71,7 @@ differentiable_once(
 @torch.library.custom_op("adu_kernels::pooled_guide", mutates_args=())
 def pooled_guide(weight: Tensor, heights: Sequence[int], widths: Sequence[int]) -> list[Tensor]:
     """Adaptive averages of B×1×H×W at each size. Has no gradient."""
-    from adu_kernels.feature_distillation import launching
+    from . import launching
 
     return launching.pool(weight, _pooled(weight, heights, widths))
 

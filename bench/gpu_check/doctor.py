@@ -60,7 +60,7 @@ def _package(name: str, needed: bool, stages: str) -> Finding:
 def _gpu() -> list[Finding]:
     import torch
 
-    from adu_kernels import launch
+    from adu_kernels._triton import runtime
 
     if not torch.cuda.is_available():
         return [Finding("GPU", False, True, "torch sees no CUDA device; --dry-run runs everything small on a CPU")]
@@ -69,7 +69,7 @@ def _gpu() -> list[Finding]:
     return [
         Finding("GPU", True, True, f"{name}, {total / 2**30:.0f} GiB"),
         Finding("free GPU memory", free >= FREE_MEMORY, False, f"{free / 2**30:.1f} GiB, expected 24 for every case"),
-        Finding("no interpreter", not launch.interpreting(), True, "TRITON_INTERPRET must not be set"),
+        Finding("no interpreter", not runtime.interpreting(), True, "TRITON_INTERPRET must not be set"),
         _first_launch(),
     ]
 
@@ -89,9 +89,9 @@ def _first_launch() -> Finding:
 
 
 def _interpreter() -> list[Finding]:
-    from adu_kernels import launch
+    from adu_kernels._triton import runtime
 
-    return [Finding("interpreter", launch.interpreting(), True, "TRITON_INTERPRET=1 before Python starts")]
+    return [Finding("interpreter", runtime.interpreting(), True, "TRITON_INTERPRET=1 before Python starts")]
 
 
 def identity() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.files import write_json
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from adu_kernels.backend import auto_is
 from bench.gpu_check.arguments import stage_arguments
 from bench.gpu_check.peaks import wait
@@ -54,7 +54,7 @@ def profiled(build: Build, autocast: torch.dtype | None, size: str, device: torc
     with auto_is("triton"):
         work = build(scale, device, autocast, None).work
         sample = SyntheticStereo(None, scale.height, scale.width, device=device).render_batch(range(scale.batch))
-        for _ in range(0 if launch.interpreting() else 3):
+        for _ in range(0 if runtime.interpreting() else 3):
             work(sample, no_mark, True)
         waiting = waiting_lines(lambda: work(sample, no_mark, True), device)
         wait(device)

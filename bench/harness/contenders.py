@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from adu_depth.errors import InputError
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from bench.harness.case import Call, Case
 from bench.harness.parity import bound
 
@@ -26,7 +26,7 @@ class Absent(Exception):
 
 
 def kernels_run_on(device: torch.device) -> bool:
-    return device.type == "cuda" or launch.interpreting()
+    return device.type == "cuda" or runtime.interpreting()
 
 
 def contenders(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from adu_depth.environment import describe_environment
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ("adu_kernels", "adu_depth", "bench")
@@ -27,7 +27,7 @@ def measured_environment(device: torch.device) -> dict[str, Any]:
         found["commit"] = os.environ["ADU_COMMIT"]
     found["dirty"] = str(found.get("commit", "")).endswith("+")
     found["sources"] = source_digest()
-    found["interpreter"] = launch.interpreting()
+    found["interpreter"] = runtime.interpreting()
     found["load"] = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     if device.type == "cuda":
         found |= gpu_facts(device)

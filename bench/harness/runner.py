@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adu_depth.errors import InputError
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from bench.harness.case import Call, Case, Item, differentiable, draw_item, outputs_of
 from bench.harness.contenders import EAGER, OURS, Absent, contenders, time_limit
 from bench.harness.memory import peak_bytes
@@ -131,7 +131,7 @@ def _overheads(
     ring = [draw_item(case, device)]
     for name, call in calls.items():
         step = step_of(call, ring)
-        count = {"calls": 1} if launch.interpreting() else {}
+        count = {"calls": 1} if runtime.interpreting() else {}
         try:
             forward = overhead(step, False, device, **count)
             total = overhead(step, True, device, **count)
@@ -144,7 +144,7 @@ def _overheads(
 def input_ring(case: Case, device: torch.device) -> list[Item]:
     """So many inputs that the first has left the caches when its turn comes again."""
     first = draw_item(case, device)
-    if launch.interpreting():
+    if runtime.interpreting():
         return [first]
     count = min(MOST_SETS, max(2, -(-PAST_CACHES[device.type] // max(1, first.nbytes))))
     return [first, *(draw_item(case, device) for _ in range(count - 1))]

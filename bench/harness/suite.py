@@ -15,7 +15,7 @@ import torch
 
 from adu_depth.errors import InputError
 from adu_depth.files import make_folder
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from bench.harness.case import Case
 from bench.harness.contenders import EAGER, load_peer
 from bench.harness.environment import measured_environment
@@ -152,7 +152,7 @@ class Suite:
         """Modes of torch.compile for a case."""
         if self.compile:
             return tuple(mode for mode in self.compile if mode != "none")
-        if launch.interpreting() or variant:
+        if runtime.interpreting() or variant:
             return ()
         return ("default", "max-autotune") if device.type == "cuda" and headline else ("default",)
 
@@ -192,20 +192,20 @@ def suite_class(place: str) -> type[Suite]:
 def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError('--device cuda: torch sees no CUDA device; use "cpu" or "auto"')
-    on_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available() and not launch.interpreting())
+    on_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available() and not runtime.interpreting())
     return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
 
 def choose_size(size: str, device: torch.device) -> str:
     if size != "auto":
         return size
-    if launch.interpreting():
+    if runtime.interpreting():
         return "tiny"
     return "card" if device.type == "cuda" else "small"
 
 
 def notice(device: torch.device) -> str:
-    if launch.interpreting():
+    if runtime.interpreting():
         return REHEARSAL
     return ON_CPU if device.type != "cuda" else ""
 

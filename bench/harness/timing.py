@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import torch
 
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from bench.harness.statistics import quantile, summary
 
 R = TypeVar("R")
@@ -93,7 +93,7 @@ def overhead(step: Step, backward: bool, device: torch.device, calls: int = OVER
 
 def patience() -> tuple[int, int]:
     """Calls to warm up, and the fewest repeats; in the interpreter only that it runs is of interest."""
-    return (1, 1) if launch.interpreting() else (3, 5)
+    return (1, 1) if runtime.interpreting() else (3, 5)
 
 
 def _method(device: torch.device, gaps: bool) -> str:

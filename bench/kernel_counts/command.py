@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adu_depth.errors import InputError
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from bench.kernel_counts import budgets
 from bench.kernel_counts.cases import CASES
 from bench.kernel_counts.measure import measure
@@ -53,7 +53,7 @@ class KernelCounts:
 
     def run(self) -> dict[str, Any]:
         """InputError: kernels are interpreted; no such case; a part of the cases as budgets."""
-        if launch.interpreting():
+        if runtime.interpreting():
             raise InputError("TRITON_INTERPRET: expected it unset, for interpreted kernels have no PTX, got it set")
         chosen = [c for c in CASES if self.operation in ("", c.operation) and self.case in c.name]
         if not chosen:

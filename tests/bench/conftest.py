@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import adu_kernels
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from tests.bench.scripted import Folder
 
 
 @pytest.fixture(scope="session")
 def _kernels_as_they_were() -> None:
     """Triton decides where a kernel is defined how it runs: what is imported late must not find the variable gone."""
-    if launch.interpreting():
+    if runtime.interpreting():
         for module in walk_packages(adu_kernels.__path__, "adu_kernels."):
             if not module.name.startswith("adu_kernels.testing"):
                 import_module(module.name)

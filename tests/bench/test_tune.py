@@ -129,16 +129,16 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, fac
     monkeypatch.setattr(plan, "BAND", PlantedRow(1.0))
 
     def kernel(a: torch.Tensor, b: torch.Tensor, backend: str) -> tuple[torch.Tensor, torch.Tensor]:
-        from adu_kernels import launch
+        from adu_kernels._triton import runtime
 
         row = plan.BAND
         if not row.factor:
             raise RuntimeError("out of resource: planted")
-        launch.run(None, row.num_warps, a)
+        runtime.run(None, row.num_warps, a)
         first, second = product(a, b)
         return first * row.factor, second
 
-    monkeypatch.setattr("adu_kernels.launch.run", lambda *given, **options: None)
+    monkeypatch.setattr("adu_kernels._triton.runtime.run", lambda *given, **options: None)
     monkeypatch.setattr(ahead, "compile_all", lambda *given, **options: {("planted", "BAND num_warps=16"): "no room"})
     rows = [{"factor": factor, "num_warps": 8} for factor in factors]
     candidates = one_row("cost_volume.plan.BAND", *rows, {"num_warps": 16}, {"factor": 1.0})

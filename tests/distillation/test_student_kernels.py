@@ -15,7 +15,8 @@ from adu_depth.data.sample import StereoSample, collate
 from adu_depth.distillation import DistillationConfig, StudentLoss
 from adu_depth.models import MonoStudent, StudentConfig
 from adu_depth.models.prediction import DepthPrediction
-from adu_kernels import backend, launch
+from adu_kernels import backend
+from adu_kernels._triton import runtime
 from adu_kernels.feature_distillation import plan
 
 pytest.importorskip("triton")
@@ -56,13 +57,13 @@ def _small_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the kernels that are started."""
     names: list[str] = []
-    run = launch.run
+    run = runtime.run
 
     def noted(kernel: Any, *arguments: Any, **options: Any) -> None:
         names.append(kernel.__name__)
         run(kernel, *arguments, **options)
 
-    monkeypatch.setattr(launch, "run", noted)
+    monkeypatch.setattr(runtime, "run", noted)
     return names
 
 

@@ -20,11 +20,11 @@ ONE_CHANNEL = {"pooled_guide"}
 
 
 def started() -> set[str]:
-    """Kernels that `launch.run` is called with anywhere in the package, as `Record` names them."""
+    """Kernels that `runtime.run` is called with anywhere in the package, as `Record` names them."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "launch.run":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "runtime.run":
                 kernel = node.args[0]
                 assert isinstance(kernel, ast.Attribute), f"{path}: {ast.unparse(kernel)}"
                 found.add(f"{path.parent.name}.{kernel.attr}")

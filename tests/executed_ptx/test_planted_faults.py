@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from adu_kernels.testing.executed_ptx import Fault, TooBig, UndefinedPredicate, executed_ptx
 from tests.executed_ptx import handwritten, planted
 from tests.kernels.parity import nan_filled_memory
@@ -41,7 +41,7 @@ def replaced(pattern: str, by: Any, count: int = 0) -> Callable[[str, str], str]
 
 def softmax() -> Tensor:
     x, y = torch.randn(3, 300), torch.full((3, 300), torch.nan)
-    launch.run(planted.softmax_rows, 3, x, y, 300, BLOCK=512, num_warps=4)
+    runtime.run(planted.softmax_rows, 3, x, y, 300, BLOCK=512, num_warps=4)
     torch.testing.assert_close(y, x.softmax(1))
     return y
 
@@ -70,7 +70,7 @@ def test_one_past_the_end(gpu: Any, number: int, what: str) -> None:
     x, y = torch.randn(50), torch.zeros(64)
 
     def call() -> None:
-        launch.run(planted.copy, 1, x, y, number, 1, BLOCK=64, num_warps=1)
+        runtime.run(planted.copy, 1, x, y, number, 1, BLOCK=64, num_warps=1)
 
     if what == "nothing":
         call()
@@ -82,16 +82,16 @@ def test_one_past_the_end(gpu: Any, number: int, what: str) -> None:
 
 def test_far_from_any_tensor(gpu: Any) -> None:
     with pytest.raises(Fault, match="OUT OF BOUNDS load at address"):
-        launch.run(planted.copy, 1, torch.randn(50), torch.zeros(64), 50, 2**28, BLOCK=64, num_warps=1)
+        runtime.run(planted.copy, 1, torch.randn(50), torch.zeros(64), 50, 2**28, BLOCK=64, num_warps=1)
 
 
 def test_between_the_elements_of_a_tensor(gpu: Any) -> None:
     """Every second number of a storage is given; a stride of one reads those between."""
     x, y = torch.randn(100)[::2], torch.zeros(64)
-    launch.run(planted.copy, 1, x, y, 50, 2, BLOCK=64, num_warps=1)
+    runtime.run(planted.copy, 1, x, y, 50, 2, BLOCK=64, num_warps=1)
     assert torch.equal(y[:50], x)
     with pytest.raises(Fault, match="BETWEEN THE ELEMENTS of tensors: a load"):
-        launch.run(planted.copy, 1, x, y, 50, 1, BLOCK=64, num_warps=1)
+        runtime.run(planted.copy, 1, x, y, 50, 1, BLOCK=64, num_warps=1)
 
 
 def test_a_misaligned_access(gpu: Any) -> None:
@@ -99,7 +99,7 @@ def test_a_misaligned_access(gpu: Any) -> None:
     x, y = torch.randn(260), torch.zeros(256)
 
     def call(given: Tensor) -> None:
-        launch.run(planted.copy, 1, given, y, 256, 1, BLOCK=256, num_warps=1)
+        runtime.run(planted.copy, 1, given, y, 256, 1, BLOCK=256, num_warps=1)
 
     wide: list[str] = []
 
@@ -116,29 +116,29 @@ def test_a_misaligned_access(gpu: Any) -> None:
 
 def test_a_masked_load_that_does_not_say_what_the_mask_hides(gpu: Any) -> None:
     with pytest.raises(Fault, match="what the mask hides"):
-        launch.run(planted.sum_without_other, 1, torch.randn(64), torch.zeros(1), 50, BLOCK=64, num_warps=1)
+        runtime.run(planted.sum_without_other, 1, torch.randn(64), torch.zeros(1), 50, BLOCK=64, num_warps=1)
 
 
 def test_a_store_read_by_another_thread_without_a_barrier(gpu: Any) -> None:
     x, y = torch.randn(256), torch.zeros(256)
     want = x.flip(0)
-    launch.run(planted.hand_over, 1, x, y, BLOCK=256, BARRIER=True, num_warps=4)
+    runtime.run(planted.hand_over, 1, x, y, BLOCK=256, BARRIER=True, num_warps=4)
     assert torch.equal(x, want)
     with pytest.raises(Fault, match="RACE device memory: read of what another thread wrote"):
-        launch.run(planted.hand_over, 1, x, y, BLOCK=256, BARRIER=False, num_warps=4)
+        runtime.run(planted.hand_over, 1, x, y, BLOCK=256, BARRIER=False, num_warps=4)
 
 
 @pytest.mark.parametrize("together", [1, 3])
 def test_two_programs_store_to_one_word(gpu: Any, together: int) -> None:
     gpu.options = replace(gpu.options, together=together)
     with pytest.raises(Fault, match=r"RACE (between programs|device memory: two lanes of one store)"):
-        launch.run(planted.in_pairs, 3, torch.randn(64), torch.zeros(128), BLOCK=64, num_warps=2)
+        runtime.run(planted.in_pairs, 3, torch.randn(64), torch.zeros(128), BLOCK=64, num_warps=2)
 
 
 def last_one_sums(order: str = "acq_rel") -> None:
     x, parts, out = torch.randn(5 * 128), torch.full((5 * 128,), torch.nan), torch.zeros(128)
     counter = torch.zeros(1, dtype=torch.int32)
-    launch.run(planted.last_one_sums, 5, x, parts, out, counter, BLOCK=128, ORDER=order, num_warps=4)
+    runtime.run(planted.last_one_sums, 5, x, parts, out, counter, BLOCK=128, ORDER=order, num_warps=4)
     torch.testing.assert_close(out, x.view(5, 128).sum(0).flip(0))
 
 
@@ -172,7 +172,7 @@ def test_no_barrier_after_counting(gpu: Any) -> None:
 
 def halves(dtype: torch.dtype = torch.float16) -> Tensor:
     a, b, c = torch.randn(64, 128).to(dtype), torch.randn(128, 64).to(dtype), torch.full((64, 64), torch.nan)
-    launch.run(planted.product, 1, a, b, c, K=128, SIZE=64, num_warps=4)
+    runtime.run(planted.product, 1, a, b, c, K=128, SIZE=64, num_warps=4)
     assert (c - a.double() @ b.double()).abs().max() < 1e-4
     return c
 
@@ -249,7 +249,7 @@ def test_other_garbage_shows_what_was_never_written(gpu: Any) -> None:
 def test_an_output_that_no_program_writes_is_nan(gpu: Any) -> None:
     with nan_filled_memory():
         y = torch.empty(64)
-        launch.run(planted.copy, 1, torch.randn(64), y, 50, 1, BLOCK=64, num_warps=1)
+        runtime.run(planted.copy, 1, torch.randn(64), y, 50, 1, BLOCK=64, num_warps=1)
     assert y[:50].isfinite().all()
     assert y[50:].isnan().all()
 
@@ -259,7 +259,7 @@ def test_another_order_shows_what_hangs_on_it(gpu: Any) -> None:
     for order in ("forwards", "backwards"):
         gpu.options = replace(gpu.options, order=order)
         numbers, counter = torch.zeros(7, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
-        launch.run(planted.number_in_line, 7, numbers, counter, num_warps=1)
+        runtime.run(planted.number_in_line, 7, numbers, counter, num_warps=1)
         seen.append(numbers.tolist())
     assert seen == [list(range(7)), list(range(7))[::-1]]
 
@@ -387,4 +387,4 @@ def test_a_kernel_compiled_before_runs_on_the_gpu_of_now(gpu: Any) -> None:
 
 def test_a_launch_on_too_much_memory_is_refused(gpu: Any) -> None:
     with pytest.raises(TooBig, match=r"executed_ptx.copy: expected at most 48 MB of tensors, got 80 MB"):
-        launch.run(planted.copy, 1, torch.zeros(20_000_000), torch.zeros(64), 50, 1, BLOCK=64, num_warps=1)
+        runtime.run(planted.copy, 1, torch.zeros(20_000_000), torch.zeros(64), 50, 1, BLOCK=64, num_warps=1)

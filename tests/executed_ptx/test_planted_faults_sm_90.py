@@ -10,7 +10,7 @@ import pytest
 import torch
 import triton
 
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from adu_kernels.testing.executed_ptx import Fault, UnfencedRegisters, UsedTooEarly, executed_ptx
 from tests.executed_ptx import planted
 from tests.executed_ptx.test_operations import FENCES_COPIES
@@ -27,13 +27,13 @@ def gpu_90() -> Iterator[Any]:
 
 def pipelined(dtype: torch.dtype = torch.float16, k: int = 128, size: int = 64, warps: int = 4) -> None:
     a, b, c = torch.randn(size, k).to(dtype), torch.randn(k, size).to(dtype), torch.full((size, size), torch.nan)
-    launch.run(planted.product, 1, a, b, c, K=k, SIZE=size, num_warps=warps)
+    runtime.run(planted.product, 1, a, b, c, K=k, SIZE=size, num_warps=warps)
     assert (c - a.double() @ b.double()).abs().max() < 1e-4
 
 
 def chained(dtype: torch.dtype = torch.float16) -> None:
     a, b, c = torch.randn(64, 64).to(dtype), torch.randn(64, 64).to(dtype), torch.full((64, 64), torch.nan)
-    launch.run(planted.two_products, 1, a, b, c, SIZE=64, num_warps=4)
+    runtime.run(planted.two_products, 1, a, b, c, SIZE=64, num_warps=4)
     once = (a.double() @ b.double()).to(dtype)
     torch.testing.assert_close(c.double(), once.double() @ b.double(), rtol=2**-7, atol=0.05)
 

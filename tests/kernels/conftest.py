@@ -19,7 +19,7 @@ import torch
 if not torch.cuda.is_available():  # before anything imports Triton: it decides then how kernels are run
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from tests.kernels import draws, masks, parity
 
 HERE = Path(__file__).parent
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _masks_are_of_booleans() -> Iterator[None]:
-    with masks.boolean_masks() if launch.interpreting() else nullcontext():
+    with masks.boolean_masks() if runtime.interpreting() else nullcontext():
         yield
 
 

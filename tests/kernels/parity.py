@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 
-DEVICE = "cuda" if torch.cuda.is_available() and not launch.interpreting() else "cpu"
+DEVICE = "cuda" if torch.cuda.is_available() and not runtime.interpreting() else "cpu"
 EPSILON = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6}
 """ε of the error budget: some eight units in the last place of what is calculated in."""
-ROUNDING = {torch.float16: 2**-11, torch.bfloat16: 2**-7 if launch.interpreting() else 2**-8}
+ROUNDING = {torch.float16: 2**-11, torch.bfloat16: 2**-7 if runtime.interpreting() else 2**-8}
 """What storing a result in the type costs by itself: half a unit in the last place, relative; a whole one for bfloat16
 in the interpreter, which cuts bits off where compiled code rounds."""
 
@@ -148,14 +148,16 @@ def check_layouts(operation: Operation, inputs: Sequence[Tensor], *, epsilon: fl
         for number, (ours, first, plain, want) in enumerate(zip(got, contiguous, same, exact, strict=True)):
             what = f"{name}: result {number}"
             check_error_budget(ours, plain, want, allowed + ROUNDING.get(ours.dtype, 0.0), what)
-            assert not launch.interpreting() or torch.equal(ours, first), f"{what} differs from the contiguous layout's"
+            assert not runtime.interpreting() or torch.equal(ours, first), (
+                f"{what} differs from the contiguous layout's"
+            )
 
 
 def same_but_for_rounding(one: Tensor, other: Tensor, what: str = "result") -> None:
     """Two compilations of one arithmetic, as for offsets of 32 and of 64 bits: equal bits where nothing is fused or
     reordered (the interpreter), torch's tolerances for the type where a compiler may do so.
     """
-    if launch.interpreting():
+    if runtime.interpreting():
         assert torch.equal(one, other), f"{what} differs"
     else:
         torch.testing.assert_close(one, other, msg=lambda found: f"{what}: {found}")
@@ -291,7 +293,7 @@ def compilations(run: Callable[..., tuple[Tensor, ...]], every_inputs: Iterable[
     where it compiles: the machine-code gate counts that.
     """
     seen: dict[str, set[str]] = {}
-    started = launch.run
+    started = runtime.run
 
     def noted(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
         constants = [a for a in arguments if isinstance(a, tl.constexpr)]
@@ -299,7 +301,7 @@ def compilations(run: Callable[..., tuple[Tensor, ...]], every_inputs: Iterable[
         started(kernel, programs, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "run", noted)
+        patch.setattr(runtime, "run", noted)
         for inputs in every_inputs:
             given = leaves(inputs)
             outputs = run(*given)
@@ -310,7 +312,7 @@ def compilations(run: Callable[..., tuple[Tensor, ...]], every_inputs: Iterable[
 def check_compilations(operation: Operation, every_inputs: Iterable[Sequence[Tensor]], *, most: int = 2) -> None:
     """However many sizes of image there are, each kernel is compiled `most` times."""
     counts = compilations(operation.triton, every_inputs)
-    assert counts, "no kernel was started by adu_kernels.launch.run"
+    assert counts, "no kernel was started by adu_kernels._triton.runtime.run"
     assert max(counts.values()) <= most, f"kernels compiled more than {most} times: {counts}"
 
 

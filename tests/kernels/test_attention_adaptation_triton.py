@@ -21,7 +21,8 @@ from adu_depth.models import FeatureAdapter, MonoStudent, StudentConfig
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.tasks import StepContext, StudentTask
-from adu_kernels import attention_adaptation, launch, reference
+from adu_kernels import attention_adaptation, reference
+from adu_kernels._triton import runtime
 from tests.kernels import parity
 
 pytest.importorskip("triton")
@@ -265,14 +266,14 @@ class _Launches:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, really: bool = True) -> None:
         self.seen: list[tuple[str, dict[str, Any], int]] = []
-        started = launch.run
+        started = runtime.run
 
         def run(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
             self.seen.append((kernel.__name__, options, programs))
             if really:
                 started(kernel, programs, *arguments, **options)
 
-        monkeypatch.setattr(launch, "run", run)
+        monkeypatch.setattr(runtime, "run", run)
 
     def names(self) -> list[str]:
         return [name for name, _, _ in self.seen]
@@ -445,7 +446,7 @@ def test_half_precision_multiplies_on_matrix_units_and_nothing_spills(target: st
 
 
 def _stage_rule(masked: bool, wavefront: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(launch, "WARP_SIZE", wavefront)
+    monkeypatch.setattr(runtime, "WARP_SIZE", wavefront)
     return launching.Tile(128, 64, 256, 3).options(masked)["num_stages"]
 
 

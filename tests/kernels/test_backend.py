@@ -18,8 +18,8 @@ from adu_kernels import (
     concatenation_volume,
     disparity_regression,
     groupwise_correlation_volume,
-    launch,
 )
+from adu_kernels._triton import runtime
 
 pytestmark = pytest.mark.cpu
 
@@ -140,7 +140,7 @@ def test_tensors_of_the_cpu_are_refused_before_a_gpu_is_asked_what_it_is(
     operation: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("triton")
-    monkeypatch.setattr(launch, "interpreting", lambda: False)
+    monkeypatch.setattr(runtime, "interpreting", lambda: False)
     maps = [torch.zeros(1, 8, 2, 4) for _ in range(4 if operation is combined_volume else 2)]
     groups = {} if operation is concatenation_volume else {"num_groups": 4}
     with pytest.raises(RuntimeError, match=r"expected tensors on a GPU, got cpu\. Use backend='torch'"):

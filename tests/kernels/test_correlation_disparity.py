@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import adu_kernels
-from adu_kernels import correlation_disparity, launch, reference
+from adu_kernels import correlation_disparity, reference
+from adu_kernels._triton import runtime
 from tests.kernels.parity import (
     Operation,
     check_layouts,
@@ -151,13 +152,13 @@ def test_registration() -> None:
 
 
 def test_one_launch_each_way_and_no_volume_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    started, launches = launch.run, []
+    started, launches = runtime.run, []
 
     def run(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
         launches.append(kernel.__name__)
         started(kernel, programs, *arguments, **options)
 
-    monkeypatch.setattr(launch, "run", run)
+    monkeypatch.setattr(runtime, "run", run)
     maps = leaves(_maps(1, 4, 2, 9))
     kept = saved_bytes(lambda: _operation(5).triton(*maps), maps)
     assert kept == 3 * 2 * 9 * 4  # mean, variance and log of the softmax's sum; the volume would be 5 such maps
@@ -167,13 +168,14 @@ def test_one_launch_each_way_and_no_volume_kept(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_int64_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from adu_kernels.cost_volume import plan
+    from adu_kernels._triton.layout import needs_int64
+    from adu_kernels.correlation_disparity import op
 
-    assert plan.needs_int64([torch.empty(2**15, 64, 32, 33, device="meta")])
-    assert not plan.needs_int64([torch.empty(2**15, 64, 32, 32, device="meta")])
+    assert needs_int64([torch.empty(2**15, 64, 32, 33, device="meta")])
+    assert not needs_int64([torch.empty(2**15, 64, 32, 32, device="meta")])
     runs = []
     for answer in (False, True):
-        monkeypatch.setattr(plan, "needs_int64", lambda tensors, answer=answer: answer)
+        monkeypatch.setattr(op, "needs_int64", lambda tensors, answer=answer: answer)
         torch.manual_seed(0)
         maps = leaves(_maps(1, 4, 2, 9))
         mean, variance = _operation(5, zero_fill=True).triton(*maps)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import adu_kernels
-from adu_kernels import launch, reference
+from adu_kernels import reference
+from adu_kernels._triton import runtime
 from adu_kernels.cost_volume import launching, plan
 from adu_kernels.cost_volume.plan import Request
 from tests.kernels.parity import (
@@ -223,14 +224,14 @@ class _Launches:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, really: bool) -> None:
         self.seen: list[tuple[str, dict]] = []
-        started = launch.run
+        started = runtime.run
 
         def run(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
             self.seen.append((kernel.__name__, options))
             if really:
                 started(kernel, programs, *arguments, **options)
 
-        monkeypatch.setattr(launch, "run", run)
+        monkeypatch.setattr(runtime, "run", run)
 
 
 @pytest.mark.parametrize("name", ["combined", "plain", "plain cosine", "groupwise cosine of all"])

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adu_kernels import depth_objective, launch, reference, silog_loss
+from adu_kernels import depth_objective, reference, silog_loss
+from adu_kernels._triton import runtime
 from tests.kernels.depth_scenes import scene
 from tests.kernels.parity import memory_beyond_int32, same_but_for_rounding
 
@@ -100,7 +101,7 @@ def test_the_model_is_the_kernel(name: str) -> None:
     values = _adversarial(6)[name]
     got = torch.zeros(2)
     _moments_kernel[(1,)](got, torch.from_numpy(values).to(got.device), len(values), LANES=16, V=4)
-    if launch.interpreting():
+    if runtime.interpreting():
         want = torch.tensor(_moments(values), dtype=torch.float32)
         torch.testing.assert_close(got, want, rtol=3e-7, atol=1e-12)
     (mean, variance), exact = got.tolist(), values.astype(np.float64)
@@ -140,7 +141,7 @@ def test_sums_of_a_billion_pixels() -> None:
 @pytest.mark.parametrize("order", ["drawn", "sorted", "one huge", "constant"])
 def test_terms_over_many_programs(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole, on 20 and 7 programs of small blocks: every term to 1e-6 of fp64."""
-    small = launching.Tile(lanes=launch.WARP_SIZE, pixels=4, statistics=20, values=7, registers=None)
+    small = launching.Tile(lanes=runtime.WARP_SIZE, pixels=4, statistics=20, values=7, registers=None)
     monkeypatch.setattr(launching, "SINGLE", small)
     depth, log_scale, teacher, target = (t.detach() for t in scene(5, torch.float32, (1, 1, 61, 51)))
     assert launching.Division.of(launching.Maps(depth), launching.Numbers(), False).parts == 20
@@ -162,7 +163,7 @@ def test_terms_over_many_programs(order: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("images", [3, 9])
 def test_more_images_than_programs(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """`finish` takes several images at once, and several rounds for many."""
-    small = launching.Tile(launch.WARP_SIZE, 4, statistics=6, values=5, registers=None)
+    small = launching.Tile(runtime.WARP_SIZE, 4, statistics=6, values=5, registers=None)
     monkeypatch.setattr(launching, "SINGLE", small)
     monkeypatch.setattr(launching, "FINISHED_AT_ONCE", 4)
     maps = [t.detach() for t in scene(1, torch.float32, (images, 1, 13, 23))]

@@ -293,9 +293,9 @@ def test_two_gradients_are_kept_and_no_map() -> None:
 
 def test_two_launches_and_no_third(monkeypatch: pytest.MonkeyPatch) -> None:
     launched = []
-    run = launching.launch.run
+    run = launching.runtime.run
     monkeypatch.setattr(
-        launching.launch, "run", lambda kernel, *a, **o: (launched.append(kernel.__name__), run(kernel, *a, **o))
+        launching.runtime, "run", lambda kernel, *a, **o: (launched.append(kernel.__name__), run(kernel, *a, **o))
     )
     terms = _objective(depth_objective)(*(m.requires_grad_() for m in _leaves()), backend="triton")
     terms.total.backward()

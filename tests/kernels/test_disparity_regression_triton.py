@@ -20,7 +20,8 @@ from adu_depth.distillation.teacher_loss import TeacherLoss, TeacherLossConfig
 from adu_depth.models import StereoTeacher, TeacherConfig, stereo_teacher
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.tasks import StepContext, TeacherTask
-from adu_kernels import disparity_regression, launch, reference
+from adu_kernels import disparity_regression, reference
+from adu_kernels._triton import runtime
 from adu_kernels.disparity_regression import reference as reference_module
 from tests.kernels import parity
 
@@ -246,7 +247,7 @@ def test_variance_is_never_negative() -> None:
 
 def test_accuracy_with_the_exponential_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU's exp2 is off by up to 2 units in the last place, and powers of it up to s − 1 are used."""
-    if not launch.interpreting():
+    if not runtime.interpreting():
         pytest.skip("compiled code has its own")
     from triton.runtime.interpreter import InterpreterBuilder
 
@@ -265,7 +266,7 @@ def test_accuracy_with_the_exponential_of_a_gpu(monkeypatch: pytest.MonkeyPatch)
 
 def test_no_lane_reads_past_the_tensor() -> None:
     """Lanes past the last cell are masked only when they store: what they read must still be the tensor's own."""
-    if not launch.interpreting():
+    if not runtime.interpreting():
         pytest.skip("on a card compute-sanitizer shows it")
     around = torch.full((3, 6, 3, 4), math.inf)
     around[1] = torch.randn(6, 3, 4)
@@ -353,7 +354,7 @@ def test_the_teacher_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     difference = abs(_training_losses(regress_with("triton"), monkeypatch) / theirs - 1)
     assert theirs[-1] < 0.8 * theirs[0]
     assert difference[0] <= 1e-6
-    if launch.interpreting():
+    if runtime.interpreting():
         assert difference[:5].max() <= 1e-5
         assert difference.max() <= 0.02
     else:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adu_kernels import launch, pooled_guide, reference
+from adu_kernels import pooled_guide, reference
+from adu_kernels._triton import runtime
 from adu_kernels.feature_distillation import plan
 from tests.kernels import parity
 
@@ -93,8 +94,8 @@ def test_any_strides(shape: tuple[int, ...], sizes: list[tuple[int, int]]) -> No
 def test_one_launch_and_the_same_bits_twice(
     shape: tuple[int, ...], sizes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weight, started, run = _weight(shape), [], launch.run
-    monkeypatch.setattr(launch, "run", lambda kernel, *rest, **more: (started.append(1), run(kernel, *rest, **more)))
+    weight, started, run = _weight(shape), [], runtime.run
+    monkeypatch.setattr(runtime, "run", lambda kernel, *rest, **more: (started.append(1), run(kernel, *rest, **more)))
     first = pooled_guide(weight, sizes, backend="triton")
     assert len(started) == 1
     for one, two in zip(first, pooled_guide(weight, sizes, backend="triton"), strict=True):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from adu_kernels import feature_distillation_loss, feature_distillation_losses, launch, reference
+from adu_kernels import feature_distillation_loss, feature_distillation_losses, reference
+from adu_kernels._triton import runtime
 from adu_kernels.feature_distillation import plan
 from tests.kernels import parity
 
@@ -271,7 +272,7 @@ def _finish(error: Tensor, power: Tensor, elements: int) -> tuple[Tensor, Tensor
 
     losses, slopes = torch.empty(2, 1, device=DEVICE)
     spans, programs = plan.encoded([(0, len(error), elements)]), len(error)
-    launch.run(
+    runtime.run(
         kernels.finish, 1, torch.cat([error, power]), losses, slopes, spans, programs,
         LEVELS=1, TILE=plan.FINISH.values, FLOOR=1e-6, ACC=kernels.tl.float32, num_warps=plan.FINISH.warps,
     )  # fmt: skip
@@ -405,9 +406,9 @@ def test_maps_that_lie_beyond_int32(layout: torch.memory_format) -> None:
 @pytest.mark.parametrize("levels", [1, 3])
 def test_two_launches_forward_one_backward_and_nothing_kept(levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
-    run = launch.run
+    run = runtime.run
     monkeypatch.setattr(
-        launch, "run", lambda kernel, *rest, **more: (started.append(kernel.__name__), run(kernel, *rest, **more))
+        runtime, "run", lambda kernel, *rest, **more: (started.append(kernel.__name__), run(kernel, *rest, **more))
     )
     adapted = [_map(1, 4, 2, 2).requires_grad_() for _ in range(levels)]
     teacher = [_map(1, 4, 2, 2) for _ in range(levels)]
@@ -438,7 +439,7 @@ def test_no_operator_reads_a_value_back(monkeypatch: pytest.MonkeyPatch) -> None
     """Of what the host does around the kernels, forward and backward: allocations and nothing else."""
     from adu_kernels.feature_distillation import launching
 
-    monkeypatch.setattr(launch, "run", lambda *arguments, **options: None)
+    monkeypatch.setattr(runtime, "run", lambda *arguments, **options: None)
     adapted, teacher, weight = _map(2, 4, 3, 5, layout=LAST), _map(2, 4, 3, 5), torch.rand(2, 1, 3, 5, device=DEVICE)
     with _Recorded() as recorded:
         losses, slopes = launching.forward([adapted], [teacher], [weight])

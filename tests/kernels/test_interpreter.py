@@ -7,9 +7,9 @@ import torch
 import triton
 import triton.language as tl
 
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 
-pytestmark = pytest.mark.skipif(not launch.interpreting(), reason="a rule of the interpreter")
+pytestmark = pytest.mark.skipif(not runtime.interpreting(), reason="a rule of the interpreter")
 LANES = 8
 
 
@@ -46,12 +46,12 @@ def test_chosen_by_where_it_is():
 )
 def test_which_numpy_the_interpreter_takes(triton_version: str, numpy_version: str, works: bool):
     """As seen: 3.6.0 with 2.4.6 raises "only 0-dimensional arrays can be converted", 3.7.0 and 3.9.0 do not."""
-    assert (launch.interpreter_fault(triton_version, numpy_version) == "") is works
+    assert (runtime.interpreter_fault(triton_version, numpy_version) == "") is works
 
 
 def test_a_numpy_that_the_interpreter_does_not_take_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("triton.__version__", "3.6.0")
     monkeypatch.setattr("numpy.__version__", "2.5.1")
-    launch.check_interpreter.cache_clear()
+    runtime.check_interpreter.cache_clear()
     with pytest.raises(RuntimeError, match=r"Triton 3\.6\.0 .* got 2\.5\.1\. Install numpy below 2\.4, or Triton 3\.7"):
-        launch.run(copied, 1, torch.zeros(1))
+        runtime.run(copied, 1, torch.zeros(1))

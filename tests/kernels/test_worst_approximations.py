@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from adu_kernels import attention_adaptation, depth_objective, disparity_regression, feature_distillation_loss, launch
+from adu_kernels import attention_adaptation, depth_objective, disparity_regression, feature_distillation_loss
 from adu_kernels import reference as twins
+from adu_kernels._triton import runtime
 from tests.kernels import parity
 from tests.kernels.depth_scenes import scene
 
 pytest.importorskip("triton")
 pytestmark = [
     pytest.mark.cpu,
-    pytest.mark.skipif(not launch.interpreting(), reason="compiled code has its own approximations"),
+    pytest.mark.skipif(not runtime.interpreting(), reason="compiled code has its own approximations"),
 ]
 NEARLY = 0.99
 """Of what is allowed: the product with it is rounded too."""

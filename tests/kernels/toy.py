@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from adu_kernels.backend import choose
 from adu_kernels.derivatives import differentiable_once, keep, kept
 from adu_kernels.precision import accumulation_dtype
@@ -79,7 +79,7 @@ def _constants(values: Tensor) -> dict[str, Any]:
 def _forward(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     means, totals = _new_results(values, weights)
     rows, columns = values.shape
-    launch.run(
+    runtime.run(
         mean_kernel, rows, values, weights, means, totals, columns, *values.stride(), *weights.stride(),
         **_constants(values),
     )  # fmt: skip
@@ -103,7 +103,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     grad_values, grad_weights = _new_gradients(values, weights, means, totals, upstream)
     rows, columns = values.shape
-    launch.run(
+    runtime.run(
         mean_gradient, rows, values, weights, means, totals, upstream.contiguous(), grad_values, grad_weights,
         columns, *values.stride(), *weights.stride(), *grad_values.stride(), *grad_weights.stride(),
         **_constants(values),

@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime import driver
 
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from adu_kernels.testing.absent_gpu import AbsentGpu
 
 COMPILED_FOR = ("num_warps", "num_stages", "maxnreg", "enable_fp_fusion")
@@ -59,25 +59,25 @@ def _tensors(arguments: Iterable[object]) -> Iterator[Tensor]:
 @contextmanager
 def _installed(target: GPUTarget, hook: Callable[..., bool], starting: list[tuple[int, int]]) -> Iterator[None]:
     """`starting` always holds programs and tensor bytes of the launch that the hook is told of."""
-    started, allowed, warp_size = launch.run, launch.check_device, launch.WARP_SIZE
+    started, allowed, warp_size = runtime.run, runtime.check_device, runtime.WARP_SIZE
 
     def run(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
         starting[:] = [(programs, sum({(t.data_ptr(), t.nbytes): t.nbytes for t in _tensors(arguments)}.values()))]
         started(kernel, programs, *arguments, **options)
 
-    launch.run, launch.check_device, launch.WARP_SIZE = run, lambda tensor: None, target.warp_size
+    runtime.run, runtime.check_device, runtime.WARP_SIZE = run, lambda tensor: None, target.warp_size
     driver.set_active(AbsentGpu(target))  # and stays: such a process does nothing else
     knobs.runtime.jit_cache_hook = hook
     try:
         yield
     finally:
-        launch.run, launch.check_device, launch.WARP_SIZE = started, allowed, warp_size
+        runtime.run, runtime.check_device, runtime.WARP_SIZE = started, allowed, warp_size
         knobs.runtime.jit_cache_hook = None
 
 
 def caught(call: Callable[[], object], target: str) -> list[Launch]:
     """What `call` launches on `target`, each specialisation once, in order. Nothing is run."""
-    if launch.interpreting():
+    if runtime.interpreting():
         raise RuntimeError("kernels are interpreted here and cannot be compiled: unset TRITON_INTERPRET")
     launches: dict[tuple[str, str], Launch] = {}
     starting = [(0, 0)]

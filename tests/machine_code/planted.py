@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from tests.machine_code.assembly import read
 from tests.machine_code.launches import TARGETS, caught
 
@@ -79,13 +79,13 @@ def _run(
     kernel: Any, size: int, *more: int, dtype: torch.dtype = torch.float32, num_warps: int = 4, **options: Any
 ) -> None:
     source, target = torch.empty(4096, dtype=dtype), torch.empty(4096)
-    launch.run(kernel, 4, source, target, *more, N=size, num_warps=num_warps, **options)
+    runtime.run(kernel, 4, source, target, *more, N=size, num_warps=num_warps, **options)
 
 
 def _unaligned(kernel: Any) -> None:
     """A view that starts in the middle of 16 bytes, as a slice of a map may."""
     source: Tensor = torch.empty(4097)[1:]
-    launch.run(kernel, 4, source, torch.empty(4096), N=1024, num_warps=4)
+    runtime.run(kernel, 4, source, torch.empty(4096), N=1024, num_warps=4)
 
 
 CALLS: dict[str, Callable[[], None]] = {

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from tests.machine_code.room import Case, all_rooms
 from tests.stub_driver.expected import Call, faults
 from tests.stub_driver.gpu import StubGpu
@@ -19,17 +19,17 @@ from tests.stub_driver.gpu import StubGpu
 def run(gpu: StubGpu, case: Case) -> dict[str, Any]:
     """What a case's launches were, and what was wrong with them."""
     calls: list[Call] = []
-    started = launch.run
+    started = runtime.run
 
     def noted(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
         calls.append(Call(kernel, programs, arguments, options))
         started(kernel, programs, *arguments, **options)
 
-    launch.run = noted
+    runtime.run = noted
     try:
         case.call()
     finally:
-        launch.run = started
+        runtime.run = started
     launched = gpu.launched()
     wrong = [] if len(calls) == len(launched) else [f"{len(calls)} calls, {len(launched)} launches"]
     for call, found in zip(calls, launched, strict=False):

@@ -18,7 +18,7 @@ SCRATCH = 2
 
 @dataclass
 class Call:
-    """One call of `adu_kernels.launch.run`."""
+    """One call of `adu_kernels._triton.runtime.run`."""
 
     kernel: Any
     programs: int
@@ -30,7 +30,7 @@ class Call:
         given = dict(zip(self.kernel.arg_names, self.arguments, strict=False)) | self.options
         found: list[Any] = []
         for parameter in self.kernel.params:
-            if not parameter.is_constexpr:
+            if not parameter.is_constexpr and parameter.name != "config":  # a config holds constants alone
                 found += _reaching(given[parameter.name], parameter.do_not_specialize)
         return found
 

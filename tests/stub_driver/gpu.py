@@ -84,14 +84,14 @@ class StubGpu:
         from triton.backends.nvidia.driver import CudaDriver
         from triton.runtime import driver
 
-        from adu_kernels import launch
+        from adu_kernels._triton import runtime
 
         active = CudaDriver()
         active.get_current_device = lambda: 0
         active.get_current_stream = lambda device: STREAM
         active.get_device_capability = lambda device: divmod(self.capability, 10)
         driver.set_active(active)
-        launch.check_device = lambda tensor: None
+        runtime.check_device = lambda tensor: None
 
     def launched(self) -> list[Launched]:
         """All launches since the last call."""

@@ -9,8 +9,7 @@ from typing import Any
 import triton
 from triton.runtime import driver
 
-from adu_kernels import launch
-
+from ..._triton import runtime
 from .compiler import stopping_at_ptx
 from .launcher import ExecutingDriver, Record
 from .machine.options import Options
@@ -22,16 +21,16 @@ def executed_ptx(capability: int = 80, **options: Any) -> Iterator[ExecutingDriv
 
     RuntimeError where kernels were decorated to be interpreted: TRITON_INTERPRET must be unset or 0 when Python starts.
     """
-    if launch.interpreting() or triton.knobs.runtime.interpret:
+    if runtime.interpreting() or triton.knobs.runtime.interpret:
         raise RuntimeError(
             "kernels are interpreted here and are not compiled: set TRITON_INTERPRET=0 before Python starts"
         )
     gpu = ExecutingDriver(capability, Options(**options), Record())
-    active, check = driver._active, launch.check_device
+    active, check = driver._active, runtime.check_device
     driver.set_active(gpu)
-    launch.check_device = lambda tensor: None
+    runtime.check_device = lambda tensor: None
     try:
         with stopping_at_ptx():
             yield gpu
     finally:
-        driver._active, launch.check_device = active, check
+        driver._active, runtime.check_device = active, check

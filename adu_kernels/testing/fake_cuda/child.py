@@ -6,8 +6,8 @@ import os
 import sys
 import traceback
 
-from adu_kernels.testing.fake_cuda.device import pretend_cuda
-from adu_kernels.testing.fake_cuda.process import receive, send
+from .device import pretend_cuda
+from .process import receive, send
 
 
 def serve() -> None:

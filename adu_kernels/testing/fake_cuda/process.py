@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, ParamSpec, TypeVar
 
-from adu_kernels.testing.fake_cuda.build import guard_library
+from .build import guard_library
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
+from .recorder import Row, TensorInfo
 
 WAITS = (
     "_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal",

@@ -17,7 +17,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from adu_kernels import launch
+from adu_kernels._triton import runtime
 from adu_kernels.testing.absent_gpu import AbsentGpu
 from bench.harness.case import Call, Case, Item, differentiable, outputs_of
 
@@ -41,12 +41,12 @@ class Compiled:
 
 @contextmanager
 def _instead(run: Callable[..., None]) -> Iterator[None]:
-    before = launch.run
-    launch.run = run
+    before = runtime.run
+    runtime.run = run
     try:
         yield
     finally:
-        launch.run = before
+        runtime.run = before
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def noted(really: bool = True) -> Iterator[list[tuple[Any, ...]]]:
     """Programs and options of every launch, in order: two calls that give the same launch the same. really: start
     them too."""
     found: list[tuple[Any, ...]] = []
-    start = launch.run
+    start = runtime.run
 
     def run(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
         found.append((getattr(kernel, "__name__", str(kernel)), programs, sorted(options.items(), key=str)))
@@ -82,13 +82,13 @@ def unwritten_item(case: Case) -> Item:
 @contextmanager
 def anywhere(target: Target = H100) -> Iterator[None]:
     """Launches may be asked for on CPU tensors, as if there were that GPU: nothing starts them."""
-    before, active = launch.check_device, driver._active
-    launch.check_device = _any_device
+    before, active = runtime.check_device, driver._active
+    runtime.check_device = _any_device
     driver.set_active(AbsentGpu(GPUTarget(*target)))
     try:
         yield
     finally:
-        launch.check_device, driver._active = before, active
+        runtime.check_device, driver._active = before, active
 
 
 def _any_device(tensor: Tensor) -> None:

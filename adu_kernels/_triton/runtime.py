@@ -1,11 +1,10 @@
-"""How a Triton kernel is started: one way for every room, so that device, grid and interpreter are handled once."""
+"""How Triton kernels are started: one way for all of them, so that device, grid and interpreter are handled once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,17 +77,20 @@ def check_device(tensor: Tensor) -> None:
         )
 
 
-def run(kernel: Any, programs: int, tensor: Tensor, *arguments: Any, **options: Any) -> None:
+def run(kernel: Any, programs: int, tensor: Tensor, *arguments: Any, config: Any = None, **options: Any) -> None:
     """Start `programs` programs of a `triton.jit` kernel on the device of `tensor`, the kernel's first argument.
 
-    options: the kernel's constexpr arguments by name, num_warps, num_stages. The grid is one-dimensional: its other
-    axes end at 65535.
+    config: what the kernel is compiled for, a NamedTuple of plain values; the kernel finds each as a constexpr, `None`
+    where it takes none. options: other constexpr arguments by name, num_warps, num_stages. The grid is one-dimensional:
+    its other axes end at 65535.
     """
     check_device(tensor)
     if interpreting():
         check_interpreter()
     if programs > LARGEST_GRID:
         raise ValueError(f"the tensors are too large for one launch: {programs} programs, at most {LARGEST_GRID}")
+    if config is not None:
+        options["config"] = constexprs(config)
     if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():
         with torch.cuda.device(tensor.device):
             kernel[(programs,)](tensor, *arguments, **options)
@@ -96,6 +98,12 @@ def run(kernel: Any, programs: int, tensor: Tensor, *arguments: Any, **options: 
         kernel[(programs,)](tensor, *arguments, **options)
 
 
-def divisible(strides: Sequence[int], unit: int = 16) -> bool:
-    """Whether every stride is a multiple of `unit` elements: then rows start where wide loads may."""
-    return all(stride % unit == 0 for stride in strides)
+def constexprs(config: NamedTuple) -> NamedTuple:
+    """The same with every value, those in tuples too, a `tl.constexpr`: in a tuple Triton refuses strings and types
+    otherwise, and passes numbers as arguments."""
+    import triton.language as tl
+
+    def constant(value: Any) -> Any:
+        return tuple(map(constant, value)) if isinstance(value, tuple) else tl.constexpr(value)
+
+    return type(config)(*map(constant, config))

@@ -1,0 +1,57 @@
+"""How tensors lie in memory, as launches must know it. Nothing here needs Triton."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+INT32_LIMIT = 2**31
+WIDEST_VECTOR = 16
+"""Elements; what a stride is a multiple of beyond this changes no load."""
+
+
+def ceil_div(number: int, divisor: int) -> int:
+    return -(-number // divisor)
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is no smaller."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def is_channels_last(features: Tensor) -> bool:
+    """Whether a B×C×H×W map has its channels next to each other in memory (slices of such a map too)."""
+    return features.shape[1] > 1 and features.stride(1) == 1 and not features.is_contiguous()
+
+
+def empty_like_map(features: Tensor) -> Tensor:
+    """Unwritten memory for a B×C×H×W map's gradient: channels-last where the map is, else contiguous."""
+    layout = torch.channels_last if is_channels_last(features) else torch.contiguous_format
+    return torch.empty_like(features, memory_format=layout)
+
+
+def needs_int64(tensors: Sequence[Tensor]) -> bool:
+    """Whether an element of one of the tensors lies 2³¹ elements or further from its first."""
+    return any(
+        sum((size - 1) * abs(stride) for size, stride in zip(t.shape, t.stride(), strict=True)) >= INT32_LIMIT
+        for t in tensors
+    )
+
+
+def unit_stride(tensors: Sequence[Tensor], axis: int) -> bool:
+    """Whether neighbours along the axis are neighbours in memory, in each of the tensors."""
+    return all(t.shape[axis] == 1 or t.stride(axis) == 1 for t in tensors)
+
+
+def stride_divisor(tensors: Sequence[Tensor], unit_axis: int) -> int:
+    """The largest power of two up to 16 that divides every stride but the unit one; axes of size 1 do not count."""
+    strides = [t.stride(axis) for t in tensors for axis in range(t.dim()) if axis != unit_axis and t.shape[axis] > 1]
+    return math.gcd(WIDEST_VECTOR, *strides)
+
+
+def divided_strides(tensors: Sequence[Tensor], divisor: int, unit_axis: int = 1) -> list[int]:
+    """Strides of each tensor; all but the unit axis's in units of `divisor` elements, which divides them."""
+    return [s if axis == unit_axis else s // divisor for t in tensors for axis, s in enumerate(t.stride())]
