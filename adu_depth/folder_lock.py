@@ -105,13 +105,14 @@ class _Lock:
             raise InputError(f"cannot write {folder}: it is a file, name a folder")
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         self.holder = Holder(this_writer(), now, what)
+        self.patience = time.monotonic() + 2.0
         with writing(self.path):
             while not self._taken(say):
                 pass
         sweep(folder, self.alone)
 
     def _taken(self, say: Say) -> bool:
-        """False where a holder just ends: it removes its lock file, and the folder if nothing was written into it."""
+        """False where it is to be tried again: a holder that ends takes a folder away that it made for nothing."""
         make_folder(self.folder)
         try:
             return self._take(say)
@@ -119,13 +120,20 @@ class _Lock:
             return False
 
     def _take(self, say: Say) -> bool:
-        """False where the file was removed by its holder in the moment of opening. InputError where it is held."""
+        """False where it is to be tried again. InputError where it is held.
+
+        A holder may have removed the file in the moment of opening. And one that was killed while it started a worker
+        has left a process that lets go as soon as it runs.
+        """
         self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         taken = False
         try:
             state = _lock(self.handle)
             found = _read(self.handle)
             if state == "held":
+                if found is not None and found.writer.runs() is False and time.monotonic() < self.patience:
+                    time.sleep(0.01)
+                    return False
                 raise _refusal(self.folder, found)
             self.alone = state == "taken"
             if self.alone and not _is_same(self.handle, self.path):

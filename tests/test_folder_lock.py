@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +77,29 @@ def test_a_running_holder_is_named_and_a_killed_one_is_not_waited_for(tmp_path: 
         process.kill()
         os.kill(child, signal.SIGKILL)
     assert os.listdir(folder) == []
+
+
+FORKING = """
+import os, sys, time
+os.register_at_fork(after_in_child=lambda: time.sleep(0.5))  # a machine with much to do; called before ours
+from adu_depth.folder_lock import locked
+with locked(sys.argv[1], "train-teacher"):
+    print(flush=True)
+    if os.fork() == 0:
+        os._exit(0)
+    time.sleep(60)
+"""
+
+
+def test_a_worker_that_was_just_started_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
+    process = start(FORKING, tmp_path / "run")
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.1)
+    process.kill()
+    process.wait()
+    with locked(tmp_path / "run", "distill"):
+        pass
 
 
 @pytest.mark.parametrize("there", [True, False])
