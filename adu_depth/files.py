@@ -34,6 +34,7 @@ _KINDS = (
     (stat.S_ISCHR, "a device (a camera, a terminal); save a camera's pictures as files first"),
     (stat.S_ISBLK, "a device (a disk)"),
 )
+_BLOCK = 1 << 20
 _swept: set[Path] = set()
 
 
@@ -186,10 +187,12 @@ def open_regular(path: str | Path) -> Iterator[BinaryIO]:
 def read_bytes(path: str | Path, share: int = 1) -> bytes:
     """All of a regular file. InputError as for `open_regular`, or if it is larger than the limit divided by `share`."""
     with open_regular(path) as file:
-        refuse_larger(path, share * os.fstat(file.fileno()).st_size)
-        most = size_limit() // share
-        data = file.read(most + 1)  # files of /proc say that they are empty
-    refuse_larger(path, share * len(data))
+        size = os.fstat(file.fileno()).st_size
+        refuse_larger(path, share * size)
+        data = file.read(size + 1)  # not the limit: as much as is asked for is allocated
+        while len(data) > size and (more := file.read(_BLOCK)):  # files of /proc say that they are empty
+            data, size = data + more, size + len(more)
+            refuse_larger(path, share * len(data))
     return data
 
 

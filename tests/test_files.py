@@ -84,6 +84,15 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest
             read_bytes(sparse)
 
 
+def test_a_huge_limit_asks_for_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many bytes as a read is asked for are allocated: a limit of more than the machine has was a MemoryError."""
+    (tmp_path / "file").write_bytes(b"x" * 5000)
+    monkeypatch.setenv(LIMIT_VARIABLE, "1e8")
+    assert read_bytes(tmp_path / "file") == b"x" * 5000
+    if os.path.exists("/proc/self/maps"):  # says that it is empty
+        assert len(read_bytes("/proc/self/maps")) > 4096
+
+
 def test_text_is_utf8_or_named(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes(b"\xef\xbb\xbfcaf\xe9\n")

@@ -196,6 +196,7 @@ def _open_standard_error() -> None:
 
 def _divided_by_alpha(pixels: np.ndarray) -> np.ndarray:
     top = np.iinfo(pixels.dtype).max
-    alpha = pixels[..., 3:].astype(np.float64)
-    colours = pixels[..., :3] * (top / np.maximum(alpha, 1))
-    return np.dstack([colours.round().clip(0, top).astype(pixels.dtype), pixels[..., 3:]])
+    for row in pixels:  # in float64 a whole picture takes a dozen times its room
+        alpha = row[:, 3:].astype(np.float64)
+        row[:, :3] = (row[:, :3] * (top / np.maximum(alpha, 1))).round().clip(0, top)
+    return pixels

@@ -19,6 +19,8 @@ from adu_depth.files import open_regular, read_bytes, refuse_larger, replacing
 from adu_depth.images import check_image, refuse_unscaled
 
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,40})[ \t]*\r?\n")
+_PFM_START = 512  # bytes in which a PFM's header ends
+MAP_SHARE = 3  # a value of 4 bytes is held three times while a map is read and cleaned, as a picture's three colours
 
 
 def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
@@ -97,8 +99,8 @@ def read_pfm(path: str | Path) -> np.ndarray:
     The sign of the header's third number tells the byte order, and that is all it tells: values are returned as stored,
     inf included.
     """
-    data = read_bytes(path)
-    header = _PFM_HEADER.match(data)
+    data = read_bytes(path, MAP_SHARE)
+    header = _PFM_HEADER.match(data, 0, _PFM_START)
     if header is None:
         raise InputError(f"{path}: not a PFM file, it should start with 'Pf', width, height and the byte-order number")
     kind, width, height = header[1], int(header[2]), int(header[3])

@@ -28,6 +28,7 @@ _STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not a stuffed 0xFF, a restart or fill
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PPM_TOKEN = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*(\d{1,9})(?!\d)")
+_PPM_HEADER = 1 << 16  # bytes: each space or comment that is passed over is remembered by the expression
 
 
 class ImageHeader(NamedTuple):
@@ -56,6 +57,10 @@ class CutShort(Exception):
         self.orientation = orientation
 
 
+class NotReadHere(Exception):
+    """The picture is whole, and of a kind that nothing here reads; the message says what was expected."""
+
+
 def read_header(data: bytes, name: str | Path) -> ImageHeader:
     """What the bytes say of themselves. InputError, with `name`, if they are no image of a known kind, cut short, or
     of more pixels than one file may hold (see `files.size_limit`)."""
@@ -68,6 +73,8 @@ def read_header(data: bytes, name: str | Path) -> ImageHeader:
         raise InputError(f"{name}: the image is cut short ({len(data)} bytes); {COPY_AGAIN}") from error
     except (TagError, OverflowError) as error:
         raise InputError(f"{name}: the image is damaged: {error}; {COPY_AGAIN}") from error
+    except NotReadHere as error:
+        raise InputError(f"{name}: {error}") from error
     if header.width < 1 or header.height < 1:
         raise InputError(f"{name}: the image has no pixels, {header.width}×{header.height} (width×height)")
     size = f"an image of {header.width}×{header.height} pixels"
@@ -86,7 +93,7 @@ def orientation_in(file: BinaryIO) -> int:
         return 1 if read is None else read(head if read is _jpeg else head + file.read()).orientation
     except CutShort as found:
         return found.orientation
-    except (struct.error, IndexError, TagError, OverflowError):
+    except (struct.error, IndexError, TagError, OverflowError, NotReadHere):
         return 1
 
 
@@ -183,6 +190,9 @@ def _tiff(data: bytes) -> ImageHeader:
         places, sizes = tags.numbers(starts), tags.numbers(lengths)
         if any(place + size > len(data) for place, size in zip(places, sizes, strict=False)):
             raise CutShort
+    bits = max(tags.numbers(258), default=1)
+    if bits > 16:  # such pixels take several times the room that is counted for them
+        raise NotReadHere(f"expected 8 or 16 bits per channel, got {bits}")
     # A tile is allocated whole.
     if tags.number(322, 0) * tags.number(323, 0) > max(4 * width * height, 1 << 22):
         raise TagError("its tiles are far larger than the picture")
@@ -215,7 +225,7 @@ def _bmp(data: bytes) -> ImageHeader:
 def _ppm(data: bytes) -> ImageHeader:
     numbers, at = [], 2
     for _ in range(2 if data[1:2] in b"14" else 3):
-        found = _PPM_TOKEN.match(data, at)
+        found = _PPM_TOKEN.match(data, at, _PPM_HEADER)
         if found is None:
             raise TagError("expected the numbers width, height and largest value after its first two letters")
         numbers.append(int(found[1]))

@@ -60,7 +60,7 @@ class KittiObject(FileDataset):
 
 def read_velodyne(path: str | Path) -> np.ndarray:
     """A scan as N×3 float64: x forward, y left, z up, metres. The file holds float32 N×4, reflectance the fourth."""
-    data = read_bytes(path, share=5)  # as float64 in three steps it takes as many times the room
+    data = read_bytes(path, share=10)  # as float64, with its projection, it takes as many times the room
     if not data or len(data) % 16:
         raise InputError(f"{path}: expected points of 4 float32 (16 bytes), got {len(data)} bytes")
     return np.frombuffer(data, dtype="<f4").reshape(-1, 4)[:, :3].astype(np.float64)

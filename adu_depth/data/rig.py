@@ -21,7 +21,7 @@ from adu_depth.data.dataset import (
     read_pair,
     require_size,
 )
-from adu_depth.data.image_files import read_mask, read_pfm, read_png16
+from adu_depth.data.image_files import MAP_SHARE, read_mask, read_pfm, read_png16
 from adu_depth.data.listing import IMAGE_SUFFIXES, files_below, images_below, suffixes_like
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
@@ -136,7 +136,7 @@ def read_map_values(path: Path) -> np.ndarray:
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    data = io.BytesIO(read_bytes(path))
+    data = io.BytesIO(read_bytes(path, MAP_SHARE))
     try:
         if np.lib.format.read_magic(data) == (1, 0):
             shape, _, dtype = np.lib.format.read_array_header_1_0(data)

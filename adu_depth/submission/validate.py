@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import lzma
 import struct
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from adu_depth.files import open_regular
 from adu_depth.submission.benchmark import SIZE, STEPS_PER_METRE, file_names
 
 BROKEN = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, OverflowError,
+    zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, OverflowError,
     NotImplementedError, RuntimeError,
 )  # fmt: skip
 """What reading a zip that is damaged, encrypted, or made to do harm, raises."""
@@ -27,6 +27,10 @@ SHOWN = 5
 """File names that a message lists before it says how many more there are."""
 LARGEST = 4 * 2 * SIZE[0] * SIZE[1]
 """Bytes: four times a map's pixels. What is larger is not unpacked."""
+MOST_LISTED = 1_000_000
+"""Bytes of a zip's list of its files: of 500 maps it has 30,000, and each entry takes several times its room."""
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""How files may be packed: of the other ways some take as much memory as the zip says."""
 NEAREST_STREET = 2.0
 """Metres: a map whose farthest pixel is nearer than this was not stored × 256."""
 
@@ -44,7 +48,9 @@ def validate_zip(path: str | Path, expected: Sequence[str] | None = None) -> lis
         raise InputError(f"{path}: no such file, expected a zip")
     expected = file_names() if expected is None else expected
     try:
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        with open_regular(path) as file:
+            _require_short_list(path, file)
+            archive = zipfile.ZipFile(file)
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             faults = _name_faults([entry.filename for entry in entries], expected)
             wanted = set(expected)
@@ -57,6 +63,15 @@ def validate_zip(path: str | Path, expected: Sequence[str] | None = None) -> lis
         raise
     except BROKEN as error:
         return [f"{path}: not a zip that can be read: {error}"]
+
+
+def _require_short_list(path: Path, file: BinaryIO) -> None:
+    """InputError where the list of files, which is read whole when a zip is opened, is longer than any of these maps'.
+    zipfile itself is asked where that list is, so that it reads the same one."""
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    listed = 0 if end is None else end[zipfile._ECD_SIZE]  # type: ignore[attr-defined]
+    if listed > MOST_LISTED:
+        raise InputError(f"{path}: its list of files has {listed:,} bytes, expected at most {MOST_LISTED:,}")
 
 
 def _name_faults(names: list[str], expected: Sequence[str]) -> list[str]:
@@ -76,6 +91,8 @@ def _name_faults(names: list[str], expected: Sequence[str]) -> list[str]:
 
 
 def _entry_faults(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> list[str]:
+    if entry.compress_type not in METHODS:
+        return [f"packed by method {entry.compress_type}, expected stored or deflated"]
     if entry.file_size > LARGEST:
         return [f"{entry.file_size} bytes, more than a map of this size can need"]
     try:

@@ -8,14 +8,21 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from adu_depth.data.image_decoding import _divided_by_alpha
+from adu_depth.data.image_files import orientation_of, read_pfm, write_pfm
+from adu_depth.data.image_header import read_header
 from adu_depth.data.packed.shards import Shard, checksum
+from adu_depth.data.rig import read_map_values
 from adu_depth.errors import InputError
+from adu_depth.files import LIMIT_VARIABLE
 from tests.data.mutations import FORMATS, path_of
 
 
@@ -131,3 +138,58 @@ def test_a_pack_reads_regular_files_only(tmp_path: Path) -> None:
     for read in (checksum, lambda path: Shard(path, [])):
         with pytest.raises(InputError, match=r"shard-00000\.safetensors: expected a regular file, got a named pipe"):
             read(tmp_path / "shard-00000.safetensors")
+
+
+def most_allocated(read: Callable[[], object]) -> float:
+    """Bytes that Python and numpy had at most while it was read, or refused."""
+    tracemalloc.start()
+    try:
+        with suppress(InputError):
+            read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("filling", [b"\n", b"#\n", b"# \n\n", b"#"])
+def test_spaces_and_comments_without_end_are_no_header(filling: bytes, tmp_path: Path) -> None:
+    """Each that the expression passed over took a hundred bytes: 11 GB for a file of 100 MB."""
+    data = b"P5" + filling * (3_000_000 // len(filling)) + b"x"
+    started = time.monotonic()
+    assert most_allocated(lambda: read_header(data, "a.ppm")) < 20e6
+    (tmp_path / "a.pfm").write_bytes(b"Pf" + filling * (30_000_000 // len(filling)))
+    with pytest.raises(InputError, match=r"a\.pfm: not a PFM file"):
+        read_pfm(tmp_path / "a.pfm")
+    assert time.monotonic() - started < 2
+
+
+def test_a_map_may_have_as_many_pixels_as_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes of a map are held three times while it is read."""
+    monkeypatch.setenv(LIMIT_VARIABLE, "12")
+    maps = np.zeros((1000, 1000), np.float32)
+    write_pfm(tmp_path / "a.pfm", maps[:990])
+    np.save(tmp_path / "a.npy", maps[:990])
+    for name in ("a.pfm", "a.npy"):
+        assert read_map_values(tmp_path / name).shape == (990, 1000)
+    write_pfm(tmp_path / "a.pfm", maps)
+    np.save(tmp_path / "a.npy", maps)
+    for name in ("a.pfm", "a.npy"):
+        with pytest.raises(InputError, match=rf"{name}: reading it would take 12 MB, more than the limit of 12 MB"):
+            read_map_values(tmp_path / name)
+
+
+def test_colours_are_divided_by_alpha_in_the_room_that_they_have() -> None:
+    """In float64 all at once they took eighty bytes a pixel."""
+    pixels = np.full((1000, 1000, 4), 7, np.uint8)
+    assert most_allocated(lambda: _divided_by_alpha(pixels)) < 1e6
+    assert (pixels[..., :3] == 255).all()
+
+
+@pytest.mark.parametrize("values", [np.float32, np.float64])
+def test_a_tiff_of_more_than_16_bits_is_refused_before_it_is_decoded(values: type, tmp_path: Path) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "a.tiff"), np.zeros((8, 8, 3), values), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    with pytest.raises(InputError, match=r"a\.tiff: expected 8 or 16 bits per channel, got (32|64)"):
+        read_header((tmp_path / "a.tiff").read_bytes(), tmp_path / "a.tiff")
+    assert orientation_of(tmp_path / "a.tiff") == 1
