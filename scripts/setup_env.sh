@@ -14,9 +14,9 @@ fail() {
 
 find_python() {
     local candidate
-    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python3.10; do
+    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
         [ -n "$candidate" ] || continue
-        if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null; then
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
             command -v "$candidate"
             return 0
         fi
@@ -27,7 +27,7 @@ find_python() {
 # Also where an earlier run was interrupted before the environment had its pip.
 make_venv() {
     local python
-    python=$(find_python) || fail "no Python from 3.10 to 3.13 found" "install one, or name it: PYTHON=/path/to/python3 bash $0"
+    python=$(find_python) || fail "no Python from 3.11 to 3.13 found" "install one, or name it: PYTHON=/path/to/python3 bash $0"
     if [ -e "$venv" ] && [ ! -e "$made" ] && [ ! -e "$venv/.installed" ]; then
         fail "$venv has no working pip, and this script did not make it" "move it away, then run this script again"
     fi

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Packed:
 
     def begin(self, **facts: Any) -> None:
         """A call of the check begins."""
-        self.value["calls"].append({"begun": datetime.now(timezone.utc).isoformat(timespec="seconds"), **facts})
+        self.value["calls"].append({"begun": datetime.now(UTC).isoformat(timespec="seconds"), **facts})
         self.save()
 
     def save(self) -> None:
