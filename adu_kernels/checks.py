@@ -103,6 +103,9 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}: expected one of {expected}, got {value!r}")
 
 
-def check_flag(name: str, value: Any) -> None:
+def check_flag(name: str, value: Any) -> bool:
+    """True or False, of any kind that `plain_number` knows; it is returned as Python's."""
+    value = plain_number(value)
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {value!r} ({type(value).__name__})")
+    return value

@@ -70,10 +70,13 @@ def keep(ctx: Any, operation: str, inputs: Sequence[Tensor | None], results: Seq
     operation: the public name. inputs: the caller's tensors, and results that are not given out; one that is changed in
     place before the backward makes it raise. results: what the caller gets and may change in place, as he may what a
     reference gives: `kept` then has them computed again. So they are saved without their version counter, and that is
-    kept aside, without their memory.
+    kept aside, without their memory. Tensors of inference mode (a teacher's, say) autograd refuses to save; whoever has
+    one outside that mode cannot change it, so it is kept as it is.
     """
     watched = [_watched(result) for result in results]
-    ctx.save_for_backward(*inputs, *(apart for apart, _ in watched))
+    ctx.constants = [one if one is not None and one.is_inference() else None for one in inputs]
+    plain = (None if constant is not None else one for one, constant in zip(inputs, ctx.constants, strict=True))
+    ctx.save_for_backward(*plain, *(apart for apart, _ in watched))
     ctx.operation, ctx.given = operation, len(inputs)
     ctx.versions = [(mark, mark._version) for _, mark in watched if mark is not None]
 
@@ -92,7 +95,10 @@ def kept(ctx: Any, again: Callable[..., Sequence[Tensor]] | None = None) -> tupl
             f"{ctx.operation}: a tensor it was given was changed in place before the backward, which reads it: give "
             f"it a clone, or change it out of place ({error})"
         ) from error
-    inputs, results = list(saved[: ctx.given]), list(saved[ctx.given :])
+    inputs = [
+        one if constant is None else constant for one, constant in zip(saved[: ctx.given], ctx.constants, strict=True)
+    ]
+    results = list(saved[ctx.given :])
     if again is not None and any(mark._version != version for mark, version in ctx.versions):
         with torch.no_grad():
             results = list(again(*inputs))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
 
-def without_autocast(tensor: Tensor) -> torch.autocast:
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """A context in which autocast leaves every operation on `tensor`'s device alone."""
-    return torch.autocast(device_type=tensor.device.type, enabled=False)
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):  # "meta" has none, and torch refuses to switch it off there
+        return nullcontext()
+    return torch.autocast(device_type=device, enabled=False)
 
 
 def storage_dtype(tensor: Tensor) -> torch.dtype:

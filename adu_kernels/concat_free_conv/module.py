@@ -52,7 +52,7 @@ def concat_free_conv3d(
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias: expected {weight.shape[0]}, got {checks.shown(bias.shape)}")
     num_disparities = checks.check_count("num_disparities", num_disparities)
-    checks.check_flag("mask_left", mask_left)
+    mask_left = checks.check_flag("mask_left", mask_left)
     left_parts: dict[tuple[int, ...], _LeftPart] = {}
     right_parts: dict[tuple[int, ...], _RightPart] = {}
     slabs = []
@@ -78,7 +78,7 @@ class ConcatFreeConv3d(nn.Module):
         channels = checks.check_count("channels", channels)
         out_channels = checks.check_count("out_channels", out_channels)
         num_disparities = checks.check_count("num_disparities", num_disparities)
-        checks.check_flag("mask_left", mask_left)
+        mask_left = checks.check_flag("mask_left", mask_left)
         self.num_disparities = num_disparities
         self.mask_left = mask_left
         self.weight = nn.Parameter(torch.empty(out_channels, 2 * channels, 3, 3, 3))

@@ -52,7 +52,7 @@ def correlation_disparity(
     num_disparities = checks.check_count("num_disparities", num_disparities)
     checks.check_choice("reduction", reduction, REDUCTIONS)
     softmax_scale = checks.check_number("softmax_scale", softmax_scale)
-    checks.check_flag("zero_fill", zero_fill)
+    zero_fill = checks.check_flag("zero_fill", zero_fill)
     checks.check_choice("view", view, VIEWS)
     run = choose(
         "correlation_disparity", backend, left, torch_twin=reference.correlation_disparity, triton_twin=_triton

@@ -119,7 +119,7 @@ def concatenation_volume(
     """
     check_pair("left", left, "right", right)
     num_disparities = checks.check_count("num_disparities", num_disparities)
-    checks.check_flag("mask_left", mask_left)
+    mask_left = checks.check_flag("mask_left", mask_left)
     checks.check_choice("view", view, VIEWS)
     run = _choose("concatenation_volume", backend, left)
     return run(left, right, num_disparities, mask_left=mask_left, view=view)
@@ -161,7 +161,7 @@ def combined_volume(
     num_groups = checks.check_count("num_groups", num_groups)
     channels_per_group(left.shape[1], num_groups)
     eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
-    checks.check_flag("mask_left", mask_left)
+    mask_left = checks.check_flag("mask_left", mask_left)
     run = _choose("combined_volume", backend, left)
     return run(left, right, left_thin, right_thin, num_disparities, num_groups, normalize=normalize,
                reduction=reduction, mask_left=mask_left, view=view, eps=eps, eps_rule=eps_rule)  # fmt: skip

@@ -90,7 +90,7 @@ def laplace_nll(
     with `joint` in depth. Raises ValueError or TypeError that names the argument.
     """
     _check_maps(depth=depth, log_scale=log_scale, target=target)
-    checks.check_flag("joint", joint)
+    joint = checks.check_flag("joint", joint)
     min_depth, max_depth = _check_range(min_depth, max_depth)
     beta_nll = checks.check_number("beta_nll", beta_nll, 0.0)
     checks.check_choice("normalize", normalize, NORMALIZE)
@@ -126,7 +126,7 @@ def focal_response_loss(
     _check_maps(depth=depth, teacher_depth=teacher_depth)
     if weight is not None:
         _check_maps(depth=depth, weight=weight)
-    beta, gamma = _check_focus(beta, gamma, detach_focal)
+    beta, gamma, detach_focal = _check_focus(beta, gamma, detach_focal)
     min_depth, max_depth = _check_range(min_depth, max_depth)
     checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose(
@@ -242,9 +242,9 @@ def depth_objective(
         _check_maps(depth=depth, teacher_depth=teacher_depth)
     factors = objective_weights(weights)
     guide_strength = _check_guide("guide", guide, "guide_strength", guide_strength)
-    checks.check_flag("gate", gate)
-    beta, gamma = _check_focus(beta, gamma, detach_focal)
-    checks.check_flag("joint", joint)
+    gate = checks.check_flag("gate", gate)
+    beta, gamma, detach_focal = _check_focus(beta, gamma, detach_focal)
+    joint = checks.check_flag("joint", joint)
     beta_nll = checks.check_number("beta_nll", beta_nll, 0.0)
     variance_focus = checks.check_number("variance_focus", variance_focus, 0.0, 1.0)
     min_depth, max_depth = _check_range(min_depth, max_depth)
@@ -298,13 +298,12 @@ def _check_range(min_depth: Any, max_depth: Any) -> tuple[float, float]:
     return min_depth, max_depth
 
 
-def _check_focus(beta: Any, gamma: Any, detach_focal: Any) -> tuple[float, float]:
+def _check_focus(beta: Any, gamma: Any, detach_focal: Any) -> tuple[float, float, bool]:
     beta = checks.check_number("beta", beta)
     if beta <= 0:
         raise ValueError(f"beta: expected a number > 0, got {beta}")
     gamma = checks.check_number("gamma", gamma, 1.0)  # below 1 the slope at e = 0 is infinite
-    checks.check_flag("detach_focal", detach_focal)
-    return beta, gamma
+    return beta, gamma, checks.check_flag("detach_focal", detach_focal)
 
 
 def _check_guide(guide_name: str, guide: Any, strength_name: str, strength: Any) -> float | Tensor:

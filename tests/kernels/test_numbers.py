@@ -57,6 +57,27 @@ def test_they_are_the_numbers_they_say(operation: str, backend: str) -> None:
             assert torch.equal(got, expected), kind
 
 
+FLAGS: dict[str, Callable[[Any, str], Any]] = {
+    "zero_fill": lambda flag, b: adu_kernels.correlation_disparity(VOLUME, VOLUME, 3, zero_fill=flag, backend=b),
+    "mask_left": lambda flag, b: [adu_kernels.concatenation_volume(VOLUME, VOLUME, 3, mask_left=flag, backend=b)],
+    "joint": lambda flag, b: [adu_kernels.laplace_nll(MAPS, MAPS, MAPS + 1, joint=flag, backend=b)],
+    "detach_focal": lambda flag, b: [adu_kernels.focal_response_loss(MAPS, MAPS + 1, detach_focal=flag, backend=b)],
+    "gate": lambda flag, b: adu_kernels.depth_objective(MAPS, MAPS, MAPS + 1, MAPS + 2, gate=flag, backend=b),
+}
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("name", FLAGS)
+def test_flags_may_be_numpy_s_and_nothing_but_flags(name: str, backend: str) -> None:
+    for flag in (True, False):
+        want = FLAGS[name](flag, backend)
+        for kind in (np.bool_, np.array, torch.tensor):
+            assert all(map(torch.equal, FLAGS[name](kind(flag), backend), want)), kind
+    for wrong in (1, np.int64(1), "yes", None):
+        with pytest.raises(TypeError, match=f"{name}: expected True or False, got"):
+            FLAGS[name](wrong, backend)
+
+
 @pytest.mark.cpu
 def test_a_module_holds_python_s_numbers() -> None:
     module = ConcatFreeConv3d(np.int64(2), np.int64(3), np.int64(4))  # type: ignore[arg-type]
