@@ -28,6 +28,9 @@ class Stopped(KeyboardInterrupt):
         super().__init__(f"stopped by {signal.Signals(signum).name}")
         self.signum = signum
 
+    def __reduce__(self) -> tuple[type, tuple[int]]:  # exceptions are made anew from `args`, which is the message
+        return type(self), (self.signum,)
+
 
 class _Handlers:
     """Handlers of SIGNALS that are put back at the end; none outside the main thread, nor of what is ignored."""

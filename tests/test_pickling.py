@@ -76,19 +76,42 @@ def test_the_predictor_is_sent_to_another_process() -> None:
         assert torch.equal(again.predict_image(image).depth, predictor.predict_image(image).depth)
 
 
-def _settings() -> list[Any]:
-    """Every dataclass of adu_depth that has a default for everything."""
+def _classes() -> list[type]:
+    """Every class of adu_depth."""
     found = []
     for info in pkgutil.walk_packages(adu_depth.__path__, "adu_depth."):
-        if info.name.endswith("__main__"):
-            continue
-        for value in vars(importlib.import_module(info.name)).values():
-            if isinstance(value, type) and value.__module__ == info.name and is_dataclass(value):
-                try:
-                    found.append(value())
-                except (TypeError, ValueError):
-                    continue
+        if not info.name.endswith("__main__"):
+            named = vars(importlib.import_module(info.name)).values()
+            found += [one for one in named if isinstance(one, type) and one.__module__ == info.name]
     return found
+
+
+def _settings() -> list[Any]:
+    """Every dataclass that has a default for everything."""
+    found = []
+    for made in filter(is_dataclass, _classes()):
+        try:
+            found.append(made())
+        except (TypeError, ValueError):
+            continue
+    return found
+
+
+ARGUMENTS: dict[str, tuple[Any, ...]] = {"Stopped": (15,), "Interrupted": (15, "go on"), "_Misfit": ("one", "two")}
+
+
+def test_what_is_raised_reaches_the_process_that_asked() -> None:
+    """concurrent.futures and torch hand exceptions on; one that cannot be made anew there breaks the pool."""
+    errors = [
+        made(*ARGUMENTS.get(made.__name__, (str(made),))) for made in _classes() if issubclass(made, BaseException)
+    ]
+    assert len(errors) > 8
+    for error in errors:
+        for protocol in PROTOCOLS:
+            again = pickle.loads(pickle.dumps(error, protocol))
+            assert type(again) is type(error)
+            assert str(again) == str(error)
+            assert vars(again) == vars(error)
 
 
 def test_settings_are_the_same_afterwards() -> None:

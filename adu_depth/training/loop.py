@@ -46,7 +46,10 @@ class Interrupted(RuntimeError):
 
     def __init__(self, signum: int, advice: str) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}; {advice}")
-        self.signum = signum
+        self.signum, self.advice = signum, advice
+
+    def __reduce__(self) -> tuple[type, tuple[int, str]]:  # exceptions are made anew from `args`, which is the message
+        return type(self), (self.signum, self.advice)
 
 
 def make_accelerator(loop: LoopConfig) -> Accelerator:
