@@ -77,6 +77,8 @@ def decode_stored(data: bytes, name: str | Path) -> tuple[np.ndarray, ImageHeade
         raise InputError(f"{name}: the {header.kind} image is damaged or cannot be decoded{told}; {COPY_AGAIN}")
     for line in said:
         _warn(name, line)
+    if header.inverted:
+        pixels = np.iinfo(pixels.dtype).max - pixels
     if header.premultiplied and pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = _divided_by_alpha(pixels)
     return pixels, header
@@ -146,8 +148,13 @@ def _standard_error() -> Iterator[list[str]]:
             os.close(kept)
         said = os.pread(scratch, MOST_TEXT, 0) if hasattr(os, "pread") else _reread(scratch)
     others: list[str] = []
+    goes_on = False
     for line in filter(None, said.decode(errors="replace").splitlines()):
-        (lines if _SPOKEN.match(line) else others).append(line)
+        if goes_on and line.startswith("> "):  # OpenCV's, of several lines
+            lines[-1] += f" {line[2:].strip()}"
+            continue
+        goes_on = _SPOKEN.match(line) is not None
+        (lines if goes_on else others).append(line)
     if others:
         with suppress(OSError):
             os.write(2, "".join(f"{line}\n" for line in others).encode())

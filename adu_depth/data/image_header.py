@@ -14,19 +14,20 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from adu_depth.data.foreign_files import what_it_is
-from adu_depth.data.tiff_tags import TagError, exif_orientation, read_tags
+from adu_depth.data.orientation import MOST_PARTS, PNG_CHUNKS, Orientation, jpeg_orientation, png_orientation
+from adu_depth.data.tiff_tags import TagError, Tags, read_tags
 from adu_depth.errors import InputError
 from adu_depth.files import refuse_larger
 
 BYTES_PER_PIXEL = 12  # three float32: what a picture takes once it is read
-MOST_PARTS = 200_000  # chunks or markers: PNG writers make one of every 8 kB
 MOST_SCANS = 100  # of a JPEG; progressive ones have about ten
 MOST_SCANNED = 600e6  # pixels of all scans together: each is a pass over the whole picture
 COPY_AGAIN = "copy or download it again"
-_START = 1 << 15  # bytes in which a JPEG says how it is to be turned
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not a stuffed 0xFF, a restart or fill
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_TIFF_COLOURS = frozenset(range(7))
+_TIFF_OTHERS = {8: "CIELab", 9: "CIELab", 10: "CIELab", 32803: "a camera's raw mosaic", 34892: "a camera's raw colours"}
 _PPM_TOKEN = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*(\d{1,9})(?!\d)")
 _PPM_HEADER = 1 << 16  # bytes: each space or comment that is passed over is remembered by the expression
 
@@ -36,7 +37,8 @@ class ImageHeader(NamedTuple):
 
     end: how many of the bytes are the picture's. orientation: EXIF's, 1 to 8; 1 is upright. top: the number that stands
     for white where the file says it (PPM), 0 for the type's largest. premultiplied: its colours are stored times alpha.
-    patches: bytes to put into a TIFF, by place, for a decoder that would turn it, or multiply its colours by alpha.
+    inverted: 0 is white, which the decoder passes over. patches: bytes to put into a TIFF, by place, for a decoder that
+    would turn it, or multiply its colours by alpha.
     """
 
     kind: str
@@ -46,6 +48,7 @@ class ImageHeader(NamedTuple):
     orientation: int = 1
     top: int = 0
     premultiplied: bool = False
+    inverted: bool = False
     patches: tuple[tuple[int, bytes], ...] = ()
 
 
@@ -83,68 +86,56 @@ def read_header(data: bytes, name: str | Path) -> ImageHeader:
 
 
 def orientation_in(file: BinaryIO) -> int:
-    """EXIF's orientation, 1 to 8, of an open image; 1, upright, where it is no image or does not say. Of a JPEG the
-    start is read, of a PNG its chunks' heads, of others everything."""
-    head = file.read(_START)
-    if head.startswith(b"\x89PNG"):
-        return _png_orientation(file)
+    """EXIF's orientation, 1 to 8, of an open image; 1, upright, where it is no image or does not say. Of a JPEG and a
+    PNG the heads of their parts are read, of others everything."""
+    head = file.read(16)
     read = next((reader for mark, reader in _READERS if mark.match(head)), None)
     try:
-        return 1 if read is None else read(head if read is _jpeg else head + file.read()).orientation
+        if read is _jpeg:
+            return jpeg_orientation(file)
+        if read is _png:
+            return png_orientation(file)
+        return 1 if read is None else read(head + file.read()).orientation
     except CutShort as found:
         return found.orientation
     except (struct.error, IndexError, TagError, OverflowError, NotReadHere):
         return 1
 
 
-def _png_orientation(file: BinaryIO) -> int:
-    at = 8
-    for _ in range(MOST_PARTS):
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8:
-            break
-        length, kind = struct.unpack(">I4s", head)
-        if kind == b"eXIf":
-            return exif_orientation(file.read(min(length, _START)))
-        at += 12 + length
-    return 1
-
-
 def _png(data: bytes) -> ImageHeader:
-    at, width, height, orientation = 8, 0, 0, 1
+    at, width, height, turned = 8, 0, 0, Orientation()
     for _ in range(MOST_PARTS):
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if end > len(data):
-            raise CutShort(orientation)
+            raise CutShort(turned.value)
         if kind == b"IHDR":
             wide, high = struct.unpack_from(">II", data, at + 8)
             width, height = max(width, wide), max(height, high)
-        elif kind == b"eXIf":
-            orientation = exif_orientation(data[at + 8 : at + 8 + length])
+        elif kind in PNG_CHUNKS:
+            turned.png_chunk(kind, data[at + 8 : at + 8 + length])
         elif kind == b"IEND":
-            return ImageHeader("PNG", width, height, end, orientation)
+            return ImageHeader("PNG", width, height, end, turned.value)
         at = end
     raise TagError(f"more than {MOST_PARTS} chunks")
 
 
 def _jpeg(data: bytes) -> ImageHeader:
-    at, width, height, orientation, scans = 2, 0, 0, 1, 0
+    at, width, height, turned, scans = 2, 0, 0, Orientation(), 0
     for _ in range(MOST_PARTS):
         found = _MARKER.search(data, at)
         if found is None:
-            raise CutShort(orientation)
+            raise CutShort(turned.value)
         kind, at = data[found.start() + 1], found.end()
         if kind == 0xD9:
-            return ImageHeader("JPEG", width, height, at, orientation)
+            return ImageHeader("JPEG", width, height, at, turned.value)
         if kind in _STANDALONE:
             continue
         (length,) = struct.unpack_from(">H", data, at)
-        if kind == 0xE1 and data.startswith(b"Exif\0", at + 2) and orientation == 1:
-            orientation = exif_orientation(data[at + 8 : at + length])
+        if kind == 0xE1 and not scans:
+            turned.jpeg_segment(data[at + 2 : at + length])
         if at + length > len(data):
-            raise CutShort(orientation)
+            raise CutShort(turned.value)
         if kind in _FRAMES:
             frame_height, frame_width = struct.unpack_from(">HH", data, at + 3)
             width, height = max(width, frame_width), max(height, frame_height)
@@ -161,7 +152,7 @@ def _webp(data: bytes) -> ImageHeader:
     whole = 8 + length
     if whole > len(data):
         raise CutShort
-    at, width, height, orientation, parts = 12, 0, 0, 1, 0
+    at, width, height, turned, parts = 12, 0, 0, Orientation(), 0
     while at + 8 <= whole and (parts := parts + 1) <= MOST_PARTS:
         kind, size = struct.unpack_from("<4sI", data, at)
         body = at + 8
@@ -177,10 +168,12 @@ def _webp(data: bytes) -> ImageHeader:
         else:
             wide, high = 0, 0
             if kind == b"EXIF":
-                orientation = exif_orientation(data[body : body + size].removeprefix(b"Exif\0\0"))
+                turned.exif(data[body : body + size])
+            elif kind == b"XMP ":
+                turned.xmp(data[body : body + size])
         width, height = max(width, wide), max(height, high)
         at = body + size + size % 2
-    return ImageHeader("WebP", width, height, whole, orientation)
+    return ImageHeader("WebP", width, height, whole, turned.value)
 
 
 def _tiff(data: bytes) -> ImageHeader:
@@ -190,23 +183,46 @@ def _tiff(data: bytes) -> ImageHeader:
         places, sizes = tags.numbers(starts), tags.numbers(lengths)
         if any(place + size > len(data) for place, size in zip(places, sizes, strict=False)):
             raise CutShort
-    bits = max(tags.numbers(258), default=1)
-    if bits > 16:  # such pixels take several times the room that is counted for them
-        raise NotReadHere(f"expected 8 or 16 bits per channel, got {bits}")
+    _require_read(tags)
     # A tile is allocated whole.
     if tags.number(322, 0) * tags.number(323, 0) > max(4 * width * height, 1 << 22):
         raise TagError("its tiles are far larger than the picture")
     patches = []
-    orientation = tags.number(274, 1)
-    if orientation != 1 and 274 in tags:
+    if tags.number(274, 1) != 1:
         patches.append(tags.patch(274, 1))  # else libtiff turns the picture, whatever is asked for
     alpha = tags.numbers(338) if tags.number(277, 1) == 4 and tags.number(262, 0) == 2 else ()
     if alpha and alpha[0] != 1:
         patches.append(tags.patch(338, 1))  # else libtiff multiplies the colours by alpha
+    turned = Orientation()
+    turned.tags(tags)
     return ImageHeader(
-        "TIFF", width, height, len(data), orientation if 1 <= orientation <= 8 else 1,
-        premultiplied=bool(alpha) and alpha[0] == 1, patches=tuple(patches),
+        "TIFF", width, height, len(data), turned.value,
+        premultiplied=bool(alpha) and alpha[0] == 1,
+        inverted=tags.number(262, 1) == 0 and tags.number(258, 1) > 8,  # up to 8 bits libtiff itself sees to it
+        patches=tuple(patches),
     )  # fmt: skip
+
+
+def _require_read(tags: Tags) -> None:
+    """NotReadHere for what OpenCV refuses without saying why, or gives other pixels of than are stored."""
+    bits, channels, form = max(tags.numbers(258), default=1), tags.number(277, 1), tags.number(339, 1)
+    kind, apart = tags.number(262, 1), tags.number(284, 1) == 2
+    if bits > 16:  # such pixels take several times the room that is counted for them
+        raise NotReadHere(f"expected 8 or 16 bits per channel, got {bits}")
+    kinds = _TIFF_COLOURS if bits in (1, 8) else (0, 1, 2) if 8 < bits else (3,) if bits == 4 else ()
+    what = ""
+    if kind not in _TIFF_COLOURS:
+        what = f"colours of kind {kind} ({_TIFF_OTHERS.get(kind, 'PhotometricInterpretation')})"
+    elif form != 1:
+        what = f"{'floating-point' if form == 3 else 'signed'} numbers"
+    elif kind not in kinds or channels > 4:
+        what = f"{channels} channels of {bits} bits and colours of kind {kind}"
+    elif apart and channels > 1 and bits > 8:
+        what = f"{channels} channels of {bits} bits that are kept apart (PlanarConfiguration 2)"
+    elif channels == 2 and tags.numbers(338)[:1] == (1,):
+        what = "grey that was multiplied by alpha"
+    if what:
+        raise NotReadHere(f"TIFF images of {what} are not read: save it with 8 or 16 bits per channel, as PNG say")
 
 
 def _bmp(data: bytes) -> ImageHeader:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-ORIENTATION = 274
 MOST_NUMBERS = 1_000_000  # strips or tiles of one picture
-_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # those that whole numbers come in
+_TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}  # those that whole numbers, or bytes, come in
 
 
 class TagError(Exception):
@@ -41,6 +40,15 @@ class Tags:
         if size * struct.calcsize(letter) > len(self._data) - at:
             raise TagError(f"tag {tag} points outside the file")
         return struct.unpack_from(f"{self._order}{size}{letter}", self._data, at)
+
+    def data(self, tag: int) -> bytes:
+        """A tag's bytes; none where it is absent, or its values are no bytes. TagError if they are not all there."""
+        letter, size, at = self._found.get(tag, Tag("", 0, 0))
+        if letter != "B":
+            return b""
+        if size > len(self._data) - at:
+            raise TagError(f"tag {tag} points outside the file")
+        return self._data[at : at + size]
 
     def number(self, tag: int, default: int | None = None) -> int:
         """The first value. TagError where the tag is absent and there is no default."""
@@ -85,12 +93,3 @@ def read_tags(data: bytes) -> Tags:
             found.setdefault(tag, Tag(letter, number, place))
         at += inline
     return Tags(data, order, found)
-
-
-def exif_orientation(data: bytes) -> int:
-    """1 to 8 from an EXIF block; 1, upright, where it says nothing that can be understood."""
-    try:
-        orientation = read_tags(data).number(ORIENTATION, 1)
-    except (TagError, struct.error, IndexError):
-        return 1
-    return orientation if 1 <= orientation <= 8 else 1
