@@ -209,7 +209,7 @@ def _require_read(tags: Tags) -> None:
     kind, apart = tags.number(262, 1), tags.number(284, 1) == 2
     if bits > 16:  # such pixels take several times the room that is counted for them
         raise NotReadHere(f"expected 8 or 16 bits per channel, got {bits}")
-    kinds = _TIFF_COLOURS if bits in (1, 8) else (0, 1, 2) if 8 < bits else (3,) if bits == 4 else ()
+    kinds = _TIFF_COLOURS if bits in (1, 8) else (0, 1, 2) if bits > 8 else (3,) if bits == 4 else ()
     what = ""
     if kind not in _TIFF_COLOURS:
         what = f"colours of kind {kind} ({_TIFF_OTHERS.get(kind, 'PhotometricInterpretation')})"
