@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -13,29 +14,44 @@ from rich.table import Table
 
 from adu_depth.errors import InputError
 from adu_kernels._triton import runtime
-from bench.machine_facts import COPY_SHARE, GPUS, MATRIX_SHARE
+from adu_kernels.testing.gpu_specs import COPY_SHARE, GPUS, MATRIX_SHARE
+from adu_kernels.testing.machine_code.cases import all_operations
+from adu_kernels.testing.machine_code.launches import TARGETS
+from adu_kernels.testing.machine_code.table import report as measured
+from adu_kernels.testing.machine_code.table import write_budgets
+from bench.harness.environment import ROOT
+
+BUDGETS = ROOT / "tests" / "machine_code" / "budgets.json"
 
 
 @dataclass(frozen=True)
 class MachineCodeReport:
     """Registers, spills, shared memory, occupancy, bytes, flops and predicted time of every kernel, from machine code.
 
-    The same code as the tests' gate (tests/machine_code). Times are predictions by the slowest roof, not measurements.
+    What the tests in tests/machine_code compare with their budgets. Times are predictions by the slowest peak, not
+    measurements.
     """
 
-    room: str = ""
-    """One room of adu_kernels; empty: all of them."""
-    gpu: Literal["A100", "H100", "H200", "B200", "RTX 5090", "MI300X"] = "H200"
-    """Whose machine code and roofs."""
+    operation: Annotated[str, tyro.conf.arg(aliases=("--room",))] = ""
+    """One folder of adu_kernels; empty: all of them."""
+    gpu: Literal["A100", "H100", "H200", "B200", "RTX 5090", "MI300X", "all"] = "H200"
+    """Whose machine code and peaks; all: what the tests compare, of every target, in plain lines."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print one JSON object instead of tables to read."""
+    update: bool = False
+    """Write the figures of every target as the new budgets (tests/machine_code/budgets.json); --gpu is then all."""
 
     def main(self) -> None:
         """Compile, and print."""
         report = self.run()
+        if self.update:
+            write_budgets(report, BUDGETS)
         if self.as_json:
             json.dump(report, sys.stdout, ensure_ascii=False)
             print()
+            return
+        if self.targets() is TARGETS:
+            _print_figures(report)
             return
         # As wide as it needs to be where it is read by a file or a pipe.
         console = Console(width=None if sys.stdout.isatty() else 160)
@@ -44,24 +60,24 @@ class MachineCodeReport:
         console.print(self._legend(report))
 
     def run(self) -> dict[str, Any]:
-        """The gate's report for this GPU's target. InputError: a room without kernels, Triton set to interpret."""
+        """What the tests read, for this GPU's target. InputError: no such operation, Triton set to interpret."""
         if runtime.interpreting():
             raise InputError(
                 "TRITON_INTERPRET: expected it unset, for interpreted kernels are not compiled, got it set"
             )
-        from tests.machine_code.room import all_rooms
-        from tests.machine_code.table import report
-
-        rooms = all_rooms()
-        chosen = [room for room in rooms if self.room in ("", room.name)]
+        operations = all_operations()
+        chosen = [operation for operation in operations if self.operation in ("", operation.name)]
         if not chosen:
-            expected = ", ".join(room.name for room in rooms)
-            raise InputError(f"--room: expected one of {expected}, got {self.room}")
-        return report(chosen, [GPUS[self.gpu].target])
+            expected = ", ".join(operation.name for operation in operations)
+            raise InputError(f"--operation: expected one of {expected}, got {self.operation}")
+        return measured(chosen, self.targets())
 
-    def _table(self, report: dict[str, Any], room: str, size: str) -> Table:
+    def targets(self) -> Iterable[str]:
+        return TARGETS if self.update or self.gpu == "all" else [GPUS[self.gpu].target]
+
+    def _table(self, report: dict[str, Any], operation: str, size: str) -> Table:
         target = GPUS[self.gpu].target
-        table = Table(title=f"{room} on {self.gpu} ({target}): {size}", title_justify="left")
+        table = Table(title=f"{operation} on {self.gpu} ({target}): {size}", title_justify="left")
         for heading in ("case", "kernel"):
             table.add_column(heading)
         for heading in ("regs", "spills", "shared", "warps/CU" if target.startswith("gfx") else "warps/SM"):
@@ -71,8 +87,8 @@ class MachineCodeReport:
             table.add_column(heading, justify="right")
         table.add_column("bound by")
         for name, figures in report["kernels"].items():
-            of_room, case, kernel, _ = name.split(" | ")
-            if of_room == room:
+            of_operation, case, kernel, _ = name.split(" | ")
+            if of_operation == operation:
                 table.add_row(case, kernel, *self._cells(figures, report["launches"][name]))
         return table
 
@@ -93,8 +109,18 @@ class MachineCodeReport:
         return (
             f"Triton {report['triton']}. Registers per thread; spills and shared memory in bytes; warps that stand on "
             "a multiprocessor, of those that could; rounds: programs over those that run at once. MB and GFLOP by the "
-            "formulas of the room's README. Predicted, not measured: the slowest of memory "
+            "formulas of the operation's README. Predicted, not measured: the slowest of memory "
             f"({facts.bandwidth / 1e12:.2f} TB/s, taken as {COPY_SHARE:.0%}), matrix units "
             f"({facts.matrix / 1e12:.0f} TFLOP/s, taken as {MATRIX_SHARE:.0%}), fp32 ({facts.vector / 1e12:.0f} "
-            "TFLOP/s), special functions and, where the room has counted them, instructions to issue."
+            "TFLOP/s), special functions and, where the operation's README has counted them, instructions to issue."
         )
+
+
+def _print_figures(report: dict[str, Any]) -> None:
+    """Every figure of every target, as it stands in the budgets."""
+    for number, (name, figures) in enumerate(report["kernels"].items()):
+        if number % 20 == 0:
+            print(f"{'':72} " + " ".join(f"{column[:9]:>9}" for column in figures))
+        print(f"{name:72} " + " ".join(f"{value:9}" for value in figures.values()))
+    for operation, counts in report["compilations"].items():
+        print(f"compilations over image sizes, {operation}: {counts}")

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adu_kernels.testing.parity import EPSILON, ROUNDING, check_error_budget, nan_filled_memory
 from bench.harness.case import Case, Item, differentiable, outputs_of
-from tests.kernels.parity import EPSILON, ROUNDING, check_error_budget, nan_filled_memory
 
 
 class Refused(Exception):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adu_depth.errors import InputError
 from adu_kernels._triton import runtime
+from adu_kernels.testing.parity import saved_bytes
 from bench.harness.case import Call, Case, Item, differentiable, draw_item, outputs_of
 from bench.harness.contenders import EAGER, OURS, Absent, contenders, time_limit
 from bench.harness.memory import peak_bytes
@@ -19,7 +20,6 @@ from bench.harness.result import CaseResult, Row
 from bench.harness.roofs import least_microseconds
 from bench.harness.statistics import summary
 from bench.harness.timing import Mark, Step, Timing, first_line, measure, no_mark, overhead
-from tests.kernels.parity import saved_bytes
 
 PAST_CACHES = {"cuda": 256 * 2**20, "cpu": 64 * 2**20}
 """Bytes of inputs that are rotated through: several times the last cache of the GPUs (50 to 126 MB) and CPUs in use."""

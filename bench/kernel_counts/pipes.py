@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adu_kernels.testing.executed_ptx import Counts
-from bench.machine_facts import COPY_SHARE, GPUS
+from adu_kernels.testing.gpu_specs import COPY_SHARE, GPUS
 
 GPU = GPUS["A100"]
 WARP_INSTRUCTIONS: Mapping[str, float] = {

@@ -14,7 +14,7 @@ from adu_depth.errors import InputError
 from adu_depth.files import write_json
 from adu_kernels.testing.fake_cuda.build import DoesNotCompile, Unavailable
 from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
-from bench.machine_facts import GPUS
+from adu_kernels.testing.gpu_specs import GPUS
 from bench.step_model import budgets
 from bench.step_model.cases import cases
 from bench.step_model.steps import Implementation, Precision, trace_step

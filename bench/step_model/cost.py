@@ -14,7 +14,7 @@ from typing import Literal
 
 from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
 from adu_kernels.testing.fake_cuda.rules import COPIES, on_device
-from bench.machine_facts import COPY_SHARE, MATRIX_SHARE, Gpu
+from adu_kernels.testing.gpu_specs import COPY_SHARE, MATRIX_SHARE, Gpu
 
 LAYOUT_SHARE = 0.4
 """Of a copy's rate, where one side is strided. An assumption."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from adu_kernels.testing.fake_cuda import rules
 from adu_kernels.testing.fake_cuda.recorder import Row
-from bench.machine_facts import Gpu
+from adu_kernels.testing.gpu_specs import Gpu
 from bench.step_model.cost import Launch, launches_of
 from bench.step_model.steps import StepTrace
 

@@ -25,8 +25,6 @@ def test_a_documented_line_is_taken(line: str) -> None:
     words = [{"NAME": "cost-volume", "W": "4"}.get(word, word) for word in shlex.split(line)]
     if "--operation" in words:
         words[words.index("--operation") + 1] = "cost_volume"
-    if "--room" in words:
-        words[words.index("--room") + 1] = "cost_volume"
     assert type(parse(words)) is BENCHMARKS[words[0]]
 
 

@@ -7,10 +7,10 @@ import time
 import pytest
 import torch
 
+from adu_kernels.testing.parity import saved_bytes
 from bench.harness.memory import peak_bytes
 from bench.harness.statistics import quantile, summary
 from bench.harness.timing import Mark, measure, overhead, patience
-from tests.kernels.parity import saved_bytes
 
 CPU = torch.device("cpu")
 

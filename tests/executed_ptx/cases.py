@@ -11,8 +11,8 @@ from torch import Tensor
 
 import adu_kernels
 from adu_kernels import reference
+from adu_kernels.testing.parity import Operation
 from tests.kernels.depth_scenes import scene
-from tests.kernels.parity import Operation
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}

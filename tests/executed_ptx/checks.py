@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adu_kernels.testing.parity import EPSILON, ROUNDING, check_error_budget, leaves, nan_filled_memory
 from tests.executed_ptx.cases import Case
-from tests.kernels.parity import EPSILON, ROUNDING, check_error_budget, leaves, nan_filled_memory
 
 
 def check(gpu: Any, case: Case) -> None:

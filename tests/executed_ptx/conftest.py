@@ -25,7 +25,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module
 @pytest.fixture(autouse=True)
 def _the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random numbers, and tensors on the CPU even where there is a GPU."""
-    from tests.kernels import parity
+    from adu_kernels.testing import parity
 
     monkeypatch.setattr(parity, "DEVICE", "cpu")
     torch.manual_seed(0)

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import pytest
 
+from adu_kernels.testing import parity
 from adu_kernels.testing.executed_ptx import executed_ptx
-from tests.kernels import parity
 
 ORDERS = {"_forwards": ("forwards", 1), "_backwards": ("backwards", 16), "_shuffled": ("shuffled", 5)}
 """Of the parity kit: the order here, and programs that run in step."""

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from adu_kernels._triton import runtime
 from adu_kernels.testing.executed_ptx import Fault, TooBig, UndefinedPredicate, executed_ptx
+from adu_kernels.testing.parity import nan_filled_memory
 from tests.executed_ptx import handwritten, planted
-from tests.kernels.parity import nan_filled_memory
 
 BARRIER = r"\tbar\.sync[^\n]*\n"
 

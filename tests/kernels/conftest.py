@@ -20,7 +20,8 @@ if not torch.cuda.is_available():  # before anything imports Triton: it decides 
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from adu_kernels._triton import runtime
-from tests.kernels import draws, masks, parity
+from adu_kernels.testing import parity
+from tests.kernels import draws, masks
 
 HERE = Path(__file__).parent
 

@@ -23,7 +23,7 @@ from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.tasks import StepContext, StudentTask
 from adu_kernels import attention_adaptation, reference
 from adu_kernels._triton import runtime
-from tests.kernels import parity
+from adu_kernels.testing import parity
 
 pytest.importorskip("triton")
 from adu_kernels.attention_adaptation import launching, layout

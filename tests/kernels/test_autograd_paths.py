@@ -11,8 +11,8 @@ from torch import Tensor
 
 import adu_kernels
 from adu_kernels import backend, reference
-from tests.kernels.autograd_paths import RIGHT_OR_REFUSED, check_autograd_paths, on_one_tensor
-from tests.kernels.parity import Operation
+from adu_kernels.testing.autograd_paths import RIGHT_OR_REFUSED, check_autograd_paths, on_one_tensor
+from adu_kernels.testing.parity import Operation
 
 MAPS = (1, 2, 1, 3)
 PIXELS = (1, 1, 1, 3)

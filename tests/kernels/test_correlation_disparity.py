@@ -13,7 +13,7 @@ from torch import Tensor
 import adu_kernels
 from adu_kernels import correlation_disparity, reference
 from adu_kernels._triton import runtime
-from tests.kernels.parity import (
+from adu_kernels.testing.parity import (
     Operation,
     check_layouts,
     check_parity,

@@ -16,7 +16,7 @@ from adu_kernels import reference
 from adu_kernels._triton import runtime
 from adu_kernels.cost_volume import launching, plan
 from adu_kernels.cost_volume.plan import Request
-from tests.kernels.parity import (
+from adu_kernels.testing.parity import (
     Operation,
     check_layouts,
     check_parity,

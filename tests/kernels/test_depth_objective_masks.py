@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from adu_kernels import depth_objective, focal_response_loss, laplace_nll, silog_loss, teacher_gate, uncertainty_guide
+from adu_kernels.testing.parity import same_but_for_rounding
 from tests.kernels.depth_scenes import as_map, scene
-from tests.kernels.parity import same_but_for_rounding
 
 pytest.importorskip("triton")
 GARBAGE = [torch.nan, torch.inf, -torch.inf, 0.0, -7.0, 1e30]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from adu_kernels import depth_objective, reference, silog_loss
 from adu_kernels._triton import runtime
+from adu_kernels.testing.parity import memory_beyond_int32, same_but_for_rounding
 from tests.kernels.depth_scenes import scene
-from tests.kernels.parity import memory_beyond_int32, same_but_for_rounding
 
 pytest.importorskip("triton")
 import triton

@@ -16,9 +16,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import adu_kernels
 from adu_kernels import depth_objective, focal_response_loss, laplace_nll, reference, silog_loss, uncertainty_guide
 from adu_kernels.depth_objective import op, registration
-from tests.kernels import parity
+from adu_kernels.testing import parity
+from adu_kernels.testing.suite import OperationTests, Shapes
 from tests.kernels.depth_scenes import scene
-from tests.kernels.suite import OperationTests, Shapes
 
 pytest.importorskip("triton")
 from adu_kernels.depth_objective import launching

@@ -23,7 +23,7 @@ from adu_depth.training.tasks import StepContext, TeacherTask
 from adu_kernels import disparity_regression, reference
 from adu_kernels._triton import runtime
 from adu_kernels.disparity_regression import reference as reference_module
-from tests.kernels import parity
+from adu_kernels.testing import parity
 
 pytest.importorskip("triton")
 HALF = [torch.float16, torch.bfloat16]

@@ -15,7 +15,7 @@ from torch import Tensor
 from adu_kernels import pooled_guide, reference
 from adu_kernels._triton import runtime
 from adu_kernels.feature_distillation import plan
-from tests.kernels import parity
+from adu_kernels.testing import parity
 
 pytest.importorskip("triton")
 NESTED = ((2, 1, 32, 160), [(4, 20), (2, 10), (1, 5)])

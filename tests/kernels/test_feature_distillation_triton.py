@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from adu_kernels import feature_distillation_loss, feature_distillation_losses, reference
 from adu_kernels._triton import runtime
 from adu_kernels.feature_distillation import plan
-from tests.kernels import parity
+from adu_kernels.testing import parity
 
 pytest.importorskip("triton")
 DEVICE = parity.DEVICE

@@ -13,9 +13,10 @@ from torch._dynamo.exc import TorchDynamoException
 from torch.autograd.gradcheck import GradcheckError
 from torch.testing._internal.optests import OpCheckError
 
-from tests.kernels import parity, toy
-from tests.kernels.autograd_paths import check_autograd_paths
-from tests.kernels.suite import OperationTests, Shapes
+from adu_kernels.testing import parity
+from adu_kernels.testing.autograd_paths import check_autograd_paths
+from adu_kernels.testing.suite import OperationTests, Shapes
+from tests.kernels import toy
 
 
 class TestWeightedMean(OperationTests):

@@ -18,7 +18,7 @@ import torch
 from adu_kernels import attention_adaptation, depth_objective, disparity_regression, feature_distillation_loss
 from adu_kernels import reference as twins
 from adu_kernels._triton import runtime
-from tests.kernels import parity
+from adu_kernels.testing import parity
 from tests.kernels.depth_scenes import scene
 
 pytest.importorskip("triton")

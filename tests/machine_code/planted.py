@@ -18,8 +18,8 @@ import triton.language as tl
 from torch import Tensor
 
 from adu_kernels._triton import runtime
-from tests.machine_code.assembly import read
-from tests.machine_code.launches import TARGETS, caught
+from adu_kernels.testing.machine_code.assembly import read
+from adu_kernels.testing.machine_code.launches import TARGETS, caught
 
 
 @triton.jit

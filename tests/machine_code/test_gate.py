@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from adu_kernels.cost_volume import plan
-from tests.machine_code import launch_tables
-from tests.machine_code.prediction import Occupancy, occupancy, predict
-from tests.machine_code.room import Work
-from tests.machine_code.rounding import fused_lane_sums
-from tests.machine_code.table import breaks
-from tests.machine_code.undecided import undecided
+from adu_kernels.testing.machine_code import launch_tables
+from adu_kernels.testing.machine_code.cases import Work
+from adu_kernels.testing.machine_code.prediction import Occupancy, occupancy, predict
+from adu_kernels.testing.machine_code.rounding import fused_lane_sums
+from adu_kernels.testing.machine_code.table import breaks
+from adu_kernels.testing.machine_code.undecided import undecided
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")

@@ -1,4 +1,4 @@
-"""Every kernel of every room: no spills, fp64 or atomics; registers, shared memory, wide loads as budgeted."""
+"""Every kernel of every operation: no spills, fp64 or atomics; registers, shared memory, wide loads as budgeted."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from tests.machine_code.table import BUDGETS as BUDGETS_FILE
-from tests.machine_code.table import breaks
+from adu_kernels.testing.machine_code.table import breaks
 
 ROOT = Path(__file__).resolve().parents[2]
-BUDGETS = json.loads(BUDGETS_FILE.read_text())
-UPDATE = "if the change is wanted: python -m tests.machine_code --update, and commit the difference"
+BUDGETS = json.loads(Path(__file__).with_name("budgets.json").read_text())
+UPDATE = "if the change is wanted: python -m bench machine-code --update, and commit the difference"
 EVERY_LANE_ALONE = {"disparity_regression"}
-"""Rooms whose launches leave fusing to the compiler: their lanes exchange nothing, so none rounds another's number."""
+"""Operations whose launches leave fusing to the compiler: their lanes exchange nothing, so none rounds
+another's number."""
 BYTES_APART, FEW_BYTES = 0.03, 4096
-"""How far a room's bytes may be from those of the tensors it hands over: some stand in for one that is not read, and
-partial sums are few."""
+"""How far an operation's bytes may be from those of the tensors it hands over: some stand in for one that is not read,
+and partial sums are few."""
 FEW_SPILLED = {"sm_120": 48}
 """Bytes a thread that any kernel may spill on a target no launch table was chosen for, up to its budget: consumer
 Blackwell shares sm_80's tiles, and its compiler needs a few registers more than the 255 there are."""
@@ -35,7 +35,7 @@ MOST_SPILLED_ELSEWHERE = 256
 def measured() -> dict[str, Any]:
     """Compiled in a process of its own: here the kernels are interpreted, and those cannot be compiled."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tests.machine_code", "--json"]
+    command = [sys.executable, "-m", "bench", "machine-code", "--gpu", "all", "--json"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -85,27 +85,29 @@ def test_within_budget(measured: dict[str, Any], name: str) -> None:
 
 
 def test_two_compilations_serve_every_image_size(measured: dict[str, Any]) -> None:
-    for room, kernels in measured["compilations"].items():
-        assert kernels, f"{room}: no kernel was launched"
-        assert max(kernels.values()) <= 2, (room, kernels)
+    for operation, kernels in measured["compilations"].items():
+        assert kernels, f"{operation}: no kernel was launched"
+        assert max(kernels.values()) <= 2, (operation, kernels)
 
 
 def test_every_row_of_a_launch_table_is_compiled(measured: dict[str, Any]) -> None:
     never = measured["table_rows_never_taken"]
-    assert not never, f"no case takes {never}: add one to the room in tests/machine_code/rooms"
-    without = [room for room, count in measured["table_rows"].items() if not count]
+    assert not never, f"no case takes {never}: add one in adu_kernels/testing/machine_code/operations"
+    without = [operation for operation, count in measured["table_rows"].items() if not count]
     assert not without, (
-        f"{without}: no frozen launch table found (tests/machine_code/launch_tables.py says what one is)"
+        f"{without}: no frozen launch table found (adu_kernels/testing/machine_code/launch_tables.py says what one is)"
     )
 
 
-def test_every_room_with_kernels_is_here(measured: dict[str, Any]) -> None:
+def test_every_operation_with_kernels_is_here(measured: dict[str, Any]) -> None:
     with_kernels = {
         file.parent.name
         for file in (ROOT / "adu_kernels").glob("*/*.py")
         if re.search(r"^@triton\.jit\b", file.read_text(), re.MULTILINE)
     }
-    assert with_kernels == set(measured["table_rows"]), "every room with kernels has a file in tests/machine_code/rooms"
+    assert with_kernels == set(measured["table_rows"]), (
+        "every operation with kernels has a file in adu_kernels/testing/machine_code/operations"
+    )
 
 
 def test_at_least_one_program_fits_a_multiprocessor(measured: dict[str, Any]) -> None:
@@ -114,13 +116,13 @@ def test_at_least_one_program_fits_a_multiprocessor(measured: dict[str, Any]) ->
 
 
 def test_work_is_stated_for_every_kernel(measured: dict[str, Any]) -> None:
-    """By the room's formulas, which must give the bytes of the tensors that the kernel is handed."""
+    """By the operation's formulas, which must give the bytes of the tensors that the kernel is handed."""
     assert not measured["work_without_a_kernel"]
     for name, row in measured["launches"].items():
         if name in measured["double"]:
             continue
         work, handed = row["work"], row["tensor_bytes"]
-        assert work is not None, f"{name}: no work is stated (tests/machine_code/README.md says how)"
+        assert work is not None, f"{name}: no work is stated (adu_kernels/testing/machine_code/README.md says how)"
         stated = work["read"] + work["written"]
         assert abs(stated - handed) <= max(BYTES_APART * handed, FEW_BYTES), (
             f"{name}: {stated} bytes stated, {handed} handed over"

@@ -11,7 +11,7 @@ import pytest
 from adu_depth.errors import InputError
 from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
 from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
-from bench.machine_facts import GPUS
+from adu_kernels.testing.gpu_specs import GPUS
 from bench.step_model import budgets
 from bench.step_model.command import StepModelReport
 from bench.step_model.cost import Launch, launches_of

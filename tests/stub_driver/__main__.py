@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adu_kernels._triton import runtime
-from tests.machine_code.room import Case, all_rooms
+from adu_kernels.testing.machine_code.cases import Case, all_operations
 from tests.stub_driver.expected import Call, faults
 from tests.stub_driver.gpu import StubGpu
 
@@ -42,15 +42,16 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("library", type=Path)
     options.add_argument("--gpu", type=int, required=True, help="compute capability without its point: 90")
-    options.add_argument("--room")
+    options.add_argument("--operation")
     options.add_argument("--first", action="store_true")
     chosen = options.parse_args()
     gpu = StubGpu(chosen.library, chosen.gpu)
     gpu.activate()
     found = {}
-    for room in all_rooms():
-        if chosen.room in (None, room.name):
-            found[room.name] = [run(gpu, case) for case in (room.cases[:1] if chosen.first else room.cases)]
+    for operation in all_operations():
+        if chosen.operation in (None, operation.name):
+            cases = operation.cases[:1] if chosen.first else operation.cases
+            found[operation.name] = [run(gpu, case) for case in cases]
     print(json.dumps(found))
 
 

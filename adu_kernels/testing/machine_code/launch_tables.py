@@ -1,8 +1,8 @@
-"""The rows of a room's launch table, found in its modules, and which of them a call takes.
+"""The rows of an operation's launch table, found in its modules, and which of them a call takes.
 
-A row is an instance, at the top of a module of the room or in a tuple, list, dict or dataclass there, of a dataclass of
-the room that has `num_warps`, `warps` or `threads`. It counts as taken when that is read: nothing is launched without,
-and no row is chosen by it.
+A row is an instance, at the top of a module of the operation or in a tuple, list, dict or dataclass there, of a
+dataclass of the operation that has `num_warps`, `warps` or `threads`. It counts as taken when that is read: nothing is
+launched without, and no row is chosen by it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from contextlib import contextmanager
 WARPS = ("num_warps", "warps", "threads")
 
 
-def rows(room: str) -> dict[str, object]:
+def rows(operation: str) -> dict[str, object]:
     """Rows by name: "plan.BAND", "op.LAUNCH_SHAPES[2]", "launching.LAUNCH_SHAPES[2].forward"."""
-    package = importlib.import_module(f"adu_kernels.{room}")
+    package = importlib.import_module(f"adu_kernels.{operation}")
     found: dict[str, object] = {}
     for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
         for name, value in vars(importlib.import_module(f"{package.__name__}.{module}")).items():

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adu_kernels import combined_volume, concatenation_volume, correlation_volume, groupwise_correlation_volume
-from tests.machine_code.room import Case, Room, Work, beyond_int32
+from .... import combined_volume, concatenation_volume, correlation_volume, groupwise_correlation_volume
+from ..cases import Case, OperationCases, Work, beyond_int32
 
 CHANNELS, GROUPS, DISPARITIES, THIN, CONCATENATED = 320, 40, 48, 12, 32
 HEIGHT, WIDTH = 64, 128
@@ -64,7 +64,7 @@ def work(
     normalized: bool = False, matrix: tuple[bool, bool] = (False, False), counted: bool = False, batch: int = 1,
     kernels: tuple[str, str] = ("volume_forward", "volume_backward"),
 ) -> dict[str, Work]:  # fmt: skip
-    """The table "Least work" of the room's README, and its instructions per cell where it has counted them.
+    """The table "Least work" of the operation's README, and its instructions per cell where it has counted them.
 
     normalized: two squares and a product per channel for either map's norm; matrix: forward, backward.
     """
@@ -88,7 +88,7 @@ GROUPWISE = {"channels": CHANNELS, "groups": GROUPS}
 PLAIN: dict[str, Any] = {"channels": CHANNELS, "groups": 1, "kernels": ("band_forward", "band_backward")}
 UNITS = {"matrix": (True, True)}
 HALF, SINGLE, DOUBLE = torch.bfloat16, torch.float32, torch.float64
-ROOM = Room(
+OPERATION = OperationCases(
     "cost_volume",
     (
         Case("groupwise bfloat16", lambda: groupwise(HALF), work=work(2, **GROUPWISE, counted=True)),
@@ -134,5 +134,5 @@ ROOM = Room(
         ),
     ),
     at_size,
-    f"1×{CHANNELS}×{HEIGHT}×{WIDTH}, G {GROUPS}, D {DISPARITIES}; concatenated 2×{THIN} or, alone, 2×{CONCATENATED}",
+    size=f"1×{CHANNELS}×{HEIGHT}×{WIDTH}, G {GROUPS}, D {DISPARITIES}; concatenated 2×{THIN} or, alone, 2×{CONCATENATED}",
 )

@@ -1,4 +1,4 @@
-"""What a room says of itself to the machine-code gate."""
+"""What an operation says of itself to the machine-code gate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE_SIZES = ((64, 128), (60, 100), (96, 312), (33, 47), (17, 160), (48, 80))
 
 @dataclass(frozen=True)
 class Work:
-    """What one launch of a kernel has to do at the size of its case, by the formulas of the room's README."""
+    """What one launch of a kernel has to do at the size of its case, by the formulas of the operation's README."""
 
     read: int
     """Bytes from device memory at the least: each input once."""
@@ -52,9 +52,9 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Room:
+class OperationCases:
     name: str
-    """The room in adu_kernels."""
+    """The operation in adu_kernels."""
     cases: tuple[Case, ...]
     at_size: Callable[[int, int], object]
     """Calls the operation, forward and backward, on maps of so many rows and columns: run at every IMAGE_SIZES, it may
@@ -77,8 +77,8 @@ def beyond_int32(count: int, channels: int, height: int, width: int, dtype: torc
     return [view.requires_grad_() for view in views]
 
 
-def all_rooms() -> list[Room]:
-    from tests.machine_code import rooms
+def all_operations() -> list[OperationCases]:
+    from . import operations
 
-    names = sorted(module.name for module in pkgutil.iter_modules(rooms.__path__))
-    return [importlib.import_module(f"{rooms.__name__}.{name}").ROOM for name in names]
+    names = sorted(module.name for module in pkgutil.iter_modules(operations.__path__))
+    return [importlib.import_module(f"{operations.__name__}.{name}").OPERATION for name in names]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adu_kernels import feature_distillation_losses, pooled_guide
-from tests.machine_code.room import Case, Room, Work
+from .... import feature_distillation_losses, pooled_guide
+from ..cases import Case, OperationCases, Work
 
 BATCH, CHANNELS, HEIGHT, WIDTH = 2, (64, 96, 128), 40, 152
 IMAGE, ANY_IMAGE = (320, 1216), (375, 1242)
@@ -52,7 +52,7 @@ def work(
     mine: int, theirs: int, weighted: bool = True, last: bool = True, channels: tuple[int, ...] = CHANNELS,
     instructions: tuple[int, int] = (0, 0),
 ) -> dict[str, Work]:  # fmt: skip
-    """ "Least work" of the room's README; bytes per element of either map. instructions: per vector, forward and
+    """ "Least work" of the operation's README; bytes per element of either map. instructions: per vector, forward and
     backward, counted there."""
     vector, elements, positions, programs = 16 // max(mine, theirs), 0, 0, 0
     for batch, count, height, width in _shapes(channels, HEIGHT, WIDTH):
@@ -74,7 +74,7 @@ def pooling(kernel: str, image: tuple[int, int]) -> dict[str, Work]:
 
 
 COUNTED = (75, 76)
-ROOM = Room(
+OPERATION = OperationCases(
     "feature_distillation",
     (
         Case("bfloat16", lambda: losses(HALF), work=work(2, 2, instructions=COUNTED)),

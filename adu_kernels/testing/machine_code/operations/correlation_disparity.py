@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from adu_kernels import correlation_disparity
-from tests.machine_code.room import Case, Room, Work, beyond_int32
+from .... import correlation_disparity
+from ..cases import Case, OperationCases, Work, beyond_int32
 
 CHANNELS, HEIGHT, WIDTH, DISPARITIES = 320, 64, 128, 48
 
@@ -26,7 +26,7 @@ def both_ways(
 
 
 def work(itemsize: int, batch: int = 1) -> dict[str, Work]:
-    """ "Least work" of the room's README, and one exponential per score."""
+    """ "Least work" of the operation's README, and one exponential per score."""
     pixels = batch * HEIGHT * WIDTH
     maps, products = 2 * itemsize * pixels * CHANNELS, CHANNELS * pixels * DISPARITIES
     matrix, scores = itemsize == 2, pixels * DISPARITIES
@@ -36,7 +36,7 @@ def work(itemsize: int, batch: int = 1) -> dict[str, Work]:
     }
 
 
-ROOM = Room(
+OPERATION = OperationCases(
     "correlation_disparity",
     (
         Case("bfloat16", lambda: both_ways(torch.bfloat16), work=work(2)),
@@ -46,5 +46,5 @@ ROOM = Room(
         Case("float32", lambda: both_ways(torch.float32), work=work(4)),
     ),
     lambda height, width: both_ways(torch.bfloat16, height, width),
-    f"1×{CHANNELS}×{HEIGHT}×{WIDTH}, D {DISPARITIES}",
+    size=f"1×{CHANNELS}×{HEIGHT}×{WIDTH}, D {DISPARITIES}",
 )

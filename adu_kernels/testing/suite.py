@@ -6,13 +6,15 @@ CONTRIBUTING.md shows one in a dozen lines.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import pytest
 import torch
 from torch import Tensor
 
-from tests.kernels import autograd_paths, parity
+from . import autograd_paths, parity
+
+if TYPE_CHECKING:
+    import pytest
 
 Shapes = tuple[tuple[int, ...], ...]
 

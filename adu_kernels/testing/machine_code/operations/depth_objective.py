@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adu_kernels import depth_objective, focal_response_loss, laplace_nll, silog_loss, teacher_gate, uncertainty_guide
-from tests.machine_code.room import Case, Room, Work
+from .... import depth_objective, focal_response_loss, laplace_nll, silog_loss, teacher_gate, uncertainty_guide
+from ..cases import Case, OperationCases, Work
 
 BATCH, HEIGHT, WIDTH = 2, 352, 1216
 PER_PIXEL = {"statistics": 83, "values": 174}
-"""Instructions in the loops of the objective in fp32 on sm_90, as the room's README counts them."""
+"""Instructions in the loops of the objective in fp32 on sm_90, as the operation's README counts them."""
 
 
 def _maps(dtype: torch.dtype, height: int = HEIGHT, width: int = WIDTH) -> list[Tensor]:
@@ -65,7 +65,7 @@ def gate(dtype: torch.dtype) -> None:
 
 
 def work(**bytes_per_pixel: tuple[int, int]) -> dict[str, Work]:
-    """By kernel: bytes read and written per pixel, of which the table "Least work" of the room's README is the sum."""
+    """By kernel: bytes read and written per pixel; their sum is the table "Least work" of the operation's README."""
     pixels = BATCH * HEIGHT * WIDTH
     return {kernel: Work(read * pixels, written * pixels) for kernel, (read, written) in bytes_per_pixel.items()}
 
@@ -80,7 +80,7 @@ def counted() -> dict[str, Work]:
 
 HALF, SINGLE, DOUBLE = torch.bfloat16, torch.float32, torch.float64
 OBJECTIVE = work(statistics=(16, 0), values=(16, 8))
-ROOM = Room(
+OPERATION = OperationCases(
     "depth_objective",
     (
         Case("float32", lambda: train(SINGLE), work=counted()),

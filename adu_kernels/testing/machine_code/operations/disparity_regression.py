@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from adu_kernels import disparity_regression
-from tests.machine_code.room import Case, Room, Work
+from .... import disparity_regression
+from ..cases import Case, OperationCases, Work
 
 CANDIDATES, HEIGHT, WIDTH = 48, 64, 128
 
@@ -17,7 +17,7 @@ def _train(scale: int, dtype: torch.dtype, height: int = HEIGHT, width: int = WI
 
 
 def work(scale: int, itemsize: int) -> dict[str, Work]:
-    """ "Least work" of the room's README, with the exponentials as done there; instructions as counted there for ×4.
+    """ "Least work" of the operation's README, with its exponentials; instructions as counted there for ×4.
 
     The other scales are not counted: what is predicted of them leaves out the arithmetic, which decides.
     """
@@ -42,7 +42,7 @@ def work(scale: int, itemsize: int) -> dict[str, Work]:
     }
 
 
-ROOM = Room(
+OPERATION = OperationCases(
     name="disparity_regression",
     cases=(
         *(Case(f"float32 ×{s}", lambda s=s: _train(s, torch.float32), work=work(s, 4)) for s in (1, 2, 4, 8)),

@@ -18,7 +18,7 @@ from torch import Tensor, autograd
 from torch.autograd.functional import hessian, jacobian, jvp
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from tests.kernels.parity import Operation
+from .parity import Operation
 
 Run = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -66,7 +66,7 @@ def _twice(run: Run, flat: Tensor) -> Tensor:
     total = _curved(run(leaf))
     total.backward(retain_graph=True)
     total.backward()
-    return leaf.grad
+    return leaf.grad  # type: ignore[return-value]
 
 
 def _checkpointed(run: Run, flat: Tensor, **options: Any) -> Tensor:
@@ -77,7 +77,7 @@ def _checkpointed(run: Run, flat: Tensor, **options: Any) -> Tensor:
 def _reentrant(run: Run, flat: Tensor) -> Tensor:
     leaf = _leaf(flat)
     _curved(checkpoint(run, leaf, use_reentrant=True)).backward()
-    return leaf.grad
+    return leaf.grad  # type: ignore[return-value]
 
 
 def _save_operators(context: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
@@ -107,8 +107,8 @@ def _batched(run: Run, flat: Tensor) -> Tensor:
 def _mapped(run: Run, flat: Tensor) -> Tensor:
     leaf = _leaf(flat)
     output = run(leaf)[0]
-    upstream = torch.stack([_weights(output), -output]).detach()
-    return torch.func.vmap(lambda one: _gradient(output, leaf, grad_outputs=one))(upstream)
+    grad_outputs = torch.stack([_weights(output), -output]).detach()
+    return torch.func.vmap(lambda one: _gradient(output, leaf, grad_outputs=one))(grad_outputs)
 
 
 def _changed_result(run: Run, flat: Tensor, number: int) -> Tensor:
@@ -175,7 +175,7 @@ def _second(run: Run, flat: Tensor, total: Callable[[Sequence[Tensor]], Tensor] 
 def _penalty(run: Run, flat: Tensor) -> Tensor:
     leaf = _leaf(flat)
     _gradient(_curved(run(leaf)), leaf, create_graph=True).square().sum().backward()
-    return leaf.grad
+    return leaf.grad  # type: ignore[return-value]
 
 
 def _second_of_hooked(run: Run, flat: Tensor, hooks: Callable[[], Any]) -> Tensor:
@@ -195,8 +195,8 @@ def _dual_upstream(run: Run, flat: Tensor) -> Tensor:
     leaf = _leaf(flat)
     output = run(leaf)[0]
     with forward_ad.dual_level():
-        upstream = forward_ad.make_dual(torch.ones_like(output), _weights(output))
-        tangent = forward_ad.unpack_dual(_gradient(output, leaf, grad_outputs=upstream)).tangent
+        grad_outputs = forward_ad.make_dual(torch.ones_like(output), _weights(output))
+        tangent = forward_ad.unpack_dual(_gradient(output, leaf, grad_outputs=grad_outputs)).tangent
         return torch.zeros(()) if tangent is None else tangent
 
 
@@ -238,8 +238,10 @@ def check_autograd_paths(operation: Operation, inputs: Sequence[Tensor], name: s
         _compare(path, result(kernel, flat), result(reference, flat))
     for path, result in RIGHT_OR_REFUSED.items():
         _right_or_refused(path, result, kernel, reference, flat, name, "use backend='torch' where one is needed")
-    for path in (_changed_input, _changed_input_unseen):
-        _right_or_refused(path.__name__, path, kernel, reference, flat, name, "changed in place before the backward")
+    for change in (_changed_input, _changed_input_unseen):
+        _right_or_refused(
+            change.__name__, change, kernel, reference, flat, name, "changed in place before the backward"
+        )
 
 
 def _changed_input(run: Run, flat: Tensor) -> Tensor:

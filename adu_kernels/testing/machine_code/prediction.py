@@ -1,4 +1,4 @@
-"""What the machine code and a room's formulas let one expect of a kernel: occupancy, and time by the slowest roof.
+"""What machine code and an operation's formulas let one expect of a kernel: occupancy, and time by the slowest roof.
 
 Predictions, not measurements: no latency, no launch, every cache perfect.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from bench.machine_facts import COPY_SHARE, GPUS, MATRIX_SHARE, MULTIPROCESSORS
-from tests.machine_code.room import Work
+from ..gpu_specs import COPY_SHARE, GPUS, MATRIX_SHARE, MULTIPROCESSORS
+from .cases import Work
 
 
 @dataclass(frozen=True)

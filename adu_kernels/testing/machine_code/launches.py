@@ -15,8 +15,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime import driver
 
-from adu_kernels._triton import runtime
-from adu_kernels.testing.absent_gpu import AbsentGpu
+from ..._triton import runtime
+from ..absent_gpu import AbsentGpu
 
 COMPILED_FOR = ("num_warps", "num_stages", "maxnreg", "enable_fp_fusion")
 """Options of a launch that change what is compiled."""

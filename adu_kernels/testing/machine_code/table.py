@@ -1,4 +1,4 @@
-"""Compiles every case of every room, for every target, and lays the figures beside the committed budgets."""
+"""Compiles every case of every operation, for every target, and lays the figures beside the committed budgets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from typing import Any
 
 import triton
 
-from bench.machine_facts import GPUS, MULTIPROCESSORS
-from tests.machine_code import launch_tables
-from tests.machine_code.assembly import Figures, read
-from tests.machine_code.launches import TARGETS, Launch, caught
-from tests.machine_code.prediction import occupancy, predict
-from tests.machine_code.room import IMAGE_SIZES, Case, Room, Work
+from ..gpu_specs import GPUS, MULTIPROCESSORS
+from . import launch_tables
+from .assembly import Figures, read
+from .cases import IMAGE_SIZES, Case, OperationCases, Work
+from .launches import TARGETS, Launch, caught
+from .prediction import occupancy, predict
 
-BUDGETS = Path(__file__).with_name("budgets.json")
 AT_MOST = ("registers", "spills", "shared", "instructions")
 AT_LEAST = ("wide_loads", "wide_stores")
 
@@ -29,48 +28,48 @@ AT_LEAST = ("wide_loads", "wide_stores")
 class Entry:
     """One kernel of one case on one target."""
 
-    room: str
+    operation: str
     case: Case
     target: str
     launch: Launch
 
     @property
     def name(self) -> str:
-        return f"{self.room} | {self.case.name} | {self.launch.kernel} | {self.target}"
+        return f"{self.operation} | {self.case.name} | {self.launch.kernel} | {self.target}"
 
 
 @dataclass
 class Found:
-    """What the cases of the rooms launch, and which rows of the rooms' launch tables they never take."""
+    """What the cases of the operations launch, and which rows of the operations' launch tables they never take."""
 
     entries: list[Entry] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
-    """Rows of its tables, by room."""
+    """Rows of its tables, by operation."""
     never_taken: list[str] = field(default_factory=list)
 
 
-def find(rooms: list[Room], targets: Iterable[str] = TARGETS) -> Found:
+def find(operations: list[OperationCases], targets: Iterable[str] = TARGETS) -> Found:
     found = Found()
-    for room in rooms:
-        table = launch_tables.rows(room.name)
+    for operation in operations:
+        table = launch_tables.rows(operation.name)
         with launch_tables.taken(table) as taken:
             found.entries += [
-                Entry(room.name, case, target, launch)
-                for case in room.cases
+                Entry(operation.name, case, target, launch)
+                for case in operation.cases
                 for target in targets
                 for launch in caught(case.call, target)
             ]
-        found.rows[room.name] = len(table)
-        found.never_taken += [f"{room.name}: {name}" for name in table if name not in taken]
+        found.rows[operation.name] = len(table)
+        found.never_taken += [f"{operation.name}: {name}" for name in table if name not in taken]
     return found
 
 
-def compilations(room: Room) -> dict[str, int]:
+def compilations(operation: OperationCases) -> dict[str, int]:
     """How often each kernel is compiled when the image size changes, on the target that is worst."""
 
     def every_size() -> None:
         for height, width in IMAGE_SIZES:
-            room.at_size(height, width)
+            operation.at_size(height, width)
 
     most: dict[str, int] = {}
     for target in TARGETS:
@@ -96,7 +95,7 @@ def measure(entries: list[Entry]) -> dict[str, Figures]:
     duplicates = {name for name in names if names.count(name) > 1}
     if duplicates:
         raise ValueError(f"a case must launch each kernel in one specialisation alone; split it: {sorted(duplicates)}")
-    keys = [(entry.room, entry.target, entry.launch.kernel, entry.launch.key) for entry in entries]
+    keys = [(entry.operation, entry.target, entry.launch.kernel, entry.launch.key) for entry in entries]
     first = {key: number for number, key in reversed(list(enumerate(keys)))}
     _shared_with_workers[:] = entries
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
@@ -104,9 +103,9 @@ def measure(entries: list[Entry]) -> dict[str, Figures]:
     return {name: measured[key] for name, key in zip(names, keys, strict=True)}
 
 
-def report(rooms: list[Room], targets: Iterable[str] = TARGETS) -> dict[str, Any]:
+def report(operations: list[OperationCases], targets: Iterable[str] = TARGETS) -> dict[str, Any]:
     """Everything the tests and a person ask for, ready for JSON."""
-    found = find(rooms, targets)
+    found = find(operations, targets)
     figures = measure(found.entries)
     return {
         "triton": triton.__version__,
@@ -116,28 +115,28 @@ def report(rooms: list[Room], targets: Iterable[str] = TARGETS) -> dict[str, Any
         "may_spill": [entry.name for entry in found.entries if entry.case.may_spill],
         "counting": [
             entry.name
-            for room in rooms
+            for operation in operations
             for entry in found.entries
-            if entry.room == room.name and entry.launch.kernel in room.counting
+            if entry.operation == operation.name and entry.launch.kernel in operation.counting
         ],
         "work_without_a_kernel": _work_without_a_kernel(found),
-        "compilations": {room.name: compilations(room) for room in rooms},
+        "compilations": {operation.name: compilations(operation) for operation in operations},
         "table_rows": found.rows,
         "table_rows_never_taken": found.never_taken,
-        "sizes": {room.name: room.size for room in rooms},
+        "sizes": {operation.name: operation.size for operation in operations},
     }
 
 
 def _launch(entry: Entry, figures: Figures) -> dict[str, Any]:
     """How a kernel is started, how many of its programs stand side by side, and what is predicted of it."""
     num_warps = entry.launch.options["num_warps"]
-    room = occupancy(entry.target, figures.registers, figures.shared, num_warps)
+    fits = occupancy(entry.target, figures.registers, figures.shared, num_warps)
     work = _work(entry)
     predictions = {}
     for gpu, facts in GPUS.items():
         if work is not None and facts.target == entry.target:
             prediction = predict(gpu, work)
-            at_once = facts.multiprocessors * room.programs
+            at_once = facts.multiprocessors * fits.programs
             predictions[gpu] = {
                 "microseconds": prediction.microseconds,
                 "bound": prediction.bound,
@@ -148,7 +147,7 @@ def _launch(entry: Entry, figures: Figures) -> dict[str, Any]:
         "num_warps": num_warps,
         "fused": entry.launch.options["enable_fp_fusion"],
         "threads": num_warps * MULTIPROCESSORS[entry.target].warp,
-        "occupancy": asdict(room),
+        "occupancy": asdict(fits),
         "tensor_bytes": entry.launch.tensor_bytes,
         "work": None if work is None else asdict(work),
         "predictions": predictions,
@@ -162,8 +161,8 @@ def _work(entry: Entry) -> Work | None:
 
 def _work_without_a_kernel(found: Found) -> list[str]:
     """Names under which a case gives work, and none of its kernels has."""
-    given = {f"{e.room} | {e.case.name} | {name.split()[0]}" for e in found.entries for name in e.case.work}
-    return sorted(given - {f"{e.room} | {e.case.name} | {e.launch.kernel}" for e in found.entries})
+    given = {f"{e.operation} | {e.case.name} | {name.split()[0]}" for e in found.entries for name in e.case.work}
+    return sorted(given - {f"{e.operation} | {e.case.name} | {e.launch.kernel}" for e in found.entries})
 
 
 def breaks(budget: dict[str, int], figures: dict[str, int]) -> list[str]:
@@ -175,13 +174,13 @@ def breaks(budget: dict[str, int], figures: dict[str, int]) -> list[str]:
     return found
 
 
-def write_budgets(measured: dict[str, Any]) -> None:
-    """Writes the measured rooms' rows into the budgets; other rooms keep theirs."""
-    rows = json.loads(BUDGETS.read_text())["kernels"] if BUDGETS.exists() else {}
+def write_budgets(measured: dict[str, Any], file: Path) -> None:
+    """Writes the measured operations' rows into the budgets' file; other operations keep theirs."""
+    rows = json.loads(file.read_text())["kernels"] if file.exists() else {}
     rows = {name: row for name, row in rows.items() if name.split(" | ")[0] not in measured["compilations"]}
     rows |= measured["kernels"]
     lines = [f"  {json.dumps(name, ensure_ascii=False)}: {json.dumps(row)}" for name, row in sorted(rows.items())]
     head = f'{{"triton": {json.dumps(measured["triton"])},\n "kernels": {{\n'
-    temporary = BUDGETS.with_suffix(".tmp")
+    temporary = file.with_suffix(".tmp")
     temporary.write_text(head + ",\n".join(lines) + "\n}}\n")
-    temporary.replace(BUDGETS)
+    temporary.replace(file)

@@ -12,8 +12,8 @@ from typing import Any
 
 import triton
 
-from tests.machine_code.rounding import fused_lane_sums
-from tests.machine_code.undecided import undecided
+from .rounding import fused_lane_sums
+from .undecided import undecided
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adu_kernels import attention_adaptation
-from tests.machine_code.room import Case, Room, Work
+from .... import attention_adaptation
+from ..cases import Case, OperationCases, Work
 
 HEADS, TOKENS, KEYS = 4, 3872, 1024
 
@@ -31,7 +31,7 @@ def at_size(height: int, width: int) -> None:
 
 
 def work(itemsize: int, width: int, splits: int, bias: bool = True) -> dict[str, Work]:
-    """Products of the room's README by pass, one exponential per score and pass. splits: parts that the keys' pass
+    """Products of the operation's README by pass, one exponential per score and pass. splits: parts that the keys' pass
     leaves in fp32 for `add_parts`; their number is that of the launch table."""
     queries, keys, rows = (HEADS * n for n in (TOKENS * width, KEYS * width, TOKENS))
     products, scores, matrix = HEADS * TOKENS * KEYS * width, HEADS * TOKENS * KEYS, itemsize == 2
@@ -62,7 +62,7 @@ def on(targets: tuple[str, ...], given: dict[str, Work]) -> dict[str, Work]:
 HOPPERS = ("sm_90", "sm_100")
 """Whose keys' pass takes 64 keys a program."""
 HALF, SINGLE, DOUBLE = torch.bfloat16, torch.float32, torch.float64
-ROOM = Room(
+OPERATION = OperationCases(
     "attention_adaptation",
     (
         Case("bfloat16 d 32", lambda: both_ways(HALF, 32), work=work(2, 32, 7) | on(HOPPERS, work(2, 32, 5))),

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
-import pytest
 import torch
 import triton.language as tl
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from adu_kernels._triton import runtime
+from .._triton import runtime
 
 DEVICE = "cuda" if torch.cuda.is_available() and not runtime.interpreting() else "cpu"
 EPSILON = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6}
@@ -60,11 +60,11 @@ def leaves(inputs: Sequence[Tensor], dtype: torch.dtype | None = None) -> list[T
 
 
 def values_and_gradients(
-    run: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor], upstream: Sequence[Tensor]
+    run: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor], grad_outputs: Sequence[Tensor]
 ) -> list[Tensor]:
-    """What `run` gives, and the gradient of Σ upstream · output in each input."""
+    """What `run` gives, and the gradient of Σ grad_outputs · output in each input."""
     outputs = run(*inputs)
-    weights = [u.to(dtype=o.dtype, device=o.device) for u, o in zip(upstream, outputs, strict=True)]
+    weights = [u.to(dtype=o.dtype, device=o.device) for u, o in zip(grad_outputs, outputs, strict=True)]
     return [*outputs, *torch.autograd.grad(outputs, inputs, weights)]
 
 
@@ -75,11 +75,11 @@ def check_parity(operation: Operation, inputs: Sequence[Tensor], *, epsilon: flo
     that the kernels do not write shows as NaN.
     """
     dtype = inputs[0].dtype
-    upstream = [torch.randn_like(o, dtype=torch.float64).float() for o in operation.torch(*inputs)]
+    grad_outputs = [torch.randn_like(o, dtype=torch.float64).float() for o in operation.torch(*inputs)]
     with nan_filled_memory():
-        ours = values_and_gradients(operation.triton, leaves(inputs), upstream)
-    same = values_and_gradients(operation.torch, leaves(inputs), upstream)
-    exact = values_and_gradients(operation.torch, leaves(inputs, torch.float64), upstream)
+        ours = values_and_gradients(operation.triton, leaves(inputs), grad_outputs)
+    same = values_and_gradients(operation.torch, leaves(inputs), grad_outputs)
+    exact = values_and_gradients(operation.torch, leaves(inputs, torch.float64), grad_outputs)
     for number, (got, plain, want) in enumerate(zip(ours, same, exact, strict=True)):
         assert got.shape == plain.shape, (number, got.shape, plain.shape)
         assert got.dtype == plain.dtype, (number, got.dtype, plain.dtype)
@@ -136,15 +136,15 @@ def check_layouts(operation: Operation, inputs: Sequence[Tensor], *, epsilon: fl
     gives the bits of the contiguous one.
     """
     dtype = inputs[0].dtype
-    upstream = [torch.randn_like(o) for o in operation.torch(*inputs)]
-    contiguous = values_and_gradients(operation.triton, leaves(inputs), upstream)
-    same = values_and_gradients(operation.torch, leaves(inputs), upstream)
-    exact = values_and_gradients(operation.torch, leaves(inputs, torch.float64), upstream)
+    grad_outputs = [torch.randn_like(o) for o in operation.torch(*inputs)]
+    contiguous = values_and_gradients(operation.triton, leaves(inputs), grad_outputs)
+    same = values_and_gradients(operation.torch, leaves(inputs), grad_outputs)
+    exact = values_and_gradients(operation.torch, leaves(inputs, torch.float64), grad_outputs)
     allowed = EPSILON[dtype] if epsilon is None else epsilon
     kinds = [layouts(value) for value in inputs]
     for name in set.intersection(*(set(kind) for kind in kinds)):
         views = [kind[name].detach().requires_grad_() for kind in kinds]
-        got = values_and_gradients(operation.triton, views, upstream)
+        got = values_and_gradients(operation.triton, views, grad_outputs)
         for number, (ours, first, plain, want) in enumerate(zip(got, contiguous, same, exact, strict=True)):
             what = f"{name}: result {number}"
             check_error_budget(ours, plain, want, allowed + ROUNDING.get(ours.dtype, 0.0), what)
@@ -167,13 +167,15 @@ def memory_beyond_int32(more: int) -> Tensor:
     """2³¹ + `more` fp16 elements without values. The test is skipped on a card that has not twice as much to give."""
     size = 2 * (2**31 + more)
     if DEVICE == "cuda" and torch.cuda.mem_get_info()[0] < 2 * size:
+        import pytest
+
         pytest.skip(f"needs {2 * size / 2**30:.0f} GiB of free memory on the card")
     return torch.empty(size // 2, dtype=torch.float16, device=DEVICE)
 
 
 def check_same_bits_twice(operation: Operation, inputs: Sequence[Tensor]) -> None:
-    upstream = [torch.randn_like(o) for o in operation.torch(*inputs)]
-    first, second = (values_and_gradients(operation.triton, leaves(inputs), upstream) for _ in range(2))
+    grad_outputs = [torch.randn_like(o) for o in operation.torch(*inputs)]
+    first, second = (values_and_gradients(operation.triton, leaves(inputs), grad_outputs) for _ in range(2))
     for one, two in zip(first, second, strict=True):
         assert torch.equal(one, two)
 
@@ -193,8 +195,7 @@ def program_order(order: Callable[[int], Sequence[int]]) -> Iterator[None]:
         count = builder.grid_dim[0]
         started(builder, orders.setdefault(count, order(count))[x], y, z)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(InterpreterBuilder, "set_grid_idx", set_grid_idx)
+    with patch.object(InterpreterBuilder, "set_grid_idx", set_grid_idx):
         yield
 
 
@@ -214,11 +215,11 @@ def same_bits_in_any_order(operation: Operation, inputs: Sequence[Tensor]) -> No
     """Programs that run forwards, backwards and shuffled give the same bits: none adds to, overwrites or reads what
     another one writes. On a card the hardware chooses the order; there several runs must agree.
     """
-    upstream = [torch.randn_like(o) for o in operation.torch(*inputs)]
+    grad_outputs = [torch.randn_like(o) for o in operation.torch(*inputs)]
     runs = []
     for order in (_forwards, _backwards, _shuffled):
         with program_order(order), nan_filled_memory():
-            runs.append(values_and_gradients(operation.triton, leaves(inputs), upstream))
+            runs.append(values_and_gradients(operation.triton, leaves(inputs), grad_outputs))
     for name, run in zip(("backwards", "shuffled"), runs[1:], strict=True):
         for number, (first, other) in enumerate(zip(runs[0], run, strict=True)):
             same = torch.allclose(first, other, rtol=0, atol=0, equal_nan=True)
@@ -237,7 +238,7 @@ def check_whole_graph(operation: Operation, inputs: Sequence[Tensor]) -> None:
     copies them first, which makes another call of it.
     """
     torch._dynamo.reset()
-    upstream = [torch.randn_like(o) for o in operation.triton(*inputs)]
+    grad_outputs = [torch.randn_like(o) for o in operation.triton(*inputs)]
     operators: list[str] = []
 
     def noted(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
@@ -245,8 +246,8 @@ def check_whole_graph(operation: Operation, inputs: Sequence[Tensor]) -> None:
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
     traced = torch.compile(operation.triton, fullgraph=True, backend=noted)
-    got = values_and_gradients(traced, leaves(inputs), upstream)
-    want = values_and_gradients(operation.triton, leaves(inputs), upstream)
+    got = values_and_gradients(traced, leaves(inputs), grad_outputs)
+    want = values_and_gradients(operation.triton, leaves(inputs), grad_outputs)
     assert any(name.startswith("adu_kernels") for name in operators), f"traced without the kernel: {operators}"
     for number, (ours, theirs) in enumerate(zip(got, want, strict=True)):
         assert torch.equal(ours, theirs), (
@@ -300,8 +301,7 @@ def compilations(run: Callable[..., tuple[Tensor, ...]], every_inputs: Iterable[
         seen.setdefault(kernel.__name__, set()).add(repr((constants, sorted(options.items()))))
         started(kernel, programs, *arguments, **options)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "run", noted)
+    with patch.object(runtime, "run", noted):
         for inputs in every_inputs:
             given = leaves(inputs)
             outputs = run(*given)
