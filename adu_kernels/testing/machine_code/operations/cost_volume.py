@@ -134,5 +134,5 @@ OPERATION = OperationCases(
         ),
     ),
     at_size,
-    size=f"1×{CHANNELS}×{HEIGHT}×{WIDTH}, G {GROUPS}, D {DISPARITIES}; concatenated 2×{THIN} or, alone, 2×{CONCATENATED}",
+    size=f"1×{CHANNELS}×{HEIGHT}×{WIDTH}, G {GROUPS}, D {DISPARITIES}; concatenated 2×{THIN}, alone 2×{CONCATENATED}",
 )
