@@ -11,6 +11,7 @@ from adu_depth.data import driving_stereo, kitti_depth, kitti_raw
 from adu_depth.data.camera_file import other_calibration
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.driving_stereo import DrivingStereo
+from adu_depth.data.foreign_files import foreign
 from adu_depth.data.kitti import KITTI_2012, KITTI_2015, KittiStereo, training_folder
 from adu_depth.data.kitti_depth import KittiDepth
 from adu_depth.data.kitti_object import KittiObject
@@ -21,6 +22,7 @@ from adu_depth.data.packed import dataset as packed
 from adu_depth.data.rig import Rig
 from adu_depth.data.splits import leave_out_missing, use_split
 from adu_depth.errors import InputError
+from adu_depth.files import open_regular
 
 FOLDER_OPTIONS = ("layout", "split", "ground_truth", "kb_crop", "skip_missing")
 """Settings that say how a folder is opened."""
@@ -151,6 +153,10 @@ def open_dataset(
 
 def find_layout(root: Path, layout: str = "auto") -> Layout:
     """The layout of this name, or the one that recognises `root`. InputError as for open_dataset."""
+    if root.exists() and not root.is_dir():
+        with open_regular(root) as file:
+            told = foreign(file.read(512)) or "a file"
+        raise InputError(f"{root}: expected a data set's folder, got {told}")
     if not root.is_dir():
         raise InputError(f"{root}: no such folder, expected a data set")
     chosen = [known for known in LAYOUTS if (known.recognises(root) if layout == "auto" else known.name == layout)]

@@ -89,6 +89,26 @@ def test_a_video_is_told_what_to_do(tmp_path: Path) -> None:
     assert "drive.mp4 is a video: take its frames out first" in refused(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("drive.mp4", b"\0\0\0\x20ftypisom" + b"\0" * 64, "a video: take its frames out first"),
+        ("pairs.zip", b"PK\x03\x04" + b"\0" * 64, "a zip: unpack it first"),
+        ("pairs.tar.gz", b"\x1f\x8b" + b"\0" * 64, "a compressed file: unpack it first"),
+        ("a.txt", b"pairs", "a file"),
+    ],
+    ids=["video", "zip", "gzip", "text"],
+)
+def test_a_file_in_a_data_sets_place_is_told_what_to_do(name: str, data: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    for layout in ("auto", "rig"):
+        with pytest.raises(InputError, match=f"{name}: expected a data set's folder, got {told}"):
+            open_dataset(tmp_path / name, layout)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: expected a regular file, got a named pipe"):
+        open_dataset(tmp_path / "pipe")
+
+
 @pytest.mark.parametrize("camera", ["0", "rtsp://camera/stream", "http://camera/stream.mjpg"])
 def test_a_camera_is_told_what_to_do(camera: str) -> None:
     assert "a camera or a stream is not read: save its pictures as files first" in refused(camera)
