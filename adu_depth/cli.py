@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -175,6 +177,8 @@ def submit(config: SubmitConfig) -> int:
     return 1 if faults else 0
 
 
+NARROWEST = 24  # columns that help is written for at the least
+ALIKE = "stopped by the same error as another process, which says it"
 COMMANDS: dict[type, Any] = {
     QuickstartConfig: quickstart,
     RenderConfig: render,
@@ -219,7 +223,7 @@ def parse(arguments: list[str]) -> Any:
     """The settings of the command that is asked for; those of a preset are its defaults. Raises InputError."""
     arguments, preset = take_preset(arguments)
     default = {} if preset is None else {"default": Arguments(preset.config)}
-    with _shown_not_obeyed(arguments):
+    with _shown_not_obeyed(arguments), _wide_enough():
         config = tyro.cli(Arguments, args=arguments, prog="adu-depth", description=__doc__, **default).settings
     if preset is not None:
         preset.check(config)  # type: ignore[arg-type]
@@ -227,9 +231,26 @@ def parse(arguments: list[str]) -> Any:
 
 
 @contextmanager
+def _wide_enough() -> Iterator[None]:
+    """In a terminal of less than eight columns tyro's help never ends."""
+    before = os.environ.get("COLUMNS")
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+@contextmanager
 def _shown_not_obeyed(arguments: list[str]) -> Iterator[None]:
-    """tyro quotes arguments as they are; a file's name among them (`predict RUN *`) may hold what a terminal obeys."""
-    if all(printable_name(argument) == argument for argument in arguments):
+    """tyro quotes arguments as they are; a file's name among them (`predict RUN *`) may hold what a terminal obeys.
+
+    What every process of a run would say is said by one.
+    """
+    if distributed.count() == 1 and all(printable_name(argument) == argument for argument in arguments):
         yield
         return
     said = io.StringIO()
@@ -237,7 +258,8 @@ def _shown_not_obeyed(arguments: list[str]) -> Iterator[None]:
         with redirect_stderr(said):
             yield
     finally:
-        sys.stderr.write(printable(said.getvalue()))
+        text = printable(said.getvalue())
+        sys.stderr.write(text if not text or distributed.first_to_say(text) else f"{distributed.signed(ALIKE)}\n")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -254,7 +276,10 @@ def command(arguments: list[str]) -> int:
         say_once(str(error))
         return 2
     except (InputError, OSError, SafetensorError) as error:  # the latter two: a full disk, no permission
-        complain(distributed.signed("error:"), str(error))
+        if distributed.first_to_say(str(error)):
+            complain(distributed.signed("error:"), str(error))
+        else:
+            errors.print(distributed.signed(ALIKE))
         return 2
     except NonFiniteLoss as error:
         say_once(str(error))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from datetime import timedelta
 
 
 def rank() -> int:
@@ -18,6 +20,24 @@ def count() -> int:
 def signed(text: str) -> str:
     """`text`, and which process says it where there are several."""
     return text if count() == 1 else f"process {rank()} of {count()}: {text}"
+
+
+def first_to_say(text: str) -> bool:
+    """Whether no other process of the run has said this yet; the store of torchrun and `accelerate launch` knows.
+
+    True where there is no such store, or it does not answer: better twice than never.
+    """
+    if count() == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    from torch.distributed import TCPStore
+
+    said = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '')} {text}"
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=3), wait_for_workers=False)
+        return int(store.add(f"adu-depth/{hashlib.sha256(said.encode(errors='replace')).hexdigest()}", 1)) == 1
+    except (KeyError, ValueError, RuntimeError):
+        return True
 
 
 def lost_another(error: BaseException) -> bool:

@@ -158,7 +158,8 @@ def clear_output(output: Path) -> None:
     if strangers:
         raise InputError(f"output {output} holds {strangers[0]!r}, which no quickstart wrote: name an empty folder")
     require_free_below(output)
-    for entry in entries:
+    # The mark goes last: where this is stopped half-way, the rest must still be known as a quickstart's.
+    for entry in sorted(entries, key=lambda entry: entry.name == SETTINGS):
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 

@@ -14,7 +14,7 @@ import torch
 from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.packed.dataset import PackedStereo
 from adu_depth.data.packed.encoding import Window, decode_sample
-from adu_depth.data.packed.shards import Shard, read_entry, read_manifest, read_note
+from adu_depth.data.packed.shards import Shard, _opened, read_entry, read_manifest, read_note
 from adu_depth.inference.render import write_samples
 from adu_depth.models import StereoTeacher
 from adu_depth.models.encoder import build_encoder
@@ -138,7 +138,8 @@ def a_pack(path: Path) -> None:
 
 
 def a_shard(path: Path) -> None:
-    shard = Shard(path, ["000000", "000001"])
+    entry = {"file": path.name, "names": ["000000", "000001"], "content": _opened(path)[1]}
+    shard = Shard(path.parent, entry)
     for place in range(2):
         for window in (None, Window(3, 5, 20, 30)):
             sample = decode_sample(lambda part, at=place: shard.tensor(at, part), shard.samples[place], window)

@@ -99,6 +99,21 @@ def test_where_one_process_fails_the_others_say_so_in_one_line(broken: Path, tmp
     assert own[:9] != other[:9]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [("--data.root=nowhere", "error: nowhere: no such folder"), ("--no-such-option", "Unrecognized options:")],
+)
+def test_an_error_that_all_processes_have_is_said_by_one(wrong: str, message: str, tmp_path: Path) -> None:
+    done = torchrun(
+        ["-m", "adu_depth", "distill", wrong, "--loop.device", "cpu", "--run-folder", str(tmp_path / "run")]
+    )
+    assert done.returncode != 0
+    assert done.stderr.count(message) == 1
+    alike = [line for line in done.stderr.splitlines() if "stopped by the same error as another process" in line]
+    assert len(alike) == 1
+    assert re.match(r"process [01] of 2: ", alike[0])
+
+
 def fault(step: int, follows: bool, text: str, suspect: bool = False) -> Fault:
     return Fault(step, follows, text, suspect)
 
@@ -130,6 +145,11 @@ def test_a_checkpoint_is_suspect_unless_a_process_was_given_a_nan(
     with pytest.raises(NonFiniteLoss, match="there is no checkpoint yet"):
         require_no_fault(weights, tmp_path)
     assert not checkpoint.exists()
+    for rank in ("1", "0"):  # they do so at the same time: what the first set aside is not another's to remove
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(NonFiniteLoss):
+            require_no_fault(weights, tmp_path)
+    assert checkpoint.with_name("broken-step-00000007").is_dir()
 
 
 NAN = """

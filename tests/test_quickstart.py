@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from adu_depth.errors import InputError
 from adu_depth.quickstart import SETTINGS, clear_output, summarise
+
+
+def test_a_clearing_that_is_stopped_half_way_can_be_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "seed-0").mkdir()
+    for name in (SETTINGS, "report.json"):
+        (tmp_path / name).write_text("{}")
+
+    def stopped(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    listed = sorted(tmp_path.iterdir(), key=lambda path: path.name != SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", stopped)
+        patch.setattr(Path, "iterdir", lambda folder: iter(listed))
+        with pytest.raises(KeyboardInterrupt):
+            clear_output(tmp_path)
+    clear_output(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_its_own_earlier_output_is_removed(tmp_path: Path) -> None:

@@ -72,6 +72,18 @@ def test_arguments_that_are_refused_are_shown_so_too(arguments: list[str], capsy
     assert r"\x1b[31m" in shown.err
 
 
+def test_help_ends_in_a_terminal_of_one_column() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "adu_depth", "--help"],
+        capture_output=True,
+        check=False,
+        timeout=60,
+        env=os.environ | {"COLUMNS": "1"},
+    )
+    assert done.returncode == 0
+    assert b"quickstart" in done.stdout
+
+
 @pytest.mark.parametrize("command", [["doctor"], ["predict", "."], ["evaluate"], ["splits", "--output", "."]])
 def test_a_commands_errors_name_what_they_mean_without_it(
     command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from adu_depth import distributed
+from adu_depth.leftovers import remove
 from adu_depth.tensor_files import non_finite, some
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.checkpoint import checkpoint_path, list_checkpoints
@@ -102,9 +102,8 @@ def last_good(run: Path, number: int, suspect: bool) -> list[Path]:
         return list_checkpoints(run)
     began = checkpoint_path(run, number)
     aside = began.with_name(f"broken-{began.name}")
-    with suppress(FileNotFoundError):  # another process was first
-        if aside.is_dir():
-            shutil.rmtree(aside)
+    if distributed.rank() == 0 and began.is_dir():
+        remove(aside)
         os.replace(began, aside)
     return [path for path in list_checkpoints(run) if path != began]
 

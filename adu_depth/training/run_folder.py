@@ -62,7 +62,10 @@ def prepare_run_folder(run: Path, config: dict[str, Any], loop: LoopConfig, defa
 def _settings_before(run: Path, chosen: Path) -> dict[str, Any]:
     """The configuration of the run; for a checkpoint that was copied from elsewhere, the one it was made with."""
     if chosen.absolute().parent == (run / "checkpoints").absolute() and (run / "config.json").exists():
-        found: dict[str, Any] = read_json(run / "config.json")
+        try:
+            found: dict[str, Any] = read_json(run / "config.json")
+        except InputError as error:  # a machine that lost power may have left it empty
+            raise InputError(f"{error}; remove it, and that of {chosen} is taken") from error
         return found
     own = {**read_json(chosen / "config.json")}
     for key in ("kind", "backbone"):  # which the run's own config.json does not have

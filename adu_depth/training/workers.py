@@ -35,7 +35,9 @@ def delivered(loader: DataLoader[Any]) -> Generator[Any, None, None]:
         yield from loader
         return
     heard, told = multiprocessing.Pipe(duplex=False)
-    loader.worker_init_fn = partial(_start, told, os.getpid())
+    # multiprocessing's "forkserver" is the parent of its processes, and ends with the training itself.
+    served = (loader.multiprocessing_context or multiprocessing).get_start_method() == "forkserver"
+    loader.worker_init_fn = partial(_start, told, None if served else os.getpid())
     iterator = _started(loader)
     workers: Sequence[multiprocessing.Process] = iterator._workers
     try:
@@ -66,7 +68,7 @@ def _started(loader: DataLoader[Any]) -> Any:
     return iterator
 
 
-def _start(told: Connection, parent: int, worker: int) -> None:
+def _start(told: Connection, parent: int | None, worker: int) -> None:
     """First thing in a worker. What its queue cannot send is dropped without a word, unless the worker ends of it."""
     leave_signals_to_parent()
     _end_with(parent)
@@ -78,12 +80,12 @@ def _start(told: Connection, parent: int, worker: int) -> None:
     queues.Queue._on_queue_feeder_error = staticmethod(last_words)  # type: ignore[attr-defined]
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int | None) -> None:
     """A parent that was killed leaves no worker behind (where Linux can see to it; elsewhere torch does in seconds)."""
     if sys.platform.startswith("linux"):
         set_death_signal = 1
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-        if os.getppid() != parent:
+        if parent is not None and os.getppid() != parent:
             os._exit(1)
 
 

@@ -135,7 +135,7 @@ def test_a_picture_at_the_limit_is_read_within_its_memory(tmp_path: Path) -> Non
 
 def test_a_pack_reads_regular_files_only(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "shard-00000.safetensors")
-    for read in (checksum, lambda path: Shard(path, [])):
+    for read in (checksum, lambda path: Shard(path.parent, {"file": path.name, "names": []})):
         with pytest.raises(InputError, match=r"shard-00000\.safetensors: expected a regular file, got a named pipe"):
             read(tmp_path / "shard-00000.safetensors")
 

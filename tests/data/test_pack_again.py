@@ -71,6 +71,19 @@ def test_a_shard_of_another_packing_is_refused_when_the_pack_is_opened(tmp_path:
             open_dataset(mixed)
 
 
+def test_a_pack_that_is_packed_again_while_it_is_read_is_no_mixture(tmp_path: Path) -> None:
+    """Shards are opened when first read: a training of hours meets new ones."""
+    root, output = write_kitti(tmp_path / "raw"), tmp_path / "pack"
+    pack(root, output)
+    reading, before = open_dataset(output), open_dataset(root)[0]
+    assert_same_bits(reading[0], before)
+    change(root)
+    pack(root, output)
+    assert_same_bits(reading[0], before)
+    with pytest.raises(InputError, match=r"shard-0000\d\.safetensors is of another packing than pack\.json"):
+        reading[len(reading) - 1]
+
+
 def test_a_second_packing_that_fails_says_that_it_is_unfinished_and_keeps_what_is_still_right(tmp_path: Path) -> None:
     root, output = write_kitti(tmp_path / "raw"), tmp_path / "pack"
     pack(root, output)

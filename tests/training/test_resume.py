@@ -203,6 +203,19 @@ NEWER = {"data": ("split", "ground_truth", "kb_crop", "skip_missing"), "loop": (
 """Settings that came to a teacher's training after config.json was first written."""
 
 
+def test_a_run_whose_config_json_a_lost_power_emptied_has_a_way_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_teacher(tiny_teacher(run, loop=replace(LOOP, steps=2)))
+    kept = (run / "config.json").read_text()
+    (run / "config.json").write_text("")
+    again = tiny_teacher(run, loop=replace(LOOP, steps=2, resume=True))
+    with pytest.raises(InputError, match=rf"config\.json: .*; remove it, and that of {newest(run)} is taken"):
+        train_teacher(again)
+    (run / "config.json").unlink()
+    train_teacher(again)
+    assert json.loads((run / "config.json").read_text())["model"] == json.loads(kept)["model"]
+
+
 def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train_teacher(tiny_teacher(run, loop=replace(LOOP, steps=2)))

@@ -61,6 +61,12 @@ def read(happens: str) -> list[Any]:
     return list(delivered(DataLoader(Numbers(happens), batch_size=1, num_workers=2, collate_fn=first)))
 
 
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers_are_started_in_any_way_that_python_has(method: str) -> None:
+    loader = DataLoader(Numbers(), batch_size=25, num_workers=1, collate_fn=first, multiprocessing_context=method)
+    assert [int(item[0]) for item in delivered(loader)] == [0, 25]
+
+
 NO_ROOM = "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
 
 

@@ -83,8 +83,7 @@ class PackedStereo(FileDataset):
 
     def _shard(self, number: int) -> Shard:
         if number not in self._open:
-            entry = self._entries[number]
-            self._open[number] = Shard(self.root / entry["file"], entry["names"])
+            self._open[number] = Shard(self.root, self._entries[number])
         return self._open[number]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -163,12 +163,15 @@ def require_same_packing(folder: Path, entries: list[Entry]) -> None:
     """InputError naming the first shard whose mark is not the one that the manifest has: it is of another packing."""
     for entry in entries:
         path = folder / entry["file"]
-        found = _opened(path)[1]
-        if found != entry.get("content"):
-            raise InputError(
-                f"{path} is of another packing than {MANIFEST}; remove it and run the same `adu-depth pack` again to "
-                "write it anew"
-            )
+        _require_mark(path, _opened(path)[1], entry)
+
+
+def _require_mark(path: Path, mark: str | None, entry: Entry) -> None:
+    if mark != entry.get("content"):
+        raise InputError(
+            f"{path} is of another packing than {MANIFEST}; remove it and run the same `adu-depth pack` again to "
+            "write it anew"
+        )
 
 
 def reopen(folder: Path) -> None:
@@ -212,11 +215,14 @@ def _opened(path: Path) -> tuple[Any, str | None, list[Description]]:
 class Shard:
     """An open shard: tensors are views of the mapped file, read page by page as they are touched.
 
-    Raises InputError unless its descriptions are those of `names`, and its tensors those that they speak of.
+    Raises InputError unless it is of the packing that the manifest means, its descriptions are those of the entry's
+    names, and its tensors those that they speak of.
     """
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self._file, _, self.samples = _opened(path)
+    def __init__(self, folder: Path, entry: Entry) -> None:
+        path, names = folder / entry["file"], entry["names"]
+        self._file, mark, self.samples = _opened(path)
+        _require_mark(path, mark, entry)  # it may have been packed anew since the pack was opened
         held = [sample["name"] for sample in self.samples]
         if held != list(names):
             told = [f"{len(all)} pairs ({some([shown(name) for name in all])})" for all in (names, held)]
