@@ -10,39 +10,17 @@ import tyro
 
 from adu_depth.entry import run
 from adu_depth.errors import InputError
-from bench.attention_adaptation import AttentionAdaptationBenchmark
-from bench.concat_free_conv import ConcatFreeConvBenchmark
-from bench.correlation_disparity import CorrelationDisparityBenchmark
-from bench.cost_volume import CostVolumeBenchmark
-from bench.depth_objective import DepthObjectiveBenchmark
-from bench.disparity_regression import DisparityRegressionBenchmark
 from bench.everything import AllBenchmarks
-from bench.feature_distillation import FeatureDistillationBenchmark
 from bench.kernel_counts.command import KernelCounts
 from bench.machine_code import MachineCodeReport
+from bench.operations import EVERY, suite_class
 from bench.pack import PackBenchmark
 from bench.render import RenderBenchmark
 from bench.report import ReportCommand
 from bench.step_model.command import StepModelReport
-from bench.whole_steps import (
-    DistillationStepBenchmark,
-    StudentInferenceBenchmark,
-    TeacherInferenceBenchmark,
-    TeacherStepBenchmark,
-)
 
 BENCHMARKS: dict[str, Any] = {
-    "cost-volume": CostVolumeBenchmark,
-    "correlation-disparity": CorrelationDisparityBenchmark,
-    "concat-free-conv": ConcatFreeConvBenchmark,
-    "disparity-regression": DisparityRegressionBenchmark,
-    "attention-adaptation": AttentionAdaptationBenchmark,
-    "feature-distillation": FeatureDistillationBenchmark,
-    "depth-objective": DepthObjectiveBenchmark,
-    "teacher-step": TeacherStepBenchmark,
-    "distillation-step": DistillationStepBenchmark,
-    "teacher-inference": TeacherInferenceBenchmark,
-    "student-inference": StudentInferenceBenchmark,
+    **{name: suite_class(name) for name in EVERY},
     "all": AllBenchmarks,
     "report": ReportCommand,
     "render": RenderBenchmark,

@@ -11,21 +11,8 @@ from typing import Literal
 from adu_depth.errors import InputError
 from adu_depth.folder_lock import locked
 from bench.harness.result import read_result
+from bench.operations import EVERY
 from bench.report import write_report
-
-NAMES = (
-    "cost-volume",
-    "disparity-regression",
-    "attention-adaptation",
-    "depth-objective",
-    "feature-distillation",
-    "correlation-disparity",
-    "concat-free-conv",
-    "teacher-step",
-    "distillation-step",
-    "teacher-inference",
-    "student-inference",
-)
 
 
 @dataclass(frozen=True)
@@ -50,10 +37,10 @@ class AllBenchmarks:
         for mode in self.compile:
             common += ["--compile", mode]
         codes = {}
-        for name in NAMES:
+        for name in EVERY:
             command = [sys.executable, "-m", "bench", name, *common, "--output", str(self.output / f"{name}.json")]
             codes[name] = subprocess.run(command).returncode
-        paths = [self.output / f"{name}.json" for name in NAMES if (self.output / f"{name}.json").exists()]
+        paths = [self.output / f"{name}.json" for name in EVERY if (self.output / f"{name}.json").exists()]
         if not paths:
             raise InputError(f"no benchmark wrote a result to {self.output}: see its messages above")
         print(f"wrote {write_report(self.output, [read_result(path) for path in paths])}")

@@ -13,20 +13,17 @@ import pytest
 import torch
 
 from bench.gpu_check.benchmarks import suite_of
-from bench.gpu_check.stages import OPERATIONS
 from bench.harness.case import Case, differentiable, draw_item, outputs_of
 from bench.harness.contenders import EAGER, OURS, contenders
 from bench.harness.parity import Refused, check_parity, exact_results
 from bench.harness.suite import choose_device, choose_size
+from bench.operations import OPERATIONS
 
 pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark: pip install 'adu-depth[bench]'")
 
 DEVICE = choose_device("auto")
 CASES = [
-    case
-    for name in OPERATIONS
-    if not name.endswith(("-step", "-inference"))
-    for case in suite_of(name, dry_run=True).cases(choose_size("auto", DEVICE), DEVICE)
+    case for name in OPERATIONS for case in suite_of(name, dry_run=True).cases(choose_size("auto", DEVICE), DEVICE)
 ]
 
 

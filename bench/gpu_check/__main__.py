@@ -20,7 +20,8 @@ from types import FrameType
 from adu_depth.streams import safe_streams
 from bench.gpu_check.packed import RESULTS, Packed
 from bench.gpu_check.runner import Check, cache_folder, use_caches
-from bench.gpu_check.stages import BY_NAME, CONTINUED, OPERATIONS, PLAN, chosen_stages
+from bench.gpu_check.stages import BY_NAME, CONTINUED, PLAN, chosen_stages
+from bench.operations import EVERY
 
 MINUTES = 9.0
 
@@ -33,7 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="scripts/gpu_check.sh",
         description=__doc__,
         epilog=f"stages, in this order:\n{listed}\nwith --continue also:\n{more}\n"
-        f"benchmarks, each by its name alone:\n  {', '.join(OPERATIONS)}",
+        f"benchmarks, each by its name alone:\n  {', '.join(EVERY)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("stages", nargs="*", metavar="stage", help="only these stages or benchmarks, and the doctor")
@@ -46,9 +47,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--dry-run", "--rehearse", action="store_true", help="everything tiny, on a CPU, kernels in the interpreter"
     )
     chosen = parser.parse_args(arguments)
-    unknown = [name for name in chosen.stages if name not in BY_NAME and name not in OPERATIONS]
+    unknown = [name for name in chosen.stages if name not in BY_NAME and name not in EVERY]
     if unknown:
-        parser.error(f"no stage {', '.join(unknown)}; there are {', '.join(BY_NAME)}, {', '.join(OPERATIONS)}")
+        parser.error(f"no stage {', '.join(unknown)}; there are {', '.join(BY_NAME)}, {', '.join(EVERY)}")
     if not chosen.minutes > 0:
         parser.error(f"--minutes: expected more than 0, got {chosen.minutes}")
     return chosen

@@ -19,18 +19,21 @@ import torch
 from bench.gpu_check.arguments import seconds_left, stage_arguments
 from bench.gpu_check.packed import read_json
 from bench.gpu_check.sheet import Sheet, Watch, begin_anew
-from bench.gpu_check.stages import INFERENCE, OPERATIONS, SINGLE, STEPS
 from bench.harness.case import Case
 from bench.harness.environment import measured_environment
 from bench.harness.result import CaseResult, new_result
 from bench.harness.roofs import measure_roofs
 from bench.harness.runner import ours_is_sound
-from bench.harness.suite import Planned, Suite, notice, suite_class
+from bench.harness.suite import Planned, Suite, notice
+from bench.operations import INFERENCE, OPERATIONS, STEPS, suite_class
 
-KINDS: dict[str, tuple[Sequence[str], dict[str, Any]]] = {
-    "operations": (SINGLE, {"compile": ("none",), "torch_peers": False, "repeats": 20, "seconds": 0.7}),
-    "compiled": (SINGLE, {"compile": ("default",), "repeats": 15, "seconds": 0.7, "compile_seconds": 25.0}),
-    "max-autotune": (SINGLE, {"compile": ("max-autotune",), "repeats": 15, "seconds": 0.7, "compile_seconds": 80.0}),
+KINDS: dict[str, tuple[Iterable[str], dict[str, Any]]] = {
+    "operations": (OPERATIONS, {"compile": ("none",), "torch_peers": False, "repeats": 20, "seconds": 0.7}),
+    "compiled": (OPERATIONS, {"compile": ("default",), "repeats": 15, "seconds": 0.7, "compile_seconds": 25.0}),
+    "max-autotune": (
+        OPERATIONS,
+        {"compile": ("max-autotune",), "repeats": 15, "seconds": 0.7, "compile_seconds": 80.0},
+    ),
     "training-steps": (STEPS, {"compile": ("none",), "repeats": 15, "seconds": 3.0}),
     "compiled-steps": (STEPS, {"compile": ("default",), "repeats": 15, "seconds": 3.0, "compile_seconds": 120.0}),
     "inference": (INFERENCE, {"compile": ("none",), "repeats": 15, "seconds": 1.5}),
@@ -48,7 +51,7 @@ def suite_of(name: str, dry_run: bool, **options: Any) -> Suite:
         options |= {"size": "tiny", "repeats": 1, "seconds": 0.1}
     else:
         options |= {"size": "card", "device": "cuda"}
-    return suite_class(OPERATIONS[name])(**options)
+    return suite_class(name)(**options)
 
 
 def most_telling_first(kind: str, suite: Suite, cases: Sequence[Planned], dry_run: bool) -> list[Planned]:
@@ -75,7 +78,8 @@ def breadth_first(lists: Iterable[list[Planned]], names: Sequence[str]) -> Itera
 
 def main() -> None:
     chosen = stage_arguments(__doc__, "kind")
-    every, options = KINDS[chosen.kind]
+    named, options = KINDS[chosen.kind]
+    every = tuple(named)
     if chosen.dry_run and chosen.kind in COMPILING:
         every = every[:1] if chosen.kind == "compiled-steps" else ("cost-volume",)  # on a CPU it takes long
     names = [name for name in every if not chosen.only or name in chosen.only]

@@ -19,9 +19,9 @@ import torch
 
 from bench.gpu_check.arguments import stage_arguments
 from bench.gpu_check.packed import read_json, replace_text
-from bench.gpu_check.stages import SINGLE
 from bench.harness.environment import MEASURED, ROOT, measured_environment, source_digest
 from bench.harness.result import same_making
+from bench.operations import OPERATIONS
 
 SOURCES = (*MEASURED, "tests/kernels")
 TESTS = "tests/kernels"
@@ -43,7 +43,7 @@ def operation_of(test: str) -> str | None:
     text = test.replace("-", "_")
     file = text.split("::", 1)[0]
     for place in (file, text):  # test_correlation_disparity.py may name volumes in its cases
-        for name in SINGLE:
+        for name in OPERATIONS:
             if any(word in place for word in (name.replace("-", "_"), *ALIASES.get(name, ()))):
                 return name
     return None

@@ -7,23 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-OPERATIONS = {
-    "attention-adaptation": "bench.attention_adaptation:AttentionAdaptationBenchmark",
-    "cost-volume": "bench.cost_volume:CostVolumeBenchmark",
-    "disparity-regression": "bench.disparity_regression:DisparityRegressionBenchmark",
-    "depth-objective": "bench.depth_objective:DepthObjectiveBenchmark",
-    "feature-distillation": "bench.feature_distillation:FeatureDistillationBenchmark",
-    "correlation-disparity": "bench.correlation_disparity:CorrelationDisparityBenchmark",
-    "concat-free-conv": "bench.concat_free_conv:ConcatFreeConvBenchmark",
-    "teacher-step": "bench.whole_steps:TeacherStepBenchmark",
-    "distillation-step": "bench.whole_steps:DistillationStepBenchmark",
-    "teacher-inference": "bench.whole_steps:TeacherInferenceBenchmark",
-    "student-inference": "bench.whole_steps:StudentInferenceBenchmark",
-}
-"""Every benchmark by name, module and class."""
-STEPS = tuple(name for name in OPERATIONS if name.endswith("-step"))
-INFERENCE = tuple(name for name in OPERATIONS if name.endswith("-inference"))
-SINGLE = tuple(name for name in OPERATIONS if name not in STEPS + INFERENCE)
+from bench.operations import EVERY, OPERATIONS, STEPS
 
 
 @dataclass(frozen=True)
@@ -85,10 +69,10 @@ def chosen_stages(names: Sequence[str], continued: bool) -> tuple[list[Stage], l
     """The stages of a call, and the benchmarks it is confined to (none: all). names: of stages and of benchmarks."""
     if not names:
         return list(CONTINUED if continued else PLAN), []
-    only = [name for name in names if name in OPERATIONS]
+    only = [name for name in names if name in EVERY]
     wanted = {name for name in names if name in BY_NAME} | {"doctor"}
     for name in only:
-        if name in SINGLE:
+        if name in OPERATIONS:
             wanted |= {"operations", "compiled"}
         else:
             wanted.add("training-steps" if name in STEPS else "inference")

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 from bench.gpu_check.entries import EAGER, OURS, Red, Value, are_of_the_same, of_one_making, red_tests
 from bench.gpu_check.packed import Entry
-from bench.gpu_check.stages import BY_NAME, SINGLE
+from bench.gpu_check.stages import BY_NAME
+from bench.operations import OPERATIONS
 
 FAILURES_SHOWN = 40
 
@@ -121,7 +122,7 @@ def cases_of(results: Value, names: Sequence[str]) -> Iterator[tuple[str, str, l
 def operations(results: Value, red: Red) -> list[str]:
     """Ours beside every other implementation: total of forward and backward, and how many times faster ours is."""
     lines = []
-    for name, case, rows in cases_of(results, SINGLE):
+    for name, case, rows in cases_of(results, tuple(OPERATIONS)):
         if red.count(name):
             lines.append(f"| {case} | refused: {red.count(name)} of its tests are red here | | | | | | |")
             continue

@@ -10,8 +10,8 @@ from typing import Any
 from adu_depth.files import make_folder, write_json
 from bench.gpu_check import packed
 from bench.gpu_check.entries import red_tests
-from bench.gpu_check.stages import SINGLE
 from bench.harness.result import Result, check_result, save_result
+from bench.operations import OPERATIONS
 from bench.report import write_report
 
 TIMED = ("profile", "training", "convergence", "tune")
@@ -24,7 +24,7 @@ def benchmark_results(value: dict[str, Any]) -> Iterator[tuple[str, Result]]:
     for stage, entry in value["stages"].items():
         for name, result in ((entry.get("result") or {}).get("results") or {}).items():
             check_result(result, f"{stage}: {name}")
-            count = red.count(name) if name in SINGLE else len(red.tests)
+            count = red.count(name) if name in OPERATIONS else len(red.tests)
             yield f"{stage}-{name}", held_back(result, count) if count else result
 
 

@@ -18,9 +18,9 @@ import torch
 from adu_depth.files import write_json
 from bench.gpu_check.arguments import seconds_left, stage_arguments
 from bench.gpu_check.benchmarks import suite_of
-from bench.gpu_check.stages import SINGLE
 from bench.harness.case import differentiable, draw_item, outputs_of
 from bench.harness.contenders import COMPILED, contenders
+from bench.operations import OPERATIONS
 
 AT_ONCE = 4
 THREADS = "3"  # of Inductor's, in each process
@@ -60,7 +60,9 @@ def main() -> None:
     if CHILD in os.environ:
         compile_headline(chosen.only[0], chosen.dry_run)
         return
-    waiting = ["cost-volume"] if chosen.dry_run else [name for name in SINGLE if not chosen.only or name in chosen.only]
+    waiting = (
+        ["cost-volume"] if chosen.dry_run else [name for name in OPERATIONS if not chosen.only or name in chosen.only]
+    )
     result: dict[str, Any] = {"complete": False, "compiled": {}}
     running: dict[str, tuple[subprocess.Popen[str], IO[str], float]] = {}
     while waiting or running:

@@ -14,18 +14,15 @@ from bench.__main__ import main
 from bench.cost_volume import CROP, HALF, SINGLE, TINY, least_work, volume_case
 from bench.disparity_regression import CROP as HEAD
 from bench.disparity_regression import regression_case
-from bench.everything import NAMES
 from bench.gpu_check.benchmarks import suite_of
-from bench.gpu_check.stages import OPERATIONS
 from bench.harness.contenders import EAGER, OURS
 from bench.harness.parity import Refused
 from bench.harness.runner import Effort, run_case
 from bench.harness.suite import Suite
+from bench.operations import EVERY, INFERENCE, OPERATIONS, STEPS
 from bench.whole_steps import check_step
 
 CPU = torch.device("cpu")
-OF_OPERATIONS = [name for name in OPERATIONS if not name.endswith(("-step", "-inference"))]
-OF_STEPS = [name for name in OPERATIONS if name not in OF_OPERATIONS]
 
 
 def eager(name: str, output: Path) -> Suite:
@@ -33,7 +30,7 @@ def eager(name: str, output: Path) -> Suite:
     return suite_of(name, dry_run=True, output=output, compile=("none",))
 
 
-@pytest.mark.parametrize("name", OF_OPERATIONS)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_every_tiny_case_is_measured(name: str, tmp_path: Path):
     suite = suite_of(name, dry_run=True)
     for case in suite.cases("tiny", CPU):
@@ -42,7 +39,7 @@ def test_every_tiny_case_is_measured(name: str, tmp_path: Path):
         assert not bad, (case.name, bad)
 
 
-@pytest.mark.parametrize("name", OF_OPERATIONS)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_cases_have_names_of_their_own_and_one_headline(name: str, tmp_path: Path):
     suite = suite_of(name, dry_run=True)
     for size in ("card", "small", "tiny"):
@@ -52,7 +49,7 @@ def test_cases_have_names_of_their_own_and_one_headline(name: str, tmp_path: Pat
     assert suite.cases("card", CPU)[0].headline  # the most telling case is the first that is measured
 
 
-@pytest.mark.parametrize("name", OF_STEPS)
+@pytest.mark.parametrize("name", STEPS | INFERENCE)
 def test_whole_steps_run(name: str, tmp_path: Path):
     result = eager(name, tmp_path / "out.json").run()
     for case in result["cases"]:
@@ -139,8 +136,7 @@ def command_line(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_the_command_line_names_every_benchmark(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     assert command_line(monkeypatch, "--help") == 0
     help_text = capsys.readouterr().out
-    assert [name for name in (*NAMES, "all", "report", "render") if name not in help_text] == []
-    assert set(OPERATIONS) == set(NAMES)
+    assert [name for name in (*EVERY, "all", "report", "render") if name not in help_text] == []
 
 
 def test_bad_input_ends_with_its_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -18,13 +18,13 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import cut_rows, draw_cuts
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, augment_pair
 from bench.gpu_check.benchmarks import suite_of
-from bench.gpu_check.stages import OPERATIONS
 from bench.harness import roofs, runner
 from bench.harness.case import Work, differentiable, draw_item, outputs_of
 from bench.harness.contenders import OURS, contenders
 from bench.harness.memory import peak_bytes
 from bench.harness.suite import normal
 from bench.harness.timing import Mark, Step, measure
+from bench.operations import OPERATIONS
 from bench.whole_steps import (
     SCALES,
     Build,
@@ -230,7 +230,7 @@ def test_a_whole_step_waits_for_no_value_and_stays_on_its_device(build: Build) -
     assert {value.device for value in found.values()} == {META}
 
 
-@pytest.mark.parametrize("name", [name for name in OPERATIONS if not name.endswith(("-step", "-inference"))])
+@pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.usefixtures("_no_autocast")
 def test_every_reference_waits_for_no_value_and_can_be_captured(name: str) -> None:
     """Else its row of a short case would have no graph, and be timed with its gaps."""

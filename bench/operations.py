@@ -1,0 +1,39 @@
+"""The benchmarks of operations and steps, by the name they have on every command line: the one list.
+
+A new operation is a file beside this one and a line here. Where each lies is text, so that the list can be read without
+torch; `suite_class` imports it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.harness.suite import Suite
+
+OPERATIONS = {
+    "attention-adaptation": "attention_adaptation:AttentionAdaptationBenchmark",
+    "cost-volume": "cost_volume:CostVolumeBenchmark",
+    "disparity-regression": "disparity_regression:DisparityRegressionBenchmark",
+    "depth-objective": "depth_objective:DepthObjectiveBenchmark",
+    "feature-distillation": "feature_distillation:FeatureDistillationBenchmark",
+    "correlation-disparity": "correlation_disparity:CorrelationDisparityBenchmark",
+    "concat-free-conv": "concat_free_conv:ConcatFreeConvBenchmark",
+}
+"""Module of this package and class, the most telling first."""
+STEPS = {
+    "teacher-step": "whole_steps:TeacherStepBenchmark",
+    "distillation-step": "whole_steps:DistillationStepBenchmark",
+}
+INFERENCE = {
+    "teacher-inference": "whole_steps:TeacherInferenceBenchmark",
+    "student-inference": "whole_steps:StudentInferenceBenchmark",
+}
+EVERY = OPERATIONS | STEPS | INFERENCE
+
+
+def suite_class(name: str) -> type[Suite]:
+    """The benchmark of that name."""
+    module, _, of = EVERY[name].partition(":")
+    return getattr(importlib.import_module(f"bench.{module}"), of)  # type: ignore[no-any-return]
