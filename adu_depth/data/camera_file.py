@@ -1,28 +1,28 @@
 """camera.toml: the calibration beside images that carry none.
 
-    # pixels of the left image; baseline in metres
-    fx = 721.5377
-    fy = 721.5377
-    cx = 609.5593
-    cy = 172.854
-    baseline = 0.5327
-    width = 1242          # optional: images of another size are then refused
-    height = 375
+# pixels of the left image; baseline in metres
+fx = 721.5377
+fy = 721.5377
+cx = 609.5593
+cy = 172.854
+baseline = 0.5327
+width = 1242          # optional: images of another size are then refused
+height = 375
 
-    [000003]              # optional: what differs for one image, by its name without extension
-    fx = 707.09
+[000003]              # optional: what differs for one image, by its name without extension
+fx = 707.09
 
-    ["monday/000003"]     # the same where images lie in folders of sequences; ["monday"] is for a whole one
-    fx = 707.09
-
-It is read by the few lines below, not by `tomllib`, which Python 3.10 does not have: numbers are all it holds.
+["monday/000003"]     # the same where images lie in folders of sequences; ["monday"] is for a whole one
+fx = 707.09
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -38,6 +38,9 @@ _SIZE_KEYS = ("width", "height")
 ALL_NEEDED = ("fx", "cx", "cy")
 MOST = 1_000_000
 """Pixels or metres: far beyond any camera, and products of a few of them are finite in float32."""
+LONGEST_LINE = 10_000
+MOST_LINES = 200_000
+"""tomllib takes seconds for more, and for millions of digits. A camera for each sequence needs far fewer."""
 _Table = dict[str, float]
 
 
@@ -146,10 +149,15 @@ def write_cameras(path: str | Path, cameras: dict[str, Camera], size: tuple[int,
     for name, table in tables.items():
         own = {k: v for k, v in table.items() if k not in shared}
         if own:
-            header = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
+            header = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _quoted(name)
             lines += ["", f"[{header}]", *_assignments(own)]
     with replacing(path) as temporary:
         temporary.write_bytes(os.fsencode("\n".join(lines) + "\n"))
+
+
+def _quoted(name: str) -> str:
+    """As a basic string of TOML, whose escapes are JSON's, and which takes no DEL."""
+    return json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _assignments(table: _Table) -> list[str]:
@@ -174,27 +182,71 @@ def _camera(table: _Table, source: str, needed: Sequence[str]) -> Camera:
 
 
 def _read_tables(path: Path) -> dict[str, _Table]:
-    tables: dict[str, _Table] = {"": {}}
-    section = ""
-    for number, line in enumerate(read_name_lines(path), start=1):
-        line = line.partition("#")[0].strip()
-        if line.startswith("[") and line.endswith("]"):
-            section = line[1:-1].strip().strip("\"'")
-            tables.setdefault(section, {})
-        elif line:
-            key, value = _assignment(line, f"{path}, line {number}")
-            if key in tables[section]:
-                raise InputError(f"{path}, line {number}: {key} is there twice, {tables[section][key]:g} and {value:g}")
-            tables[section][key] = value
+    """By section; "" is what stands above the first."""
+    lines = read_name_lines(path)
+    if len(lines) > MOST_LINES:
+        raise InputError(f"{path}: {len(lines):,} lines, expected at most {MOST_LINES:,}")
+    for number, line in enumerate(lines, 1):
+        if len(line) > LONGEST_LINE:
+            raise InputError(f"{path}, line {number}: {len(line):,} characters, expected at most {LONGEST_LINE:,}")
+    try:
+        whole = tomllib.loads("\n".join([*lines, ""]))
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits and a nest of brackets too
+        raise _refusal(path, lines, error) from error
+    tables: dict[str, _Table] = {"": {key: value for key, value in whole.items() if not isinstance(value, dict)}}
+    tables |= {key: value for key, value in whole.items() if isinstance(value, dict)}
+    for section, table in tables.items():
+        for key, value in table.items():
+            if isinstance(value, dict) and section:
+                where = _where(path, lines, section, key)
+                raise InputError(f"{where}: [{section}.{key}] names two tables; a name with a dot stands in quotes")
+            if key not in _CAMERA_KEYS + _SIZE_KEYS:
+                raise _unknown(_where(path, lines, section, key), key)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InputError(f"{_where(path, lines, section, key)}: {key} must be a number, got {value!r}"[:500])
+            table[key] = _float(value)
     return tables
 
 
-def _assignment(line: str, where: str) -> tuple[str, float]:
-    key, equals, value = (part.strip() for part in line.partition("="))
-    if not equals or key not in _CAMERA_KEYS + _SIZE_KEYS:
-        known = ", ".join(_CAMERA_KEYS + _SIZE_KEYS)
-        raise InputError(f"{where}: expected `name = number` with a name of {known}, got {line!r}")
+def _where(path: Path, lines: list[str], section: str, key: str) -> str:
+    """The file and, where it can be told, the line in which the section has the key."""
+    headers = (f"[{section}]", f"[{_quoted(section)}]")
+    start = next((n for n, line in enumerate(lines) if line.partition("#")[0].strip() in headers), 0)
+    number = next((n for n, line in enumerate(lines[start:], start + 1) if _key(line) == key), 0)
+    return f"{path}, line {number}" if number else str(path)
+
+
+def _key(line: str) -> str:
+    """Left of the equals sign; "" where there is none."""
+    key, equals, _ = line.partition("=")
+    return key.strip().strip("\"'") if equals else ""
+
+
+def _float(value: float) -> float:
+    """As `float`, a whole number beyond its range being infinite."""
     try:
-        return key, float(value)
-    except ValueError as error:
-        raise InputError(f"{where}: {key} must be a number, got {value!r}") from error
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _unknown(where: str, what: str) -> InputError:
+    known = ", ".join(_CAMERA_KEYS + _SIZE_KEYS)
+    return InputError(f"{where}: expected `name = number` with a name of {known}, got {what[:200]!r}")
+
+
+def _refusal(path: Path, lines: list[str], error: Exception) -> InputError:
+    """What stands in the line that `tomllib` names, in words of this file's own."""
+    named = re.search(r"\(at line (\d+)", str(error))
+    if not named:
+        return InputError(f"{path} is not TOML of numbers: {str(error)[:200]}")
+    number = min(int(named[1]), len(lines))
+    line = lines[number - 1].strip()
+    where, key = f"{path}, line {number}", _key(line)
+    if key not in _CAMERA_KEYS + _SIZE_KEYS:
+        return _unknown(where, line)
+    value = line.partition("=")[2].partition("#")[0].strip()
+    if "overwrite" in str(error):
+        before = next(one.partition("=")[2].partition("#")[0].strip() for one in lines if _key(one) == key)
+        return InputError(f"{where}: {key} is there twice, {before[:200]} and {value[:200]}")
+    return InputError(f"{where}: {key} must be a number, got {value[:200]!r}")

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from adu_depth.data import Rig, open_dataset
-from adu_depth.data.camera_file import write_cameras
+from adu_depth.data.camera_file import CameraFile, write_cameras
 from adu_depth.data.image_files import write_pfm
 from adu_depth.errors import InputError
+from adu_depth.geometry import Camera
 from adu_depth.inference.render import write_samples
 from tests.data.trees import SIZE, depth_of, disparity_of, save_image, scenes
 
@@ -80,6 +81,40 @@ def test_pairs_alone_with_other_endings_in_folders_of_sequences(tmp_path: Path) 
     assert [dataset.sequence(name) for name in dataset.names] == ["monday", "monday", "tuesday"]
     assert not dataset[0].valid.any()
     assert not dataset.labelled("monday/000001")
+
+
+NAMES = ["seq#1/0001", "a.b", 'q"u', "back\\s", "ü", "tab\tx", "caf\udce9", "del\x7f", "plain"]
+
+
+def test_what_write_cameras_writes_is_read_whatever_the_names(tmp_path: Path) -> None:
+    cameras = {name: Camera(1.0 + number, 2.0, 3.0, 4.0, 0.5) for number, name in enumerate(NAMES)}
+    write_cameras(tmp_path / "camera.toml", cameras)
+    file = CameraFile(tmp_path / "camera.toml")
+    assert {name: file.camera(name) for name in NAMES} == cameras
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fx = 1\n[a.b]\nfx = 2", r"\[a.b\] names two tables; a name with a dot stands in quotes"),
+        ("fx = true", r"line 1: fx must be a number, got True"),
+        ("[[a]]\nfx = 1", r"expected `name = number` with a name of .*, got 'a'"),
+        ("fx = " + "1" * 5000, r"camera.toml is not TOML of numbers"),
+        ("cx = 1\ncy = 1\nfx = " + "1" * 400, r"fx of .* must be finite"),
+        ("x = " + "[" * 5_000, r"camera.toml"),
+        ("x = " + "[" * 100_000, r"line 1: 100,004 characters, expected at most 10,000"),
+        ("fx = 1\n[a]\nfx = 1\n[a]\nfx = 2", r"line 4: expected `name = number`"),
+        ("a.fx = 3", "lacks fx"),
+        ("fx = 1\n[x]\ncx = 2\nfx = {a = 1}", r"line 4: fx must be a number|fx. names two tables"),
+        ("fx = 2020-01-01", r"line 1: fx must be a number"),
+        ("fx == 3", r"line 1: fx must be a number, got '= 3'"),
+    ],
+    ids=range(12),
+)
+def test_what_is_no_table_of_numbers_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "camera.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        CameraFile(tmp_path / "camera.toml").camera()
 
 
 def test_a_missing_right_image_is_named(rendered: Path) -> None:
