@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
@@ -37,7 +38,9 @@ def delivered(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     heard, told = multiprocessing.Pipe(duplex=False)
     # multiprocessing's "forkserver" is the parent of its processes, and ends with the training itself.
     served = (loader.multiprocessing_context or multiprocessing).get_start_method() == "forkserver"
-    loader.worker_init_fn = partial(_start, told, None if served else os.getpid())
+    # To Linux a thread is a parent too, and this one may end before the training does.
+    tied = served or threading.current_thread() is threading.main_thread()
+    loader.worker_init_fn = partial(_start, told, None if served else os.getpid(), tied)
     iterator = _started(loader)
     workers: Sequence[multiprocessing.Process] = iterator._workers
     try:
@@ -68,10 +71,11 @@ def _started(loader: DataLoader[Any]) -> Any:
     return iterator
 
 
-def _start(told: Connection, parent: int | None, worker: int) -> None:
+def _start(told: Connection, parent: int | None, tied: bool, worker: int) -> None:
     """First thing in a worker. What its queue cannot send is dropped without a word, unless the worker ends of it."""
     leave_signals_to_parent()
-    _end_with(parent)
+    if tied:
+        _end_with(parent)
 
     def last_words(error: BaseException, item: object) -> None:
         told.send_bytes(f"{type(error).__name__}: {error}".encode(errors="replace")[:2000])

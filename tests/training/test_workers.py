@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +129,16 @@ def test_closing_ends_workers_that_are_busy() -> None:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert signal.getsignal(signal.SIGCHLD) is handler
+
+
+def test_the_thread_that_started_the_workers_may_end() -> None:
+    """To Linux a thread is a parent too."""
+    stream = delivered(DataLoader(Numbers(), batch_size=1, num_workers=2))
+    found: list[Any] = []
+    starter = threading.Thread(target=lambda: found.append(next(stream)))
+    starter.start()
+    starter.join()
+    assert [int(value[0, 0]) for value in [*found, *stream]] == list(range(50))
 
 
 class Broken(SyntheticStereo):
