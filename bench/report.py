@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -12,8 +14,7 @@ from adu_depth.errors import InputError
 from adu_depth.files import replacing
 from bench.harness.result import Result, read_result
 from bench.harness.table import join_tables
-from bench.plots.bars import memory_bars, speed_bars
-from bench.plots.roofline import roofline
+from bench.plots import MISSING, memory_bars, roofline, save, speed_bars
 
 PICTURES = {"roofline": roofline, "speed": speed_bars, "memory": memory_bars}
 CAPTIONS = {
@@ -41,16 +42,20 @@ class ReportCommand:
 def write_report(folder: Path, results: Sequence[Result]) -> Path:
     """Writes report.md and the pictures there is something to draw for; returns the path of report.md.
 
-    A picture of an earlier report that this one does not have is removed: it would show other numbers.
+    Without matplotlib there are none, and a line on the standard error says so. A picture of an earlier report that
+    this one does not have is removed: it would show other numbers.
     """
     parts = []
+    can_draw = find_spec("matplotlib") is not None
+    if not can_draw:
+        print(MISSING, file=sys.stderr)
     for name, draw in PICTURES.items():
-        path, picture = folder / f"{name}.svg", draw(results)
+        path, picture = folder / f"{name}.svg", draw(results) if can_draw else None
         if picture is None:
             path.unlink(missing_ok=True)
             continue
         with replacing(path) as temporary:
-            temporary.write_text(picture, encoding="utf-8")
+            save(picture, temporary)
         parts.append(f"![{CAPTIONS[name]}]({name}.svg)\n")
     if not any(result["roofs"] for result in results):
         parts.append("No roofline: no roof was measured, since no GPU was there.\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-import xml.etree.ElementTree as ElementTree
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from bench.harness.result import Result, check_result, new_result, read_result, 
 from bench.harness.roofs import least_microseconds
 from bench.harness.statistics import summary
 from bench.harness.table import case_table, result_table
-from bench.plots.bars import memory_bars, speed_bars
-from bench.plots.roofline import points_of, roofline
+from bench.plots import memory_bars, points_of, roofline, save, speed_bars
 from bench.report import ReportCommand, write_report
 from tests.bench import planted
 from tests.bench.planted import PlantedSuite, case_of
 
+draws = pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib: pip install 'adu-depth[bench]'")
 ROOFS = {"copy": 4e12, "bfloat16": 8e14, "float32": 5e13}
 
 
@@ -183,31 +183,45 @@ def test_the_notice_stands_above_the_numbers():
     assert "Cut short" in result_table(result)
 
 
-def bars_of(picture: str) -> list[dict[str, float]]:
-    """The bars alone: rectangles with a tip."""
-    root = ElementTree.fromstring(picture)
-    found = root.iter("{http://www.w3.org/2000/svg}rect")
-    return [{k: float(r.get(k, "0")) for k in ("x", "width")} for r in found if len(r)]
+def bars_of(picture: Any) -> list[dict[str, float]]:
+    """Where the bars lie on the paper."""
+    places = [bar.get_window_extent() for bar in picture.axes[0].patches]
+    return [{"x": place.x0, "width": place.width} for place in places]
 
 
+@draws
 def test_a_loss_is_a_bar_to_the_left_of_one():
     result = invented()
     result["cases"][0]["rows"].append(row("quick", 50.0))
-    slow, fast = bars_of(speed_bars([result]) or "")
+    slow, fast = bars_of(speed_bars([result]))
     assert slow["x"] + slow["width"] == pytest.approx(fast["x"], abs=0.2)  # they meet at ×1
     assert fast["width"] == pytest.approx(2 * slow["width"], rel=0.01)  # ×4 is twice as far as ×½
 
 
+@draws
 def test_memory_has_a_bar_for_everyone_measured():
-    assert len(bars_of(memory_bars([invented()]) or "")) == 2
+    assert len(bars_of(memory_bars([invented()]))) == 2
 
 
-def test_a_roofline_needs_a_roof_of_the_same_run():
+@draws
+def test_a_case_that_two_stages_timed_is_named_once():
+    later = invented()
+    later["cases"][0]["rows"] = [row(OURS, 100.0), row(EAGER, 200.0)]
+    picture = speed_bars([invented(), later])
+    assert picture is not None
+    assert [label.get_text().replace("\N{NO-BREAK SPACE}", " ") for label in picture.axes[0].get_yticklabels()] == [
+        "one | case"
+    ]
+    assert [text.get_text() for text in picture.axes[0].texts] == ["×2.00"]
+
+
+@draws
+def test_a_roofline_needs_a_roof_of_the_same_run(tmp_path: Path):
     assert roofline([invented()]) is None
     picture = roofline([invented(ROOFS)])
     assert picture is not None
-    ElementTree.fromstring(picture)
-    assert "25% of the roof" in picture
+    save(picture, tmp_path / "one.svg")
+    assert "25% of the roof" in (tmp_path / "one.svg").read_text()
 
 
 def test_a_point_stands_at_its_intensity_and_rate():
@@ -223,6 +237,26 @@ def test_the_least_time_is_the_larger_of_two():
     assert least_microseconds(None, 4_000_000, 0, "float32", False) is None
 
 
+@draws
+def test_the_same_result_gives_the_same_file(tmp_path: Path):
+    for name in ("one.svg", "two.svg"):
+        picture = roofline([invented(ROOFS)])
+        assert picture is not None
+        save(picture, tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_without_matplotlib_the_tables_are_written_and_the_reason_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("bench.report.find_spec", lambda name: None)
+    write_report(tmp_path, [invented(ROOFS)])
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+    assert "### one | case" in (tmp_path / "report.md").read_text()
+    assert "matplotlib is not installed" in capsys.readouterr().err
+
+
+@draws
 def test_a_report_from_json_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     save_result(tmp_path / "a.json", invented(ROOFS))
     ReportCommand((tmp_path / "a.json",), tmp_path / "report").main()

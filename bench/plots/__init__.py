@@ -1,1 +1,0 @@
-"""Pictures of results, drawn from their JSON alone."""
