@@ -128,6 +128,23 @@ def test_a_folder_made_for_nothing_goes_and_one_with_results_or_an_owner_stays(t
     assert os.listdir(tmp_path / "empty") == []
 
 
+def test_a_lock_file_that_its_holder_removes_in_that_moment_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock on a file that has no name any more would keep nobody out."""
+    lock, asked = folder_lock._lock, []
+
+    def remove_first(handle: int) -> str:
+        asked.append(handle)
+        if len(asked) == 1:
+            (tmp_path / LOCK_FILE).unlink()
+        return lock(handle)
+
+    monkeypatch.setattr(folder_lock, "_lock", remove_first)
+    with locked(tmp_path, "predict"), pytest.raises(InputError, match="another process"), locked(tmp_path, "distill"):
+        pass
+
+
 def test_a_folder_that_its_maker_takes_away_in_that_moment_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
