@@ -15,11 +15,13 @@ import pytest
 import torch
 
 import adu_depth
-from adu_depth.data import RigConfig, SyntheticStereo
+from adu_depth.data import RigConfig, SyntheticStereo, open_dataset
+from adu_depth.data.splits import divide
+from adu_depth.errors import InputError
 from adu_depth.evaluation.metrics import depth_metrics
 from adu_depth.files import write_json
 from adu_depth.geometry import Camera, stack_cameras
-from adu_depth.inference import Predictor
+from adu_depth.inference import Predictor, write_samples
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
 from adu_depth.schema import check_ranges
 from adu_depth.training.checkpoint import config_dict
@@ -94,10 +96,21 @@ def test_networks_data_and_metrics_take_them(kind: str) -> None:
     image = torch.rand(3, 40, 50)
     prediction = Predictor(student, size=(number(32), number(64))).predict_image(image, camera=camera)
     assert prediction.depth.shape == (1, 1, 40, 50)
+    for wrong in ((32.5, 64), (True, 64), "full", (0, 64), (32,)):
+        with pytest.raises(InputError, match=r"size must be .height, width., both positive whole numbers, or None"):
+            Predictor(student, size=wrong)  # type: ignore[arg-type]
     scenes = SyntheticStereo(number(1), number(32), number(64), number(3), RigConfig(height=(number(1.5), number(1.5))))
     assert torch.equal(scenes[0].left, SyntheticStereo(1, 32, 64, 3, RigConfig(height=(1.5, 1.5)))[0].left)
     depth = torch.rand(8, 8) + 1
     assert depth_metrics(depth, depth, number(0.5), number(80.0)) == depth_metrics(depth, depth, 0.5, 80.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_division_takes_them(kind: str, tmp_path: Path) -> None:
+    write_samples(SyntheticStereo(3, 32, 64), tmp_path, 3)
+    dataset = open_dataset(tmp_path)
+    number = KINDS[kind]
+    assert divide(dataset, dataset.names, number(0.5), number(1)) == divide(dataset, dataset.names, 0.5, 1)
 
 
 def test_training_settings_are_those_of_plain_numbers() -> None:

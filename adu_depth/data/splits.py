@@ -16,6 +16,7 @@ from adu_depth.data.dataset import FileDataset
 from adu_depth.errors import InputError
 from adu_depth.files import read_name_lines, replacing
 from adu_depth.folder_lock import locked
+from adu_kernels.checks import plain_number
 
 SHOWN = 3  # examples in a sentence
 
@@ -75,6 +76,7 @@ def divide(dataset: FileDataset, names: Sequence[str], validation: float, seed: 
     count nearer to that share. Where the layout names fewer than two sequences the validation part is one stretch of
     neighbouring frames, at a place drawn by `seed`: frames drawn one by one would each have its near twin in training.
     """
+    validation, seed = plain_number(validation), plain_number(seed)
     if not 0 < validation < 1:
         raise InputError(f"validation must be a share above 0 and below 1, got {validation}")
     if len(names) < 2:

@@ -49,8 +49,8 @@ class Predictor:
         flip: Flip = "none",
     ) -> None:
         size = None if size is None else tuple(map(plain_number, size))  # type: ignore[assignment]
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise InputError(f"size must be (height, width), both positive, or None, got {size}")
+        if size is not None and (len(size) != 2 or any(type(side) is not int or side < 1 for side in size)):
+            raise InputError(f"size must be (height, width), both positive whole numbers, or None, got {size}")
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.size, self.trained_size = size, trained_size
