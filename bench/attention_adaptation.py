@@ -13,7 +13,7 @@ from torch import Tensor
 import adu_kernels
 from adu_kernels import reference
 from bench.harness.case import Case, Work
-from bench.harness.contenders import Absent
+from bench.harness.implementations import Absent
 from bench.harness.suite import Suite, dtype_name, labelled
 
 HALF, SINGLE = torch.bfloat16, torch.float32
@@ -48,7 +48,7 @@ class AttentionAdaptationBenchmark(Suite):
         return "attention-adaptation"
 
     def cases(self, size: str, device: torch.device) -> list[Case]:
-        if size == "card":
+        if size == "gpu":
             found = [
                 attention_case(EIGHTH, HALF, biased=True, headline=True),
                 attention_case(EIGHTH, HALF, biased=False),

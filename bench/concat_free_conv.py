@@ -44,7 +44,7 @@ class ConcatFreeConvBenchmark(Suite):
         return "concat-free-conv"
 
     def cases(self, size: str, device: torch.device) -> list[Case]:
-        if size == "card":
+        if size == "gpu":
             return [
                 convolution_case(CROP_32, HALF, headline=True),
                 convolution_case(CROP_12, HALF),

@@ -22,7 +22,7 @@ class CorrelationDisparityBenchmark(Suite):
         return "correlation-disparity"
 
     def cases(self, size: str, device: torch.device) -> list[Case]:
-        if size == "card":
+        if size == "gpu":
             chosen = [(CROP, HALF, True), (KITTI, HALF, False), (CROP, SINGLE, False)]
         else:
             chosen = [(SMALL if size == "small" else TINY, SINGLE, False)]

@@ -60,7 +60,7 @@ class CostVolumeBenchmark(Suite):
 
 
 def _cases(size: str) -> Iterator[Case]:
-    if size == "card":
+    if size == "gpu":
         yield volume_case("groupwise", CROP, HALF, headline=True)
         yield volume_case("groupwise", CROP, SINGLE)
         for operation in ("combined", "plain", "cosine", "concatenation"):

@@ -62,7 +62,7 @@ class DepthObjectiveBenchmark(Suite):
         return "depth-objective"
 
     def cases(self, size: str, device: torch.device) -> list[Case]:
-        if size == "card":
+        if size == "gpu":
             found = [loss_case("depth objective", KITTI, headline=True), loss_case("depth objective", CROP)]
             found += [loss_case(name, KITTI) for name in LOSSES if name != "depth objective"]
         else:

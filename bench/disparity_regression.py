@@ -46,7 +46,7 @@ class DisparityRegressionBenchmark(Suite):
         return "disparity-regression"
 
     def cases(self, size: str, device: torch.device) -> list[Case]:
-        if size == "card":
+        if size == "gpu":
             found = [
                 regression_case(CROP, SINGLE, headline=True),
                 regression_case(KITTI, SINGLE),

@@ -11,6 +11,7 @@ from typing import Literal
 from adu_depth.errors import InputError
 from adu_depth.folder_lock import locked
 from bench.harness.result import read_result
+from bench.harness.suite import Size
 from bench.operations import EVERY
 from bench.report import write_report
 
@@ -21,7 +22,7 @@ class AllBenchmarks:
 
     output: Path = Path("runs/bench")
     """Folder to write to. Cases it holds from the same code, machine and size are not measured again."""
-    size: Literal["auto", "card", "small", "tiny"] = "auto"
+    size: Size = "auto"
     device: Literal["auto", "cuda", "cpu"] = "auto"
     compile: tuple[Literal["default", "max-autotune", "none"], ...] = ()
     repeats: int = 50

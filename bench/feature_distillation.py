@@ -42,7 +42,7 @@ class FeatureDistillationBenchmark(Suite):
         return "feature-distillation"
 
     def cases(self, size: str, device: torch.device) -> list[Case]:
-        if size == "card":
+        if size == "gpu":
             found = [
                 distance_case(LEVEL, HALF, headline=True),
                 distance_case(LEVEL, SINGLE),

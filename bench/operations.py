@@ -23,12 +23,12 @@ OPERATIONS = {
 }
 """Module of this package and class, the most telling first."""
 STEPS = {
-    "teacher-step": "whole_steps:TeacherStepBenchmark",
-    "distillation-step": "whole_steps:DistillationStepBenchmark",
+    "teacher-step": "training_steps:TeacherStepBenchmark",
+    "distillation-step": "training_steps:DistillationStepBenchmark",
 }
 INFERENCE = {
-    "teacher-inference": "whole_steps:TeacherInferenceBenchmark",
-    "student-inference": "whole_steps:StudentInferenceBenchmark",
+    "teacher-inference": "training_steps:TeacherInferenceBenchmark",
+    "student-inference": "training_steps:StudentInferenceBenchmark",
 }
 EVERY = OPERATIONS | STEPS | INFERENCE
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.harness.contenders import EAGER, OURS
+from bench.harness.implementations import EAGER, OURS
 from bench.harness.result import Result, Row
 from bench.harness.table import megabytes, speed_up
 

@@ -18,7 +18,7 @@ from bench.plots import MISSING, memory_bars, roofline, save, speed_bars
 
 PICTURES = {"roofline": roofline, "speed": speed_bars, "memory": memory_bars}
 CAPTIONS = {
-    "roofline": "Under the roofs measured in the same run",
+    "roofline": "Under the peaks measured in the same run",
     "speed": "Times as fast as the eager reference",
     "memory": "Peak memory beside the inputs",
 }

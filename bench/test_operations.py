@@ -1,7 +1,7 @@
 """The same cases under pytest-benchmark: `pytest bench`, with its options (--benchmark-group-by, --benchmark-json …).
 
 Ours and the eager reference of every operation, forward and backward. Parity comes first here too: a wrong
-implementation fails and has no time. `python -m bench` measures more (inputs past the caches, graphs, memory, roofs).
+implementation fails and has no time. `python -m bench` measures more (inputs past the caches, graphs, memory, peaks).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from bench.gpu_check.benchmarks import suite_of
 from bench.harness.case import Case, differentiable, draw_item, outputs_of
-from bench.harness.contenders import EAGER, OURS, contenders
+from bench.harness.implementations import EAGER, OURS, implementations
 from bench.harness.parity import Refused, check_parity, exact_results
 from bench.harness.suite import choose_device, choose_size
 from bench.operations import OPERATIONS
@@ -31,7 +31,7 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_forward_and_backward(benchmark: Any, case: Case, who: str) -> None:
     benchmark.group = case.name
-    candidates = contenders(case, DEVICE, (), {})
+    candidates = implementations(case, DEVICE, (), {})
     if who not in candidates:
         pytest.skip("no kernel runs on this CPU: the eager reference is what runs")
     call = candidates[who]()
@@ -46,10 +46,10 @@ def test_forward_and_backward(benchmark: Any, case: Case, who: str) -> None:
 
 
 def _step(call: Callable[..., Any], item: Any) -> Callable[[], None]:
-    upstream = [torch.randn_like(o) for o in differentiable(outputs_of(call(*item.tensors)))]
+    grad_outputs = [torch.randn_like(o) for o in differentiable(outputs_of(call(*item.tensors)))]
 
     def step() -> None:
-        torch.autograd.grad(differentiable(outputs_of(call(*item.tensors))), item.leaves, upstream)
+        torch.autograd.grad(differentiable(outputs_of(call(*item.tensors))), item.leaves, grad_outputs)
         if DEVICE.type == "cuda":
             torch.cuda.synchronize()
 

@@ -21,8 +21,8 @@ from bench.gpu_check.packed import read_json
 from bench.gpu_check.sheet import Sheet, Watch, begin_anew
 from bench.harness.case import Case
 from bench.harness.environment import measured_environment
+from bench.harness.peaks import measure_peaks
 from bench.harness.result import CaseResult, new_result
-from bench.harness.roofs import measure_roofs
 from bench.harness.runner import ours_is_sound
 from bench.harness.suite import Planned, Suite, notice
 from bench.operations import INFERENCE, OPERATIONS, STEPS, suite_class
@@ -50,7 +50,7 @@ def suite_of(name: str, dry_run: bool, **options: Any) -> Suite:
     if dry_run:
         options |= {"size": "tiny", "repeats": 1, "seconds": 0.1}
     else:
-        options |= {"size": "card", "device": "cuda"}
+        options |= {"size": "gpu", "device": "cuda"}
     return suite_class(name)(**options)
 
 
@@ -93,11 +93,11 @@ def main() -> None:
     sheet.take_up_again(names if chosen.only else ())
     if chosen.kind in COMPILING:
         forget_noisy_choices()
-    roofs = measure_roofs(device)
+    peaks = measure_peaks(device)
     for name, suite in suites.items():
-        sheet.open(name, partial(_empty, suite, environment, roofs))
+        sheet.open(name, partial(_empty, suite, environment, peaks))
     plans = [
-        most_telling_first(chosen.kind, suite, suite.plan(suite.chosen_size(device), device, roofs), chosen.dry_run)
+        most_telling_first(chosen.kind, suite, suite.plan(suite.chosen_size(device), device, peaks), chosen.dry_run)
         for suite in suites.values()
     ]
     planned = list(breadth_first(plans, names))
@@ -140,9 +140,9 @@ def is_spoilt() -> bool:
     return False
 
 
-def _empty(suite: Suite, environment: dict[str, Any], roofs: dict[str, float] | None) -> dict[str, Any]:
+def _empty(suite: Suite, environment: dict[str, Any], peaks: dict[str, float] | None) -> dict[str, Any]:
     device = suite.chosen_device()
-    return {**new_result(suite.name, suite.chosen_size(device), environment, notice(device)), "roofs": roofs}
+    return {**new_result(suite.name, suite.chosen_size(device), environment, notice(device)), "roofs": peaks}
 
 
 def _line(case: CaseResult) -> str:

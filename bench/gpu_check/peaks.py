@@ -12,7 +12,7 @@ import torch
 from adu_depth.files import write_json
 from bench.gpu_check.arguments import stage_arguments
 from bench.harness.environment import measured_environment
-from bench.harness.roofs import measure_roofs
+from bench.harness.peaks import measure_peaks
 from bench.harness.statistics import quantile
 
 COPY_MEGABYTES = (1, 8, 32, 128, 512, 2048)
@@ -86,7 +86,7 @@ def main() -> None:
     result: dict[str, Any] = {"environment": measured_environment(device), "complete": False}
     parts: dict[str, Callable[[], Any]] = {
         "settings": partial(settings, device),
-        "peaks": partial(measure_roofs, device),
+        "peaks": partial(measure_peaks, device),
         "launch_microseconds": partial(launch_microseconds, device),
         "copy_bytes_per_second": partial(copy_rates, device, COPY_MEGABYTES[:2] if chosen.dry_run else COPY_MEGABYTES),
     }

@@ -22,7 +22,7 @@ from bench.gpu_check.arguments import stage_arguments
 from bench.gpu_check.peaks import wait
 from bench.harness.environment import measured_environment
 from bench.harness.timing import no_mark
-from bench.whole_steps import SCALES, Build, distillation_step, teacher_step
+from bench.training_steps import SCALES, Build, distillation_step, teacher_step
 
 WAITS = (
     "cudaStreamSynchronize",
@@ -129,7 +129,7 @@ def _told_of_waits() -> Any:
 def main() -> None:
     chosen = stage_arguments(__doc__)
     device = torch.device("cpu" if chosen.dry_run else "cuda")
-    size = "tiny" if chosen.dry_run else "card"
+    size = "tiny" if chosen.dry_run else "gpu"
     result: dict[str, Any] = {"environment": measured_environment(device), "complete": False, "steps": {}}
     failed = False
     for name, (build, autocast) in STEPS.items():

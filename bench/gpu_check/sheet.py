@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from adu_depth.files import write_json
-from bench.harness.contenders import EAGER
+from bench.harness.implementations import EAGER
 from bench.harness.result import CaseResult, Result, check_result, same_making
 
 

@@ -31,7 +31,7 @@ from bench.gpu_check.packed import read_json
 from bench.harness.environment import measured_environment, source_digest
 from bench.harness.result import same_making
 from bench.harness.statistics import summary
-from bench.whole_steps import SCALES
+from bench.training_steps import SCALES
 
 BACKENDS = {"kernels": "triton", "references": "torch"}
 HELD_OUT = 10_000  # a scene seed that no training uses
@@ -96,7 +96,7 @@ def configured(plan: Plan, kind: str, seed: int, folder: Path) -> tuple[Any, Any
         checkpoint_every=plan.steps,
         keep_checkpoints=1,
     )
-    scale = SCALES["tiny" if plan.tiny else "card"][0]
+    scale = SCALES["tiny" if plan.tiny else "gpu"][0]
     teacher = folder / "teacher"
     if kind == "teacher":
         model = replace(scale.teacher, max_disparity=plan.max_disparity)

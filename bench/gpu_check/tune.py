@@ -25,7 +25,7 @@ from bench.gpu_check.tuning.questions import Candidate, Question, questions
 from bench.gpu_check.tuning.rows import applied
 from bench.harness.case import Call, Item, draw_item, outputs_of
 from bench.harness.environment import measured_environment
-from bench.harness.parity import Exact, Refused, bound, check_parity, drawn_upstream, values_and_gradients
+from bench.harness.parity import Exact, Refused, bound, check_parity, drawn_grad_outputs, values_and_gradients
 from bench.harness.result import same_making
 from bench.harness.runner import input_ring, step_of
 from bench.harness.timing import Mark, Step, Timing, first_line, measure
@@ -140,11 +140,11 @@ def _asked(question: Question, device: torch.device) -> Asked:
     call, reference = bound(case.kernel, case, backend="triton"), bound(case.reference, case)
     with torch.no_grad():
         given = outputs_of(reference(*item.tensors))
-    upstream = drawn_upstream(given)
-    same = values_and_gradients(reference, item, upstream)
+    grad_outputs = drawn_grad_outputs(given)
+    same = values_and_gradients(reference, item, grad_outputs)
     with launches.noted() as present:
-        ours = values_and_gradients(call, item, upstream)
-    known = Exact(item, upstream, same, [value.double() for value in ours], len(given))
+        ours = values_and_gradients(call, item, grad_outputs)
+    known = Exact(item, grad_outputs, same, [value.double() for value in ours], len(given))
     return Asked(question, call, known, input_ring(case, device), present)
 
 

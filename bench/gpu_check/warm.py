@@ -19,7 +19,7 @@ from adu_depth.files import write_json
 from bench.gpu_check.arguments import seconds_left, stage_arguments
 from bench.gpu_check.benchmarks import suite_of
 from bench.harness.case import differentiable, draw_item, outputs_of
-from bench.harness.contenders import COMPILED, contenders
+from bench.harness.implementations import COMPILED, implementations
 from bench.operations import OPERATIONS
 
 AT_ONCE = 4
@@ -34,7 +34,7 @@ def compile_headline(name: str, dry_run: bool) -> None:
     suite = suite_of(name, dry_run)
     device = suite.chosen_device()
     case = suite.chosen_cases(suite.chosen_size(device), device)[0]
-    for who, make in contenders(case, device, ("default",), {}).items():
+    for who, make in implementations(case, device, ("default",), {}).items():
         if who.startswith(COMPILED) or "Flex" in who:
             item = draw_item(case, device)
             with suite.products():

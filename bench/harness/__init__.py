@@ -1,1 +1,1 @@
-"""What every benchmark is made of: cases, contenders, parity, timing, roofs, results, tables."""
+"""What every benchmark is made of: cases, implementations, parity, timing, peaks, results, tables."""

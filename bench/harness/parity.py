@@ -27,7 +27,7 @@ class Exact:
     """What every implementation of a case is compared with, on one set of inputs."""
 
     item: Item
-    upstream: list[Tensor]
+    grad_outputs: list[Tensor]
     same: list[Tensor]
     """Outputs, then gradients, of the reference in the case's own type."""
     exact: list[Tensor]
@@ -40,15 +40,15 @@ def exact_results(case: Case, item: Item) -> Exact:
     reference = bound(case.reference, case)
     with torch.no_grad():
         given = outputs_of(reference(*item.tensors))
-    upstream = drawn_upstream(given)
+    grad_outputs = drawn_grad_outputs(given)
     double = tuple(t.detach().double() if t.is_floating_point() else t for t in item.tensors)
     wide = Item(double, tuple(t.requires_grad_() for t in double[: case.gradients]))
-    same = values_and_gradients(reference, item, upstream)
-    exact = values_and_gradients(reference, wide, upstream)
-    return Exact(item, upstream, same, exact, len(given))
+    same = values_and_gradients(reference, item, grad_outputs)
+    exact = values_and_gradients(reference, wide, grad_outputs)
+    return Exact(item, grad_outputs, same, exact, len(given))
 
 
-def drawn_upstream(outputs: Sequence[Tensor]) -> list[Tensor]:
+def drawn_grad_outputs(outputs: Sequence[Tensor]) -> list[Tensor]:
     """The gradients that come in, the same for every implementation."""
     generator = torch.Generator(outputs[0].device).manual_seed(1)
     return [torch.randn(o.shape, generator=generator, device=o.device) for o in outputs]
@@ -60,7 +60,7 @@ def check_parity(case: Case, run: Callable[..., Any], known: Exact, poison: bool
     poison: fill fresh memory with NaN first, so that what a kernel does not write is seen.
     """
     with nan_filled_memory() if poison else nullcontext():
-        ours = values_and_gradients(run, known.item, known.upstream)
+        ours = values_and_gradients(run, known.item, known.grad_outputs)
     if len(ours) != len(known.exact):
         raise Refused(f"expected {known.outputs} outputs as the reference gives, got {len(ours) - case.gradients}")
     errors = {"forward": 0.0, "backward": 0.0}
@@ -86,14 +86,14 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     return difference / size if size else difference
 
 
-def values_and_gradients(run: Callable[..., Any], item: Item, upstream: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs, then the gradient of Σ upstream·output in every leaf."""
+def values_and_gradients(run: Callable[..., Any], item: Item, grad_outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs, then the gradient of Σ grad_outputs·output in every leaf."""
     outputs = outputs_of(run(*item.tensors))
     if not item.leaves:
         return list(outputs)
     if not differentiable(outputs):
         raise Refused("no output has a gradient")
-    wanted = [(o, u.to(o.dtype)) for o, u in zip(outputs, upstream, strict=False) if o.requires_grad]
+    wanted = [(o, u.to(o.dtype)) for o, u in zip(outputs, grad_outputs, strict=False) if o.requires_grad]
     gradients = torch.autograd.grad([o for o, _ in wanted], item.leaves, [u for _, u in wanted], allow_unused=True)
     if any(g is None for g in gradients):
         raise Refused("an input that needs a gradient gets none")

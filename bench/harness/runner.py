@@ -13,11 +13,11 @@ from adu_depth.errors import InputError
 from adu_kernels._triton import runtime
 from adu_kernels.testing.parity import saved_bytes
 from bench.harness.case import Call, Case, Item, differentiable, draw_item, outputs_of
-from bench.harness.contenders import EAGER, OURS, Absent, contenders, time_limit
+from bench.harness.implementations import EAGER, OURS, Absent, implementations, time_limit
 from bench.harness.memory import peak_bytes
 from bench.harness.parity import Exact, Refused, check_parity, exact_results
+from bench.harness.peaks import least_microseconds
 from bench.harness.result import CaseResult, Row
-from bench.harness.roofs import least_microseconds
 from bench.harness.statistics import summary
 from bench.harness.timing import Mark, Step, Timing, first_line, measure, no_mark, overhead
 
@@ -43,19 +43,19 @@ def run_case(
     *,
     compile_modes: tuple[str, ...],
     peers: Mapping[str, Call],
-    roofs: dict[str, float] | None,
+    peaks: dict[str, float] | None,
     effort: Effort,
 ) -> CaseResult:
     """All rows of a case. An implementation that is wrong, fails or is absent gets a row that says so, and no time."""
     torch.manual_seed(0)
     torch._dynamo.reset()
-    rows, calls = _checked(case, device, contenders(case, device, compile_modes, dict(peers)), effort)
+    rows, calls = _checked(case, device, implementations(case, device, compile_modes, dict(peers)), effort)
     if calls:
         timed = _overheads if case.overhead else _timed
         timed(case, device, calls, rows, effort)
     finished = list(rows.values())
     for row in finished:
-        shares = _shares(case, row, roofs)
+        shares = _shares(case, row, peaks)
         if shares:
             row["share_of_roof"] = shares
     return {
@@ -152,16 +152,16 @@ def input_ring(case: Case, device: torch.device) -> list[Item]:
 
 def step_of(call: Call, ring: Sequence[Item]) -> Step:
     """Forward and backward of one call. The gradients that come in have the layout of what went out, as in a net."""
-    upstream: dict[int, list[Tensor]] = {}
+    grad_outputs: dict[int, list[Tensor]] = {}
 
     def step(index: int, mark: Mark, backward: bool) -> None:
         item = ring[index]
         outputs = differentiable(outputs_of(call(*item.tensors)))
         mark("forward")
-        if index not in upstream:  # in the warm-up
-            upstream[index] = [torch.randn_like(o) for o in outputs]
+        if index not in grad_outputs:  # in the warm-up
+            grad_outputs[index] = [torch.randn_like(o) for o in outputs]
         if backward and item.leaves:
-            torch.autograd.grad(outputs, item.leaves, upstream[index])
+            torch.autograd.grad(outputs, item.leaves, grad_outputs[index])
             mark("backward")
 
     return step
@@ -175,14 +175,14 @@ def _add_memory(row: Row, call: Call, step: Step, item: Item, device: torch.devi
         row["memory_failure"] = first_line(error)
 
 
-def _shares(case: Case, row: Row, roofs: dict[str, float] | None) -> dict[str, float] | None:
+def _shares(case: Case, row: Row, peaks: dict[str, float] | None) -> dict[str, float] | None:
     """The least time over the measured one, by phase."""
-    if row["status"] != "measured" or roofs is None or case.overhead:
+    if row["status"] != "measured" or peaks is None or case.overhead:
         return None
     dtype = str(case.dtype).removeprefix("torch.")
     found = {}
     for phase, times in row["times"].items():
-        least = least_microseconds(roofs, case.work.bytes(phase), case.work.flops(phase), dtype, case.work.matrix)
+        least = least_microseconds(peaks, case.work.bytes(phase), case.work.flops(phase), dtype, case.work.matrix)
         if least is not None and times["median"] > 0:
             found[phase] = least / times["median"]
     return found

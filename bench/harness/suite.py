@@ -16,14 +16,14 @@ from adu_depth.errors import InputError
 from adu_depth.files import make_folder
 from adu_kernels._triton import runtime
 from bench.harness.case import Case
-from bench.harness.contenders import EAGER, load_peer
 from bench.harness.environment import measured_environment
+from bench.harness.implementations import EAGER, load_peer
+from bench.harness.peaks import measure_peaks
 from bench.harness.result import CaseResult, Result, comparable, new_result, read_result, save_result
-from bench.harness.roofs import measure_roofs
 from bench.harness.runner import Effort, ours_is_sound, row_without_times, run_case
 from bench.harness.table import case_table, result_table
 
-Size = Literal["auto", "card", "small", "tiny"]
+Size = Literal["auto", "gpu", "small", "tiny", "card"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Compile = Literal["default", "max-autotune", "none"]
 Planned = tuple[str, Callable[[], CaseResult]]
@@ -32,7 +32,7 @@ ON_CPU = (
     "CPU ONLY: no CUDA device here, so the plain PyTorch references ran, eager and compiled. No kernel was measured; "
     "nothing here says how fast anything is on a GPU."
 )
-REHEARSAL = "REHEARSAL: the kernels ran in Triton's interpreter on a CPU. The times mean nothing; only that it runs."
+DRY_RUN = "DRY RUN: the kernels ran in Triton's interpreter on a CPU. The times mean nothing; only that it runs."
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Suite:
     """Options that every benchmark of an operation takes."""
 
     size: Size = "auto"
-    """"card" (what a GPU is filled by), "small" (a CPU), "tiny" (seconds); "auto" is card on CUDA, small elsewhere."""
+    """"gpu" (what a GPU is filled by), "small" (a CPU), "tiny" (seconds); "auto" is gpu on CUDA, small elsewhere.
+    "card" is the old name of "gpu"."""
     dtype: tuple[Dtype, ...] = ()
     """Only these types; repeat for several. None given: those of the size."""
     case: tuple[str, ...] = ()
@@ -78,7 +79,7 @@ class Suite:
             make_folder(self.output.parent)
         result = new_result(self.name, size, measured_environment(device), notice(device))
         done = self._done_before(result)
-        result["roofs"] = measure_roofs(device)
+        result["roofs"] = measure_peaks(device)
         say(result_table(result))
         for name, measure in self.plan(size, device, result["roofs"]):
             found = done.get(name) or self.measured(name, measure)
@@ -107,7 +108,7 @@ class Suite:
         """Which products the cases run with: a float32 row of an operation means float32 ones."""
         return float32_products()
 
-    def plan(self, size: str, device: torch.device, roofs: dict[str, float] | None) -> list[Planned]:
+    def plan(self, size: str, device: torch.device, peaks: dict[str, float] | None) -> list[Planned]:
         """Every case that was asked for, by name, and how it is measured."""
         peers = {text: load_peer(text) for text in self.peer}
         effort = Effort(self.repeats, self.seconds, self.compile_seconds)
@@ -115,7 +116,7 @@ class Suite:
         def measure(case: Case) -> CaseResult:
             modes = self.compile_modes(device, case.headline, case.variant)
             case = case if self.torch_peers else replace(case, peers={})
-            return run_case(case, device, compile_modes=modes, peers=peers, roofs=roofs, effort=effort)
+            return run_case(case, device, compile_modes=modes, peers=peers, peaks=peaks, effort=effort)
 
         return [(case.name, partial(measure, case)) for case in self.chosen_cases(size, device)]
 
@@ -191,15 +192,15 @@ def choose_device(name: str) -> torch.device:
 
 def choose_size(size: str, device: torch.device) -> str:
     if size != "auto":
-        return size
+        return "gpu" if size == "card" else size
     if runtime.interpreting():
         return "tiny"
-    return "card" if device.type == "cuda" else "small"
+    return "gpu" if device.type == "cuda" else "small"
 
 
 def notice(device: torch.device) -> str:
     if runtime.interpreting():
-        return REHEARSAL
+        return DRY_RUN
     return ON_CPU if device.type != "cuda" else ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from bench.harness.contenders import EAGER
+from bench.harness.implementations import EAGER
 from bench.harness.result import CaseResult, Result, Row
 
 PHASES = ("teacher", "forward", "backward", "update", "total")
@@ -17,7 +17,7 @@ def result_table(result: Result) -> str:
     if result["notice"]:
         lines += ["", f"**{result['notice']}**"]
     if result["roofs"]:
-        lines += ["", roofs_line(result["roofs"])]
+        lines += ["", peaks_line(result["roofs"])]
     if not result["complete"] and result["cases"]:
         lines += ["", "**Cut short: cases are missing.**"]
     return "\n".join(lines) + "\n" + "".join("\n" + case_table(case) for case in result["cases"])
@@ -29,9 +29,9 @@ def environment_line(result: Result) -> str:
     return ", ".join(f"{name} {found[name]}" for name in names if found.get(name) not in (None, ""))
 
 
-def roofs_line(roofs: dict[str, float]) -> str:
-    rates = [f"{name} product {roofs[name] / 1e12:.0f} TFLOP/s" for name in roofs if name != "copy"]
-    return f"Roofs of this run: copy {roofs['copy'] / 1e12:.2f} TB/s (read + written), {', '.join(rates)}."
+def peaks_line(peaks: dict[str, float]) -> str:
+    rates = [f"{name} product {peaks[name] / 1e12:.0f} TFLOP/s" for name in peaks if name != "copy"]
+    return f"Peaks of this run: copy {peaks['copy'] / 1e12:.2f} TB/s (read + written), {', '.join(rates)}."
 
 
 def case_table(case: CaseResult) -> str:

@@ -15,12 +15,12 @@ from bench.cost_volume import CROP, HALF, SINGLE, TINY, least_work, volume_case
 from bench.disparity_regression import CROP as HEAD
 from bench.disparity_regression import regression_case
 from bench.gpu_check.benchmarks import suite_of
-from bench.harness.contenders import EAGER, OURS
+from bench.harness.implementations import EAGER, OURS
 from bench.harness.parity import Refused
 from bench.harness.runner import Effort, run_case
 from bench.harness.suite import Suite
 from bench.operations import EVERY, INFERENCE, OPERATIONS, STEPS
-from bench.whole_steps import check_step
+from bench.training_steps import check_step
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ def eager(name: str, output: Path) -> Suite:
 def test_every_tiny_case_is_measured(name: str, tmp_path: Path):
     suite = suite_of(name, dry_run=True)
     for case in suite.cases("tiny", CPU):
-        result = run_case(case, CPU, compile_modes=(), peers={}, roofs=None, effort=Effort(1, 0.01, 60))
+        result = run_case(case, CPU, compile_modes=(), peers={}, peaks=None, effort=Effort(1, 0.01, 60))
         bad = [row for row in result["rows"] if row["status"] not in ("measured", "absent")]
         assert not bad, (case.name, bad)
 
@@ -42,11 +42,11 @@ def test_every_tiny_case_is_measured(name: str, tmp_path: Path):
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_cases_have_names_of_their_own_and_one_headline(name: str, tmp_path: Path):
     suite = suite_of(name, dry_run=True)
-    for size in ("card", "small", "tiny"):
+    for size in ("gpu", "small", "tiny"):
         cases = suite.cases(size, CPU)
         assert len({case.name for case in cases}) == len(cases)
-        assert sum(case.headline for case in cases) == (size == "card")
-    assert suite.cases("card", CPU)[0].headline  # the most telling case is the first that is measured
+        assert sum(case.headline for case in cases) == (size == "gpu")
+    assert suite.cases("gpu", CPU)[0].headline  # the most telling case is the first that is measured
 
 
 @pytest.mark.parametrize("name", STEPS | INFERENCE)
@@ -86,7 +86,7 @@ def test_pairs_are_counted_cell_by_cell():
 def test_compiled_rows_stand_beside_the_eager_one():
     """One real compilation: the row is there, right, and timed."""
     case = volume_case("concatenation", TINY, SINGLE)
-    result = run_case(case, CPU, compile_modes=("default",), peers={}, roofs=None, effort=Effort(5, 0.01, 120))
+    result = run_case(case, CPU, compile_modes=("default",), peers={}, peaks=None, effort=Effort(5, 0.01, 120))
     rows = {row["name"]: row for row in result["rows"]}
     assert rows["compiled reference"]["status"] in ("measured", "failed"), rows
     if rows["compiled reference"]["status"] == "failed":  # no C++ compiler here: the row says so, the others stand
@@ -147,5 +147,5 @@ def test_bad_input_ends_with_its_message(monkeypatch: pytest.MonkeyPatch, capsys
 def test_ours_stands_first_where_it_runs_on_a_cpu():
     suite = suite_of("concat-free-conv", dry_run=True)
     (case,) = suite.cases("tiny", CPU)
-    result = run_case(case, CPU, compile_modes=(), peers={}, roofs=None, effort=Effort(1, 0.01, 60))
+    result = run_case(case, CPU, compile_modes=(), peers={}, peaks=None, effort=Effort(1, 0.01, 60))
     assert [row["name"] for row in result["rows"]] == [OURS, EAGER]

@@ -33,5 +33,11 @@ def test_an_option_that_may_be_repeated_takes_the_place_of_its_default() -> None
     assert (chosen.precision, chosen.implementation, chosen.case) == (("fp32",), ("kernels",), ("a", "b"))
 
 
+def test_old_names_are_still_taken() -> None:
+    assert parse(["machine-code", "--room", "cost_volume"]).operation == "cost_volume"
+    suite = parse(["cost-volume", "--size", "card"])
+    assert suite.chosen_size(suite.chosen_device()) == "gpu"
+
+
 def test_a_report_takes_its_files_as_the_shell_gives_them() -> None:
     assert parse(["report", "a.json", "b.json", "--output", "c"]).results == (Path("a.json"), Path("b.json"))

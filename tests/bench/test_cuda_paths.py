@@ -18,14 +18,14 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import cut_rows, draw_cuts
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, augment_pair
 from bench.gpu_check.benchmarks import suite_of
-from bench.harness import roofs, runner
+from bench.harness import peaks, runner
 from bench.harness.case import Work, differentiable, draw_item, outputs_of
-from bench.harness.contenders import OURS, contenders
+from bench.harness.implementations import OURS, implementations
 from bench.harness.memory import peak_bytes
 from bench.harness.suite import normal
 from bench.harness.timing import Mark, Step, measure
 from bench.operations import OPERATIONS
-from bench.whole_steps import (
+from bench.training_steps import (
     SCALES,
     Build,
     distillation_step,
@@ -168,22 +168,22 @@ def test_what_cannot_be_captured_keeps_its_times_and_leaves_no_stream_behind(gpu
 
 
 def test_roofs_are_bytes_and_flops_over_the_median_time(gpu: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roofs, "COPY_ELEMENTS", 1024)
-    monkeypatch.setattr(roofs, "MATRIX", 8)
+    monkeypatch.setattr(peaks, "COPY_ELEMENTS", 1024)
+    monkeypatch.setattr(peaks, "MATRIX", 8)
 
     def product(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
         gpu.spend(10)
 
     here = SimpleNamespace(**{name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "empty_like")})
     here.randn, here.mm, here.cuda = lambda *size, device: torch.randn(*size), product, torch.cuda
-    monkeypatch.setattr(roofs, "torch", here)
+    monkeypatch.setattr(peaks, "torch", here)
     monkeypatch.setattr(torch.Tensor, "copy_", lambda target, source: gpu.spend(5))
-    found = roofs.measure_roofs(CUDA)
+    found = peaks.measure_peaks(CUDA)
     assert found == pytest.approx(
         {"copy": 2 * 4096 / 5e-6, "bfloat16": 2 * 8**3 / 1e-5, "float16": 2 * 8**3 / 1e-5, "float32": 2 * 4**3 / 1e-5}
     )
-    assert roofs.least_microseconds(found, 4096, 2 * 8**3, "bfloat16", matrix=True) == pytest.approx(10)
-    assert roofs.least_microseconds(found, 4096, 2 * 8**3, "bfloat16", matrix=False) == pytest.approx(2.5)
+    assert peaks.least_microseconds(found, 4096, 2 * 8**3, "bfloat16", matrix=True) == pytest.approx(10)
+    assert peaks.least_microseconds(found, 4096, 2 * 8**3, "bfloat16", matrix=False) == pytest.approx(2.5)
 
 
 def test_the_share_of_the_roof_is_the_least_time_over_the_measured_one() -> None:
@@ -203,10 +203,10 @@ def test_inputs_are_past_the_caches_before_they_come_again() -> None:
 
 def test_kernels_run_on_a_gpu_and_on_a_cpu_only_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, case = torch.device("cpu"), case_of(one_form=False)
-    assert OURS in contenders(case, CUDA, (), {})
-    assert OURS not in contenders(case, cpu, (), {})
+    assert OURS in implementations(case, CUDA, (), {})
+    assert OURS not in implementations(case, cpu, (), {})
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert OURS in contenders(case, cpu, (), {})
+    assert OURS in implementations(case, cpu, (), {})
 
 
 def test_peak_memory_is_what_came_on_top(gpu: StandIn) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adu_depth.errors import InputError
-from bench.harness.contenders import EAGER, OURS, load_peer
+from bench.harness.implementations import EAGER, OURS, load_peer
 from bench.harness.result import Row
 from bench.harness.runner import Effort, ours_is_sound, run_case
 from tests.bench import planted
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def rows_of(case: Any, **peers: Callable[..., Any]) -> dict[str, Row]:
-    result = run_case(case, CPU, compile_modes=(), peers=peers, roofs=None, effort=Effort(5, 0.01, 60))
+    result = run_case(case, CPU, compile_modes=(), peers=peers, peaks=None, effort=Effort(5, 0.01, 60))
     return {row["name"]: row for row in result["rows"]}
 
 
@@ -120,7 +120,7 @@ def test_a_compilation_past_its_limit_fails_alone():
         return planted.product(a, b)
 
     result = run_case(
-        case_of(), CPU, compile_modes=(), peers={"slow": slow}, roofs=None, effort=Effort(5, 0.01, compile_seconds=0.02)
+        case_of(), CPU, compile_modes=(), peers={"slow": slow}, peaks=None, effort=Effort(5, 0.01, compile_seconds=0.02)
     )
     rows = {row["name"]: row for row in result["rows"]}
     assert rows["slow"]["status"] == "failed"

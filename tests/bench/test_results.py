@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from adu_depth.errors import InputError
-from bench.harness.contenders import EAGER, OURS
 from bench.harness.environment import measured_environment
+from bench.harness.implementations import EAGER, OURS
+from bench.harness.peaks import least_microseconds
 from bench.harness.result import Result, check_result, new_result, read_result, save_result
-from bench.harness.roofs import least_microseconds
 from bench.harness.statistics import summary
 from bench.harness.table import case_table, result_table
 from bench.plots import memory_bars, points_of, roofline, save, speed_bars
@@ -25,7 +25,7 @@ from tests.bench import planted
 from tests.bench.planted import PlantedSuite, case_of
 
 draws = pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib: pip install 'adu-depth[bench]'")
-ROOFS = {"copy": 4e12, "bfloat16": 8e14, "float32": 5e13}
+PEAKS = {"copy": 4e12, "bfloat16": 8e14, "float32": 5e13}
 
 
 def row(name: str, microseconds: float, **more: Any) -> dict[str, Any]:
@@ -33,11 +33,11 @@ def row(name: str, microseconds: float, **more: Any) -> dict[str, Any]:
     return {"name": name, "status": "measured", "times": times, "method": "events", "peak_bytes": 2**20, **more}
 
 
-def invented(roofs: dict[str, float] | None = None) -> Result:
+def invented(peaks: dict[str, float] | None = None) -> Result:
     """A case in which ours loses to eager, a refused peer, and a failed compilation."""
-    result = new_result("planted", "card", {"device": "a device", "sources": "0"}, "")
-    result |= {"roofs": roofs, "complete": True}
-    share = {"share_of_roof": {"forward": 0.5, "total": 0.25}} if roofs else {}
+    result = new_result("planted", "gpu", {"device": "a device", "sources": "0"}, "")
+    result |= {"roofs": peaks, "complete": True}
+    share = {"share_of_roof": {"forward": 0.5, "total": 0.25}} if peaks else {}
     result["cases"].append(
         {
             "name": "one | case",
@@ -56,7 +56,7 @@ def invented(roofs: dict[str, float] | None = None) -> Result:
 
 
 def test_a_result_comes_back_as_it_was_written(tmp_path: Path):
-    result = invented(ROOFS)
+    result = invented(PEAKS)
     save_result(tmp_path / "a.json", result)
     assert read_result(tmp_path / "a.json") == result
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
@@ -163,7 +163,7 @@ def test_an_unknown_case_is_named_with_those_there_are():
 
 
 def test_the_table_shows_losses_and_refusals_like_the_rest():
-    table = case_table(invented(ROOFS)["cases"][0])
+    table = case_table(invented(PEAKS)["cases"][0])
     rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines() if line.startswith("| ")}
     assert "×0.50" in rows[OURS]
     assert "400 (400–400) µs" in rows[OURS]
@@ -218,29 +218,29 @@ def test_a_case_that_two_stages_timed_is_named_once():
 @draws
 def test_a_roofline_needs_a_roof_of_the_same_run(tmp_path: Path):
     assert roofline([invented()]) is None
-    picture = roofline([invented(ROOFS)])
+    picture = roofline([invented(PEAKS)])
     assert picture is not None
     save(picture, tmp_path / "one.svg")
     assert "25% of the roof" in (tmp_path / "one.svg").read_text()
 
 
 def test_a_point_stands_at_its_intensity_and_rate():
-    (point,) = points_of(invented(ROOFS))
+    (point,) = points_of(invented(PEAKS))
     assert point.intensity == pytest.approx(5.0)
     assert point.rate == pytest.approx(5000 / 400e-6)
 
 
 def test_the_least_time_is_the_larger_of_two():
-    assert least_microseconds(ROOFS, 4_000_000, 0, "float32", False) == pytest.approx(1.0)
-    assert least_microseconds(ROOFS, 4_000_000, 16 * 10**8, "bfloat16", True) == pytest.approx(2.0)
-    assert least_microseconds(ROOFS, 4_000_000, 16 * 10**8, "bfloat16", False) == pytest.approx(1.0)
+    assert least_microseconds(PEAKS, 4_000_000, 0, "float32", False) == pytest.approx(1.0)
+    assert least_microseconds(PEAKS, 4_000_000, 16 * 10**8, "bfloat16", True) == pytest.approx(2.0)
+    assert least_microseconds(PEAKS, 4_000_000, 16 * 10**8, "bfloat16", False) == pytest.approx(1.0)
     assert least_microseconds(None, 4_000_000, 0, "float32", False) is None
 
 
 @draws
 def test_the_same_result_gives_the_same_file(tmp_path: Path):
     for name in ("one.svg", "two.svg"):
-        picture = roofline([invented(ROOFS)])
+        picture = roofline([invented(PEAKS)])
         assert picture is not None
         save(picture, tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
@@ -250,7 +250,7 @@ def test_without_matplotlib_the_tables_are_written_and_the_reason_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("bench.report.find_spec", lambda name: None)
-    write_report(tmp_path, [invented(ROOFS)])
+    write_report(tmp_path, [invented(PEAKS)])
     assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
     assert "### one | case" in (tmp_path / "report.md").read_text()
     assert "matplotlib is not installed" in capsys.readouterr().err
@@ -258,7 +258,7 @@ def test_without_matplotlib_the_tables_are_written_and_the_reason_said(
 
 @draws
 def test_a_report_from_json_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    save_result(tmp_path / "a.json", invented(ROOFS))
+    save_result(tmp_path / "a.json", invented(PEAKS))
     ReportCommand((tmp_path / "a.json",), tmp_path / "report").main()
     names = sorted(path.name for path in (tmp_path / "report").iterdir())
     assert names == ["memory.svg", "report.md", "roofline.svg", "speed.svg"]

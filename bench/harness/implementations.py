@@ -29,7 +29,7 @@ def kernels_run_on(device: torch.device) -> bool:
     return device.type == "cuda" or runtime.interpreting()
 
 
-def contenders(
+def implementations(
     case: Case, device: torch.device, compile_modes: tuple[str, ...], peers: dict[str, Call]
 ) -> dict[str, Callable[[], Call]]:
     """Functions that give each implementation as a call on tensors alone; they raise Absent where there is none."""

@@ -14,7 +14,7 @@ MATRIX = 8192
 REPEATS = 20
 
 
-def measure_roofs(device: torch.device) -> dict[str, float] | None:
+def measure_peaks(device: torch.device) -> dict[str, float] | None:
     """Bytes per second of a device copy (read + written), flops per second of a product on random data by type.
 
     None on a CPU: what a row could be compared with there depends on cores, caches and neighbours, so nothing is
@@ -36,16 +36,16 @@ def measure_roofs(device: torch.device) -> dict[str, float] | None:
 
 
 def least_microseconds(
-    roofs: dict[str, float] | None, work_bytes: int, flops: int, dtype: str, matrix: bool
+    peaks: dict[str, float] | None, work_bytes: int, flops: int, dtype: str, matrix: bool
 ) -> float | None:
     """The time below which no implementation goes: the larger of bytes at the copy's rate, products at the matrix rate.
 
     Arithmetic that is no matrix product has no measured roof and is left out.
     """
-    if roofs is None:
+    if peaks is None:
         return None
-    by_bytes = work_bytes / roofs["copy"]
-    by_flops = flops / roofs[dtype] if matrix and dtype in roofs else 0.0
+    by_bytes = work_bytes / peaks["copy"]
+    by_flops = flops / peaks[dtype] if matrix and dtype in peaks else 0.0
     return max(by_bytes, by_flops) * 1e6
 
 

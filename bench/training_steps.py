@@ -24,7 +24,7 @@ from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConf
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
 from adu_kernels._triton import runtime
 from adu_kernels.backend import auto_is
-from bench.harness.contenders import EAGER, OURS, compiled, kernels_run_on, time_limit
+from bench.harness.implementations import EAGER, OURS, compiled, kernels_run_on, time_limit
 from bench.harness.memory import peak_bytes
 from bench.harness.parity import Refused
 from bench.harness.result import CaseResult, Row
@@ -58,7 +58,7 @@ THIN = TeacherConfig(
     head_channels=8,
 )
 SCALES = {
-    "card": (
+    "gpu": (
         Scale(8, 256, 512, TeacherConfig(max_disparity=192), StudentConfig()),
         Scale(4, 384, 1248, TeacherConfig(max_disparity=192), StudentConfig()),
     ),
@@ -93,8 +93,8 @@ class _StepSuite(Suite):
     def build(self) -> Build:
         raise NotImplementedError
 
-    def plan(self, size: str, device: torch.device, roofs: dict[str, float] | None) -> list[Planned]:
-        dtypes = [torch.float32] if size != "card" else [torch.bfloat16, torch.float32]
+    def plan(self, size: str, device: torch.device, peaks: dict[str, float] | None) -> list[Planned]:
+        dtypes = [torch.float32] if size != "gpu" else [torch.bfloat16, torch.float32]
         planned: list[Planned] = []
         for scale in self.scales(size):
             for dtype in dtypes:
