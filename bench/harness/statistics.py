@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Linear between the two nearest ranks; share in [0, 1]."""
+    """Linear between the two nearest ranks; share in [0, 1]. ValueError: no values, another share."""
     if not values:
         raise ValueError("values: expected at least one, got none")
-    if not 0 <= share <= 1:
-        raise ValueError(f"share: expected a number in [0, 1], got {share}")
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return float(np.quantile(values, share))
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Every benchmark's cases run, agree with their references, and state the least work that the rooms' READMEs do."""
+"""Every case of a benchmark runs, agrees with its reference, and states the least work that the README does."""
 
 from __future__ import annotations
 
