@@ -31,6 +31,8 @@ NAMES = {
     torch.bool: "BOOL",
 }
 
+DTYPES = {name: dtype for dtype, name in NAMES.items()}
+
 
 @dataclass(frozen=True)
 class Form:
@@ -67,13 +69,18 @@ def require_header(path: Path) -> None:
         raise InputError(f"{path} cannot be read: its header has {length:,} bytes, expected at most {MOST_HEADER:,}")
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The file's tensors on the CPU. Look at `read_forms` first. InputError if it cannot be read."""
+def read_tensors(path: Path, expected: Mapping[str, Form] | None = None) -> dict[str, Tensor]:
+    """The file's tensors on the CPU. Look at `read_forms` first. InputError if it cannot be read.
+
+    expected: the dtypes to bring them to, so that what is finite in the file and not in its place shows.
+    """
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    return tensors
+    if expected is None:
+        return tensors
+    return {name: tensor.to(DTYPES.get(expected[name].dtype, tensor.dtype)) for name, tensor in tensors.items()}
 
 
 def differences(found: Mapping[str, Form], expected: Mapping[str, Form], optional: Collection[str] = ()) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
@@ -24,6 +25,10 @@ from adu_depth.schema import shown
 MOST_LAYERS = 10_000
 """Modules within modules; a Swin-L has some six hundred."""
 MOST_NUMBER = 100_000
+MOST_TOGETHER = 200_000
+"""Sum of a list's whole numbers: of depths, each layer's own share of a schedule is worked out first."""
+MOST_BUFFERED = 50_000_000
+"""Numbers in tables that are no parameters (which window's pixel sees which): the largest on the hub has 8 million."""
 MOST_MEMBERS = 256
 LABELS = ("id2label", "label2id")
 """A classifier's thousands of class names: no backbone reads them."""
@@ -31,6 +36,7 @@ CODE = {
     "auto_map": "classes of its own",
     "custom_pipelines": "pipelines of its own",
     "quantization_config": "a quantisation library",
+    "transformers_weights": "other weights than its own",
     "use_timm_backbone": "another library",
     "backbone": "another backbone",
     "backbone_config": "another backbone",
@@ -55,7 +61,7 @@ def check_settings(settings: Mapping[str, Any], name: str) -> None:
 @contextmanager
 def counting(name: str) -> Iterator[None]:
     """Within it modules are built: InputError as soon as they are more, or larger, than any backbone."""
-    layers = parameters = 0
+    layers = parameters = buffers = 0
 
     def count_layer(module: nn.Module, part: str, submodule: nn.Module | None) -> None:
         nonlocal layers
@@ -69,9 +75,16 @@ def counting(name: str) -> Iterator[None]:
         if parameters > MOST_PARAMETERS:
             raise InputError(f"encoder {name!r}: expected at most {MOST_PARAMETERS:,} parameters, got more")
 
+    def count_buffer(module: nn.Module, part: str, buffer: Tensor | None) -> None:
+        nonlocal buffers
+        buffers += 0 if buffer is None else buffer.numel()
+        if buffers > MOST_BUFFERED:
+            raise InputError(f"encoder {name!r}: expected at most {MOST_BUFFERED:,} numbers in tables, got more")
+
     hooks = (
         register_module_module_registration_hook(count_layer),
         register_module_parameter_registration_hook(count_parameter),
+        register_module_buffer_registration_hook(count_buffer),
     )
     try:
         yield
@@ -86,5 +99,8 @@ def _check_numbers(value: Any, key: str, name: str, depth: int) -> None:
     if isinstance(value, Mapping | list | tuple):
         if len(value) > MOST_MEMBERS or depth > 4:
             raise InputError(f"encoder {name!r}: {key}: expected at most {MOST_MEMBERS} members, got {len(value):,}")
-        for part in value.values() if isinstance(value, Mapping) else value:
+        parts = list(value.values() if isinstance(value, Mapping) else value)
+        for part in parts:
             _check_numbers(part, key, name, depth + 1)
+        if sum(abs(part) for part in parts if isinstance(part, int | float)) > MOST_TOGETHER:
+            raise InputError(f"encoder {name!r}: {key}: expected at most {MOST_TOGETHER:,} together, got more")

@@ -6,9 +6,11 @@ import ast
 import json
 import logging
 import math
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -20,15 +22,23 @@ from adu_depth.models.backbone_settings import LABELS, check_settings, counting
 from adu_depth.models.blocks import Norm, ResidualBlock, channels_last, conv_norm_relu, initialise
 from adu_depth.schema import read_json, shown
 from adu_depth.tensor_files import non_finite, read_forms, some
+from adu_depth.terminal import printable_name
 
 STRIDES = (4, 8, 16, 32)
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CONFIG = "config.json"
+CONFIG, INDEX = "config.json", "model.safetensors.index.json"
+_SHARD = re.compile(r"[\w.-]+\.safetensors")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.pkl")
 """Weights that are programs, or of libraries that are not used here."""
 _PROBE_SIZE = (96, 160)  # not square, so that rows and columns cannot be mixed up
 
 logger = logging.getLogger(__name__)
+
+
+class _Index(TypedDict):
+    """Which file each tensor of a network is in."""
+
+    weight_map: dict[str, str]
 
 
 class Encoder(nn.Module):
@@ -82,6 +92,11 @@ def build_encoder(
     else:
         raise InputError(f"encoder: unknown name {name!r}. {_accepted()}")
     return _backbone_encoder(config, name, pretrained)
+
+
+def is_built_in(name: str) -> bool:
+    """Whether an encoder is made from its name alone, without a folder or a hub."""
+    return name == "small" or name.startswith("config:")
 
 
 def _backbone_encoder(config: Any, name: str, pretrained: bool) -> Encoder:
@@ -156,7 +171,7 @@ class BackboneEncoder(Encoder):
     def train(self, mode: bool = True) -> BackboneEncoder:
         """As of any module. Training from random weights is worth a line; they are no news where others are loaded."""
         if mode and self._random:
-            logger.warning("encoder %s: random weights (pretrained=False)", self._name)
+            logger.warning("encoder %s: random weights (pretrained=False)", printable_name(self._name))
             self._random = False
         super().train(mode)
         return self
@@ -322,16 +337,21 @@ def _from_config(config: Any, name: str) -> nn.Module:
 
 def _load_weights(config: Any, name: str) -> nn.Module:
     from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
+    from transformers.utils import cached_file
 
     folder = Path(name)
-    if folder.is_dir():
-        _require_safetensors(folder, name)
     try:
+        if folder.is_dir():
+            _require_safetensors(folder, name)
+        elif index := cached_file(name, INDEX, _raise_exceptions_for_missing_entries=False):
+            require_weights_within(Path(index), name)
         # The class itself, not AutoBackbone: that one asks the hub even for a directory, and may hand over to timm.
         backbone_class = MODEL_FOR_BACKBONE_MAPPING[type(config)]
         backbone, info = backbone_class.from_pretrained(
             name, config=config, output_loading_info=True, use_safetensors=True, trust_remote_code=False
         )
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(_unreachable(name, error)) from error
     # Norms of single stages belong to the backbone head and are in no checkpoint of a classifier.
@@ -347,6 +367,7 @@ def _load_weights(config: Any, name: str) -> nn.Module:
 
 def _require_safetensors(folder: Path, name: str) -> None:
     """InputError where a folder has no weights that can be read without running what is in them."""
+    require_weights_within(folder / INDEX, name)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         others = sorted(p.name for pattern in PICKLED for p in folder.glob(pattern))
@@ -354,6 +375,20 @@ def _require_safetensors(folder: Path, name: str) -> None:
         raise InputError(f"encoder {name!r}: expected weights in *.safetensors, got {found}")
     for path in weights:
         read_forms(path)
+
+
+def require_weights_within(index: Path, name: str) -> None:
+    """InputError where the list of a network's weight files names any but safetensors beside it: transformers follows
+    it to pickles, and out of the folder. Nothing where there is no such list."""
+    if not os.path.lexists(index):
+        return
+    listed: dict[str, str] = read_json(index, _Index)["weight_map"]
+    outside = sorted({file for file in listed.values() if not _SHARD.fullmatch(file)})
+    if outside:
+        raise InputError(
+            f"encoder {name!r}: {index.name}: expected names of *.safetensors files beside it, got "
+            f"{shown(outside[0])}, which is never loaded"
+        )
 
 
 def _unreachable(name: str, error: Exception) -> str:

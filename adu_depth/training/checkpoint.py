@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from adu_depth.errors import InputError
 from adu_depth.files import json_number, remove_folder, replacing, write_json
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
-from adu_depth.models.encoder import backbone_settings, build_encoder
+from adu_depth.models.encoder import backbone_settings, build_encoder, is_built_in
 from adu_depth.schema import check, read_json
 from adu_depth.tensor_files import Form, differences, non_finite, read_forms, read_tensors, some
 from adu_depth.training.config import DataConfig
@@ -140,7 +140,7 @@ def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Opt
     moments = {f"optimizer.{n}": form for n, form in expected_forms(optimizer).items()}
     _require(path / MODEL, network)
     _require(path / TRAINING, beside | moments)
-    weights, training = _read_finite(path / MODEL), read_tensors(path / TRAINING)
+    weights, training = _read_finite(path / MODEL, network), read_tensors(path / TRAINING, beside | moments)
     saved = {n.removeprefix("optimizer."): t for n, t in training.items() if n.startswith("optimizer.")}
     parts = {n.removeprefix("module."): t for n, t in training.items() if n.startswith("module.")}
     wrong = faults(saved, steps, optimizer, module) or _not_finite(parts)
@@ -171,10 +171,16 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
     described: Described = check(Described, config, source)
     kind, backbone = described["kind"], described.get("backbone")
     settings = {**described["model"], "pretrained": False}
+    if backbone is None and not is_built_in(str(settings.get("encoder", "small"))):
+        raise InputError(
+            f"{path / 'config.json'}: backbone: expected the configuration of the encoder {settings['encoder']!r:.80}, "
+            "got nothing: a checkpoint's encoder is not looked for on a hub or in a folder"
+        )
     with torch.device("meta"):  # shapes without memory: those that the numbers ask for must be those that are there
         skeleton = build_model(kind, settings, backbone, path / "config.json")
-    _require(path / MODEL, {name: Form.of(tensor) for name, tensor in skeleton.state_dict().items()})
-    weights = _read_finite(path / MODEL)
+    expected = {name: Form.of(tensor) for name, tensor in skeleton.state_dict().items()}
+    _require(path / MODEL, expected)
+    weights = _read_finite(path / MODEL, expected)
     require_unchanged(path, MODEL)
     model = build_model(kind, settings, backbone, path / "config.json")
     model.load_state_dict(weights)
@@ -230,8 +236,8 @@ def _require(path: Path, expected: dict[str, Form], part: str = "") -> None:
         raise InputError(f"checkpoint {path} does not fit the model it is loaded into: {wrong}")
 
 
-def _read_finite(path: Path) -> dict[str, Tensor]:
-    tensors = read_tensors(path)
+def _read_finite(path: Path, expected: dict[str, Form]) -> dict[str, Tensor]:
+    tensors = read_tensors(path, expected)
     wrong = _not_finite(tensors)
     if wrong:
         raise InputError(

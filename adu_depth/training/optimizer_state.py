@@ -38,15 +38,16 @@ def expected_forms(optimizer: torch.optim.Optimizer) -> dict[str, Form]:
 
 def faults(saved: Mapping[str, Tensor], steps: int, optimizer: torch.optim.Optimizer, module: nn.Module) -> str:
     """What is wrong with a state of the right forms that was kept after `steps` steps, in words; "" if nothing is."""
-    counts = {int(tensor.item()) for name, tensor in saved.items() if name.endswith(f".{STEP}")}
+    counts = {tensor.item() for name, tensor in saved.items() if name.endswith(f".{STEP}")}
     if counts and counts != {steps}:
-        return f"the optimiser's state is of step {some([str(c) for c in sorted(counts)])}, expected {steps}"
+        return f"the optimiser's state is of step {some(sorted(f'{count:g}' for count in counts))}, expected {steps}"
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     parameters = list(_parameters(optimizer))
-    bad = [name for name, tensor in saved.items() if tensor.isnan().any() or (_squared(name) and (tensor < 0).any())]
+    bad = [name for name, tensor in saved.items() if _is_bad(name, tensor)]
     if bad:
         of = [f"{slot} of {names.get(id(parameters[int(i)]), i)}" for i, slot in (n.split(".", 1) for n in bad)]
-        return f"the optimiser's state is NaN, or a mean of squares below 0, in {len(bad)} tensors ({some(of)})"
+        told = "the optimiser's state is NaN or infinite, or a mean of squares below 0"
+        return f"{told}, in {len(bad)} tensors ({some(of)})"
     return ""
 
 
@@ -70,5 +71,8 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _squared(name: str) -> bool:
-    return name.endswith(MOMENTS[1])
+def _is_bad(name: str, tensor: Tensor) -> bool:
+    """A mean of squares that became infinite is left: its parameter stands still, and a run saved it so."""
+    if name.endswith(MOMENTS[1]):
+        return bool(tensor.isnan().any() or (tensor < 0).any())
+    return not bool(tensor.isfinite().all())

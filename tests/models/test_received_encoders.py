@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, PretrainedConfig
 
 from adu_depth.errors import InputError
 from adu_depth.models.encoder import build_encoder
@@ -75,6 +76,27 @@ def test_what_a_configuration_may_not_say(settings: dict[str, object], message: 
 
 
 @pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model_type": "swin", "depths": [100_000] * 100, "num_heads": [1] * 100}, "depths: expected at most 200,000"),
+        ({"model_type": "swin", "window_size": 100, "image_size": 4096, "embed_dim": 12, "depths": [1, 1],
+          "num_heads": [1, 1]}, "expected at most 50,000,000 numbers in tables, got more"),
+        ({"model_type": "swinv2", "window_size": 200, "image_size": 4096, "embed_dim": 12, "depths": [1, 1],
+          "num_heads": [1, 1]}, "expected at most 50,000,000 numbers in tables, got more"),
+    ],
+)  # fmt: skip
+def test_what_is_worked_out_beside_the_layers_is_counted_too(
+    settings: dict[str, object], message: str, folder: Path
+) -> None:
+    """Shares of a schedule, one by one (40 seconds), and tables of which pixel sees which (26 GB)."""
+    (folder / "config.json").write_text(json.dumps(settings))
+    started = time.monotonic()
+    with pytest.raises(InputError, match=message):
+        build_encoder(str(folder))
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
     "options", ["depths=9999999,1,1,1", "depths=99999,1,1,1", "hidden_sizes=8,8,8,99999", "depths=" + "[" * 4000]
 )
 def test_a_typed_configuration_is_held_to_the_same(options: str) -> None:
@@ -100,6 +122,47 @@ def test_pickles_are_never_loaded(folder: Path) -> None:
     assert not (folder / "ran").exists()
     (folder / "pytorch_model.bin").unlink()
     with pytest.raises(InputError, match=r"expected weights in \*\.safetensors, got none"):
+        build_encoder(str(folder), pretrained=True)
+
+
+@pytest.mark.parametrize(
+    "listed", ["theirs.bin", "../out.safetensors", "/tmp/out.safetensors", "a/b.safetensors", "x.pt"]
+)
+def test_a_list_of_weights_leads_to_safetensors_in_the_folder_alone(listed: str, folder: Path) -> None:
+    """transformers reads what the list names, pickles too."""
+    names = list(load_file(folder / "model.safetensors"))
+    for place in (folder / "some.safetensors", folder / "theirs.bin", folder.parent / "out.safetensors"):
+        place.write_bytes((folder / "model.safetensors").read_bytes())
+    (folder / "model.safetensors").unlink()
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, "some.safetensors")}))
+    assert build_encoder(str(folder), pretrained=True).channels == (8, 16, 24, 32)
+    index.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, listed)}))
+    with pytest.raises(
+        InputError, match=r"index\.json: expected names of \*\.safetensors files beside it, got '.*never"
+    ):
+        build_encoder(str(folder), pretrained=True)
+    change(folder, transformers_weights="other.safetensors.index.json")
+    with pytest.raises(InputError, match=r"names other weights than its own \(transformers_weights\)"):
+        build_encoder(str(folder), pretrained=True)
+
+
+def test_a_hubs_list_of_weights_is_held_to_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "theirs.bin"}}))
+    config = PretrainedConfig.get_config_dict(str(folder))[0]
+    made = AutoConfig.from_pretrained(folder)
+    monkeypatch.setattr(PretrainedConfig, "get_config_dict", lambda name: (config, {}))
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda name, **_: made)
+    monkeypatch.setattr("transformers.utils.cached_file", lambda name, file, **_: str(folder / file))
+    with pytest.raises(InputError, match=r"index\.json: expected names .* got 'theirs\.bin', which is never loaded"):
+        build_encoder("theirs/model", pretrained=True)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{}", '{"weight_map": []}', '{"weight_map": {"a": 3}}'])
+def test_a_list_of_weights_that_is_none_is_refused(text: str, folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(InputError, match=r"model\.safetensors\.index\.json"):
         build_encoder(str(folder), pretrained=True)
 
 

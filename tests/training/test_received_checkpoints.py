@@ -107,6 +107,16 @@ def retype(dtype: torch.dtype) -> Callable[[dict[str, Tensor]], object]:
     return lambda tensors: tensors.update({n: t.to(dtype) for n, t in tensors.items()})
 
 
+def doubled(name: str) -> Callable[[dict[str, Tensor]], object]:
+    """As float64, with a number that is finite there alone."""
+
+    def change(tensors: dict[str, Tensor]) -> None:
+        retype(torch.float64)(tensors)
+        poison(name, 1e300)(tensors)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -115,7 +125,12 @@ def retype(dtype: torch.dtype) -> Callable[[dict[str, Tensor]], object]:
         (drop("optimizer.3.exp_avg_sq"), r"lacks 1 tensors \(optimizer\.3\.exp_avg_sq\)"),
         (lambda t: t.update({"optimizer.999.step": torch.tensor(4.0)}), r"has 1 tensors that do not belong there"),
         (lambda t: t.update({"optimizer.0.exp_avg": torch.zeros(3)}), r"optimizer\.0\.exp_avg: expected F32 of .*got F32 of \[3\]"),  # noqa: E501
-        (poison("exp_avg", torch.nan), r"state is NaN, or .*, in 1 tensors \(exp_avg of network\.encoder"),
+        (poison("exp_avg", torch.nan), r"state is NaN or infinite, or .*, in 1 tensors \(exp_avg of network\.encoder"),
+        (poison("exp_avg", torch.inf), r"state is NaN or infinite, or .*, in 1 tensors \(exp_avg of network\.encoder"),
+        (poison("optimizer.0.step", torch.nan), r"the optimiser's state is of step 4, nan, expected 4"),
+        (poison("optimizer.0.step", torch.inf), r"the optimiser's state is of step 4, inf, expected 4"),
+        (poison("optimizer.0.step", 4.5), r"the optimiser's state is of step 4, 4\.5, expected 4"),
+        (doubled("exp_avg"), r"state is NaN or infinite, or .*, in 1 tensors"),
         (poison("exp_avg_sq", -1.0), r"a mean of squares below 0, in 1 tensors \(exp_avg_sq of network\.encoder"),
         (retype(torch.int32), r"expected F32 of .*, got I32 of "),
         (lambda t: t.clear(), r"lacks \d+ tensors"),
@@ -136,6 +151,7 @@ def test_what_the_optimiser_remembers_is_there_whole(
     [
         (poison("encoder", torch.nan), r"model\.safetensors cannot be used: weights are NaN or infinite in 1 of \d+ tensors \(encoder"),  # noqa: E501
         (poison("head", torch.inf), r"NaN or infinite in 1 of \d+ tensors \(head"),
+        (doubled("head"), r"NaN or infinite in 1 of \d+ tensors \(head"),
         (drop("head.predict.bias"), r"does not fit the model .*: lacks 1 tensors \(head\.predict\.bias\)"),
         (lambda t: t.update(extra=torch.zeros(2)), r"has 1 tensors that do not belong there \(extra\)"),
         (retype(torch.int64), r"expected F32 of .*, got I64 of .*; … \d+ more"),
@@ -155,6 +171,19 @@ def test_weights_that_are_not_the_networks_are_named(
 def test_half_precision_is_read_as_well(run: Path) -> None:
     edit_tensors(newest(run) / "model.safetensors", retype(torch.bfloat16))
     assert all(p.dtype == torch.float32 for p in load_model(run).model.parameters())
+
+
+@pytest.mark.parametrize("encoder", ["theirs/model", "/tmp", "../run", "C:\\weights"])
+def test_a_checkpoint_sends_nobody_to_a_hub_or_a_folder(
+    encoder: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("the network was asked"))
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: pytest.fail("it was looked for"))
+    path = newest(run) / "config.json"
+    for kept in ({}, {"backbone": None}):
+        edit(path, model={**json.loads(path.read_text())["model"], "encoder": encoder}, **kept)
+        with pytest.raises(InputError, match=r"config\.json: backbone: expected the configuration of the encoder '"):
+            load_model(run)
 
 
 def nested(depth: int) -> str:
