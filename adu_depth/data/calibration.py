@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import math
 from pathlib import Path
 
 import numpy as np
 
+from adu_depth.data.camera_file import LEAST, MOST
 from adu_depth.errors import InputError
 from adu_depth.files import read_text
 from adu_depth.geometry import Camera
@@ -50,16 +50,19 @@ def camera_from_projections(left: np.ndarray, right: np.ndarray, path: Path) -> 
 
 
 def usable_camera(camera: Camera, path: Path, pair: bool = True) -> Camera:
-    """The camera read from `path`. InputError unless its numbers are finite and focal lengths, and a pair's baseline,
-    positive."""
-    wrong = {name: float(value) for name, value in vars(camera).items() if not math.isfinite(value)}
+    """The camera read from `path`. InputError unless its numbers are those of a camera (`camera_file.MOST`), and focal
+    lengths, and a pair's baseline, positive."""
+    wrong = {name: float(value) for name, value in vars(camera).items() if not abs(value) <= MOST}
     for name in ("fx", "fy", *(("baseline",) if pair else ())):
-        if not float(getattr(camera, name)) > 0:
+        if not float(getattr(camera, name)) >= LEAST:
             wrong[name] = float(getattr(camera, name))
     if wrong:
         told = ", ".join(f"{name} {value:g}" for name, value in wrong.items())
         needed = "focal length and baseline" if pair else "focal length"
-        raise InputError(f"{path}: expected a positive {needed}, and finite numbers, got {told}")
+        raise InputError(
+            f"{path}: expected a positive {needed} (at least {LEAST:g}), and finite numbers of at most {MOST:,}, "
+            f"got {told}"
+        )
     return camera
 
 

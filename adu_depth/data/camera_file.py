@@ -41,6 +41,8 @@ MOST = 1_000_000
 LONGEST_LINE = 10_000
 MOST_LINES = 200_000
 """tomllib takes seconds for more, and for millions of digits. A camera for each sequence needs far fewer."""
+LEAST = 1e-6
+"""Of focal lengths and a pair's baseline: below it float32 soon has 0."""
 _Table = dict[str, float]
 
 
@@ -176,8 +178,8 @@ def _camera(table: _Table, source: str, needed: Sequence[str]) -> Camera:
             raise InputError(f"{key} of {source} must be finite, got {value}")
         if abs(value) > MOST:
             raise InputError(f"{key} of {source} must be at most {MOST:,} (pixels; metres for baseline), got {value:g}")
-        if (key in ("fx", "fy") and value <= 0) or (key == "baseline" and value < 0):
-            raise InputError(f"{key} of {source} must be positive, got {value}")
+        if (key in ("fx", "fy") and value < LEAST) or (key == "baseline" and value < 0):
+            raise InputError(f"{key} of {source} must be positive, at least {LEAST:g}, got {value:g}")
     return Camera(**{"fy": table["fx"], "cx": math.nan, "cy": math.nan, "baseline": 0.0, **table})
 
 

@@ -103,6 +103,8 @@ class KittiRaw(FileDataset):
         name = str(RawFrame.parse(super().split_entry(parts[0])))
         if parts[1] == "None":
             self.without_truth.add(name)
+        elif ".." in parts[1].split("/"):
+            raise InputError(f"expected a path below the ground truth's folder, got {parts[1]!r}")
         else:
             self.listed_truth[name] = parts[1]
         return name

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, CameraFile, other_calibration
+from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, LEAST, CameraFile, other_calibration
 from adu_depth.data.dataset import (
     FileDataset,
     maps_from_both,
@@ -97,8 +97,10 @@ class Rig(FileDataset):
         files = self.files(name)
         left, right = read_pair(files["left"], files["right"])
         camera = self.cameras.camera(name, (left.shape[1], left.shape[2]), NEEDED)
-        if not camera.baseline > 0:
-            raise InputError(f"{self.cameras.path}: baseline must be positive, got {camera.baseline}")
+        if not camera.baseline >= LEAST:
+            raise InputError(
+                f"{self.cameras.path}: baseline must be positive, at least {LEAST:g}, got {camera.baseline}"
+            )
         maps = {role: read_map(files[role], left) for role in MAP_ROLES if role in files}
         if "depth" in maps and "disparity" in maps:
             known = maps_from_both(maps["depth"], maps["disparity"])

@@ -38,7 +38,7 @@ def use_split(
         if line.startswith("#") and line not in known:
             continue
         try:
-            name = line if line in known else dataset.split_entry(line)
+            name = line if line in known else _inside(dataset.split_entry(line))
             missing = _missing(dataset, name)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
@@ -119,6 +119,13 @@ def write_splits(dataset: FileDataset, output: str | Path, validation: float, se
 def _lines(path: Path) -> list[tuple[str, str]]:
     numbered = ((f"{path}, line {number}", line) for number, line in enumerate(read_name_lines(path), start=1))
     return [(where, line) for where, line in numbered if line.strip()]
+
+
+def _inside(name: str) -> str:
+    """The name, if it cannot lead out of the data set's folder."""
+    if name.startswith("/") or ".." in name.split("/"):
+        raise InputError(f"expected a frame's name, which leads nowhere else, got {name!r}")
+    return name
 
 
 def _missing(dataset: FileDataset, name: str) -> str:

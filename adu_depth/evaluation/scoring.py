@@ -20,7 +20,7 @@ from adu_depth.evaluation.metrics import (
 )
 from adu_depth.evaluation.protocols import PROTOCOLS, protocol_named, window_mask
 from adu_depth.evaluation.uncertainty import uncertainty_score
-from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.prediction import DepthPrediction, require_temperature
 from adu_depth.schema import plain_numbers
 
 Row: TypeAlias = dict[str, float]
@@ -62,8 +62,8 @@ class Scorer:
             raise InputError(
                 f"depth range: expected 0 < min_depth < max_depth, got {self.min_depth} and {self.max_depth}"
             )
-        if self.temperature is not None and not 0 < self.temperature < float("inf"):
-            raise InputError(f"temperature: expected a positive number, got {self.temperature}")
+        if self.temperature is not None:
+            require_temperature(self.temperature)
 
     def windows(self, sample: StereoSample) -> dict[str, Tensor]:
         """For each protocol that has a truth to compare with in this image, 1×H×W bool: the pixels that it looks at."""

@@ -23,6 +23,7 @@ from adu_depth.inference.image_files import write_depth_png, write_png
 from adu_depth.inference.pictures import depth_picture, uncertainty_picture
 from adu_depth.inference.predictor import Predictor
 from adu_depth.inference.render import to_map
+from adu_depth.models.prediction import require_temperature
 
 SAVE_FRAMES = "save its pictures as files first, such as by `ffmpeg -i CAMERA FOLDER/%06d.png`"
 PAIR_FOLDERS = (("left", "right"), ("image_2", "image_3"), ("image_02/data", "image_03/data"))
@@ -87,8 +88,7 @@ def predict_files(
     rest is done; a folder without any image raises InputError, and so does an output that another process writes into.
     """
     source, output = Path(source), Path(output)
-    if not 0 < temperature < math.inf:
-        raise InputError(f"temperature: expected a positive number, got {temperature}")
+    require_temperature(temperature)
     tasks = find_tasks(source, None if right is None else Path(right), predictor.stereo)
     if source.is_dir() and output.resolve() in {task.left.parent.resolve() for task in tasks}:
         raise InputError(f"output must be another folder than that of the images, got {output} for both")

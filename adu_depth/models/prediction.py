@@ -11,6 +11,7 @@ from torch import Tensor
 from adu_depth.errors import InputError
 from adu_kernels.precision import storage_dtype
 
+TEMPERATURES = (1e-6, 1e6)
 FEATURE_STRIDES = (8, 16, 32)
 
 
@@ -79,3 +80,10 @@ class DepthPrediction:
             features=tuple(window(f, s) for f, s in zip(self.features, FEATURE_STRIDES, strict=True)),
             disparity=None if self.disparity is None else window(self.disparity, 1),
         )
+
+
+def require_temperature(value: float) -> None:
+    """InputError unless `value` can be a factor on the predicted scale: of one far from 1 metrics are infinite."""
+    if not TEMPERATURES[0] <= value <= TEMPERATURES[1]:
+        low, high = TEMPERATURES
+        raise InputError(f"temperature: expected a positive number, from {low:g} to {high:g}, got {value:g}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from adu_depth.data import KITTI_2012, FileDataset, KittiObject, KittiStereo, MiddleburyStereo, collate, open_dataset
+from adu_depth.data.calibration import read_frame_table, read_middlebury_calibration
+from adu_depth.data.camera_file import read_camera
 from adu_depth.data.image_files import write_pfm
+from adu_depth.data.kitti_depth import read_intrinsics
 from adu_depth.errors import InputError
 
 HEIGHT, WIDTH = 12, 20
@@ -389,3 +393,21 @@ def test_a_loader_with_workers_reads_it(kitti2015: Path) -> None:
     assert batch.name == ["000000_10", "000003_10"]
     assert isinstance(batch.camera.baseline, torch.Tensor)
     assert batch.camera.baseline.tolist() == pytest.approx([BASELINE, BASELINE + 1])
+
+
+@pytest.mark.parametrize("fx", ["1e30", "1e-300", "1e400", "-1e30"])
+def test_numbers_beyond_any_camera_are_refused_of_every_file(fx: str, tmp_path: Path) -> None:
+    """Their products are infinite, or 0, in float32."""
+    path = tmp_path / "calibration"
+    files: dict[str, Callable[[Path], object]] = {
+        f"{fx} 0 20 0 30 12 0 0 1\n": read_intrinsics,
+        f"cam0=[{fx} 0 20; 0 30 12; 0 0 1]\ndoffs=0\nbaseline=500\nwidth=40\nheight=24\n": read_middlebury_calibration,
+        f"frame,width,height,fx,fy,cx,cy,baseline_m\na,40,24,{fx},30,20,12,0.5\n": lambda p: read_frame_table(p, "a"),
+        f"fx = {fx}\ncx = 20\ncy = 12\n": read_camera,
+    }
+    for content, read in files.items():
+        text(path, content)
+        with pytest.raises(InputError, match=r"calibration"):
+            read(path)
+        text(path, content.replace(fx, "30"))
+        read(path)

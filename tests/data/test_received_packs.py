@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from adu_depth.data import open_dataset
 from adu_depth.errors import InputError
+from adu_depth.inference.render import write_samples
 from tests.data.pack_files import pack, write_kitti
+from tests.data.trees import scenes
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,10 @@ def edit_shard(folder: Path, change: Callable[[dict[str, torch.Tensor], list[dic
     [
         (lambda t, s: s[0].update(size=[60_000, 60_000]), r"0\.left: expected U8 or U16 or F32 of \[3, 60000, 60000\]"),
         (lambda t, s: s[0].update(size=[48]), r"samples\[0\]\.size: expected a list of 2, got a list of 1"),
-        (lambda t, s: s[0]["camera"].update(fx=0), r"samples\[0\]\.camera\.fx: expected a number above 0"),
+        (lambda t, s: s[0]["camera"].update(fx=0), r"samples\[0\]\.camera\.fx: expected a number from 1e-06 to "),
+        (lambda t, s: s[0]["camera"].update(baseline=0), r"samples\[0\]\.camera\.baseline: expected a positive one"),
+        (lambda t, s: t.update({"0.left": torch.full((3, 48, 100), torch.nan)}), r"left: expected numbers in \[0, 1\]"),
+        (lambda t, s: t.update({"0.left": torch.full((3, 48, 100), 1e38)}), r"left: expected values in \[0, 1\]"),
         (lambda t, s: s[0]["camera"].update(tilt=0), r"samples\[0\]\.camera\.tilt: expected no such name"),
         (lambda t, s: s[0].update(maps={}), r"maps: expected depth or disparity, got neither"),
         (lambda t, s: s[0]["maps"]["disparity"].update(scale=7), r"scale: expected 0 or 128 or 256, got 7"),
@@ -86,7 +91,7 @@ def edit_shard(folder: Path, change: Callable[[dict[str, torch.Tensor], list[dic
         (lambda t, s: t["0.disparity.places"].fill_(-5), r"a known pixel lies outside the 48×100 that there are"),
         (lambda t, s: t["0.disparity.places"].fill_(10**9), r"a known pixel lies outside the 48×100"),
     ],
-    ids=range(13),
+    ids=range(16),
 )  # fmt: skip
 def test_a_shard_whose_parts_do_not_agree(change: Any, message: str, packed: Path) -> None:
     edit_shard(packed, change)
@@ -101,6 +106,23 @@ class _anything:
 
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("role", ["depth", "disparity"])
+def test_a_truth_that_is_known_is_a_number(role: str, value: float, tmp_path: Path) -> None:
+    """It went into trainings and metrics as it was."""
+    write_samples(scenes(2), tmp_path / "pairs", 2)
+    pack(tmp_path / "pairs", tmp_path / "pack")
+    open_dataset(tmp_path / "pack")[0]
+
+    def spoil(tensors: dict[str, torch.Tensor], samples: list[dict[str, Any]]) -> None:
+        samples[0]["maps"][role] = {"kind": "dense", "scale": 0}
+        tensors[f"0.{role}.values"] = torch.full((1, *samples[0]["size"]), value)
+
+    edit_shard(tmp_path / "pack", spoil)
+    with pytest.raises(InputError, match=rf"safetensors: 000000: {role}: NaN or infinite where it is called known"):
+        open_dataset(tmp_path / "pack")[0]
 
 
 def test_a_header_larger_than_any_is_not_read(packed: Path) -> None:

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from adu_depth.data import open_dataset
-from adu_depth.data.splits import divide, write_splits
+from adu_depth.data.splits import divide, use_split, write_splits
 from adu_depth.errors import InputError
 from adu_depth.inference.render import write_samples
 from adu_depth.training.checkpoint import read_json
 from adu_depth.training.config import DataConfig
 from adu_depth.training.runs import open_samples, seen_frames, train_teacher
 from adu_depth.training.teacher_outputs import cache_identity
+from tests.data.pack_files import write_kitti
 from tests.data.trees import scenes, write_driving_stereo, write_kitti_raw
 from tests.training.tiny import LOOP, tiny_teacher
 
@@ -169,3 +170,25 @@ def test_training_uses_the_split_and_the_teacher_cache_knows_it(tmp_path: Path) 
     torch.manual_seed(0)
     changed = identity()
     assert {key for key in before if changed[key] != before[key]} == {"frames", "frames_content"}
+
+
+@pytest.mark.parametrize("line", ["../image_2/000000_10", "/etc/passwd", "x/../000000_10", "..", "../../a.png"])
+def test_a_split_leads_nowhere_else(line: str, tmp_path: Path) -> None:
+    """Joined to a folder, such names opened whatever image lies there."""
+    dataset = open_dataset(write_kitti(tmp_path / "raw", 2))
+    (tmp_path / "split.txt").write_text(f"000000_10\n{line}\n")
+    with pytest.raises(
+        InputError, match=r"split\.txt, line 2: expected a frame's name, which leads nowhere else, got '"
+    ):
+        use_split(dataset, tmp_path / "split.txt")
+
+
+def test_a_split_names_no_truth_outside_of_its_folder(tmp_path: Path) -> None:
+    write_kitti_raw(tmp_path / "raw", tmp_path / "raw")
+    dataset = open_dataset(tmp_path / "raw")
+    (tmp_path / "split.txt").write_text(f"{dataset.names[0]} ../../secret.png 721.5\n")
+    with pytest.raises(InputError, match=r"split\.txt, line 1: expected a path below the ground truth's folder, got '"):
+        use_split(dataset, tmp_path / "split.txt")
+    (tmp_path / "split.txt").write_text("../x/image_02/0000000005\n")
+    with pytest.raises(InputError, match=r"line 1: expected a frame's name, which leads nowhere else"):
+        use_split(dataset, tmp_path / "split.txt")

@@ -66,7 +66,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
             split_for_fit([make_sample(0)] * 4, share)
     with pytest.raises(InputError, match="needs an image to fit on and one to evaluate on, got 1"):
         split_for_fit([make_sample(0)], 0.5)
-    for wrong in (0.0, -1.0, math.inf, math.nan):
+    for wrong in (0.0, -1.0, math.inf, math.nan, 1e-320, 1e308):
         with pytest.raises(InputError, match="temperature: expected a positive number"):
             Scorer(uncertainty=True, temperature=wrong)
     (tmp_path / "other.json").write_text('{"degrees": 3}')

@@ -252,7 +252,7 @@ def test_a_temperature_makes_the_uncertainty_picture_another_and_the_depth_not(t
     expected = uncertainty_picture(np.full((32, 64), -2.0 + np.log(3.0), np.float32))
     assert np.array_equal(cv2.imread(str(tmp_path / "hot" / "a_uncertainty.png"))[..., ::-1], expected)
     assert pictures[1][0] != pictures[1][1]
-    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+    for wrong in (0.0, -1.0, float("nan"), float("inf"), 1e308):
         with pytest.raises(InputError, match="temperature: expected a positive number"):
             predict_files(student(), tmp_path / "a.png", tmp_path / "out", temperature=wrong)
 

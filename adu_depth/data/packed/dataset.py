@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from adu_depth.data.dataset import KB_SIZE, FileDataset
 from adu_depth.data.packed.encoding import Window, decode_sample
 from adu_depth.data.packed.shards import MANIFEST, PACKING, Shard, read_manifest, require_same_packing, require_sizes
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
+from adu_depth.images import check_range
 
 
 class PackedStereo(FileDataset):
@@ -72,7 +75,9 @@ class PackedStereo(FileDataset):
         number, place = self._place(name)
         shard = self._shard(number)
         try:
-            return decode_sample(lambda part: shard.tensor(place, part), shard.samples[place], window)
+            sample = decode_sample(lambda part: shard.tensor(place, part), shard.samples[place], window)
+            _require_numbers(sample, [view for view in ("left", "right") if shard.holds_floats(place, view)])
+            return sample
         except InputError as error:
             raise InputError(f"{self.root / self._entries[number]['file']}: {name}: {error}") from error
 
@@ -88,6 +93,16 @@ class PackedStereo(FileDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}  # a mapped file cannot be sent to another process, its name can
+
+
+def _require_numbers(sample: StereoSample, views: list[str]) -> None:
+    """InputError where `views`, kept as floats, are no images, or a truth that is called known is no number: a shard
+    may be anybody's."""
+    for name in views:
+        check_range(name, getattr(sample, name))
+    for name in ("depth", "disparity"):
+        if not bool(torch.isfinite(getattr(sample, name)[sample.valid]).all()):
+            raise InputError(f"{name}: NaN or infinite where it is called known")
 
 
 def recognises(root: Path) -> bool:

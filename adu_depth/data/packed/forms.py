@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
+from adu_depth.data.camera_file import LEAST, MOST
 from adu_depth.errors import InputError
 from adu_depth.schema import Length, Range
 from adu_depth.tensor_files import Form, some
@@ -14,7 +15,8 @@ MOST_PER_SHARD = 10_000
 VIEWS, NUMBERS = ("U8", "U16", "F32"), {256: "U16", 128: "U16", 0: "F32"}
 Name = Annotated[str, Length(4096, 1)]
 Side = Annotated[int, Range(1, 65_536)]
-Pixels = Annotated[float, Range(-1e9, 1e9)]
+Pixels = Annotated[float, Range(-MOST, MOST)]
+Focal = Annotated[float, Range(LEAST, MOST)]
 
 
 class EntryBase(TypedDict):
@@ -54,11 +56,11 @@ class Noted(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class CameraNumbers:
-    fx: Annotated[float, Range(0, 1e9, above=True)]
-    fy: Annotated[float, Range(0, 1e9, above=True)]
+    fx: Focal
+    fy: Focal
     cx: Pixels
     cy: Pixels
-    baseline: Annotated[float, Range(0, 1e9)]
+    baseline: Annotated[float, Range(0, MOST)]
     disparity_offset: Pixels = 0.0
 
 
@@ -121,6 +123,9 @@ def shard_faults(samples: Sequence[Mapping[str, Any]], found: Mapping[str, Form]
             wanted = ["any" if side is None else str(side) for side in shape]
             return f"{name}: expected {' or '.join(dtypes)} of [{', '.join(wanted)}], got {form}"
     for place, sample in enumerate(samples):
+        baseline = sample["camera"]["baseline"]
+        if sample["right"] and not baseline >= LEAST:
+            return f"samples[{place}].camera.baseline: expected a positive one of a pair, got {baseline}"
         for name, kept in sample["maps"].items():
             values, places = (found.get(f"{place}.{name}.{part}") for part in ("values", "places"))
             if kept["kind"] == "points" and values and places and values.shape != places.shape:

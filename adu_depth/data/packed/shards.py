@@ -35,7 +35,7 @@ from adu_depth.data.packed.forms import (
 from adu_depth.errors import InputError
 from adu_depth.files import open_regular, replacing, write_json
 from adu_depth.schema import check, parse_json, read_json, shown
-from adu_depth.tensor_files import read_forms, require_header, some
+from adu_depth.tensor_files import FLOATS, read_forms, require_header, some
 
 FORMAT = "adu-depth pack 1"
 MANIFEST, PACKING = "pack.json", "packing.json"
@@ -227,9 +227,15 @@ class Shard:
         if held != list(names):
             told = [f"{len(all)} pairs ({some([shown(name) for name in all])})" for all in (names, held)]
             raise InputError(f"{path}: expected {told[0]}, got {told[1]}")
-        wrong = shard_faults(self.samples, read_forms(path))
+        self._forms = read_forms(path)
+        wrong = shard_faults(self.samples, self._forms)
         if wrong:
             raise InputError(f"{path}: {wrong}")
+
+    def holds_floats(self, place: int, part: str) -> bool:
+        """Whether the part is there, and not kept as whole numbers."""
+        form = self._forms.get(f"{place}.{part}")
+        return form is not None and form.dtype in FLOATS
 
     def tensor(self, place: int, part: str) -> Tensor:
         found: Tensor = self._file.get_tensor(f"{place}.{part}")
