@@ -69,10 +69,10 @@ def test_what_a_configuration_may_not_say(settings: dict[str, object], message: 
     kept = {**json.loads((folder / "config.json").read_text()), **settings}
     change(folder, **settings)
     for build in (lambda: build_encoder(str(folder)), lambda: build_encoder("a/b", backbone=kept)):
-        started = time.monotonic()
+        started = time.process_time()
         with pytest.raises(InputError, match=message):
             build()
-        assert time.monotonic() - started < 5
+        assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -90,20 +90,20 @@ def test_what_is_worked_out_beside_the_layers_is_counted_too(
 ) -> None:
     """Shares of a schedule, one by one (40 seconds), and tables of which pixel sees which (26 GB)."""
     (folder / "config.json").write_text(json.dumps(settings))
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(InputError, match=message):
         build_encoder(str(folder))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(
     "options", ["depths=9999999,1,1,1", "depths=99999,1,1,1", "hidden_sizes=8,8,8,99999", "depths=" + "[" * 4000]
 )
 def test_a_typed_configuration_is_held_to_the_same(options: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(InputError, match="encoder"):
         build_encoder(f"config:resnet?{options}")
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 class Dangerous:
