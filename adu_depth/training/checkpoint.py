@@ -154,7 +154,10 @@ def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Opt
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedModel:
-    """The network of a run folder (its newest checkpoint) or of one checkpoint folder, in eval mode on `device`."""
+    """The network of a run folder (its newest checkpoint) or of one checkpoint folder, in eval mode on `device`.
+
+    All that it needs is in the folder: InputError where it keeps no configuration of an encoder that is not built in.
+    """
     path = Path(path)
     if not path.exists():
         raise InputError(
@@ -174,7 +177,8 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
     if backbone is None and not is_built_in(str(settings.get("encoder", "small"))):
         raise InputError(
             f"{path / 'config.json'}: backbone: expected the configuration of the encoder {settings['encoder']!r:.80}, "
-            "got nothing: a checkpoint's encoder is not looked for on a hub or in a folder"
+            "got nothing: it is not looked for on a hub or in a folder; for an older checkpoint "
+            "of yours, put the encoder's own config.json there"
         )
     with torch.device("meta"):  # shapes without memory: those that the numbers ask for must be those that are there
         skeleton = build_model(kind, settings, backbone, path / "config.json")

@@ -72,7 +72,7 @@ def test_a_run_goes_on_without_the_encoders_folder_to_the_same_bits(
     assert "random weights" not in caplog.text, "they come from the checkpoint"
 
 
-def test_a_checkpoint_from_before_still_finds_its_encoder_by_name(tmp_path: Path) -> None:
+def test_a_checkpoint_from_before_goes_nowhere_for_its_encoder_and_says_what_it_lacks(tmp_path: Path) -> None:
     encoder = save_backbone(tmp_path / "encoder")
     run = tmp_path / "run"
     model = replace(STUDENT, encoder=str(encoder))
@@ -81,10 +81,11 @@ def test_a_checkpoint_from_before_still_finds_its_encoder_by_name(tmp_path: Path
     settings = json.loads(path.read_text())
     del settings["backbone"]
     path.write_text(json.dumps(settings))
-    assert load_model(run).kind == "student"
-    shutil.rmtree(encoder)
-    with pytest.raises(InputError, match="encoder"):
+    with pytest.raises(InputError, match=r"put the encoder's own config\.json there"):
         load_model(run)
+    path.write_text(json.dumps(settings | {"backbone": json.loads((encoder / "config.json").read_text())}))
+    shutil.rmtree(encoder)
+    assert load_model(run).kind == "student"
 
 
 @pytest.mark.parametrize(
