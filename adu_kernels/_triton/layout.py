@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,3 +56,21 @@ def stride_divisor(tensors: Sequence[Tensor], unit_axis: int) -> int:
 def divided_strides(tensors: Sequence[Tensor], divisor: int, unit_axis: int = 1) -> list[int]:
     """Strides of each tensor; all but the unit axis's in units of `divisor` elements, which divides them."""
     return [s if axis == unit_axis else s // divisor for t in tensors for axis, s in enumerate(t.stride())]
+
+
+class MapLayout(NamedTuple):
+    """What a kernel is told, when it is compiled, of how maps lie in memory."""
+
+    CONTIGUOUS_C: bool
+    """The channels of a pixel are neighbours."""
+    CONTIGUOUS_W: bool
+    """The channels are not, the columns of a row are."""
+    STRIDE_DIVISOR: int
+    """The strides, but that of neighbouring channels, arrive in units of so many elements."""
+
+
+def map_layout(maps: Sequence[Tensor]) -> MapLayout:
+    """Of all of these B×C×H×W maps, or B×C×D×H×W volumes."""
+    if unit_stride(maps, 1):
+        return MapLayout(True, False, stride_divisor(maps, 1))
+    return MapLayout(False, unit_stride(maps, -1), 1)

@@ -104,6 +104,8 @@ def constexprs(config: NamedTuple) -> NamedTuple:
     import triton.language as tl
 
     def constant(value: Any) -> Any:
+        if hasattr(value, "_fields"):  # a NamedTuple among the fields keeps its names
+            return type(value)(*map(constant, value))
         return tuple(map(constant, value)) if isinstance(value, tuple) else tl.constexpr(value)
 
-    return type(config)(*map(constant, config))
+    return constant(config)

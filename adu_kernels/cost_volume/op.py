@@ -9,19 +9,14 @@ the right view: V_R[d,h,x] = V_L[d,h,x+d], 0 where x + d ≥ W.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor
 
 from .. import checks
-from ..backend import choose, exporting
-from . import reference, registration
-from .reference import channels_per_group
+from ..stereo import REDUCTIONS, VIEWS, channels_per_group, check_pair, runs_kernels
+from . import reference
+from .launch import VolumeOptions, cost_volume
 
 NORMALIZATIONS = ("none", "group", "all")
-REDUCTIONS = ("mean", "sum", "sqrt")
-VIEWS = ("left", "right")
 EPS_RULES = ("max", "add")
 
 
@@ -58,9 +53,15 @@ def groupwise_correlation_volume(
     num_groups = checks.check_count("num_groups", num_groups)
     channels_per_group(left.shape[1], num_groups)
     eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
-    run = _choose("groupwise_correlation_volume", backend, left)
-    return run(left, right, num_disparities, num_groups, normalize=normalize, reduction=reduction, view=view,
-               eps=eps, eps_rule=eps_rule)  # fmt: skip
+    if not runs_kernels("groupwise_correlation_volume", backend, left):
+        return reference.groupwise_correlation_volume(
+            left, right, num_disparities, num_groups,
+            normalize=normalize, reduction=reduction, view=view, eps=eps, eps_rule=eps_rule,
+        )  # fmt: skip
+    options = VolumeOptions(
+        num_disparities, num_groups, normalize=normalize, reduction=reduction, view=view, eps=eps, eps_rule=eps_rule
+    )
+    return cost_volume(left, right, None, None, *options)
 
 
 def correlation_volume(
@@ -90,9 +91,15 @@ def correlation_volume(
     check_pair("left", left, "right", right)
     num_disparities = checks.check_count("num_disparities", num_disparities)
     eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
-    run = _choose("correlation_volume", backend, left)
-    return run(left, right, num_disparities, normalize=normalize, reduction=reduction, view=view,
-               eps=eps, eps_rule=eps_rule)  # fmt: skip
+    if not runs_kernels("correlation_volume", backend, left):
+        return reference.correlation_volume(
+            left, right, num_disparities,
+            normalize=normalize, reduction=reduction, view=view, eps=eps, eps_rule=eps_rule,
+        )  # fmt: skip
+    options = VolumeOptions(
+        num_disparities, plain=True, normalize=normalize, reduction=reduction, view=view, eps=eps, eps_rule=eps_rule
+    )
+    return cost_volume(left, right, None, None, *options)
 
 
 def concatenation_volume(
@@ -121,8 +128,10 @@ def concatenation_volume(
     num_disparities = checks.check_count("num_disparities", num_disparities)
     mask_left = checks.check_flag("mask_left", mask_left)
     checks.check_choice("view", view, VIEWS)
-    run = _choose("concatenation_volume", backend, left)
-    return run(left, right, num_disparities, mask_left=mask_left, view=view)
+    if not runs_kernels("concatenation_volume", backend, left):
+        return reference.concatenation_volume(left, right, num_disparities, mask_left=mask_left, view=view)
+    options = VolumeOptions(num_disparities, mask_left=mask_left, view=view)
+    return cost_volume(None, None, left, right, *options)
 
 
 def combined_volume(
@@ -162,24 +171,16 @@ def combined_volume(
     channels_per_group(left.shape[1], num_groups)
     eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
     mask_left = checks.check_flag("mask_left", mask_left)
-    run = _choose("combined_volume", backend, left)
-    return run(left, right, left_thin, right_thin, num_disparities, num_groups, normalize=normalize,
-               reduction=reduction, mask_left=mask_left, view=view, eps=eps, eps_rule=eps_rule)  # fmt: skip
-
-
-def _choose(operation: str, backend: str, tensor: Tensor) -> Callable[..., Tensor]:
-    """As everywhere, but what is exported is the pad-and-stack form: it runs where there is no Triton."""
-    twin = getattr(reference, operation)
-    run = choose(operation, backend, tensor, torch_twin=twin, triton_twin=getattr(registration, operation))
-    return twin if exporting() else run
-
-
-def check_pair(left_name: str, left: Any, right_name: str, right: Any) -> None:
-    checks.check_tensor(left_name, left, "B×C×H×W")
-    checks.check_tensor(right_name, right, "B×C×H×W")
-    checks.check_same_shape(right_name, right, left_name, left)
-    checks.check_same_dtype(right_name, right, left_name, left)
-    checks.check_same_device(right_name, right, left_name, left)
+    if not runs_kernels("combined_volume", backend, left):
+        return reference.combined_volume(
+            left, right, left_thin, right_thin, num_disparities, num_groups, normalize=normalize,
+            reduction=reduction, mask_left=mask_left, view=view, eps=eps, eps_rule=eps_rule,
+        )  # fmt: skip
+    options = VolumeOptions(
+        num_disparities, num_groups, normalize=normalize, reduction=reduction, mask_left=mask_left, view=view,
+        eps=eps, eps_rule=eps_rule,
+    )  # fmt: skip
+    return cost_volume(left, right, left_thin, right_thin, *options)
 
 
 def _check_thin(left_thin: Tensor, left: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Stereo cost volumes in plain PyTorch; autograd does the backward. The arbiter of every kernel in this room.
+"""Stereo cost volumes in plain PyTorch; autograd does the backward. Every kernel here is held to it.
 
 Inputs are taken as `op.py` has checked them. Each disparity is computed on the columns that have a partner and padded,
 so whatever stands in the other columns, NaN included, never meets the zeros. One slab per disparity and one `stack` is
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..precision import accumulation_dtype, without_autocast
+from ..stereo import channels_per_group, reduction_factor
 
 
 def groupwise_correlation_volume(
@@ -96,18 +97,6 @@ def combined_volume(
     )  # fmt: skip
     thin = concatenation_volume(left_thin, right_thin, num_disparities, mask_left=mask_left, view=view)
     return torch.cat((correlation, thin), dim=1)
-
-
-def channels_per_group(channels: int, num_groups: int) -> int:
-    """K = C / G, a ValueError that names both where G does not divide C."""
-    if channels % num_groups != 0:
-        raise ValueError(f"num_groups: expected a divisor of the {channels} channels of left, got {num_groups}")
-    return channels // num_groups
-
-
-def reduction_factor(reduction: str, per_group: int) -> float:
-    """What a sum of products over a group is multiplied by."""
-    return {"mean": 1.0 / per_group, "sum": 1.0, "sqrt": per_group**-0.5}[reduction]
 
 
 def _normalized(grouped: Tensor, normalize: str, eps: float, eps_rule: str) -> Tensor:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from adu_kernels.attention_adaptation import launching
-from adu_kernels.cost_volume import plan
+from adu_kernels.cost_volume import table
 from adu_kernels.disparity_regression import op
 from bench.gpu_check import tune
 from bench.gpu_check.tuning import ahead, launches
@@ -29,39 +29,39 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_row_is_replaced_and_put_back():
-    before = (plan.BAND, launching.LAUNCH_SHAPES, op.GATHER_LANES)
+    before = (table.BAND, launching.LAUNCH_SHAPES, op.GATHER_LANES)
     changes = (
-        Change("cost_volume.plan.BAND", {"block": 16}),
+        Change("cost_volume.table.BAND", {"block": 16}),
         Change("attention_adaptation.launching.LAUNCH_SHAPES[1].backward_keys", {"queries": 8, "stages": 1}),
         Change("disparity_regression.op.GATHER_LANES", 32),
     )
     with applied(changes):
-        assert replace(before[0], block=16) == plan.BAND
+        assert replace(before[0], block=16) == table.BAND
         rows = before[1]
         changed = replace(rows[1], backward_keys=replace(rows[1].backward_keys, queries=8, stages=1))
         assert (rows[0], changed, *rows[2:]) == launching.LAUNCH_SHAPES
         assert op.GATHER_LANES == 32
-    assert before == (plan.BAND, launching.LAUNCH_SHAPES, op.GATHER_LANES)
+    assert before == (table.BAND, launching.LAUNCH_SHAPES, op.GATHER_LANES)
 
 
 @pytest.mark.parametrize(
     ("row", "to"),
     [
-        ("cost_volume.plan.NO_SUCH", {"block": 16}),
-        ("cost_volume.plan.BAND", {"no_such": 16}),
-        ("cost_volume.plan.BAND", 16),
+        ("cost_volume.table.NO_SUCH", {"block": 16}),
+        ("cost_volume.table.BAND", {"no_such": 16}),
+        ("cost_volume.table.BAND", 16),
         ("attention_adaptation.launching.LAUNCH_SHAPES[99].forward", {"keys": 16}),
         ("attention_adaptation.launching.LAUNCH_SHAPES[0].sideways", {"keys": 16}),
     ],
 )
 def test_a_row_that_is_not_there_is_named_and_nothing_stays_changed(row: str, to: Any):
-    before = plan.SLIDE_OTHER
+    before = table.SLIDE_OTHER
     with (
         pytest.raises(LookupError, match=row.replace("[", r"\[")),
-        applied((Change("cost_volume.plan.SLIDE_OTHER", {"items": 1}), Change(row, to))),
+        applied((Change("cost_volume.table.SLIDE_OTHER", {"items": 1}), Change(row, to))),
     ):
         pass
-    assert plan.SLIDE_OTHER is before
+    assert table.SLIDE_OTHER is before
 
 
 @pytest.mark.parametrize("question", questions(dry_run=False), ids=lambda question: question.name)
@@ -115,7 +115,7 @@ def test_the_best_is_by_phase_and_says_whether_it_is_clear_of_the_present():
     assert tune.best(rows[1:])["forward"]["clear"] is False
 
 
-SOME = one_row("cost_volume.plan.BAND", {"block": 16})
+SOME = one_row("cost_volume.table.BAND", {"block": 16})
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,13 @@ class PlantedRow:
 
 
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, factors: tuple[float, ...]) -> Any:
-    """A run over one planted operation whose row is plan.BAND's name; 0 fails, what is not 1 is wrong."""
-    monkeypatch.setattr(plan, "BAND", PlantedRow(1.0))
+    """A run over one planted operation whose row is table.BAND's name; 0 fails, what is not 1 is wrong."""
+    monkeypatch.setattr(table, "BAND", PlantedRow(1.0))
 
     def kernel(a: torch.Tensor, b: torch.Tensor, backend: str) -> tuple[torch.Tensor, torch.Tensor]:
         from adu_kernels._triton import runtime
 
-        row = plan.BAND
+        row = table.BAND
         if not row.factor:
             raise RuntimeError("out of resource: planted")
         runtime.run(None, row.num_warps, a)
@@ -141,7 +141,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, fac
     monkeypatch.setattr("adu_kernels._triton.runtime.run", lambda *given, **options: None)
     monkeypatch.setattr(ahead, "compile_all", lambda *given, **options: {("planted", "BAND num_warps=16"): "no room"})
     rows = [{"factor": factor, "num_warps": 8} for factor in factors]
-    candidates = one_row("cost_volume.plan.BAND", *rows, {"num_warps": 16}, {"factor": 1.0})
+    candidates = one_row("cost_volume.table.BAND", *rows, {"num_warps": 16}, {"factor": 1.0})
     asked = [Question("planted", case_of(kernel, one_form=False), candidates)]
     return tune.run(tmp_path / "tune.json", True, seconds, asked)
 

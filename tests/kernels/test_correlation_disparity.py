@@ -169,13 +169,13 @@ def test_one_launch_each_way_and_no_volume_kept(monkeypatch: pytest.MonkeyPatch)
 
 def test_int64_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     from adu_kernels._triton.layout import needs_int64
-    from adu_kernels.correlation_disparity import op
+    from adu_kernels.correlation_disparity import launch
 
     assert needs_int64([torch.empty(2**15, 64, 32, 33, device="meta")])
     assert not needs_int64([torch.empty(2**15, 64, 32, 32, device="meta")])
     runs = []
     for answer in (False, True):
-        monkeypatch.setattr(op, "needs_int64", lambda tensors, answer=answer: answer)
+        monkeypatch.setattr(launch, "needs_int64", lambda tensors, answer=answer: answer)
         torch.manual_seed(0)
         maps = leaves(_maps(1, 4, 2, 9))
         mean, variance = _operation(5, zero_fill=True).triton(*maps)

@@ -14,8 +14,8 @@ from torch import Tensor
 import adu_kernels
 from adu_kernels import reference
 from adu_kernels._triton import runtime
-from adu_kernels.cost_volume import launching, plan
-from adu_kernels.cost_volume.plan import Request
+from adu_kernels.cost_volume import launch
+from adu_kernels.cost_volume.launch import VolumeOptions
 from adu_kernels.testing.parity import (
     Operation,
     check_layouts,
@@ -175,12 +175,6 @@ def test_a_compiler_that_takes_every_graph_for_an_export(monkeypatch: pytest.Mon
     check_whole_graph(operation, _maps(*shapes))
 
 
-def _request(disparities: int, groups: int, plain: bool = False, **changed: Any) -> Request:
-    options = {"normalize": "none", "reduction": "mean", "mask_left": True, "view": "left"}
-    options |= {"eps": 1e-12, "eps_rule": "max"}
-    return Request(disparities, groups, plain, **{**options, **changed})
-
-
 @pytest.mark.parametrize(("plain", "last"), [(False, True), (True, False)])
 def test_registration(plain: bool, last: bool) -> None:
     left, right, left_thin, right_thin = _maps(WIDE, WIDE, THIN, THIN, last=last)
@@ -311,13 +305,11 @@ def test_int64_is_chosen_where_a_tensor_reaches_beyond_int32(monkeypatch: pytest
     launches = _Launches(monkeypatch, really=False)
 
     def chosen(batch: int, disparities: int, groups: int, plain: bool) -> bool:
-        maps = [torch.empty(batch, 8, 64, 128, device="meta") for _ in range(2)]
-        launching.forward(*maps, None, None, _request(disparities, groups, plain))
-        launching.backward(
-            plan.new_volume(maps[0], None, _request(disparities, groups, plain)), *maps, None, None,
-            _request(disparities, groups, plain), (True, True, False, False),
-        )  # fmt: skip
-        forward, backward = (options["INT64"] for _, options in launches.seen[-2:])
+        left, right = (torch.empty(batch, 8, 64, 128, device="meta") for _ in range(2))
+        options = VolumeOptions(disparities, groups, plain)
+        volume = launch.run_forward((left, right, None, None), options)
+        launch.run_backward(volume, (left, right, None, None), (True, True, False, False), options)
+        forward, backward = (options["config"].INT64 for _, options in launches.seen[-2:])
         assert forward == backward
         return forward
 
@@ -342,20 +334,17 @@ def test_maps_that_lie_beyond_int32(plain: bool) -> None:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_int64_gives_the_same_numbers(plain: bool) -> None:
+def test_int64_gives_the_same_numbers(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     left, right, left_thin, right_thin = _maps(WIDE, WIDE, THIN, THIN, last=True)
     maps = (left, right, None, None) if plain else (left, right, left_thin, right_thin)
-    request = _request(4, 1 if plain else 3, plain)
-    short, long = (launching.forward(*maps, request, force_int64=wide) for wide in (False, True))
-    same_but_for_rounding(short, long)
-    upstream, needed = torch.randn_like(short), [m is not None for m in maps]
-    pairs = zip(
-        *(launching.backward(upstream, *maps, request, needed, force_int64=wide) for wide in (False, True)), strict=True
-    )
-    for one, two in pairs:
-        assert (one is None) == (two is None)
-        if one is not None and two is not None:
-            same_but_for_rounding(one, two)
+    options = VolumeOptions(4, 1 if plain else 3, plain)
+    grad_output, needed = torch.randn_like(launch.new_volume(left, maps[2], options)), [m is not None for m in maps]
+    runs = []
+    for answer in (False, True):
+        monkeypatch.setattr(launch, "needs_int64", lambda tensors, answer=answer: answer)
+        runs.append([launch.run_forward(maps, options), *launch.run_backward(grad_output, maps, needed, options)])
+    for one, two in zip(*runs, strict=True):
+        same_but_for_rounding(one, two)
 
 
 def test_autocast_changes_no_bit() -> None:

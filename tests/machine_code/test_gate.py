@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adu_kernels.cost_volume import plan
+from adu_kernels.cost_volume import table
 from adu_kernels.testing.machine_code import launch_tables
 from adu_kernels.testing.machine_code.cases import Work
 from adu_kernels.testing.machine_code.prediction import Occupancy, occupancy, predict
@@ -175,13 +175,13 @@ def test_the_slowest_kind_of_work_decides() -> None:
 
 
 def test_rows_of_launch_tables_are_found_and_seen_to_be_taken() -> None:
-    table = launch_tables.rows("cost_volume")
-    assert table["plan.BAND"] is plan.BAND
+    rows = launch_tables.rows("cost_volume")
+    assert rows["table.BAND"] is table.BAND
     assert "op.LAUNCH_SHAPES[2]" in launch_tables.rows("disparity_regression")
-    with launch_tables.taken(table) as seen:
-        plan.slide_tile(8, 40, True, dtype=torch.bfloat16, backward=False, thin=False, before_hopper=False)
-        assert seen == {"plan.SLIDE_CHANNELS_LAST"}
-        plan.slide_tile(320, 1, True, dtype=torch.bfloat16, backward=False, thin=False, before_hopper=False)
-        assert seen == {"plan.SLIDE_CHANNELS_LAST", "plan.SLIDE_MANY_CHANNELS"}
-    _ = plan.BAND.num_warps
-    assert "plan.BAND" not in seen
+    with launch_tables.taken(rows) as seen:
+        table.slide_tile(8, 40, True, dtype=torch.bfloat16, backward=False, concat=False, before_hopper=False)
+        assert seen == {"table.SLIDE_CHANNELS_LAST"}
+        table.slide_tile(320, 1, True, dtype=torch.bfloat16, backward=False, concat=False, before_hopper=False)
+        assert seen == {"table.SLIDE_CHANNELS_LAST", "table.SLIDE_MANY_CHANNELS"}
+    _ = table.BAND.num_warps
+    assert "table.BAND" not in seen

@@ -54,11 +54,11 @@ SLIDES = (
     {"items": 128, "num_warps": 4, "pixels": 1},
     {"items": 64, "num_warps": 2, "pixels": 8},
 )
-SLIDE = one_row("cost_volume.plan.SLIDE_CHANNELS_LAST", *SLIDES)
-SLIDE_SINGLE = one_row("cost_volume.plan.SLIDE_WIDE_TYPES", *SLIDES[:2], {"pixels": 2}) + SLIDE
+SLIDE = one_row("cost_volume.table.SLIDE_CHANNELS_LAST", *SLIDES)
+SLIDE_SINGLE = one_row("cost_volume.table.SLIDE_WIDE_TYPES", *SLIDES[:2], {"pixels": 2}) + SLIDE
 SLIDE_COMBINED = (
     *one_row(
-        "cost_volume.plan.SLIDE_BESIDE_THIN",
+        "cost_volume.table.SLIDE_BESIDE_CONCAT",
         {"items": 512, "num_warps": 16},
         {"items": 256, "num_warps": 8},
         {"pixels": 2},
@@ -109,14 +109,14 @@ ATTENTION_SINGLE = (
 # with 5 once, which spills on sm_80 alone.
 EXPECTATION_HALF = (
     *one_row(
-        "correlation_disparity.op.HALF_BACKWARD",
+        "correlation_disparity.launch.HALF_BACKWARD",
         {"num_stages": 2},
         {"chunks": 3},
         {"block": 32, "num_warps": 4},
         {"block": 32, "num_warps": 8},
     ),
     *one_row(
-        "correlation_disparity.op.HALF",
+        "correlation_disparity.launch.HALF",
         {"num_warps": 8},
         {"num_warps": 8, "num_stages": 3},
         {"block": 32, "num_stages": 3},
@@ -125,19 +125,21 @@ EXPECTATION_HALF = (
     ),
 )
 EXPECTATION_SINGLE = (
-    *one_row("correlation_disparity.op.WIDER", {"num_warps": 8}, {"channels": 16}),
+    *one_row("correlation_disparity.launch.WIDER", {"num_warps": 8}, {"channels": 16}),
     *one_row(
-        "correlation_disparity.op.WIDER_BACKWARD", {"num_warps": 4}, {"channels": 32}, {"channels": 32, "chunks": 2}
+        "correlation_disparity.launch.WIDER_BACKWARD", {"num_warps": 4}, {"channels": 32}, {"channels": 32, "chunks": 2}
     ),
 )
 BAND = (
-    *one_row("cost_volume.plan.BAND_BACKWARD", {"num_stages": 2}, {"channels": 32}, {"num_warps": 2}, {"num_warps": 8}),
-    *one_row("cost_volume.plan.BAND", {"num_stages": 4}, {"channels": 128}, {"block": 128}),
+    *one_row(
+        "cost_volume.table.BAND_BACKWARD", {"num_stages": 2}, {"channels": 32}, {"num_warps": 2}, {"num_warps": 8}
+    ),
+    *one_row("cost_volume.table.BAND", {"num_stages": 4}, {"channels": 128}, {"block": 128}),
 )
 BAND_SINGLE = one_row(
-    "cost_volume.plan.BAND_WIDE_TYPES", {"num_stages": 1}, {"channels": 16}, {"block": 16, "num_warps": 2}
+    "cost_volume.table.BAND_WIDE_TYPES", {"num_stages": 1}, {"channels": 16}, {"block": 16, "num_warps": 2}
 )
-BAND_CONTIGUOUS = one_row("cost_volume.plan.BAND_OTHER", {"channels": 64}, {"block": 64, "num_warps": 8})
+BAND_CONTIGUOUS = one_row("cost_volume.table.BAND_OTHER", {"channels": 64}, {"block": 64, "num_warps": 8})
 OBJECTIVE = one_row(
     "depth_objective.launching.LARGER",
     {"statistics": 1056},
@@ -166,12 +168,12 @@ LOSS_FIRST = one_row(
 NESTED = one_row("feature_distillation.plan.POOL", {"columns": 64}, {"columns": 256}, {"threads": 256})
 WINDOWS = one_row("feature_distillation.plan.POOL", {"cells": 8}, {"cells": 32}, {"span": 16}, {"span": 64})
 SLIDE_CONTIGUOUS = one_row(
-    "cost_volume.plan.SLIDE_OTHER",
+    "cost_volume.table.SLIDE_OTHER",
     {"items": 32, "num_warps": 1},
     {"items": 128, "num_warps": 2},
     {"items": 256, "num_warps": 8},
 )
-THIN = one_row("cost_volume.plan.THIN_VECTOR", 2)
+THIN = one_row("cost_volume.table.CONCAT_VECTOR", 2)
 NORMALIZED_SLIDE = SLIDE[:4]
 
 

@@ -1,37 +1,12 @@
-"""How a cost volume is laid out and cut into programs: memory formats, index width, and the launch table."""
+"""The launch table of the cost volumes: how many columns, groups, disparities and channels one program takes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from .._triton.layout import is_channels_last, power_of_two
-from .reference import channels_per_group, reduction_factor
-
-
-@dataclass(frozen=True)
-class Request:
-    """One cost volume as the public functions ask for it. `plain`: B×D×H×W of one group, without the group axis."""
-
-    num_disparities: int
-    num_groups: int
-    plain: bool
-    normalize: str
-    reduction: str
-    mask_left: bool
-    view: str
-    eps: float
-    eps_rule: str
-
-    @property
-    def sign(self) -> int:
-        """The other map is read at column − sign·d."""
-        return 1 if self.view == "left" else -1
-
-    def scale(self, channels: int) -> float:
-        return reduction_factor(self.reduction, channels_per_group(channels, self.num_groups))
+from .._triton.layout import power_of_two
 
 
 @dataclass(frozen=True)
@@ -66,14 +41,14 @@ SLIDE_BACKWARD_BEFORE_HOPPER = SlideTile(items=128, pixels=4, num_warps=4)
 SLIDE_WIDE_TYPES = SlideTile(items=128, pixels=4, num_warps=4)
 # Beside a concatenation, whose programs write the other part of each record: the larger the tile the less of a record
 # leaves the caches half written: 539 µs, at 2 columns 645. 256 items took 492, but spill 8 bytes under Triton 3.7.1.
-SLIDE_BESIDE_THIN = SlideTile(items=128, pixels=4, num_warps=4)
+SLIDE_BESIDE_CONCAT = SlideTile(items=128, pixels=4, num_warps=4)
 # Other layouts: a program's threads take 64 neighbouring columns of one group, an item of several would part them.
 SLIDE_OTHER = SlideTile(items=64, pixels=1, num_warps=2)
 SLIDE_MANY_CHANNELS = SlideTile(items=0, pixels=1, num_warps=4)
 MANY_CHANNELS = 16
 """Channels of a group beyond which an item's features of 4 columns would not stay in registers."""
 TILE_ELEMENTS = 2048
-THIN_VECTOR = 8
+CONCAT_VECTOR = 8
 """Concatenated channels copied at once, where they divide C'."""
 # 64 fills the matrix unit of sm_90; 32 wastes less where there are few disparities.
 BAND = BandTile(block=64, channels=64, num_warps=8, num_stages=3)
@@ -94,7 +69,7 @@ def slide_tile(
     *,
     dtype: torch.dtype,
     backward: bool,
-    thin: bool,
+    concat: bool,
     before_hopper: bool,
 ) -> SlideTile:
     """before_hopper: whether the GPU is an older one of NVIDIA's."""
@@ -106,10 +81,10 @@ def slide_tile(
         tile = SLIDE_OTHER
     elif backward and before_hopper:
         tile = SLIDE_BACKWARD_BEFORE_HOPPER
-    elif backward or (dtype.itemsize <= 2 and not thin):
+    elif backward or (dtype.itemsize <= 2 and not concat):
         tile = SLIDE_CHANNELS_LAST
     else:
-        tile = SLIDE_BESIDE_THIN if dtype.itemsize <= 2 else SLIDE_WIDE_TYPES
+        tile = SLIDE_BESIDE_CONCAT if dtype.itemsize <= 2 else SLIDE_WIDE_TYPES
     return SlideTile(max(tile.items, groups), tile.pixels, tile.num_warps)
 
 
@@ -125,20 +100,3 @@ def band_tile(
     if int64:
         return BAND_INT64
     return BAND_BACKWARD if backward else BAND
-
-
-def new_volume(left: Tensor | None, left_thin: Tensor | None, request: Request) -> Tensor:
-    """The output, unwritten: channels-last where the (first) left map is, else contiguous."""
-    first = left if left is not None else left_thin
-    assert first is not None
-    batch, _, height, width = first.shape
-    channels = (request.num_groups if left is not None else 0) + (
-        2 * left_thin.shape[1] if left_thin is not None else 0
-    )
-    if request.plain:  # B×D×H×W, its disparities take the place of channels
-        last, shape = (batch, height, width, request.num_disparities), (batch, request.num_disparities, height, width)
-        return first.new_empty(last).permute(0, 3, 1, 2) if is_channels_last(first) else first.new_empty(shape)
-    slab = (request.num_disparities, height, width)
-    if is_channels_last(first):
-        return first.new_empty(batch, *slab, channels).permute(0, 4, 1, 2, 3)
-    return first.new_empty(batch, channels, *slab)

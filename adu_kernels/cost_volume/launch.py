@@ -1,0 +1,375 @@
+"""The Triton volumes as two PyTorch operators, so that compilation, export and autograd see one node each way, and how
+their kernels are started. `table` decides how the work is cut; nothing is measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._triton import runtime
+from .._triton.dtypes import accumulator, factor
+from .._triton.layout import (
+    ceil_div,
+    divided_strides,
+    empty_like_map,
+    is_channels_last,
+    map_layout,
+    needs_int64,
+    power_of_two,
+    stride_divisor,
+    unit_stride,
+)
+from ..derivatives import differentiable_once, keep, kept
+from ..stereo import channels_per_group, reduction_factor, view_sign
+from . import table
+
+if TYPE_CHECKING:
+    from .banded import BandConfig
+    from .kernels import SlideConfig
+
+Maps = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+"""left, right, left_thin, right_thin."""
+Pair = tuple[Tensor, Tensor]
+"""The base map, whose columns the volume's are, and the match map: left and right in the left view."""
+
+
+class VolumeOptions(NamedTuple):
+    """One call, as the operators below take it after their tensors."""
+
+    num_disparities: int
+    num_groups: int = 1
+    plain: bool = False
+    """B×D×H×W of one group, without the group axis."""
+    normalize: str = "none"
+    reduction: str = "mean"
+    mask_left: bool = True
+    view: str = "left"
+    eps: float = 1e-12
+    eps_rule: str = "max"
+
+    def scale(self, channels: int) -> float:
+        return reduction_factor(self.reduction, channels_per_group(channels, self.num_groups))
+
+
+@torch.library.custom_op("adu_kernels::cost_volume", mutates_args=())
+def cost_volume(
+    left: Tensor | None,
+    right: Tensor | None,
+    left_thin: Tensor | None,
+    right_thin: Tensor | None,
+    num_disparities: int,
+    num_groups: int,
+    plain: bool,
+    normalize: str,
+    reduction: str,
+    mask_left: bool,
+    view: str,
+    eps: float,
+    eps_rule: str,
+) -> Tensor:
+    """Correlation of the first pair, then concatenation of the second; either pair may be absent."""
+    options = VolumeOptions(num_disparities, num_groups, plain, normalize, reduction, mask_left, view, eps, eps_rule)
+    return run_forward((left, right, left_thin, right_thin), options)
+
+
+@cost_volume.register_fake
+def _(left, right, left_thin, right_thin, *options):  # type: ignore[no-untyped-def]
+    return new_volume(left, left_thin, VolumeOptions(*options))
+
+
+@torch.library.custom_op("adu_kernels::cost_volume_backward", mutates_args=())
+def cost_volume_backward(
+    grad_output: Tensor,
+    left: Tensor | None,
+    right: Tensor | None,
+    left_thin: Tensor | None,
+    right_thin: Tensor | None,
+    needed: list[bool],
+    num_disparities: int,
+    num_groups: int,
+    plain: bool,
+    normalize: str,
+    reduction: str,
+    mask_left: bool,
+    view: str,
+    eps: float,
+    eps_rule: str,
+) -> list[Tensor]:
+    """Gradients of those of the four maps that are there and needed, in order."""
+    options = VolumeOptions(num_disparities, num_groups, plain, normalize, reduction, mask_left, view, eps, eps_rule)
+    return run_backward(grad_output, (left, right, left_thin, right_thin), needed, options)
+
+
+@cost_volume_backward.register_fake
+def _(grad_output, left, right, left_thin, right_thin, needed, *options):  # type: ignore[no-untyped-def]
+    maps = (left, right, left_thin, right_thin)
+    return [empty_like_map(m) for m, need in zip(maps, needed, strict=True) if m is not None and need]
+
+
+def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    # Of the concatenated pair the backward asks how it lies in memory, and no value.
+    keep(ctx, _operation(None, *inputs[:4], None, *inputs[4:]), inputs[:2])
+    ctx.concatenated = [None if one is None else (one.shape, one.stride()) for one in inputs[2:4]]
+    ctx.options = inputs[4:]
+
+
+def backward(ctx: Any, grad_output: Tensor) -> tuple:
+    needed = list(ctx.needs_input_grad[:4])
+    correlated, _ = kept(ctx)
+    concatenated = [None if one is None else grad_output.new_empty_strided(*one) for one in ctx.concatenated]
+    grads = iter(cost_volume_backward(grad_output, *correlated, *concatenated, needed, *ctx.options))
+    return *(next(grads) if need else None for need in needed), *(None for _ in ctx.options)
+
+
+def _operation(grad_output: Any, left: Any, right: Any, left_thin: Any, right_thin: Any, *rest: Any) -> str:
+    """The public name, from what `cost_volume_backward` takes."""
+    if left is None:
+        return "concatenation_volume"
+    if left_thin is not None:
+        return "combined_volume"
+    return "correlation_volume" if rest[3] else "groupwise_correlation_volume"
+
+
+differentiable_once(
+    cost_volume, cost_volume_backward, setup_context=setup_context, backward=backward, operation=_operation
+)
+
+
+def run_forward(maps: Maps, options: VolumeOptions) -> Tensor:
+    """The volume, in one launch."""
+    volume = new_volume(maps[0], maps[2], options)
+    grouped = volume.unsqueeze(1) if options.plain else volume
+    correlated, concatenated = _base_first(*maps[:2], options), _base_first(*maps[2:], options)
+    if correlated and not concatenated and options.num_groups == 1:
+        _band_forward(correlated, grouped, options)
+    else:
+        _slide_forward(correlated, concatenated, grouped, options)
+    return volume
+
+
+def run_backward(grad_output: Tensor, maps: Maps, needed: Sequence[bool], options: VolumeOptions) -> list[Tensor]:
+    """The gradients of the maps that are there and need one, in one launch."""
+    grads = [empty_like_map(m) if m is not None and need else None for m, need in zip(maps, needed, strict=True)]
+    present = [g for g in grads if g is not None]
+    if not present:
+        return present
+    grouped = grad_output.unsqueeze(1) if options.plain else grad_output
+    correlated, concatenated = _base_first(*maps[:2], options), _base_first(*maps[2:], options)
+    turn = slice(None) if options.view == "left" else slice(None, None, -1)
+    written = [*grads[:2][turn], *grads[2:][turn]]
+    if correlated and not concatenated and options.num_groups == 1 and options.normalize == "none":
+        _band_backward(correlated, grouped, written[:2], options)
+    else:
+        _slide_backward(correlated, concatenated, grouped, written, options)
+    return present
+
+
+def new_volume(left: Tensor | None, left_thin: Tensor | None, options: VolumeOptions) -> Tensor:
+    """The output, unwritten: channels-last where the (first) left map is, else contiguous."""
+    first = left if left is not None else left_thin
+    assert first is not None
+    batch, _, height, width = first.shape
+    slab = (options.num_disparities, height, width)
+    if options.plain:  # its disparities take the place of channels
+        if is_channels_last(first):
+            return first.new_empty(batch, height, width, options.num_disparities).permute(0, 3, 1, 2)
+        return first.new_empty(batch, *slab)
+    channels = (0 if left is None else options.num_groups) + (0 if left_thin is None else 2 * left_thin.shape[1])
+    if is_channels_last(first):
+        return first.new_empty(batch, *slab, channels).permute(0, 4, 1, 2, 3)
+    return first.new_empty(batch, channels, *slab)
+
+
+def _base_first(left: Tensor | None, right: Tensor | None, options: VolumeOptions) -> Pair | None:
+    if left is None or right is None:
+        return None
+    return (left, right) if options.view == "left" else (right, left)
+
+
+def _slide_forward(correlated: Pair | None, concatenated: Pair | None, volume: Tensor, options: VolumeOptions) -> None:
+    from . import kernels  # here and below: Triton is needed only where a kernel runs
+
+    maps, concat_maps = correlated or concatenated, concatenated or correlated  # what is absent is stood in for, unread
+    assert maps is not None
+    assert concat_maps is not None
+    config, num_warps = _slide_config(correlated, concatenated, None, volume, options)
+    batch, _, num_disparities, height, width = volume.shape
+    correlation_tiles, concat_tiles = _correlation_tiles(config, width), _concat_tiles(config, width, halves=2)
+    runtime.run(
+        kernels.volume_forward, batch * height * (correlation_tiles + concat_tiles),
+        *maps, *concat_maps, volume, height, width, num_disparities, correlation_tiles, concat_tiles,
+        *divided_strides(maps, config.FEATURES.STRIDE_DIVISOR),
+        *divided_strides(concat_maps, config.CONCAT_FEATURES.STRIDE_DIVISOR),
+        *divided_strides([volume], config.VOLUME.STRIDE_DIVISOR),
+        config=config, num_warps=num_warps, enable_fp_fusion=False,
+    )  # fmt: skip
+
+
+def _slide_backward(
+    correlated: Pair | None,
+    concatenated: Pair | None,
+    grad_output: Tensor,
+    grads: Sequence[Tensor | None],
+    options: VolumeOptions,
+) -> None:
+    from . import kernels
+
+    maps = correlated or concatenated
+    assert maps is not None
+    config, num_warps = _slide_config(correlated, concatenated, grads, grad_output, options)
+    needed = config.NEEDED
+    spare = next(g for g in grads if g is not None)  # stands where no gradient is asked for, and is not written there
+    written = [spare if g is None else g for g in grads]
+    batch, _, num_disparities, height, width = grad_output.shape
+    correlation_tiles, concat_tiles = _correlation_tiles(config, width), _concat_tiles(config, width, halves=1)
+    runtime.run(
+        kernels.volume_backward,
+        batch * height * (correlation_tiles * sum(needed[:2]) + concat_tiles * sum(needed[2:])),
+        *maps, grad_output, *written, height, width, num_disparities, correlation_tiles, concat_tiles,
+        *divided_strides(maps, config.FEATURES.STRIDE_DIVISOR),
+        *divided_strides([grad_output], config.VOLUME.STRIDE_DIVISOR),
+        *divided_strides(written[:2], config.FEATURES.STRIDE_DIVISOR),
+        *divided_strides(written[2:], config.CONCAT_FEATURES.STRIDE_DIVISOR),
+        config=config, num_warps=num_warps, enable_fp_fusion=False,
+    )  # fmt: skip
+
+
+def _slide_config(
+    correlated: Pair | None,
+    concatenated: Pair | None,
+    grads: Sequence[Tensor | None] | None,
+    volume: Tensor,
+    options: VolumeOptions,
+) -> tuple[SlideConfig, int]:
+    """What the kernels of kernels.py are compiled for, and their warps.
+
+    grads: of the four maps, in the backward; None in the forward. volume: it, or its gradient.
+    """
+    runtime.check_device(volume)  # before the GPU is asked what it is
+    from .kernels import SlideConfig
+
+    backward, grads = grads is not None, grads or (None,) * 4
+    features = [*(correlated or ()), *(g for g in grads[:2] if g is not None)]
+    concat_features = [*(concatenated or ()), *(g for g in grads[2:] if g is not None)]
+    across_groups = options.normalize == "all"
+    channels_last = across_groups or is_channels_last((features or concat_features)[0])
+    groups = options.num_groups if correlated else 0
+    channels, concat = (pair[0].shape[1] if pair else 0 for pair in (correlated, concatenated))
+    per_group = channels // groups if groups else 1
+    pitch = power_of_two(groups) if across_groups else max(groups, 1)
+    tile = table.slide_tile(
+        per_group, pitch if across_groups else 1, channels_last,
+        dtype=volume.dtype, backward=backward, concat=concatenated is not None, before_hopper=runtime.before_hopper(),
+    )  # fmt: skip
+    # A concatenating program takes neighbouring columns through their stride: it is no constant there.
+    concat_layout, volume_layout = (map_layout(t)._replace(CONTIGUOUS_W=False) for t in (concat_features, [volume]))
+    whole = concat_layout.CONTIGUOUS_C and volume_layout.CONTIGUOUS_C
+    config = SlideConfig(
+        NUM_GROUPS=groups,
+        GROUPS=pitch,
+        K=per_group,
+        BLOCK_K=power_of_two(per_group),
+        BLOCK_N=tile.items,
+        PIXELS=tile.pixels,
+        SIGN=view_sign(options.view),
+        CHANNELS_LAST=channels_last,
+        INT64=needs_int64([*features, *concat_features, volume]),
+        SCALE=options.scale(channels) if correlated else 1.0,
+        NORMALIZE=options.normalize,
+        EPS=options.eps,
+        EPS_ADDED=options.eps_rule == "add",
+        CONCAT=concat,
+        CONCAT_SIZE=math.gcd(concat, table.CONCAT_VECTOR) if whole else 1,
+        MASK_BASE=options.mask_left,
+        FEATURES=map_layout(features),
+        CONCAT_FEATURES=concat_layout,
+        VOLUME=volume_layout,
+        ACC=str(accumulator(volume)),
+        NEEDED=tuple(g is not None for g in grads) if backward else (True,) * 4,
+    )
+    return config, tile.num_warps
+
+
+def _correlation_tiles(config: SlideConfig, width: int) -> int:
+    """Programs of one image row that correlate."""
+    if not config.NUM_GROUPS:
+        return 0
+    blocks = ceil_div(width, config.PIXELS)
+    if config.CHANNELS_LAST:
+        return ceil_div(blocks * config.GROUPS, config.BLOCK_N)
+    return ceil_div(blocks, config.BLOCK_N) * config.GROUPS
+
+
+def _concat_tiles(config: SlideConfig, width: int, halves: int) -> int:
+    """Programs of one image row for one half of the concatenation, or both."""
+    return ceil_div(width * halves * config.CONCAT // config.CONCAT_SIZE, config.BLOCK_N)
+
+
+def _band_forward(maps: Pair, volume: Tensor, options: VolumeOptions) -> None:
+    from . import banded
+
+    config, how = _band_config([*maps], volume, options, backward=False)
+    config = config._replace(NORMALIZE=options.normalize, EPS=options.eps, EPS_ADDED=options.eps_rule == "add")
+    batch, _, num_disparities, height, width = volume.shape
+    column_tiles, disparity_tiles = (ceil_div(n, config.BLOCK) for n in (width, num_disparities))
+    runtime.run(
+        banded.band_forward, batch * height * column_tiles * disparity_tiles,
+        *maps, volume, height, width, num_disparities, column_tiles, disparity_tiles,
+        *divided_strides(maps, config.FEATURES.STRIDE_DIVISOR), *_strides_of_band(volume, config.STRIDE_DIVISOR),
+        config=config, **how,
+    )  # fmt: skip
+
+
+def _band_backward(maps: Pair, grad_output: Tensor, grads: Sequence[Tensor | None], options: VolumeOptions) -> None:
+    from . import banded
+
+    present = [g for g in grads if g is not None]
+    config, how = _band_config([*maps, *present], grad_output, options, backward=True)
+    config = config._replace(NEEDED=tuple(g is not None for g in grads))
+    written = [present[0] if g is None else g for g in grads]
+    batch, _, num_disparities, height, width = grad_output.shape
+    column_tiles = ceil_div(width, config.BLOCK)
+    programs = column_tiles * ceil_div(config.C, config.BLOCK_C) * len(present)
+    runtime.run(
+        banded.band_backward, batch * height * programs,
+        *maps, grad_output, *written, height, width, num_disparities, column_tiles,
+        *divided_strides(maps, config.FEATURES.STRIDE_DIVISOR), *_strides_of_band(grad_output, config.STRIDE_DIVISOR),
+        *divided_strides(written, config.FEATURES.STRIDE_DIVISOR), config=config, **how,
+    )  # fmt: skip
+
+
+def _band_config(
+    maps: list[Tensor], volume: Tensor, options: VolumeOptions, *, backward: bool
+) -> tuple[BandConfig, dict[str, int]]:
+    """What the kernels of banded.py are compiled for, and how they are started. maps: the gradients too."""
+    from .banded import BandConfig
+
+    channels = maps[0].shape[1]
+    layout, int64 = map_layout(maps), needs_int64([*maps, volume])
+    tile = table.band_tile(volume.shape[2], volume.dtype, layout.CONTIGUOUS_C, int64, backward=backward)
+    contiguous_d = unit_stride([volume], 2)
+    config = BandConfig(
+        C=channels,
+        BLOCK=tile.block,
+        BLOCK_C=min(tile.channels, max(power_of_two(channels), 16)),
+        SIGN=view_sign(options.view),
+        INT64=int64,
+        SCALE=options.scale(channels),
+        FEATURES=layout,
+        CONTIGUOUS_D=contiguous_d,
+        CONTIGUOUS_W=not contiguous_d and unit_stride([volume], 4),
+        STRIDE_DIVISOR=math.gcd(stride_divisor([volume], 2), volume.shape[2]) if contiguous_d else 1,
+        DOT=str(factor(volume)),
+        ACC=str(accumulator(volume)),
+    )
+    return config, {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": False}
+
+
+def _strides_of_band(volume: Tensor, unit: int) -> tuple[int, int, int, int]:
+    """As `divided_strides`, but that the disparities' are those not in units."""
+    batch, _, disparity, height, width = volume.stride()
+    return batch // unit, disparity, height // unit, width // unit
