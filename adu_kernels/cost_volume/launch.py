@@ -344,7 +344,7 @@ def _band_backward(maps: Pair, grad_output: Tensor, grads: Sequence[Tensor | Non
 
 def _band_config(
     maps: list[Tensor], volume: Tensor, options: VolumeOptions, *, backward: bool
-) -> tuple[BandConfig, dict[str, int]]:
+) -> tuple[BandConfig, dict[str, Any]]:
     """What the kernels of banded.py are compiled for, and how they are started. maps: the gradients too."""
     from .banded import BandConfig
 
