@@ -20,3 +20,9 @@ def wide_index(index, INT64: tl.constexpr):
 def dtype_of(name):
     """The type of a config's field: the fields are compared as text, where a type has no form."""
     return {"fp16": tl.float16, "bf16": tl.bfloat16, "fp32": tl.float32, "fp64": tl.float64}[name]
+
+
+@triton.constexpr_function
+def constant(value):
+    """A number of a config to calculate with: plain where interpreted, for a constexpr times a tensor is no tensor."""
+    return value

@@ -1,21 +1,78 @@
-"""Triton kernels of the disparity head. The README of this room derives them; the names below are its names.
+"""Triton kernels of the disparity head. The README beside this file derives them; the names below are its names.
 
 A cell lies between four coarse pixels (rows h, h + 1, columns w, w + 1) and holds s × s fine pixels, so cells run from
-−1 to the last row and column, their corners held at the border. Along disparity an interval lies between two
-candidates k, k + 1 and holds s fine disparities at equal steps of the logit.
+−1 to the last row and column, their corners clamped at the border. Along disparity an interval lies between two
+candidates k, k + 1 and holds s fine disparities at equal steps of the logit. The softmax has a row per fine pixel: its
+row_max is the largest fine logit there, its row_sum that of exp(logit − row_max).
 """
 
+# mypy: disable-error-code="no-untyped-def, assignment"
+
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
 
-from .._triton.device import LOG2E
+from .._triton.device import LOG2E, constant, dtype_of
 
 LOWEST = tl.constexpr(-(2.0**100))  # what −inf counts as (reference.py): differences, interpolated values stay finite
 LARGE = tl.constexpr(50.0)  # exponent of a sum of weights that no pixel has
 ABSENT = tl.constexpr(1e38)  # as the largest logit of a pixel: whatever is relative to it has no weight
 NOTHING = tl.constexpr(-(2.0**80))  # as in reference.py
+
+
+class RegressionConfig(NamedTuple):
+    """What `forward` and `backward` are compiled for."""
+
+    SCALE: int
+    """s, fine pixels per coarse one, along each axis."""
+    SIDE: int
+    """Fine columns of a cell per thread, forward; fine rows and columns, backward."""
+    LANES: int
+    """Cells per program, one per thread."""
+    CANDIDATES: int
+    """Coarse candidates per program, backward; 0 forward: all."""
+    ACC: str
+
+
+class Corners(NamedTuple):
+    """Of the coarse pixels around a cell: how far from the start of a plane each lies."""
+
+    upper_left: tl.tensor
+    upper_right: tl.tensor
+    lower_left: tl.tensor
+    lower_right: tl.tensor
+
+
+class Border(NamedTuple):
+    """Whether a cell hangs over the border, on each of the map's sides."""
+
+    left: tl.tensor
+    right: tl.tensor
+    top: tl.tensor
+    bottom: tl.tensor
+
+
+class Part(NamedTuple):
+    """SIDE × SIDE fine pixels of each cell (h, w), from one of its fine rows and columns on."""
+
+    h: tl.tensor
+    w: tl.tensor
+    first_row: tl.tensor
+    first_column: tl.tensor
+    height: tl.tensor
+    """Of the coarse map, as `width`."""
+    width: tl.tensor
+
+
+class FineMap(NamedTuple):
+    """One image of a B×sH×sW map."""
+
+    start: tl.tensor
+    stride_y: tl.tensor
+    stride_x: tl.tensor
 
 
 @triton.jit
@@ -24,16 +81,16 @@ def _load(pointers, ACC: tl.constexpr):
 
 
 @triton.jit
-def _corner_offsets(h, w, H, W, stride_h, stride_w):
-    """Of the four corners of cell (h, w): upper left, upper right, lower left, lower right.
+def _corners(h, w, H, W, stride_h, stride_w):
+    """The `Corners` of cell (h, w).
 
-    Held at the border, and for lanes past the last cell too: every lane reads inside the tensor.
+    Clamped at the border, and for lanes past the last cell too: every lane reads inside the tensor.
     """
     upper = tl.minimum(tl.maximum(h, 0), H - 1).to(tl.int64) * stride_h
     lower = tl.minimum(h + 1, H - 1).to(tl.int64) * stride_h
     left = tl.maximum(w, 0).to(tl.int64) * stride_w
     right = tl.minimum(w + 1, W - 1).to(tl.int64) * stride_w
-    return upper + left, upper + right, lower + left, lower + right
+    return Corners(upper + left, upper + right, lower + left, lower + right)
 
 
 @triton.jit
@@ -78,36 +135,25 @@ def _relative(scores, top):
 
 
 @triton.jit
-def _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC: tl.constexpr):
-    """Logits of one candidate at P fine columns × N cells; `down` is N, `across` P × 1."""
-    left_top = _load(plane + upper_left, ACC)
-    right_top = _load(plane + upper_right, ACC)
-    left = left_top + down * (_load(plane + lower_left, ACC) - left_top)
-    right = right_top + down * (_load(plane + lower_right, ACC) - right_top)
+def _fine_scores(plane, corners, across, down, ACC: tl.constexpr):
+    """Logits of one candidate at SIDE fine columns × LANES cells; `down` is LANES, `across` SIDE × 1."""
+    left_top = _load(plane + corners.upper_left, ACC)
+    right_top = _load(plane + corners.upper_right, ACC)
+    left = left_top + down * (_load(plane + corners.lower_left, ACC) - left_top)
+    right = right_top + down * (_load(plane + corners.lower_right, ACC) - right_top)
     return left[None, :] + across * (right - left)[None, :]
 
 
 @triton.jit(do_not_specialize=["D", "H", "W", "tiles", "stride_b", "stride_d", "stride_h", "stride_w"])
 def forward(
-    logits,
-    mean,
-    variance,
-    peak,
-    mass,
-    D,
-    H,
-    W,
-    tiles,
-    stride_b,
-    stride_d,
-    stride_h,
-    stride_w,
-    S: tl.constexpr,
-    P: tl.constexpr,
-    N: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """One program: N (fine row, cell) pairs of one image, P of the s fine columns of each cell."""
+    logits, mean, variance, row_max, row_sum,
+    D, H, W, tiles, stride_b, stride_d, stride_h, stride_w, config: RegressionConfig,
+):  # fmt: skip
+    """One program: LANES (fine row, cell) pairs of one image, SIDE of the s fine columns of each cell."""
+    S: tl.constexpr = constant(config.SCALE)
+    P: tl.constexpr = constant(config.SIDE)
+    N: tl.constexpr = constant(config.LANES)
+    ACC: tl.constexpr = dtype_of(config.ACC)
     GROUPS: tl.constexpr = (S + P - 1) // P
     HALF: tl.constexpr = 0.5 if S % 2 == 0 else 0.0
     program = tl.program_id(0)
@@ -121,7 +167,7 @@ def forward(
     h = (y + (S - S // 2)) // S - 1
     down = (y - S // 2 - h * S).to(ACC)
     down = _share(down + HALF, S)
-    upper_left, upper_right, lower_left, lower_right = _corner_offsets(h, w, H, W, stride_h, stride_w)
+    corners = _corners(h, w, H, W, stride_h, stride_w)
     column = group * P + tl.arange(0, P)[:, None]
     across = _share(column.to(ACC) + HALF, S)
 
@@ -130,13 +176,13 @@ def forward(
 
     # First pass: the largest fine logit and where it is. Everything after is taken relative to both.
     plane = image_base
-    here = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+    here = _fine_scores(plane, corners, across, down, ACC)
     top = here
     place = tl.zeros([P, N], ACC)
     position = tl.full([], S // 2, ACC)
     for _ in tl.range(1, D, loop_unroll_factor=2):
         plane += plane_step
-        there = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+        there = _fine_scores(plane, corners, across, down, ACC)
         first, last, difference = _interval(here, there, S)
         larger = tl.maximum(first, last)
         better = larger > top
@@ -151,13 +197,13 @@ def forward(
 
     # Second pass: moments about that place, one interval at a time.
     plane = image_base
-    here = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+    here = _fine_scores(plane, corners, across, down, ACC)
     here = _relative(here, top)
     weight = tl.exp2(here)
     sum0 = tl.zeros([P, N], ACC)
     sum1 = tl.zeros([P, N], ACC)
     sum2 = tl.zeros([P, N], ACC)
-    for j in tl.static_range(S // 2):  # the held end before the first candidate
+    for j in tl.static_range(S // 2):  # the clamped end before the first candidate
         distance = j - place
         sum0 += weight
         sum1 += weight * distance
@@ -165,7 +211,7 @@ def forward(
     position = tl.full([], S // 2, ACC)
     for _ in tl.range(1, D, loop_unroll_factor=2):
         plane += plane_step
-        there = _fine_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, ACC)
+        there = _fine_scores(plane, corners, across, down, ACC)
         there = _relative(there, top)
         first, last, difference = _interval(here, there, S)
         # From the larger end down: no power can overflow, and every moment is a sum of non-negative terms.
@@ -195,7 +241,7 @@ def forward(
         position += S
         here = there
     weight = tl.exp2(here)
-    for j in tl.static_range(S - S // 2):  # the last candidate and the held end after it
+    for j in tl.static_range(S - S // 2):  # the last candidate and the clamped end after it
         distance = (position + j) - place
         sum0 += weight
         sum1 += weight * distance
@@ -214,52 +260,42 @@ def forward(
     tl.store(mean + pixel, place + shift, mask=inside)
     about_mean = tl.maximum(_quotient(sum2, sum0) - shift * shift, 0.0, propagate_nan=tl.PropagateNan.ALL)
     tl.store(variance + pixel, about_mean, mask=inside)
-    tl.store(peak + pixel, tl.where(lost | (top < NOTHING), ABSENT, top), mask=inside)  # no gradient comes from there
-    tl.store(mass + pixel, sum0, mask=inside)
+    top = tl.where(lost | (top < NOTHING), ABSENT, top)  # no gradient comes from there
+    tl.store(row_max + pixel, top, mask=inside)
+    tl.store(row_sum + pixel, sum0, mask=inside)
 
 
 @triton.jit
-def _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, top, ACC: tl.constexpr):
-    """Relative logits of one candidate at the R × P fine pixels of N cells; `down` is R × 1 × 1, `across` 1 × P × 1."""
-    left_top = _load(plane + upper_left, ACC)[None, None, :]
-    right_top = _load(plane + upper_right, ACC)[None, None, :]
-    left = left_top + down * (_load(plane + lower_left, ACC)[None, None, :] - left_top)
-    right = right_top + down * (_load(plane + lower_right, ACC)[None, None, :] - right_top)
+def _cell_scores(plane, corners, across, down, top, ACC: tl.constexpr):
+    """Relative logits of one candidate at SIDE × SIDE fine pixels of LANES cells; `down` is SIDE × 1 × 1, `across`
+    1 × SIDE × 1."""
+    left_top = _load(plane + corners.upper_left, ACC)[None, None, :]
+    right_top = _load(plane + corners.upper_right, ACC)[None, None, :]
+    left = left_top + down * (_load(plane + corners.lower_left, ACC)[None, None, :] - left_top)
+    right = right_top + down * (_load(plane + corners.lower_right, ACC)[None, None, :] - right_top)
     return _relative(left + across * (right - left), top)
 
 
 @triton.jit
-def _load_pixels(
-    maps,
-    stride_y,
-    stride_x,
-    h,
-    w,
-    first_row,
-    first_column,
-    other: tl.constexpr,
-    H,
-    W,
-    S: tl.constexpr,
-    R: tl.constexpr,
-    N: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """R × R × N values of a map: fine rows and columns of N cells (h, w) from the first ones on, `other` where none is.
+def _load_pixels(m, part, other: tl.constexpr, config):
+    """SIDE × SIDE × LANES values of a `FineMap`: the part's pixels of each cell, `other` where none is.
 
     One load per pixel and not one for all: so each thread holds all pixels of its cell, whatever layout Triton would
     choose for such a load, and sums over them need no exchange between threads. The choosing below costs nothing then.
     """
+    S: tl.constexpr = constant(config.SCALE)
+    R: tl.constexpr = constant(config.SIDE)
     row = tl.arange(0, R)[:, None, None]
     column = tl.arange(0, R)[None, :, None]
-    values = tl.full([R, R, N], other, ACC)
+    values = tl.full([R, R, config.LANES], other, dtype_of(config.ACC))
     for i in tl.static_range(R):
         for j in tl.static_range(R):
-            y = S * h + (S // 2 + i) + first_row
-            x = S * w + (S // 2 + j) + first_column
-            inside = (y >= 0) & (y < S * H) & (x >= 0) & (x < S * W)
-            inside = tl.where((first_row + i < S) & (first_column + j < S), inside, False)
-            one = tl.load(maps + y.to(tl.int64) * stride_y + x.to(tl.int64) * stride_x, mask=inside, other=other)
+            y = S * part.h + (S // 2 + i) + part.first_row
+            x = S * part.w + (S // 2 + j) + part.first_column
+            inside = (y >= 0) & (y < S * part.height) & (x >= 0) & (x < S * part.width)
+            inside = tl.where((part.first_row + i < S) & (part.first_column + j < S), inside, False)
+            p_one = m.start + y.to(tl.int64) * m.stride_y + x.to(tl.int64) * m.stride_x
+            one = tl.load(p_one, mask=inside, other=other)
             values = tl.where((row == i) & (column == j), one[None, None, :], values)
     return values
 
@@ -291,8 +327,8 @@ def _interval_gradient(here, there, distance, slope, curve, level, S: tl.constex
 
 
 @triton.jit
-def _held_gradient(here, distance, slope, curve, level, COUNT: tl.constexpr):
-    """dL/d(logit) of the COUNT fine points at a held end, all of which have the logit `here`."""
+def _end_gradient(here, distance, slope, curve, level, COUNT: tl.constexpr):
+    """dL/d(logit) of the COUNT fine points at a clamped end, all of which have the logit `here`."""
     shape = tl.zeros_like(here)
     for j in tl.static_range(COUNT):
         e = distance + j
@@ -301,9 +337,7 @@ def _held_gradient(here, distance, slope, curve, level, COUNT: tl.constexpr):
 
 
 @triton.jit
-def _store_corners(
-    corners, plane, down, across, gradient, at_left, at_right, at_top, at_bottom, inside, part, PARTS: tl.constexpr
-):
+def _store_corners(p_corners, plane, across, down, gradient, border, inside, part, PARTS: tl.constexpr):
     """Spreads dL/d(logit at fine pixels) over the four corners of each cell, and writes one value per corner.
 
     A later part of the cell adds to what the same thread wrote for the parts before.
@@ -315,24 +349,24 @@ def _store_corners(
     lower_left = tl.sum(left * down, 0, keep_dims=True)
     upper_left = tl.sum(left, 0, keep_dims=True) - lower_left
     # Where the border holds a row or a column, both corners are one coarse pixel: the one that exists gets all.
-    upper_right = tl.where(at_left, upper_right + upper_left, upper_right)
-    lower_right = tl.where(at_left, lower_right + lower_left, lower_right)
-    upper_left = tl.where(at_right, upper_left + upper_right, upper_left)
-    lower_left = tl.where(at_right, lower_left + lower_right, lower_left)
-    lower_left = tl.where(at_top, lower_left + upper_left, lower_left)
-    lower_right = tl.where(at_top, lower_right + upper_right, lower_right)
-    upper_left = tl.where(at_bottom, upper_left + lower_left, upper_left)
-    upper_right = tl.where(at_bottom, upper_right + lower_right, upper_right)
+    upper_right = tl.where(border.left, upper_right + upper_left, upper_right)
+    lower_right = tl.where(border.left, lower_right + lower_left, lower_right)
+    upper_left = tl.where(border.right, upper_left + upper_right, upper_left)
+    lower_left = tl.where(border.right, lower_left + lower_right, lower_left)
+    lower_left = tl.where(border.top, lower_left + upper_left, lower_left)
+    lower_right = tl.where(border.top, lower_right + upper_right, lower_right)
+    upper_left = tl.where(border.bottom, upper_left + lower_left, upper_left)
+    upper_right = tl.where(border.bottom, upper_right + lower_right, upper_right)
     if PARTS > 1:
         again = inside & (part > 0)
-        upper_left += tl.load(corners, mask=again, other=0.0)
-        upper_right += tl.load(corners + plane, mask=again, other=0.0)
-        lower_left += tl.load(corners + 2 * plane, mask=again, other=0.0)
-        lower_right += tl.load(corners + 3 * plane, mask=again, other=0.0)
-    tl.store(corners, upper_left, mask=inside)
-    tl.store(corners + plane, upper_right, mask=inside)
-    tl.store(corners + 2 * plane, lower_left, mask=inside)
-    tl.store(corners + 3 * plane, lower_right, mask=inside)
+        upper_left += tl.load(p_corners, mask=again, other=0.0)
+        upper_right += tl.load(p_corners + plane, mask=again, other=0.0)
+        lower_left += tl.load(p_corners + 2 * plane, mask=again, other=0.0)
+        lower_right += tl.load(p_corners + 3 * plane, mask=again, other=0.0)
+    tl.store(p_corners, upper_left, mask=inside)
+    tl.store(p_corners + plane, upper_right, mask=inside)
+    tl.store(p_corners + 2 * plane, lower_left, mask=inside)
+    tl.store(p_corners + 3 * plane, lower_right, mask=inside)
 
 
 @triton.jit(
@@ -343,39 +377,20 @@ def _store_corners(
     ]
 )
 def backward(
-    logits,
-    mean,
-    variance,
-    peak,
-    mass,
-    grad_mean,
-    grad_variance,
-    corners,
-    B,
-    D,
-    H,
-    W,
-    tiles,
-    stride_b,
-    stride_d,
-    stride_h,
-    stride_w,
-    grad_mean_stride_b,
-    grad_mean_stride_y,
-    grad_mean_stride_x,
-    grad_variance_stride_b,
-    grad_variance_stride_y,
-    grad_variance_stride_x,
-    S: tl.constexpr,
-    R: tl.constexpr,
-    N: tl.constexpr,
-    CHUNK: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """One program: CHUNK candidates of N cells of one image; the s × s fine pixels of a cell in parts of R × R.
+    logits, mean, variance, row_max, row_sum, grad_mean, grad_variance, grad_corners,
+    B, D, H, W, tiles, stride_b, stride_d, stride_h, stride_w,
+    grad_mean_stride_b, grad_mean_stride_y, grad_mean_stride_x,
+    grad_variance_stride_b, grad_variance_stride_y, grad_variance_stride_x, config: RegressionConfig,
+):  # fmt: skip
+    """One program: CANDIDATES of LANES cells of one image; the s × s fine pixels of a cell in parts of SIDE × SIDE.
 
-    Writes, per cell and candidate, what each of its four corners receives: corners is 4 × B × D × (H + 1) × (W + 1).
+    Writes, per cell and candidate, what each of its corners receives: grad_corners is 4 × B × D × (H + 1) × (W + 1).
     """
+    S: tl.constexpr = constant(config.SCALE)
+    R: tl.constexpr = constant(config.SIDE)
+    N: tl.constexpr = constant(config.LANES)
+    CHUNK: tl.constexpr = constant(config.CANDIDATES)
+    ACC: tl.constexpr = dtype_of(config.ACC)
     HALF: tl.constexpr = 0.5 if S % 2 == 0 else 0.0
     SIDE: tl.constexpr = (S + R - 1) // R
     PARTS: tl.constexpr = SIDE * SIDE
@@ -388,13 +403,12 @@ def backward(
     lane = tile * N + tl.arange(0, N)
     h = lane // (W + 1) - 1
     w = lane % (W + 1) - 1
-    upper_left, upper_right, lower_left, lower_right = _corner_offsets(h, w, H, W, stride_h, stride_w)
+    corners = _corners(h, w, H, W, stride_h, stride_w)
     cells = (H + 1) * (W + 1)
     there_is = lane[None, None, :] < cells
-    at_left = (w < 0)[None, None, :]
-    at_right = (w == W - 1)[None, None, :]
-    at_top = (h < 0)[None, None, :]
-    at_bottom = (h == H - 1)[None, None, :]
+    border = Border(
+        (w < 0)[None, None, :], (w == W - 1)[None, None, :], (h < 0)[None, None, :], (h == H - 1)[None, None, :]
+    )
     corner_plane = B.to(tl.int64) * D * cells
     step = stride_d.to(tl.int64)
     map_start = image * (S * H) * (S * W)
@@ -406,91 +420,69 @@ def backward(
         column = (part % SIDE) * R
         down = _share((row + tl.arange(0, R)[:, None, None]).to(ACC) + HALF, S)
         across = _share((column + tl.arange(0, R)[None, :, None]).to(ACC) + HALF, S)
+        pixels = Part(h, w, row, column, H, W)
         # A pixel that is not there has probability 0 (and, the number being finite, no NaN from ∞ − ∞).
-        top = _load_pixels(peak + map_start, S * W, 1, h, w, row, column, ABSENT, H, W, S, R, N, ACC)
-        whole = _load_pixels(mass + map_start, S * W, 1, h, w, row, column, 1.0, H, W, S, R, N, ACC)
-        per_mass = _quotient(tl.full([R, R, N], 1.0, ACC), whole)
-        average = _load_pixels(mean + map_start, S * W, 1, h, w, row, column, 0.0, H, W, S, R, N, ACC)
-        level = _load_pixels(variance + map_start, S * W, 1, h, w, row, column, 0.0, H, W, S, R, N, ACC)
-        slope = per_mass * _load_pixels(
-            grad_mean, grad_mean_stride_y, grad_mean_stride_x, h, w, row, column, 0.0, H, W, S, R, N, ACC
-        )
-        curve = per_mass * _load_pixels(
-            grad_variance, grad_variance_stride_y, grad_variance_stride_x, h, w, row, column, 0.0, H, W, S, R, N, ACC
-        )
+        top = _load_pixels(FineMap(row_max + map_start, S * W, 1), pixels, ABSENT, config)
+        whole = _load_pixels(FineMap(row_sum + map_start, S * W, 1), pixels, 1.0, config)
+        per_sum = _quotient(tl.full([R, R, N], 1.0, ACC), whole)
+        average = _load_pixels(FineMap(mean + map_start, S * W, 1), pixels, 0.0, config)
+        level = _load_pixels(FineMap(variance + map_start, S * W, 1), pixels, 0.0, config)
+        m_grad_mean = FineMap(grad_mean, grad_mean_stride_y, grad_mean_stride_x)
+        slope = per_sum * _load_pixels(m_grad_mean, pixels, 0.0, config)
+        m_grad_variance = FineMap(grad_variance, grad_variance_stride_y, grad_variance_stride_x)
+        curve = per_sum * _load_pixels(m_grad_variance, pixels, 0.0, config)
         level *= curve
 
-        out = corners + (image * D + begin) * cells + lane[None, None, :]
+        out = grad_corners + (image * D + begin) * cells + lane[None, None, :]
         plane = logits + image * stride_b + begin * step
-        here = _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, top, ACC)
+        here = _cell_scores(plane, corners, across, down, top, ACC)
         if begin == 0:
-            pending = _held_gradient(here, -average, slope, curve, level, S // 2)
+            pending = _end_gradient(here, -average, slope, curve, level, S // 2)
         else:
-            before = _cell_scores(
-                plane - step, upper_left, upper_right, lower_left, lower_right, across, down, top, ACC
-            )
+            before = _cell_scores(plane - step, corners, across, down, top, ACC)
             distance = ((begin - 1) * S + S // 2).to(ACC) - average
             _, pending = _interval_gradient(before, here, distance, slope, curve, level, S)
         distance = (begin * S + S // 2).to(ACC) - average
         for _ in range(begin, tl.minimum(begin + CHUNK, D - 1)):
             plane += step
-            there = _cell_scores(plane, upper_left, upper_right, lower_left, lower_right, across, down, top, ACC)
+            there = _cell_scores(plane, corners, across, down, top, ACC)
             nearer, farther = _interval_gradient(here, there, distance, slope, curve, level, S)
             gradient = pending + nearer
-            _store_corners(
-                out, corner_plane, down, across, gradient, at_left, at_right, at_top, at_bottom, there_is, part, PARTS
-            )
+            _store_corners(out, corner_plane, across, down, gradient, border, there_is, part, PARTS)
             pending = farther
             here = there
             distance += S
             out += cells
         if begin + CHUNK >= D:
-            gradient = pending + _held_gradient(here, distance, slope, curve, level, S - S // 2)
-            _store_corners(
-                out, corner_plane, down, across, gradient, at_left, at_right, at_top, at_bottom, there_is, part, PARTS
-            )
+            gradient = pending + _end_gradient(here, distance, slope, curve, level, S - S // 2)
+            _store_corners(out, corner_plane, across, down, gradient, border, there_is, part, PARTS)
 
 
 @triton.jit(
     do_not_specialize=[
         *("B", "D", "H", "W", "tiles", "stride_b", "stride_d", "stride_h", "stride_w"),
-        *("gradient_stride_b", "gradient_stride_d", "gradient_stride_h", "gradient_stride_w"),
+        *("grad_logits_stride_b", "grad_logits_stride_d", "grad_logits_stride_h", "grad_logits_stride_w"),
     ]
 )
 def gather(
-    corners,
-    logits,
-    gradient,
-    B,
-    D,
-    H,
-    W,
-    tiles,
-    stride_b,
-    stride_d,
-    stride_h,
-    stride_w,
-    gradient_stride_b,
-    gradient_stride_d,
-    gradient_stride_h,
-    gradient_stride_w,
-    N: tl.constexpr,
-):
-    """One program: N coarse pixels of one candidate. Each adds what the four cells around it hold for it.
+    grad_corners, logits, grad_logits, B, D, H, W, tiles, stride_b, stride_d, stride_h, stride_w,
+    grad_logits_stride_b, grad_logits_stride_d, grad_logits_stride_h, grad_logits_stride_w, LANES: tl.constexpr,
+):  # fmt: skip
+    """One program: LANES coarse pixels of one candidate. Each adds what the four cells around it hold for it.
 
     A logit that counts as LOWEST was not used itself, so its gradient is 0.
     """
     program = tl.program_id(0)
     tile = program % tiles
     plane = program // tiles
-    lane = tile * N + tl.arange(0, N)
+    lane = tile * LANES + tl.arange(0, LANES)
     h = lane // W
     w = lane % W
     inside = h < H
     cells = (H + 1) * (W + 1)
     corner_plane = B.to(tl.int64) * D * cells
     # Cell (h, w) has coarse pixel (h, w) as its upper left corner; the first row and column of cells are number −1.
-    lower_right = corners + plane.to(tl.int64) * cells + (h * (W + 1) + w)
+    lower_right = grad_corners + plane.to(tl.int64) * cells + (h * (W + 1) + w)
     total = tl.load(lower_right + 3 * corner_plane, mask=inside, other=0.0)
     total += tl.load(lower_right + 2 * corner_plane + 1, mask=inside, other=0.0)
     total += tl.load(lower_right + corner_plane + (W + 1), mask=inside, other=0.0)
@@ -501,6 +493,6 @@ def gather(
     w = w.to(tl.int64)
     source = logits + image * stride_b + candidate * stride_d + h * stride_h + w * stride_w
     total = tl.where(tl.load(source, mask=inside, other=0.0).to(total.dtype) < LOWEST, 0.0, total)
-    target = gradient + image * gradient_stride_b + candidate * gradient_stride_d
-    target += h * gradient_stride_h + w * gradient_stride_w
-    tl.store(target, total.to(gradient.dtype.element_ty), mask=inside)
+    target = grad_logits + image * grad_logits_stride_b + candidate * grad_logits_stride_d
+    target += h * grad_logits_stride_h + w * grad_logits_stride_w
+    tl.store(target, total.to(grad_logits.dtype.element_ty), mask=inside)

@@ -1,4 +1,4 @@
-"""Disparity and its variance from matching scores, in plain PyTorch. The arbiter of every kernel in this room."""
+"""Disparity and its variance from matching scores, in plain PyTorch. The kernels beside this file are held to it."""
 
 from __future__ import annotations
 

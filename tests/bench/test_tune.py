@@ -15,7 +15,7 @@ import torch
 
 from adu_kernels.attention_adaptation import launching
 from adu_kernels.cost_volume import table
-from adu_kernels.disparity_regression import op
+from adu_kernels.disparity_regression import launch
 from bench.gpu_check import tune
 from bench.gpu_check.tuning import ahead, launches
 from bench.gpu_check.tuning.questions import Candidate, Question, one_row, questions
@@ -29,19 +29,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_row_is_replaced_and_put_back():
-    before = (table.BAND, launching.LAUNCH_SHAPES, op.GATHER_LANES)
+    before = (table.BAND, launching.LAUNCH_SHAPES, launch.GATHER_LANES)
     changes = (
         Change("cost_volume.table.BAND", {"block": 16}),
         Change("attention_adaptation.launching.LAUNCH_SHAPES[1].backward_keys", {"queries": 8, "stages": 1}),
-        Change("disparity_regression.op.GATHER_LANES", 32),
+        Change("disparity_regression.launch.GATHER_LANES", 32),
     )
     with applied(changes):
         assert replace(before[0], block=16) == table.BAND
         rows = before[1]
         changed = replace(rows[1], backward_keys=replace(rows[1].backward_keys, queries=8, stages=1))
         assert (rows[0], changed, *rows[2:]) == launching.LAUNCH_SHAPES
-        assert op.GATHER_LANES == 32
-    assert before == (table.BAND, launching.LAUNCH_SHAPES, op.GATHER_LANES)
+        assert launch.GATHER_LANES == 32
+    assert before == (table.BAND, launching.LAUNCH_SHAPES, launch.GATHER_LANES)
 
 
 @pytest.mark.parametrize(

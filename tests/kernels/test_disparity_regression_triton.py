@@ -278,7 +278,7 @@ def test_no_lane_reads_past_the_tensor() -> None:
 
 
 def test_nothing_of_the_volume_is_kept() -> None:
-    """Four fp32 maps per pixel: mean, variance, peak and mass. The reference keeps several volumes."""
+    """Four fp32 maps per pixel: mean, variance, row_max and row_sum. The reference keeps several volumes."""
     logits = _logits(1, 24, 4, 6).requires_grad_()
     pixels = 16 * 24
     kept = parity.saved_bytes(lambda: _operation(scale=4).triton(logits), [logits])

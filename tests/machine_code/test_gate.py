@@ -177,7 +177,7 @@ def test_the_slowest_kind_of_work_decides() -> None:
 def test_rows_of_launch_tables_are_found_and_seen_to_be_taken() -> None:
     rows = launch_tables.rows("cost_volume")
     assert rows["table.BAND"] is table.BAND
-    assert "op.LAUNCH_SHAPES[2]" in launch_tables.rows("disparity_regression")
+    assert "launch.LAUNCH_SHAPES[2]" in launch_tables.rows("disparity_regression")
     with launch_tables.taken(rows) as seen:
         table.slide_tile(8, 40, True, dtype=torch.bfloat16, backward=False, concat=False, before_hopper=False)
         assert seen == {"table.SLIDE_CHANNELS_LAST"}

@@ -66,14 +66,14 @@ SLIDE_COMBINED = (
     ),
     *SLIDE,
 )
-REGRESSION = "disparity_regression.op.LAUNCH_SHAPES[2]"
+REGRESSION = "disparity_regression.launch.LAUNCH_SHAPES[2]"
 REGRESSION_ROWS = (
     *one_row(
         REGRESSION,
         *({"columns": 2}, {"rows": 2}, {"lanes": 64}, {"candidates": 24}, {"candidates": 48}),
         *({"columns": 1}, {"candidates": 8}, {"lanes": 256}),
     ),
-    *one_row("disparity_regression.op.GATHER_LANES", 128, 512),
+    *one_row("disparity_regression.launch.GATHER_LANES", 128, 512),
 )
 ATTENTION = "attention_adaptation.launching.LAUNCH_SHAPES"
 # One group of warps a program: a finer grid, and programs that hide each other's waits. The keys' pass holds two

@@ -1,0 +1,154 @@
+"""How the kernels are started: the public call, the launch table, PyTorch's operators and their backward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._triton import runtime
+from .._triton.dtypes import accumulator
+from .._triton.layout import ceil_div
+from ..checks import shown
+from ..derivatives import differentiable_once, keep, kept
+from ..precision import accumulation_dtype
+
+
+def disparity_regression(
+    logits: Tensor, scale: int = 1, *, start: float = 0.0, interval: float = 1.0, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    scores = logits.squeeze(1) if logits.ndim == 5 else logits
+    if scale * scores.shape[2] * scale * (scores.shape[3] + 1) >= 2**31:
+        raise ValueError(f"logits: expected an upsampled map of less than 2³¹ pixels, got {shown(logits.shape)}")
+    if temperature != 1:
+        scores = scores.to(accumulation_dtype(scores)) / temperature
+    mean, variance, _, _ = torch.ops.adu_kernels.disparity_regression(scores, scale)
+    if (start, interval) != (0, 1):
+        return start + interval * mean, interval * interval * variance
+    return mean, variance
+
+
+@dataclass(frozen=True)
+class LaunchShape:
+    """How the kernels divide their work, for every scale up to `scale`."""
+
+    scale: int
+    columns: int
+    """Fine columns of a cell per thread, forward: its loads serve so many pixels."""
+    rows: int
+    """Side of the square of fine pixels per thread, backward."""
+    lanes: int
+    """Cells per program, one per thread: then all sums over a cell's pixels stay in its thread."""
+    candidates: int
+    """Coarse candidates per program, backward: the one before them is calculated twice."""
+
+    @property
+    def warps(self) -> int:
+        return self.lanes // runtime.WARP_SIZE
+
+
+LAUNCH_SHAPES = (
+    # Chosen from the machine code (README): registers, no exchange between threads. No row is measured yet.
+    LaunchShape(scale=1, columns=1, rows=1, lanes=128, candidates=16),
+    LaunchShape(scale=2, columns=2, rows=2, lanes=128, candidates=16),
+    LaunchShape(scale=4, columns=4, rows=4, lanes=128, candidates=16),
+    # With 4 × 4 pixels the longer series of s = 8 spills on gfx942.
+    LaunchShape(scale=2**31, columns=4, rows=2, lanes=128, candidates=16),
+)
+GATHER_LANES = 256
+
+
+def launch_shape(scale: int) -> LaunchShape:
+    return next(shape for shape in LAUNCH_SHAPES if scale <= shape.scale)
+
+
+@torch.library.custom_op("adu_kernels::disparity_regression", mutates_args=())
+def regression(logits: Tensor, scale: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean, variance, row_max (the largest fine logit) and row_sum (Σ exp(logit − row_max)): all B×sH×sW."""
+    from . import kernels  # here and below: Triton is needed only where a kernel runs
+
+    batch, candidates, height, width = logits.shape
+    outputs = _new_outputs(logits, scale)
+    shape = launch_shape(scale)
+    tiles = ceil_div(scale * height * (width + 1), shape.lanes)
+    programs = batch * tiles * ceil_div(scale, shape.columns)
+    runtime.run(
+        kernels.forward, programs, logits, *outputs, candidates, height, width, tiles, *logits.stride(),
+        config=kernels.RegressionConfig(scale, shape.columns, shape.lanes, 0, str(accumulator(logits))),
+        num_warps=shape.warps, num_stages=1,
+    )  # fmt: skip
+    return outputs
+
+
+@regression.register_fake
+def _new_outputs(logits: Tensor, scale: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch, _, height, width = logits.shape
+    size, dtype = (batch, scale * height, scale * width), accumulation_dtype(logits)
+    mean, variance, row_max, row_sum = (logits.new_empty(size, dtype=dtype) for _ in range(4))
+    return mean, variance, row_max, row_sum
+
+
+@torch.library.custom_op("adu_kernels::disparity_regression_backward", mutates_args=())
+def regression_backward(
+    logits: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    row_max: Tensor,
+    row_sum: Tensor,
+    grad_mean: Tensor,
+    grad_variance: Tensor,
+    scale: int,
+) -> Tensor:
+    """Gradient of logits."""
+    from . import kernels
+
+    batch, candidates, height, width = logits.shape
+    shape = launch_shape(scale)
+    grad_corners = mean.new_empty((4, batch, candidates, height + 1, width + 1))
+    tiles = ceil_div((height + 1) * (width + 1), shape.lanes)
+    programs = batch * tiles * ceil_div(candidates, shape.candidates)
+    runtime.run(
+        kernels.backward, programs, logits, mean, variance, row_max, row_sum, grad_mean, grad_variance, grad_corners,
+        *logits.shape, tiles, *logits.stride(), *grad_mean.stride(), *grad_variance.stride(),
+        config=kernels.RegressionConfig(scale, shape.rows, shape.lanes, shape.candidates, str(accumulator(logits))),
+        num_warps=shape.warps, num_stages=1,
+    )  # fmt: skip
+    grad_logits = torch.empty_like(logits)
+    tiles = ceil_div(height * width, GATHER_LANES)
+    runtime.run(
+        kernels.gather, batch * candidates * tiles, grad_corners, logits, grad_logits,
+        *logits.shape, tiles, *logits.stride(), *grad_logits.stride(), LANES=GATHER_LANES, num_warps=4,
+    )  # fmt: skip
+    return grad_logits
+
+
+@regression_backward.register_fake
+def _(logits: Tensor, *others: object) -> Tensor:
+    return torch.empty_like(logits)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, ...]) -> None:
+    logits, ctx.scale = inputs
+    mean, variance, row_max, row_sum = output
+    keep(ctx, "disparity_regression", [logits, row_max, row_sum], [mean, variance])
+    ctx.mark_non_differentiable(row_max, row_sum)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_mean: Tensor | None, grad_variance: Tensor | None, *others: None) -> tuple[Tensor, None]:
+    (logits, row_max, row_sum), (mean, variance) = kept(
+        ctx, lambda logits, *_: torch.ops.adu_kernels.disparity_regression(logits, ctx.scale)[:2]
+    )
+    given = (torch.zeros_like(mean) if gradient is None else gradient for gradient in (grad_mean, grad_variance))
+    return regression_backward(logits, mean, variance, row_max, row_sum, *given, ctx.scale), None
+
+
+differentiable_once(
+    regression,
+    regression_backward,
+    setup_context=_setup_context,
+    backward=_backward,
+    operation=lambda *_: "disparity_regression",
+)
