@@ -392,8 +392,8 @@ def backward(
     CHUNK: tl.constexpr = constant(config.CANDIDATES)
     ACC: tl.constexpr = dtype_of(config.ACC)
     HALF: tl.constexpr = 0.5 if S % 2 == 0 else 0.0
-    SIDE: tl.constexpr = (S + R - 1) // R
-    PARTS: tl.constexpr = SIDE * SIDE
+    ACROSS: tl.constexpr = (S + R - 1) // R
+    PARTS: tl.constexpr = ACROSS * ACROSS
     program = tl.program_id(0)
     tile = program % tiles
     chunks = (D + CHUNK - 1) // CHUNK
@@ -416,8 +416,8 @@ def backward(
     grad_variance += image * grad_variance_stride_b
 
     for part in range(PARTS):
-        row = (part // SIDE) * R
-        column = (part % SIDE) * R
+        row = (part // ACROSS) * R
+        column = (part % ACROSS) * R
         down = _share((row + tl.arange(0, R)[:, None, None]).to(ACC) + HALF, S)
         across = _share((column + tl.arange(0, R)[None, :, None]).to(ACC) + HALF, S)
         pixels = Part(h, w, row, column, H, W)

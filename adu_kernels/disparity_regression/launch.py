@@ -92,15 +92,9 @@ def _new_outputs(logits: Tensor, scale: int) -> tuple[Tensor, Tensor, Tensor, Te
 
 @torch.library.custom_op("adu_kernels::disparity_regression_backward", mutates_args=())
 def regression_backward(
-    logits: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    row_max: Tensor,
-    row_sum: Tensor,
-    grad_mean: Tensor,
-    grad_variance: Tensor,
-    scale: int,
-) -> Tensor:
+    logits: Tensor, mean: Tensor, variance: Tensor, row_max: Tensor, row_sum: Tensor,
+    grad_mean: Tensor, grad_variance: Tensor, scale: int,
+) -> Tensor:  # fmt: skip
     """Gradient of logits."""
     from . import kernels
 
@@ -146,9 +140,6 @@ def _backward(ctx: Any, grad_mean: Tensor | None, grad_variance: Tensor | None, 
 
 
 differentiable_once(
-    regression,
-    regression_backward,
-    setup_context=_setup_context,
-    backward=_backward,
-    operation=lambda *_: "disparity_regression",
-)
+    regression, regression_backward,
+    setup_context=_setup_context, backward=_backward, operation=lambda *_: "disparity_regression",
+)  # fmt: skip

@@ -42,10 +42,7 @@ def disparity_regression(
     interval = checks.check_number("interval", interval, low=1e-6)
     temperature = checks.check_number("temperature", temperature, low=1e-6)
     run = choose(
-        "disparity_regression",
-        backend,
-        logits,
-        torch_twin=reference.disparity_regression,
-        triton_twin=launch.disparity_regression,
-    )
+        "disparity_regression", backend, logits,
+        torch_twin=reference.disparity_regression, triton_twin=launch.disparity_regression,
+    )  # fmt: skip
     return run(logits, scale, start=start, interval=interval, temperature=temperature)
