@@ -21,8 +21,6 @@ STILL_TOO_MANY = {
     "adu_kernels.depth_objective: depth_objective",
     "adu_kernels.depth_objective: finish",
     "adu_kernels.depth_objective: losses",
-    "adu_kernels.disparity_regression: _load_pixels",
-    "adu_kernels.disparity_regression: gather",
     "adu_kernels.feature_distillation: channels_first_gradient",
     "adu_kernels.feature_distillation: channels_first_sums",
     "adu_kernels.feature_distillation: channels_last_gradient",
@@ -139,14 +137,14 @@ def decorators(function: Function) -> set[str]:
 
 @cache
 def called_by_kernels() -> set[str]:
-    """Names that some kernel of adu_kernels calls."""
+    """Names that some kernel of adu_kernels calls, but for Triton's own, as `tl.gather`."""
     return {
         ast.unparse(node.func).split(".")[-1]
         for _, tree in modules("adu_kernels").values()
         for function in functions(tree)
         if "jit" in decorators(function)
         for node in ast.walk(function)
-        if isinstance(node, ast.Call)
+        if isinstance(node, ast.Call) and not ast.unparse(node.func).startswith("tl.")
     }
 
 
