@@ -12,7 +12,8 @@ from pathlib import Path
 
 from adu_depth.errors import InputError
 
-LONGEST = 5.0  # seconds for one file
+LONGEST = 5.0  # seconds of work for one file
+HANGS = 30.0  # seconds that pass: others may be at work on the machine
 MOST_MEMORY = 1e9  # bytes more than before
 
 
@@ -24,7 +25,7 @@ def refusal(read: Callable[[Path], object], path: Path, label: str) -> str | Non
     """The message that the file is refused with, None where it is read. AssertionError for whatever else happens."""
     message = None
     faulthandler.dump_traceback_later(60, exit=True)  # a hang within a decoder cannot be raised out of
-    started = time.monotonic()
+    started, worked = time.monotonic(), time.process_time()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -35,5 +36,6 @@ def refusal(read: Callable[[Path], object], path: Path, label: str) -> str | Non
         raise AssertionError(f"{label}: {error!r}") from error
     finally:
         faulthandler.cancel_dump_traceback_later()
-    assert time.monotonic() - started < LONGEST, label
+    assert time.process_time() - worked < LONGEST, label
+    assert time.monotonic() - started < HANGS, label
     return message

@@ -15,6 +15,7 @@ from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.packed.dataset import PackedStereo
 from adu_depth.data.packed.encoding import Window, decode_sample
 from adu_depth.data.packed.shards import Shard, _opened, read_entry, read_manifest, read_note
+from adu_depth.errors import InputError
 from adu_depth.inference.render import write_samples
 from adu_depth.models import StereoTeacher
 from adu_depth.models.encoder import build_encoder
@@ -142,7 +143,10 @@ def a_shard(path: Path) -> None:
     shard = Shard(path.parent, entry)
     for place in range(2):
         for window in (None, Window(3, 5, 20, 30)):
-            sample = decode_sample(lambda part, at=place: shard.tensor(at, part), shard.samples[place], window)
+            try:
+                sample = decode_sample(lambda part, at=place: shard.tensor(at, part), shard.samples[place], window)
+            except InputError as error:  # PackedStereo names the file
+                raise InputError(f"{path}: {error}") from error
             assert sample.left.shape == ((3, *SIZE) if window is None else (3, 20, 30))
             assert sample.depth.shape[1:] == sample.left.shape[1:]
 
