@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .. import checks
 from ..backend import choose
-from . import reference, registration
+from . import launch, reference
 from .reference import ObjectiveTerms, ObjectiveWeights, objective_weights
 
 GUIDES = ("emphasise", "attenuate", "none")
@@ -59,7 +59,7 @@ def silog_loss(
     variance_focus = checks.check_number("variance_focus", variance_focus, 0.0, 1.0)
     min_depth, max_depth = _check_range(min_depth, max_depth)
     checks.check_choice("normalize", normalize, NORMALIZE)
-    run = choose("silog_loss", backend, depth, torch_twin=reference.silog_loss, triton_twin=registration.silog_loss)
+    run = choose("silog_loss", backend, depth, torch_twin=reference.silog_loss, triton_twin=launch.silog_loss)
     return run(depth, target, variance_focus, min_depth, max_depth, normalize=normalize)
 
 
@@ -94,7 +94,7 @@ def laplace_nll(
     min_depth, max_depth = _check_range(min_depth, max_depth)
     beta_nll = checks.check_number("beta_nll", beta_nll, 0.0)
     checks.check_choice("normalize", normalize, NORMALIZE)
-    run = choose("laplace_nll", backend, depth, torch_twin=reference.laplace_nll, triton_twin=registration.laplace_nll)
+    run = choose("laplace_nll", backend, depth, torch_twin=reference.laplace_nll, triton_twin=launch.laplace_nll)
     return run(depth, log_scale, target, joint, min_depth, max_depth, beta_nll, normalize=normalize)
 
 
@@ -134,7 +134,7 @@ def focal_response_loss(
         backend,
         depth,
         torch_twin=reference.focal_response_loss,
-        triton_twin=registration.focal_response_loss,
+        triton_twin=launch.focal_response_loss,
     )
     return run(depth, teacher_depth, weight, beta, gamma, detach_focal, min_depth, max_depth, normalize=normalize)
 
@@ -167,7 +167,7 @@ def uncertainty_guide(
         backend,
         log_scale,
         torch_twin=reference.uncertainty_guide,
-        triton_twin=registration.uncertainty_guide,
+        triton_twin=launch.uncertainty_guide,
     )
     return run(log_scale, valid, guide, strength, normalize=normalize)
 
@@ -194,7 +194,7 @@ def teacher_gate(
     sharpness = checks.check_number("sharpness", sharpness, 0.0)
     min_depth, max_depth = _check_range(min_depth, max_depth)
     run = choose(
-        "teacher_gate", backend, teacher_depth, torch_twin=reference.teacher_gate, triton_twin=registration.teacher_gate
+        "teacher_gate", backend, teacher_depth, torch_twin=reference.teacher_gate, triton_twin=launch.teacher_gate
     )
     return run(teacher_depth, target, sharpness, min_depth, max_depth)
 
@@ -254,7 +254,7 @@ def depth_objective(
         backend,
         depth,
         torch_twin=reference.depth_objective,
-        triton_twin=registration.depth_objective,
+        triton_twin=launch.depth_objective,
     )
     return run(
         depth,

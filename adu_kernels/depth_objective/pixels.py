@@ -1,4 +1,4 @@
-"""What the kernels of this room do to one pixel, and to one sum. Blocks are LANES × V: V neighbouring pixels a thread.
+"""What `kernels.py` does to one pixel, and to one sum. Blocks are LANES × V: V neighbouring pixels a thread.
 
 All of them keep a NaN: the reference tells of a NaN that was predicted at a valid pixel, and so do these.
 """
@@ -6,6 +6,8 @@ All of them keep a NaN: the reference tells of a NaN that was predicted at a val
 # mypy: disable-error-code="assignment,no-untyped-def"
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
@@ -16,6 +18,15 @@ from . import reference
 SCALE_LOW, SCALE_HIGH = (tl.constexpr(end) for end in reference.LOG_SCALE_RANGE)
 GUIDE_LOW, GUIDE_HIGH = (tl.constexpr(end) for end in reference.GUIDE_RANGE)
 SERIES_BELOW = tl.constexpr(0.125)
+
+
+class Map(NamedTuple):
+    """A B×1×H×W map; no strides (None) where all maps lie in a row, nothing at all where it is not given."""
+
+    start: tl.tensor
+    stride_b: tl.tensor
+    stride_h: tl.tensor
+    stride_w: tl.tensor
 
 
 @triton.jit
@@ -68,14 +79,14 @@ def block_of(block, start, length, height, width, LANES: tl.constexpr, V: tl.con
 
 
 @triton.jit
-def load(p_map, place, stride_b, stride_h, stride_w, other: tl.constexpr, ACC: tl.constexpr):
-    """The block's pixels of a map: in a row where it has no strides (None), else wherever the strides lead."""
+def load(m, place, other: tl.constexpr, ACC: tl.constexpr):
+    """The block's pixels of a `Map`: in a row where it has no strides, else wherever the strides lead."""
     first, lane, exists, image, row, column = place
-    if stride_w is None:
-        values = tl.load(p_map + first + lane, mask=exists, other=other)
+    if m.stride_w is None:
+        values = tl.load(m.start + first + lane, mask=exists, other=other)
     else:
-        offset = image * stride_b.to(tl.int64) + row * stride_h.to(tl.int64) + column * stride_w.to(tl.int64)
-        values = tl.load(p_map + offset, mask=exists, other=other)
+        offset = image * m.stride_b.to(tl.int64) + row * m.stride_h.to(tl.int64) + column * m.stride_w.to(tl.int64)
+        values = tl.load(m.start + offset, mask=exists, other=other)
     return values.to(ACC)
 
 
@@ -114,9 +125,9 @@ def exponential(values, factor):
 
 
 @triton.jit
-def guide_weight(mass, known, mean, rho):
-    """The guide from exp(±s); `mean` is that over the known pixels. 1 where not known."""
-    return tl.where(known, clip((1.0 - rho) + mass * (rho / mean), GUIDE_LOW, GUIDE_HIGH), 1.0)
+def guide_weight(scale, known, mean, rho):
+    """The guide from `scale`, exp(±s); `mean` is that over the known pixels. 1 where not known."""
+    return tl.where(known, clip((1.0 - rho) + scale * (rho / mean), GUIDE_LOW, GUIDE_HIGH), 1.0)
 
 
 @triton.jit
@@ -145,30 +156,32 @@ def power(t, exponent):
 
 
 @triton.jit
-def add(total, rest, value):
-    """total + value; what the rounded sum leaves out joins `rest` (Knuth's two-sum, Ogita, Rump and Oishi 2005)."""
+def add(total, compensation, value):
+    """total + value; what the rounded sum leaves out joins `compensation` (Knuth's two-sum, Ogita, Rump and Oishi
+    2005)."""
     new = total + value
     back = new - total
-    return new, rest + ((total - (new - back)) + (value - back))
+    return new, compensation + ((total - (new - back)) + (value - back))
 
 
 @triton.jit
-def add_moments(count, mean, rest, moment, moment_rest, values, mask, ACC: tl.constexpr):
-    """Takes the V values of each lane that the mask has into the lane's count, mean (with its rest) and Σ(value −
-    mean)²: two sets become one (Chan, Golub, LeVeque 1979), and no two large numbers are subtracted."""
+def add_moments(count, mean, mean_compensation, m2, m2_compensation, values, mask, ACC: tl.constexpr):
+    """Takes the V values of each lane that the mask has into the lane's count, mean and m2 = Σ(value − mean)², both
+    with what their rounding leaves out: two sets become one (Chan, Golub, LeVeque 1979), and no two large numbers are
+    subtracted."""
     added = tl.sum(mask.to(ACC), 1)
     centre = tl.sum(values, 1) / tl.maximum(added, 1.0)
     away = tl.where(mask, values - centre[:, None], 0.0)
-    step = (centre - mean) - rest
+    step = (centre - mean) - mean_compensation
     both = count + added
     share = added / tl.maximum(both, 1.0)
-    mean, rest = add(mean, rest, step * share)
-    moment, moment_rest = add(moment, moment_rest, tl.sum(away * away, 1) + step * step * (count * share))
-    return both, mean, rest, moment, moment_rest
+    mean, mean_compensation = add(mean, mean_compensation, step * share)
+    m2, m2_compensation = add(m2, m2_compensation, tl.sum(away * away, 1) + step * step * (count * share))
+    return both, mean, mean_compensation, m2, m2_compensation
 
 
 @triton.jit
-def merge(count, mean, moment):
+def merge(count, mean, m2):
     """Mean and Σ(value − mean)² of all sets together; 0 where all are empty. Equal means come out as they are."""
     filled = count > 0
     all_of_them = tl.sum(count, 0)
@@ -177,4 +190,4 @@ def merge(count, mean, moment):
     shift = tl.sum(tl.where(filled, count * (mean - anchor), 0.0), 0) / tl.maximum(all_of_them, 1.0)
     centre = anchor + shift
     away = tl.where(filled, mean - centre, 0.0)
-    return centre, tl.sum(moment + count * (away * away), 0)
+    return centre, tl.sum(m2 + count * (away * away), 0)

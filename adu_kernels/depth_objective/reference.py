@@ -1,4 +1,4 @@
-"""The per-pixel losses of the depth student, in plain PyTorch. The arbiter of every kernel in this room.
+"""The per-pixel losses of the depth student, in plain PyTorch. The kernels beside this file are held to them.
 
 One rule keeps bad values out (METHOD §8): what stands at a masked pixel is replaced by a harmless number BEFORE any
 arithmetic, so it can reach neither a sum nor, as NaN·0, a gradient. A NaN predicted at a valid pixel stays a NaN.

@@ -18,7 +18,7 @@ pytest.importorskip("triton")
 import triton
 import triton.language as tl
 
-from adu_kernels.depth_objective import kernels, launching, pixels
+from adu_kernels.depth_objective import kernels, pixels, table
 
 BILLION = 10**9
 Array = np.ndarray[Any, Any]
@@ -114,7 +114,7 @@ def test_the_model_is_the_kernel(name: str) -> None:
 @pytest.mark.parametrize("name", _adversarial(1))
 def test_silog_of_a_billion_pixels(name: str) -> None:
     """As many steps as a lane takes of 10⁹ pixels: the loss to 1e-6, and with it mean and variance."""
-    rows = (launching.SINGLE, launching.LARGER)
+    rows = (table.SINGLE, table.LARGER)
     steps = max(-(-BILLION // (row.statistics * row.lanes * row.pixels)) for row in rows)
     assert steps > 1800
     values = _adversarial(steps)[name]
@@ -141,10 +141,10 @@ def test_sums_of_a_billion_pixels() -> None:
 @pytest.mark.parametrize("order", ["drawn", "sorted", "one huge", "constant"])
 def test_terms_over_many_programs(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole, on 20 and 7 programs of small blocks: every term to 1e-6 of fp64."""
-    small = launching.Tile(lanes=runtime.WARP_SIZE, pixels=4, statistics=20, values=7, registers=None)
-    monkeypatch.setattr(launching, "SINGLE", small)
+    small = table.Tile(lanes=runtime.WARP_SIZE, pixels=4, statistics=20, values=7, registers=None)
+    monkeypatch.setattr(table, "SINGLE", small)
     depth, log_scale, teacher, target = (t.detach() for t in scene(5, torch.float32, (1, 1, 61, 51)))
-    assert launching.Division.of(launching.Maps(depth), launching.Numbers(), False).parts == 20
+    assert table.Division.of(table.Maps(depth), table.Numbers(), False).parts == 20
     target, teacher = target.clamp(min=1), teacher.clamp(min=2)
     if order == "sorted":
         depth, log_scale = (m.flatten().sort().values.view_as(m) for m in (depth, log_scale))
@@ -163,9 +163,9 @@ def test_terms_over_many_programs(order: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("images", [3, 9])
 def test_more_images_than_programs(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """`finish` takes several images at once, and several rounds for many."""
-    small = launching.Tile(runtime.WARP_SIZE, 4, statistics=6, values=5, registers=None)
-    monkeypatch.setattr(launching, "SINGLE", small)
-    monkeypatch.setattr(launching, "FINISHED_AT_ONCE", 4)
+    small = table.Tile(runtime.WARP_SIZE, 4, statistics=6, values=5, registers=None)
+    monkeypatch.setattr(table, "SINGLE", small)
+    monkeypatch.setattr(table, "FINISHED_AT_ONCE", 4)
     maps = [t.detach() for t in scene(1, torch.float32, (images, 1, 13, 23))]
     ours, exact = (
         run(*maps, normalize="image", **backend)
@@ -238,9 +238,9 @@ def test_the_launch_table_holds_whatever_the_size() -> None:
     for images in (1, 2, 3, 16, 528, 529, 5000):
         for height, width in ((1, 1), (3, 5), (352, 1216)):
             for per_image in (False, True):
-                maps = launching.Maps(torch.empty(images, 1, height, width, device="meta"))
-                plan = launching.Division.of(maps, launching.Numbers(), per_image)
+                maps = table.Maps(torch.empty(images, 1, height, width, device="meta"))
+                plan = table.Division.of(maps, table.Numbers(), per_image)
                 blocks = -(-plan.length // (plan.tile.lanes * plan.tile.pixels))
                 assert 1 <= max(plan.parts, plan.chunks) <= min(plan.most_parts, blocks)
-                assert plan.most_parts <= launching.FINISHED_AT_ONCE
+                assert plan.most_parts <= table.FINISHED_AT_ONCE
                 assert plan.segments * plan.length == images * height * width

@@ -15,13 +15,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import adu_kernels
 from adu_kernels import depth_objective, focal_response_loss, laplace_nll, reference, silog_loss, uncertainty_guide
-from adu_kernels.depth_objective import op, registration
+from adu_kernels.depth_objective import launch, op, table
 from adu_kernels.testing import parity
 from adu_kernels.testing.suite import OperationTests, Shapes
 from tests.kernels.depth_scenes import scene
 
 pytest.importorskip("triton")
-from adu_kernels.depth_objective import launching
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -263,10 +262,8 @@ def test_broadcast_maps_are_read_where_they_lie() -> None:
 @pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True), (False, False)])
 def test_only_needed_gradients_are_made(needed: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    losses = launching.losses
-    monkeypatch.setattr(
-        launching, "losses", lambda *a, **o: (made.append([t.numel() for t in a[3][2:]]), losses(*a, **o))
-    )
+    losses = launch.losses
+    monkeypatch.setattr(launch, "losses", lambda *a, **o: (made.append([t.numel() for t in a[3][2:]]), losses(*a, **o)))
     depth, log_scale = _leaves()
     teacher, target = _given(depth)
     leaves = [m.requires_grad_(need) for m, need in zip((depth, log_scale), needed, strict=True)]
@@ -293,9 +290,9 @@ def test_two_gradients_are_kept_and_no_map() -> None:
 
 def test_two_launches_and_no_third(monkeypatch: pytest.MonkeyPatch) -> None:
     launched = []
-    run = launching.runtime.run
+    run = launch.runtime.run
     monkeypatch.setattr(
-        launching.runtime, "run", lambda kernel, *a, **o: (launched.append(kernel.__name__), run(kernel, *a, **o))
+        launch.runtime, "run", lambda kernel, *a, **o: (launched.append(kernel.__name__), run(kernel, *a, **o))
     )
     terms = _objective(depth_objective)(*(m.requires_grad_() for m in _leaves()), backend="triton")
     terms.total.backward()
@@ -375,9 +372,7 @@ def test_a_wait_would_be_seen() -> None:
 @pytest.mark.parametrize("normalize", ["batch", "image"])
 def test_opcheck_of_every_operator(normalize: str) -> None:
     depth, log_scale, teacher, target = scene(dtype=torch.float32)
-    numbers = [
-        float(n) for n in registration.Numbers(silog=1.0, uncertainty=1.0, response=10.0, beta=10.0, strength=0.5)
-    ]
+    numbers = [float(n) for n in table.Numbers(silog=1.0, uncertainty=1.0, response=10.0, beta=10.0, strength=0.5)]
     arguments = (
         depth, log_scale, teacher, target, None, None, numbers,
         True, True, 1, True, True, False, normalize == "image", True, True,
@@ -412,7 +407,7 @@ def test_auto_has_a_kernel_to_take_on_a_gpu(name: str, monkeypatch: pytest.Monke
     getattr(adu_kernels, name)(depth, *second)
     assert handed["operation"] == name
     assert handed["backend"] == "auto"
-    assert handed["triton_twin"] is getattr(registration, name)
+    assert handed["triton_twin"] is getattr(launch, name)
     ours, theirs = (inspect.signature(handed[twin]).parameters.values() for twin in ("triton_twin", "torch_twin"))
     assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs]
 

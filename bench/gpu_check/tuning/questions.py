@@ -141,7 +141,7 @@ BAND_SINGLE = one_row(
 )
 BAND_CONTIGUOUS = one_row("cost_volume.table.BAND_OTHER", {"channels": 64}, {"block": 64, "num_warps": 8})
 OBJECTIVE = one_row(
-    "depth_objective.launching.LARGER",
+    "depth_objective.table.LARGER",
     {"statistics": 1056},
     {"values": 396, "registers": 80},
     {"values": 396},
