@@ -55,25 +55,12 @@ def focal_response_loss(
 
 
 def depth_objective(
-    depth: Tensor,
-    log_scale: Tensor,
-    teacher_depth: Tensor | None,
-    target: Tensor,
-    *,
+    depth: Tensor, log_scale: Tensor, teacher_depth: Tensor | None, target: Tensor, *,
     weights: Sequence[float] | Mapping[str, float] = ObjectiveWeights(),
-    guide: str = "emphasise",
-    guide_strength: float | Tensor = 0.5,
-    gate: bool = True,
-    beta: float = 10.0,
-    gamma: float = 1.0,
-    detach_focal: bool = False,
-    joint: bool = False,
-    beta_nll: float = 0.0,
-    variance_focus: float = 0.85,
-    min_depth: float = 1e-3,
-    max_depth: float = 80.0,
-    normalize: str = "batch",
-) -> ObjectiveTerms:
+    guide: str = "emphasise", guide_strength: float | Tensor = 0.5, gate: bool = True, beta: float = 10.0,
+    gamma: float = 1.0, detach_focal: bool = False, joint: bool = False, beta_nll: float = 0.0,
+    variance_focus: float = 0.85, min_depth: float = 1e-3, max_depth: float = 80.0, normalize: str = "batch",
+) -> ObjectiveTerms:  # fmt: skip
     strength, number = _strength(guide_strength, depth)
     taught = teacher_depth is not None
     numbers = Numbers(
@@ -141,23 +128,10 @@ def _floats(numbers: Numbers) -> list[float]:
 
 @torch.library.custom_op("adu_kernels::depth_losses", mutates_args=())
 def depth_losses(
-    depth: Tensor,
-    log_scale: Tensor | None,
-    teacher_depth: Tensor | None,
-    target: Tensor | None,
-    weight: Tensor | None,
-    strength: Tensor | None,
-    numbers: Sequence[float],
-    silog: bool,
-    laplace: bool,
-    guide: int,
-    gate: bool,
-    joint: bool,
-    detach_focal: bool,
-    per_image: bool,
-    need_depth: bool,
-    need_scale: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    depth: Tensor, log_scale: Tensor | None, teacher_depth: Tensor | None, target: Tensor | None,
+    weight: Tensor | None, strength: Tensor | None, numbers: Sequence[float], silog: bool, laplace: bool, guide: int,
+    gate: bool, joint: bool, detach_focal: bool, per_image: bool, need_depth: bool, need_scale: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Total, (silog, uncertainty, response), the total's gradients in depth and log_scale, empty where not needed, and
     a tensor without elements that depends on the inputs as the total does.
 
@@ -227,24 +201,16 @@ def _operation(maps: Maps, options: LossOptions) -> str:
 
 
 differentiable_once(
-    depth_losses,
-    depth_losses_backward,
-    setup_context=_setup_context,
-    backward=_backward,
-    operation=lambda *inputs: inputs[3],
-)
+    depth_losses, depth_losses_backward,
+    setup_context=_setup_context, backward=_backward, operation=lambda *inputs: inputs[3],
+)  # fmt: skip
 
 
 @torch.library.custom_op("adu_kernels::response_weights", mutates_args=())
 def response_weights(
-    log_scale: Tensor | None,
-    teacher_depth: Tensor,
-    target: Tensor | None,
-    strength: Tensor | None,
-    numbers: Sequence[float],
-    guide: int,
-    per_image: bool,
-) -> Tensor:
+    log_scale: Tensor | None, teacher_depth: Tensor, target: Tensor | None, strength: Tensor | None,
+    numbers: Sequence[float], guide: int, per_image: bool,
+) -> Tensor:  # fmt: skip
     """The guide from log_scale (guide ±1; teacher_depth: uint8, 1 where known), or the gate from target (0)."""
     result = _new_weights(log_scale, teacher_depth, target)
     maps = Maps(None, log_scale, teacher_depth, target)
@@ -297,7 +263,7 @@ def losses(
 
 
 def weights(
-    result: Tensor, maps: Maps, strength: Tensor | None, numbers: Numbers, options: LossOptions
+    result: Tensor, maps: Maps, strength: Tensor | None, numbers: Numbers, options: LossOptions,
 ) -> None:  # fmt: skip
     """Writes the guide (guide ±1; teacher_depth is 1 where known, else 0) or the gate (guide 0)."""
     from . import kernels

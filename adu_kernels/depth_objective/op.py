@@ -130,12 +130,9 @@ def focal_response_loss(
     min_depth, max_depth = _check_range(min_depth, max_depth)
     checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose(
-        "focal_response_loss",
-        backend,
-        depth,
-        torch_twin=reference.focal_response_loss,
-        triton_twin=launch.focal_response_loss,
-    )
+        "focal_response_loss", backend, depth,
+        torch_twin=reference.focal_response_loss, triton_twin=launch.focal_response_loss,
+    )  # fmt: skip
     return run(depth, teacher_depth, weight, beta, gamma, detach_focal, min_depth, max_depth, normalize=normalize)
 
 
@@ -163,12 +160,9 @@ def uncertainty_guide(
     strength = _check_guide("guide", guide, "strength", strength)
     checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose(
-        "uncertainty_guide",
-        backend,
-        log_scale,
-        torch_twin=reference.uncertainty_guide,
-        triton_twin=launch.uncertainty_guide,
-    )
+        "uncertainty_guide", backend, log_scale,
+        torch_twin=reference.uncertainty_guide, triton_twin=launch.uncertainty_guide,
+    )  # fmt: skip
     return run(log_scale, valid, guide, strength, normalize=normalize)
 
 
@@ -250,31 +244,14 @@ def depth_objective(
     min_depth, max_depth = _check_range(min_depth, max_depth)
     checks.check_choice("normalize", normalize, NORMALIZE)
     run = choose(
-        "depth_objective",
-        backend,
-        depth,
-        torch_twin=reference.depth_objective,
-        triton_twin=launch.depth_objective,
-    )
+        "depth_objective", backend, depth,
+        torch_twin=reference.depth_objective, triton_twin=launch.depth_objective,
+    )  # fmt: skip
     return run(
-        depth,
-        log_scale,
-        teacher_depth,
-        target,
-        weights=factors,
-        guide=guide,
-        guide_strength=guide_strength,
-        gate=gate,
-        beta=beta,
-        gamma=gamma,
-        detach_focal=detach_focal,
-        joint=joint,
-        beta_nll=beta_nll,
-        variance_focus=variance_focus,
-        min_depth=min_depth,
-        max_depth=max_depth,
-        normalize=normalize,
-    )
+        depth, log_scale, teacher_depth, target, weights=factors, guide=guide, guide_strength=guide_strength,
+        gate=gate, beta=beta, gamma=gamma, detach_focal=detach_focal, joint=joint, beta_nll=beta_nll,
+        variance_focus=variance_focus, min_depth=min_depth, max_depth=max_depth, normalize=normalize,
+    )  # fmt: skip
 
 
 def _check_maps(**maps: Any) -> None:
