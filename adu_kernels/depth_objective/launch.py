@@ -16,7 +16,7 @@ from .._triton.dtypes import accumulator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
 from . import reference, table
-from .reference import ObjectiveTerms, ObjectiveWeights, objective_weights
+from .reference import ObjectiveOptions, ObjectiveTerms
 from .table import Division, LossOptions, Maps, Numbers
 
 GUIDES = {"emphasise": 1, "none": 0, "attenuate": -1}
@@ -54,25 +54,20 @@ def focal_response_loss(
     return _losses(maps, None, numbers, options)[0]
 
 
-def depth_objective(
-    depth: Tensor, log_scale: Tensor, teacher_depth: Tensor | None, target: Tensor, *,
-    weights: Sequence[float] | Mapping[str, float] = ObjectiveWeights(),
-    guide: str = "emphasise", guide_strength: float | Tensor = 0.5, gate: bool = True, beta: float = 10.0,
-    gamma: float = 1.0, detach_focal: bool = False, joint: bool = False, beta_nll: float = 0.0,
-    variance_focus: float = 0.85, min_depth: float = 1e-3, max_depth: float = 80.0, normalize: str = "batch",
-) -> ObjectiveTerms:  # fmt: skip
-    strength, number = _strength(guide_strength, depth)
-    taught = teacher_depth is not None
+def objective(
+    depth: Tensor, log_scale: Tensor, teacher_depth: Tensor | None, target: Tensor, options: ObjectiveOptions
+) -> ObjectiveTerms:
+    o, taught = options, teacher_depth is not None
+    strength, number = _strength(o.guide_strength, depth)
     numbers = Numbers(
-        min_depth, max_depth, variance_focus, beta_nll, beta, gamma, strength=number,
-        **objective_weights(weights)._asdict(),
-    )  # fmt: skip
-    options = LossOptions(
-        silog=True, laplace=True, guide=GUIDES[guide] if taught else 0, gate=gate and taught, joint=joint,
-        detach_focal=detach_focal, per_image=normalize == "image",
+        o.min_depth, o.max_depth, o.variance_focus, o.beta_nll, o.beta, o.gamma, strength=number, **o.weights._asdict()
+    )
+    switches = LossOptions(
+        silog=True, laplace=True, guide=GUIDES[o.guide] if taught else 0, gate=o.gate and taught, joint=o.joint,
+        detach_focal=o.detach_focal, per_image=o.normalize == "image",
     )  # fmt: skip
     maps = Maps(depth, log_scale, teacher_depth, target)
-    total, terms = _losses(maps, strength if taught else None, numbers, options)
+    total, terms = _losses(maps, strength if taught else None, numbers, switches)
     return ObjectiveTerms(total, *terms.unbind())
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from .. import checks
 from ..backend import choose
 from . import launch, reference
-from .reference import ObjectiveTerms, ObjectiveWeights, objective_weights
+from .reference import ObjectiveOptions, ObjectiveTerms, ObjectiveWeights, objective_weights
 
 GUIDES = ("emphasise", "attenuate", "none")
 NORMALIZE = ("batch", "image")
@@ -243,15 +243,12 @@ def depth_objective(
     variance_focus = checks.check_number("variance_focus", variance_focus, 0.0, 1.0)
     min_depth, max_depth = _check_range(min_depth, max_depth)
     checks.check_choice("normalize", normalize, NORMALIZE)
-    run = choose(
-        "depth_objective", backend, depth,
-        torch_twin=reference.depth_objective, triton_twin=launch.depth_objective,
+    options = ObjectiveOptions(
+        factors, guide, guide_strength, gate, beta, gamma, detach_focal, joint, beta_nll, variance_focus,
+        min_depth, max_depth, normalize,
     )  # fmt: skip
-    return run(
-        depth, log_scale, teacher_depth, target, weights=factors, guide=guide, guide_strength=guide_strength,
-        gate=gate, beta=beta, gamma=gamma, detach_focal=detach_focal, joint=joint, beta_nll=beta_nll,
-        variance_focus=variance_focus, min_depth=min_depth, max_depth=max_depth, normalize=normalize,
-    )  # fmt: skip
+    run = choose("depth_objective", backend, depth, torch_twin=reference.objective, triton_twin=launch.objective)
+    return run(depth, log_scale, teacher_depth, target, options)
 
 
 def _check_maps(**maps: Any) -> None:

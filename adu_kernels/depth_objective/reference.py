@@ -38,6 +38,24 @@ class ObjectiveWeights(NamedTuple):
     response: float = 10.0
 
 
+class ObjectiveOptions(NamedTuple):
+    """What `depth_objective` is told besides its maps, checked."""
+
+    weights: ObjectiveWeights
+    guide: str
+    guide_strength: float | Tensor
+    gate: bool
+    beta: float
+    gamma: float
+    detach_focal: bool
+    joint: bool
+    beta_nll: float
+    variance_focus: float
+    min_depth: float
+    max_depth: float
+    normalize: str
+
+
 def objective_weights(weights: Sequence[float] | Mapping[str, float]) -> ObjectiveWeights:
     """Weights given as (silog, uncertainty, response) or as a mapping with these three keys, checked."""
     names = ObjectiveWeights._fields
@@ -188,19 +206,34 @@ def depth_objective(
     normalize: str = "batch",
 ) -> ObjectiveTerms:
     """The weighted sum of `silog_loss`, `laplace_nll` and the guided, gated `focal_response_loss`, and its terms."""
-    factors = objective_weights(weights)
+    options = ObjectiveOptions(
+        objective_weights(weights), guide, guide_strength, gate, beta, gamma, detach_focal, joint, beta_nll,
+        variance_focus, min_depth, max_depth, normalize,
+    )  # fmt: skip
+    return objective(depth, log_scale, teacher_depth, target, options)
+
+
+def objective(
+    depth: Tensor, log_scale: Tensor, teacher_depth: Tensor | None, target: Tensor, options: ObjectiveOptions
+) -> ObjectiveTerms:
+    """`depth_objective`, its options gathered."""
+    factors, ends, normalize = options.weights, (options.min_depth, options.max_depth), options.normalize
     dtype = accumulation_dtype(depth, log_scale, teacher_depth, target)
     depth, log_scale, target = depth.to(dtype), log_scale.to(dtype), target.to(dtype)
-    silog = silog_loss(depth, target, variance_focus, min_depth, max_depth, normalize=normalize)
-    uncertainty = laplace_nll(depth, log_scale, target, joint, min_depth, max_depth, beta_nll, normalize=normalize)
+    silog = silog_loss(depth, target, options.variance_focus, *ends, normalize=normalize)
+    uncertainty = laplace_nll(
+        depth, log_scale, target, options.joint, *ends, beta_nll=options.beta_nll, normalize=normalize
+    )
     response = torch.zeros_like(silog)
     if teacher_depth is not None:
         teacher_depth = teacher_depth.to(dtype)
-        weight = uncertainty_guide(log_scale, _has_teacher(teacher_depth), guide, guide_strength, normalize=normalize)
-        if gate:
-            weight = weight * teacher_gate(teacher_depth, target, min_depth=min_depth, max_depth=max_depth)
+        weight = uncertainty_guide(
+            log_scale, _has_teacher(teacher_depth), options.guide, options.guide_strength, normalize=normalize
+        )
+        if options.gate:
+            weight = weight * teacher_gate(teacher_depth, target, min_depth=ends[0], max_depth=ends[1])
         response = focal_response_loss(
-            depth, teacher_depth, weight, beta, gamma, detach_focal, min_depth, max_depth, normalize=normalize
+            depth, teacher_depth, weight, options.beta, options.gamma, options.detach_focal, *ends, normalize=normalize
         )
     with without_autocast(depth):
         total = factors.silog * silog + factors.uncertainty * uncertainty + factors.response * response
