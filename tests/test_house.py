@@ -17,10 +17,6 @@ MOST_PARAMETERS = 12
 STILL_TOO_MANY = {
     "adu_kernels.attention_adaptation: keys_step",
     "adu_kernels.attention_adaptation: load_keys",
-    "adu_kernels.depth_objective: _losses",
-    "adu_kernels.depth_objective: depth_objective",
-    "adu_kernels.depth_objective: finish",
-    "adu_kernels.depth_objective: losses",
     "adu_kernels.feature_distillation: channels_first_gradient",
     "adu_kernels.feature_distillation: channels_first_sums",
     "adu_kernels.feature_distillation: channels_last_gradient",
