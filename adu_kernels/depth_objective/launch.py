@@ -97,7 +97,7 @@ def _losses(maps: Maps, strength: Tensor | None, numbers: Numbers, options: Loss
     """Total, and the three terms."""
     wanted = torch.is_grad_enabled()
     options = options._replace(
-        need_depth=wanted and maps.depth.requires_grad,
+        need_depth=wanted and maps.first.requires_grad,
         need_scale=wanted and maps.log_scale is not None and maps.log_scale.requires_grad,
     )
     constant = (value.detach() if value is not None and value.requires_grad else value for value in maps[2:])
@@ -140,9 +140,9 @@ def depth_losses(
 
 
 def _new_outputs(maps: Maps, options: LossOptions) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    size = maps.depth.shape
+    size = maps.first.shape
     shapes = ((), (3,), size if options.need_depth else (0,), size if options.need_scale else (0,), (0,))
-    total, terms, grad_depth, grad_log_scale, link = (maps.depth.new_empty(shape, dtype=maps.dtype) for shape in shapes)
+    total, terms, grad_depth, grad_log_scale, link = (maps.first.new_empty(shape, dtype=maps.dtype) for shape in shapes)
     return total, terms, grad_depth, grad_log_scale, link
 
 
@@ -247,7 +247,7 @@ def losses(
         kernels.values, plan.segments * chunks, total, terms, partial_losses, per_segment,
         grad_depth if options.need_depth else None, grad_log_scale if options.need_scale else None,
         sums, counts, arrived, *maps, strength, *_strides(maps), plan.length, plan.parts, chunks, plan.segments,
-        *maps.depth.shape[2:], _passed(maps, numbers, used),
+        *maps.first.shape[2:], _passed(maps, numbers, used),
         config=config._replace(
             SILOG=options.silog, LAPLACE=options.laplace, GUIDE=options.guide, GATE=options.gate, JOINT=options.joint,
             DETACH=options.detach_focal, PIXELS=wanted, PARTS=plan.most_parts,
@@ -279,7 +279,7 @@ def _statistics(maps: Maps, numbers: Numbers, plan: Division, config: Any) -> tu
     """What the other kernels need of all pixels: partial sums, partial counts, and a counter at 0."""
     from . import kernels
 
-    first = maps.given[0]
+    first = maps.first
     programs = plan.segments * plan.parts
     sums = first.new_empty(3 * programs, dtype=maps.dtype)
     counts = first.new_empty(2 * programs + 1, dtype=torch.int32)

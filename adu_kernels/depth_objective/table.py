@@ -31,6 +31,11 @@ class Maps(NamedTuple):
     def given(self) -> list[Tensor]:
         return [m for m in self if m is not None]
 
+    @property
+    def first(self) -> Tensor:
+        """Of those given: depth, wherever a loss is meant."""
+        return self.given[0]
+
 
 class Numbers(NamedTuple):
     """What may change from call to call without another compilation."""
@@ -110,7 +115,7 @@ class Division:
 
     @staticmethod
     def of(maps: Maps, numbers: Numbers, per_image: bool, joint: bool = False) -> Division:
-        first = maps.given[0]
+        first = maps.first
         segments, length = (first.shape[0], first[0].numel()) if per_image else (1, first.numel())
         plain = not joint and numbers.beta_nll == 0 and numbers.gamma == 1
         plain = plain and all(m.dtype == torch.float32 for m in maps.given)
