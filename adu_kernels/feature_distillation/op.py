@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import checks
 from ..backend import choose
-from . import reference, registration
+from . import launch, reference
 
 
 def feature_distillation_loss(
@@ -109,12 +109,12 @@ def _triton_losses(
     adapted: Sequence[Tensor], teacher: Sequence[Tensor], weights: Sequence[Tensor] | None = None
 ) -> Tensor:
     constants = [[one.detach() for one in maps] for maps in (teacher, weights or ())]
-    losses, _ = registration.feature_distillation(list(adapted), *constants)
+    losses, _ = launch.feature_distillation(list(adapted), *constants)
     return losses
 
 
 def _triton_pooled(weight: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, ...]:
-    return tuple(registration.pooled_guide(weight.detach(), [h for h, _ in sizes], [w for _, w in sizes]))
+    return tuple(launch.pooled_guide(weight.detach(), [h for h, _ in sizes], [w for _, w in sizes]))
 
 
 def _check_levels(name: str, value: Any) -> None:

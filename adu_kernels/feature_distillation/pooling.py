@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from .._triton.device import dtype_of, wide_index
-from .kernels import decoded
+from .kernels import decoded, level_program
 
 
 @triton.jit
@@ -74,19 +74,28 @@ def nested(weight, pooled, height, width, stride_b, stride_h, stride_w, tiles, c
         )  # fmt: skip
 
 
+class WindowsConfig(NamedTuple):
+    LEVELS: int
+    CELLS: int
+    """Of a program."""
+    SPAN: int
+    """Columns of each cell that are read at a time."""
+    INT64: bool
+    ACC: str
+
+
 @triton.jit(do_not_specialize=["spans", "height", "width", "stride_b", "stride_h", "stride_w", "batch_size"])
-def windows(weight, pooled, spans, height, width, stride_b, stride_h, stride_w, batch_size,
-            LEVELS: tl.constexpr, CELLS: tl.constexpr, SPAN: tl.constexpr, INT64: tl.constexpr,
-            ACC: tl.constexpr):  # fmt: skip
-    """spans: per level its first program, rows and columns. A program: CELLS cells, SPAN columns of each at a time."""
-    for level in tl.static_range(LEVELS):
-        program = tl.program_id(0)
-        own = program >= decoded(spans[level], 0)
-        if level + 1 < LEVELS:
-            own = own & (program < decoded(spans[level + 1], 0))
-        if own:
-            down, across = decoded(spans[level], 1), decoded(spans[level], 2)
-            cell = wide_index(program - decoded(spans[level], 0), INT64) * CELLS + tl.arange(0, CELLS)
+def windows(weight, pooled, spans, height, width, stride_b, stride_h, stride_w, batch_size, config: WindowsConfig):
+    """spans: per level its first program, rows and columns, encoded (launch.py says why)."""
+    CELLS: tl.constexpr = config.CELLS
+    SPAN: tl.constexpr = config.SPAN
+    INT64: tl.constexpr = config.INT64
+    ACC: tl.constexpr = dtype_of(config.ACC)
+    for level in tl.static_range(config.LEVELS):
+        here, program = level_program(spans, level, config.LEVELS)
+        if here:
+            down, across = decoded(spans[level][1]), decoded(spans[level][2])
+            cell = wide_index(program, INT64) * CELLS + tl.arange(0, CELLS)
             m_cell = cell < wide_index(batch_size, INT64) * down * across
             row, column = cell // across % down, cell % across
             # Products of two sizes of an image stay below 2³¹ where the image has fewer pixels than that; op.py checks.

@@ -1,4 +1,4 @@
-"""The feature distillation loss and the guide's pooling in plain PyTorch. The arbiter of every kernel in this room."""
+"""The feature distillation loss and the guide's pooling in plain PyTorch: what the kernels are held to."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from adu_depth.models import MonoStudent, StudentConfig
 from adu_depth.models.prediction import DepthPrediction
 from adu_kernels import backend
 from adu_kernels._triton import runtime
-from adu_kernels.feature_distillation import plan
+from adu_kernels.feature_distillation import launch
 
 pytest.importorskip("triton")
 ROOMS = ("attention_adaptation", "depth_objective", "feature_distillation")
@@ -49,8 +49,8 @@ def choose_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, rooms: tuple[str, ...]) 
 @pytest.fixture(autouse=True)
 def _small_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter pays for masked lanes: programs as small as these maps."""
-    monkeypatch.setattr(plan, "LOSS", replace(plan.LOSS, last_lanes=64, last_tiles=1))
-    monkeypatch.setattr(plan, "FINISH", replace(plan.FINISH, values=16))
+    monkeypatch.setattr(launch, "LOSS", replace(launch.LOSS, last_lanes=64, last_tiles=1))
+    monkeypatch.setattr(launch, "FINISH", replace(launch.FINISH, values=16))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adu_kernels import pooled_guide, reference
 from adu_kernels._triton import runtime
-from adu_kernels.feature_distillation import plan
+from adu_kernels.feature_distillation import launch
 from adu_kernels.testing import parity
 
 pytest.importorskip("triton")
@@ -69,7 +69,7 @@ def test_parity_of_nested_cells(data: st.DataObject) -> None:
     cells = data.draw(st.lists(st.sampled_from([1, 2, 4, 8, 16, 64]), min_size=1, max_size=3))
     height, width = (max(cells) * data.draw(st.integers(1, 3)) for _ in range(2))
     sizes = [(height // k, width // k) for k in cells]
-    assert plan.nested_cells((height, width), sizes)
+    assert launch.nested_cells((height, width), sizes)
     _check(_weight((2, 1, height, width)), sizes)
 
 
@@ -114,10 +114,10 @@ def test_a_nan_stays_in_its_cells(shape: tuple[int, ...], sizes: list[tuple[int,
 @pytest.mark.cpu
 def test_cells_that_do_not_nest_are_seen() -> None:
     image = (64, 160)
-    assert plan.nested_cells(image, [(2, 5), (8, 20), (4, 10)]) == [1, 2, 0]  # cells of 8, 16 and 32
+    assert launch.nested_cells(image, [(2, 5), (8, 20), (4, 10)]) == [1, 2, 0]  # cells of 8, 16 and 32
     for sizes in ([(2, 10)], [(8, 21)], [(8, 20), (3, 5)], [(128, 320)], [(64, 161)], [(1, 2)]):
-        assert not plan.nested_cells(image, sizes)
-    assert not plan.nested_cells((48, 96), [(16, 32)])  # cells of 3
+        assert not launch.nested_cells(image, sizes)
+    assert not launch.nested_cells((48, 96), [(16, 32)])  # cells of 3
 
 
 def test_int64_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_int64_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         weight = _weight(shape)
         with monkeypatch.context() as patch:
             short = pooled_guide(weight, sizes, backend="triton")
-            patch.setattr(plan, "needs_int64", lambda tensors: True)
+            patch.setattr(launch, "needs_int64", lambda tensors: True)
             for one, two in zip(pooled_guide(weight, sizes, backend="triton"), short, strict=True):
                 parity.same_but_for_rounding(one, two)
 

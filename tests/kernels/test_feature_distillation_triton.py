@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from adu_kernels import feature_distillation_loss, feature_distillation_losses, reference
 from adu_kernels._triton import runtime
-from adu_kernels.feature_distillation import plan
+from adu_kernels.feature_distillation import launch
 from adu_kernels.testing import parity
 
 pytest.importorskip("triton")
@@ -111,7 +111,7 @@ def test_several_programs() -> None:
     """More positions and channels than one program visits, in either layout."""
     for layout in (LAST, FIRST):
         adapted, teacher = (_map(2, 36, 13, 24, dtype=torch.bfloat16, layout=layout) for _ in range(2))
-        assert plan.level((adapted, teacher), None).programs > 1
+        assert launch.level((adapted, teacher), None).programs > 1
         parity.check_parity(_operation(teacher, _weight(adapted)), [adapted])
 
 
@@ -165,7 +165,7 @@ def test_weights_whose_rows_start_anywhere() -> None:
 def test_loads_are_wide_where_the_layout_allows_it() -> None:
     def level(dtype: torch.dtype, layout: torch.memory_format, cut: Any = lambda m: m) -> tuple[bool, bool, int, bool]:
         maps = [cut(torch.empty(2, 48, 6, 12, dtype=dtype).contiguous(memory_format=layout)) for _ in range(2)]
-        found = plan.level(maps, torch.empty(2, 1, *maps[0].shape[2:]))
+        found = launch.level(maps, torch.empty(2, 1, *maps[0].shape[2:]))
         return found.channels_last, found.wide, found.vector, found.flat
 
     assert level(torch.bfloat16, LAST) == (True, True, 8, True)
@@ -177,7 +177,7 @@ def test_loads_are_wide_where_the_layout_allows_it() -> None:
     assert level(SINGLE, FIRST, lambda m: _crop(m, 3, 5)) == (False, False, 4, False)
     assert level(SINGLE, FIRST, lambda m: m.transpose(2, 3)) == (False, False, 4, False)
     for map in (_crop(torch.empty(1, 8, 4, 8), 4, 5), _crop(torch.empty(1, 8, 4, 9), 4, 8), torch.empty(1, 8, 1, 6)):
-        assert not plan.level((map, map), None).wide, "rows of 5, rows 9 apart, channels 6 apart"
+        assert not launch.level((map, map), None).wide, "rows of 5, rows 9 apart, channels 6 apart"
 
 
 def test_levels_at_once_are_levels_alone() -> None:
@@ -271,10 +271,10 @@ def _finish(error: Tensor, power: Tensor, elements: int) -> tuple[Tensor, Tensor
     from adu_kernels.feature_distillation import kernels
 
     losses, slopes = torch.empty(2, 1, device=DEVICE)
-    spans, programs = plan.encoded([(0, len(error), elements)]), len(error)
+    spans, programs = launch.encoded([(0, len(error), elements)]), len(error)
     runtime.run(
         kernels.finish, 1, torch.cat([error, power]), losses, slopes, spans, programs,
-        LEVELS=1, TILE=plan.FINISH.values, FLOOR=1e-6, ACC=kernels.tl.float32, num_warps=plan.FINISH.warps,
+        config=kernels.FinishConfig(1, launch.FINISH.values, 1e-6, "fp32"), num_warps=launch.FINISH.warps,
     )  # fmt: skip
     return losses.double(), slopes.double()
 
@@ -292,7 +292,7 @@ def test_sums_of_a_thousand_million_values_are_exact_to_a_millionth() -> None:
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the interpreter's, of ∞ − ∞
 def test_a_partial_sum_that_overflows_stays_infinite() -> None:
-    error = torch.ones(3 * plan.FINISH.values, device=DEVICE)
+    error = torch.ones(3 * launch.FINISH.values, device=DEVICE)
     error[5] = math.inf
     assert _finish(error, torch.ones_like(error), 1000)[0].item() == math.inf
 
@@ -372,7 +372,7 @@ def test_autocast_changes_no_bit() -> None:
 def _shifted(monkeypatch: pytest.MonkeyPatch, run: Any) -> tuple[Any, Any]:
     """What `run` gives with 32-bit offsets, and with 64-bit ones."""
     short = run()
-    monkeypatch.setattr(plan, "needs_int64", lambda tensors: True)
+    monkeypatch.setattr(launch, "needs_int64", lambda tensors: True)
     return short, run()
 
 
@@ -397,7 +397,7 @@ def test_maps_that_lie_beyond_int32(layout: torch.memory_format) -> None:
     far = storage.as_strided(near.shape, (2**30, *near.stride()[1:]))
     far.copy_(near)
     teacher = _map(3, 8, 1, 4)
-    assert plan.constants([plan.level((far, teacher), None)], [far, teacher], False)["INT64"]
+    assert launch.loss_config([launch.level((far, teacher), None)], [far, teacher], []).INT64
     torch.testing.assert_close(
         feature_distillation_loss(far, teacher, backend="triton"), reference.feature_distillation_loss(near, teacher)
     )
@@ -437,13 +437,11 @@ class _Recorded(TorchDispatchMode):
 
 def test_no_operator_reads_a_value_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what the host does around the kernels, forward and backward: allocations and nothing else."""
-    from adu_kernels.feature_distillation import launching
-
     monkeypatch.setattr(runtime, "run", lambda *arguments, **options: None)
     adapted, teacher, weight = _map(2, 4, 3, 5, layout=LAST), _map(2, 4, 3, 5), torch.rand(2, 1, 3, 5, device=DEVICE)
     with _Recorded() as recorded:
-        losses, slopes = launching.forward([adapted], [teacher], [weight])
-        launching.backward(losses, slopes, [adapted], [teacher], [weight])
+        losses, slopes = launch.forward([adapted], [teacher], [weight])
+        launch.gradients(losses, slopes, [adapted], [teacher], [weight])
     assert recorded.names
     assert set(recorded.names) <= {"new_empty", "empty_like", "empty"}
 

@@ -149,7 +149,7 @@ OBJECTIVE = one_row(
     {"statistics": 264},
 )
 LOSS_LAST = one_row(
-    "feature_distillation.plan.LOSS",
+    "feature_distillation.launch.LOSS",
     {"last_tiles": 2},
     {"last_tiles": 8},
     {"last_lanes": 1024},
@@ -158,15 +158,15 @@ LOSS_LAST = one_row(
     {"threads": 256},
 )
 LOSS_FIRST = one_row(
-    "feature_distillation.plan.LOSS",
+    "feature_distillation.launch.LOSS",
     {"first_channels": 32},
     {"first_channels": 8},
     {"unroll": 2},
     {"unroll": 8},
     {"first_lanes": 256, "threads": 256},
 )
-NESTED = one_row("feature_distillation.plan.POOL", {"columns": 64}, {"columns": 256}, {"threads": 256})
-WINDOWS = one_row("feature_distillation.plan.POOL", {"cells": 8}, {"cells": 32}, {"span": 16}, {"span": 64})
+NESTED = one_row("feature_distillation.launch.POOL", {"columns": 64}, {"columns": 256}, {"threads": 256})
+WINDOWS = one_row("feature_distillation.launch.POOL", {"cells": 8}, {"cells": 32}, {"span": 16}, {"span": 64})
 SLIDE_CONTIGUOUS = one_row(
     "cost_volume.table.SLIDE_OTHER",
     {"items": 32, "num_warps": 1},

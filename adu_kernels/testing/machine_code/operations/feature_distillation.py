@@ -52,8 +52,9 @@ def work(
     mine: int, theirs: int, weighted: bool = True, last: bool = True, channels: tuple[int, ...] = CHANNELS,
     instructions: tuple[int, int] = (0, 0),
 ) -> dict[str, Work]:  # fmt: skip
-    """ "Least work" of the operation's README; bytes per element of either map. instructions: per vector, forward and
-    backward, counted there."""
+    """ "Least bytes and flops" of the operation's README; bytes per element of either map.
+
+    instructions: per vector, forward and backward, counted there."""
     vector, elements, positions, programs = 16 // max(mine, theirs), 0, 0, 0
     for batch, count, height, width in _shapes(channels, HEIGHT, WIDTH):
         positions += (here := batch * height * width)
