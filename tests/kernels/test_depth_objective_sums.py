@@ -27,31 +27,31 @@ Array = np.ndarray[Any, Any]
 # --- the arithmetic of `pixels.add` and `pixels.add_moments`, as numpy has it in fp32
 
 
-def _add(total: Array, rest: Array, value: Array) -> tuple[Array, Array]:
+def _add(total: Array, compensation: Array, value: Array) -> tuple[Array, Array]:
     new = total + value
     back = new - total
-    return new, rest + ((total - (new - back)) + (value - back))
+    return new, compensation + ((total - (new - back)) + (value - back))
 
 
 def _moments(values: Array) -> tuple[float, float]:
     """Mean and variance of steps × lanes × V numbers, taken in as one program does, and merged."""
     one = np.float32(1)
-    count, mean, rest, moment, moment_rest = (np.zeros(values.shape[1], np.float32) for _ in range(5))
+    count, mean, compensation, m2, m2_compensation = (np.zeros(values.shape[1], np.float32) for _ in range(5))
     added = np.full(values.shape[1], values.shape[2], np.float32)
     for here in values:
         centre = here.sum(1) / added
         away = here - centre[:, None]
-        step = (centre - mean) - rest
+        step = (centre - mean) - compensation
         both = count + added
         share = added / both
-        mean, rest = _add(mean, rest, step * share)
-        moment, moment_rest = _add(moment, moment_rest, (away * away).sum(1) + step * step * (count * share))
+        mean, compensation = _add(mean, compensation, step * share)
+        m2, m2_compensation = _add(m2, m2_compensation, (away * away).sum(1) + step * step * (count * share))
         count = both
-    mean, moment = mean + rest, moment + moment_rest
+    mean, m2 = mean + compensation, m2 + m2_compensation
     anchor = mean.max()
     total = np.maximum(count.sum(), one)
     centre = anchor + (count * (mean - anchor)).sum() / total
-    return float(centre), float((moment + count * (mean - centre) ** 2).sum() / total)
+    return float(centre), float((m2 + count * (mean - centre) ** 2).sum() / total)
 
 
 @triton.jit
@@ -59,15 +59,15 @@ def _moments_kernel(mean_and_moment, values, steps, LANES: tl.constexpr, V: tl.c
     offsets = tl.arange(0, LANES)[:, None] * V + tl.arange(0, V)[None, :]
     count = tl.zeros([LANES], tl.float32)
     mean = tl.zeros([LANES], tl.float32)
-    rest = tl.zeros([LANES], tl.float32)
-    moment = tl.zeros([LANES], tl.float32)
-    moment_rest = tl.zeros([LANES], tl.float32)
+    compensation = tl.zeros([LANES], tl.float32)
+    m2 = tl.zeros([LANES], tl.float32)
+    m2_compensation = tl.zeros([LANES], tl.float32)
     for step in range(steps):
         here = tl.load(values + step * LANES * V + offsets)
-        count, mean, rest, moment, moment_rest = pixels.add_moments(
-            count, mean, rest, moment, moment_rest, here, here == here, tl.float32
+        count, mean, compensation, m2, m2_compensation = pixels.add_moments(
+            count, mean, compensation, m2, m2_compensation, here, here == here, tl.float32
         )
-    centre, spread = pixels.merge(count, mean + rest, moment + moment_rest)
+    centre, spread = pixels.merge(count, mean + compensation, m2 + m2_compensation)
     tl.store(mean_and_moment, centre)
     tl.store(mean_and_moment + 1, spread / tl.sum(count, 0))
 
@@ -131,11 +131,11 @@ def test_silog_of_a_billion_pixels(name: str) -> None:
 def test_sums_of_a_billion_pixels() -> None:
     """The compensated sum of the scales, of the uncertainty and of the response: a huge term, then tiny ones."""
     for values in (v for series in _adversarial(2000).values() for v in (series, np.exp(series))):
-        total = rest = np.zeros(values.shape[1], np.float32)
+        total = compensation = np.zeros(values.shape[1], np.float32)
         for here in values:
-            total, rest = _add(total, rest, here.sum(1))
+            total, compensation = _add(total, compensation, here.sum(1))
         exact = values.astype(np.float64).sum()
-        assert abs(float((total + rest).sum()) - exact) <= 1e-6 * max(abs(exact), np.abs(values).sum() * 1e-2)
+        assert abs(float((total + compensation).sum()) - exact) <= 1e-6 * max(abs(exact), np.abs(values).sum() * 1e-2)
 
 
 @pytest.mark.parametrize("order", ["drawn", "sorted", "one huge", "constant"])

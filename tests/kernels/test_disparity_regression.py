@@ -46,12 +46,12 @@ def test_upsampling_by_hand() -> None:
 def test_equals_interpolate_and_softmax(shape: tuple[int, ...], scale: int) -> None:
     logits = 3 * torch.randn(shape, dtype=torch.float64)
     logits.requires_grad_()
-    upstream = torch.randn(2, shape[0], scale * shape[2], scale * shape[3], dtype=torch.float64)
+    grad_outputs = torch.randn(2, shape[0], scale * shape[2], scale * shape[3], dtype=torch.float64)
     got, want = disparity_regression(logits, scale), _literal(logits, scale)
     for ours, theirs in zip(got, want, strict=True):
         torch.testing.assert_close(ours, theirs)
-    (ours,) = torch.autograd.grad(got, logits, list(upstream))
-    (theirs,) = torch.autograd.grad(want, logits, list(upstream))
+    (ours,) = torch.autograd.grad(got, logits, list(grad_outputs))
+    (theirs,) = torch.autograd.grad(want, logits, list(grad_outputs))
     torch.testing.assert_close(ours, theirs)
 
 

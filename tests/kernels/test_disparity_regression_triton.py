@@ -290,8 +290,8 @@ def test_opcheck() -> None:
     logits = _logits(1, 4, 2, 3).requires_grad_()
     torch.library.opcheck(torch.ops.adu_kernels.disparity_regression.default, (logits, 2))
     saved = torch.ops.adu_kernels.disparity_regression(logits.detach(), 2)
-    upstream = (torch.randn_like(saved[0]), torch.randn_like(saved[0]))
-    arguments = (logits.detach(), *saved, *upstream, 2)
+    grad_outputs = (torch.randn_like(saved[0]), torch.randn_like(saved[0]))
+    arguments = (logits.detach(), *saved, *grad_outputs, 2)
     torch.library.opcheck(torch.ops.adu_kernels.disparity_regression_backward.default, arguments)
 
 
