@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from rich.text import Text
 from safetensors import SafetensorError
@@ -44,6 +45,10 @@ from adu_depth.training.runs import train_student, train_teacher
 
 # File names are the user's: brackets and colons in them are no markup.
 console = SafeConsole(soft_wrap=True, markup=False, emoji=False)
+OUT_OF_MEMORY = (
+    "out of memory; what was written until now stays. Smaller images (--data.size, --size) and batches "
+    "(--loop.batch-size) need less"
+)
 errors = SafeConsole(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
@@ -262,6 +267,13 @@ def _shown_not_obeyed(arguments: list[str]) -> Iterator[None]:
         sys.stderr.write(text if not text or distributed.first_to_say(text) else f"{distributed.signed(ALIKE)}\n")
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a computation wanted more memory than the machine or the GPU has; torch says so in several ways."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and exits: 0 done, 1 a part failed, 2 bad input, 3 a NaN loss, 128 + n stopped by signal n."""
     sys.exit(entry.run(lambda started: command(sys.argv[1:] if arguments is None else arguments)))
@@ -293,7 +305,12 @@ def command(arguments: list[str]) -> int:
         if distributed.rank() == 0:
             errors.print(str(error))
         return 128 + error.signum
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
+            complain(
+                distributed.signed("error:"), f"{OUT_OF_MEMORY} ({str(error).strip().partition(chr(10))[0][:300]})"
+            )
+            return 1
         if not distributed.lost_another(error):
             raise
         errors.print(distributed.signed("another process has ended, and with it the run; its own message says why"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -211,6 +212,21 @@ def test_the_system_and_the_user_may_stop_a_command(
     assert run("render") == code
     [line] = capsys.readouterr().err.splitlines()
     assert text in line
+
+
+@pytest.mark.parametrize("ask", [lambda: bytearray(1 << 60), lambda: np.empty(1 << 50), lambda: torch.empty(1 << 50)])
+def test_too_little_memory_is_said_without_a_traceback(
+    ask: Callable[[], object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(cli.COMMANDS, cli.RenderConfig, lambda config: ask())
+    assert cli.command(["render"]) == 1
+    assert "error: out of memory; what was written until now stays" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_other_errors_of_torch_are_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cli.COMMANDS, cli.RenderConfig, lambda config: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        cli.command(["render"])
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
