@@ -30,27 +30,28 @@ def row_start(m, batch, row, layout):
 
 
 @triton.jit
-def block_pointers(p_row, m, columns, channels, layout):
-    """columns × channels of the row that starts at p_row."""
+def block_offsets(m, columns, channels, layout):
+    """Of the columns and of the channels, from the start of a row."""
     o_c = channels
     if not layout.CONTIGUOUS_C:
         o_c = o_c * m.stride_c
     o_w = columns
     if not layout.CONTIGUOUS_W:
         o_w = o_w * layout.STRIDE_DIVISOR * m.stride_w
-    return p_row + o_w[:, None] + o_c[None, :]
+    return o_w, o_c
 
 
 @triton.jit
 def load_block(p_row, m, columns, channels, width, C: tl.constexpr, layout):
-    """columns × channels of a row, 0 outside of the map."""
+    """columns × channels of the row that starts at p_row, 0 outside of the map."""
+    o_w, o_c = block_offsets(m, columns, channels, layout)
     m_load = ((columns >= 0) & (columns < width))[:, None] & (channels < C)[None, :]
-    return tl.load(block_pointers(p_row, m, columns, channels, layout), mask=m_load, other=0.0)
+    return tl.load(p_row + o_w[:, None] + o_c[None, :], mask=m_load, other=0.0)
 
 
 @triton.jit
 def store_block(p_row, m, values, columns, channels, width, C: tl.constexpr, layout):
     """Writes what `load_block` reads; no column is below 0."""
+    o_w, o_c = block_offsets(m, columns, channels, layout)
     m_store = (columns < width)[:, None] & (channels < C)[None, :]
-    p_store = block_pointers(p_row, m, columns, channels, layout)
-    tl.store(p_store, values.to(p_row.dtype.element_ty), mask=m_store)
+    tl.store(p_row + o_w[:, None] + o_c[None, :], values.to(p_row.dtype.element_ty), mask=m_store)

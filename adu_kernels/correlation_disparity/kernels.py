@@ -148,13 +148,6 @@ class RowMaps(NamedTuple):
 
 
 @triton.jit
-def row_of_map(maps, INDEX: tl.constexpr, columns, width, AXIS: tl.constexpr):
-    """One of the five at these columns, as a column (AXIS 1) or a row of the scores."""
-    values = tl.load(maps.pointer + INDEX * maps.size + columns, mask=columns < width, other=0.0)
-    return tl.expand_dims(values, AXIS)
-
-
-@triton.jit
 def score_gradient(scores, maps, columns, slides, width, num_disparities, scale, BASE_TILE: tl.constexpr, config):
     """Of BLOCK × BLOCK products, from their scores; 0 where columns are no partners."""
     ACC: tl.constexpr = dtype_of(config.ACC)
@@ -163,11 +156,15 @@ def score_gradient(scores, maps, columns, slides, width, num_disparities, scale,
     valid = valid & (columns < width)[:, None] & (slides < width)[None, :]
     # The maps belong to columns of the base map: rows of the scores, or where it slides, their columns.
     owner = columns if BASE_TILE else slides
-    mean = row_of_map(maps, 0, owner, width, BASE_TILE)
-    variance = row_of_map(maps, 1, owner, width, BASE_TILE)
-    log_row_sum = row_of_map(maps, 2, owner, width, BASE_TILE)
-    grad_mean = row_of_map(maps, 3, owner, width, BASE_TILE)
-    grad_variance = row_of_map(maps, 4, owner, width, BASE_TILE)
+    m_map = owner < width
+    mean = tl.load(maps.pointer + owner, mask=m_map, other=0.0)
+    variance = tl.load(maps.pointer + maps.size + owner, mask=m_map, other=0.0)
+    log_row_sum = tl.load(maps.pointer + 2 * maps.size + owner, mask=m_map, other=0.0)
+    grad_mean = tl.load(maps.pointer + 3 * maps.size + owner, mask=m_map, other=0.0)
+    grad_variance = tl.load(maps.pointer + 4 * maps.size + owner, mask=m_map, other=0.0)
+    mean, variance = tl.expand_dims(mean, BASE_TILE), tl.expand_dims(variance, BASE_TILE)
+    log_row_sum = tl.expand_dims(log_row_sum, BASE_TILE)
+    grad_mean, grad_variance = tl.expand_dims(grad_mean, BASE_TILE), tl.expand_dims(grad_variance, BASE_TILE)
     probability = tl.exp(tl.where(valid, scores - log_row_sum, LOWEST))
     away = disparities.to(ACC) - mean
     gradient = probability * (grad_mean * away + grad_variance * (away * away - variance)) * scale

@@ -19,7 +19,7 @@ import triton.language as tl
 
 from .._triton.device import dtype_of, wide_index
 from .._triton.layout import MapLayout
-from .._triton.maps import Map, load_block, row_start, store_block
+from .._triton.maps import Map, block_offsets, load_block, row_start
 from .kernels import SIZES
 from .slide import inverse_norm
 
@@ -152,9 +152,9 @@ def band_forward(
     disparities = wide_index(first_disparity + tl.arange(0, BLOCK), INT64)
     partner = columns[:, None] - SIGN * disparities[None, :]
     values = tl.where((partner >= 0) & (partner < width), upright * config.SCALE, 0.0)
-    p_store = p_volume + volume_offsets(volume, columns, disparities, config)
+    offsets = volume_offsets(volume, columns, disparities, config)
     m_store = (columns < width)[:, None] & exists(disparities, num_disparities, config)[None, :]
-    tl.store(p_store, values.to(p_volume.dtype.element_ty), mask=m_store)
+    tl.store(p_volume + offsets, values.to(p_volume.dtype.element_ty), mask=m_store)
 
 
 @triton.jit
@@ -218,7 +218,10 @@ def band_gradient(
             BASE_TILE, SIGN, config,
         )  # fmt: skip
         sums = tl.dot(band.to(DOT), vectors.to(DOT), sums, input_precision="ieee", out_dtype=ACC)
-    store_block(p_grad, grad, sums * config.SCALE, columns, channels, width, config.C, config.FEATURES)
+    o_w, o_c = block_offsets(grad, columns, channels, config.FEATURES)
+    m_store = (columns < width)[:, None] & (channels < config.C)[None, :]
+    p_store = p_grad + o_w[:, None] + o_c[None, :]
+    tl.store(p_store, (sums * config.SCALE).to(p_grad.dtype.element_ty), mask=m_store)
 
 
 @triton.jit(do_not_specialize=["column_tiles", *SIZES[:3], *STRIDES, *VOLUME_STRIDES])

@@ -264,13 +264,13 @@ def correlate(base, match, volume, batch, row, tile, width, num_disparities, con
             squares = over_norm_group(tl.sum(vectors * vectors, 1), config)
             vectors = vectors * inverse_norm(squares, config)[:, None]
         features = features + (channels_of(vectors * config.SCALE, BLOCK_K),)  # noqa: RUF005
-    way = wide_index(volume.stride_d, INT64) * config.VOLUME.STRIDE_DIVISOR
     for part in tl.static_range(3):
         if PIXELS > 1 or part == 1:
             start = wide_index(first_step(part, num_disparities, PIXELS), INT64)
             slide = items.column + slide_column(start, PIXELS, SIGN)
             p_slide = vector_pointers(p_match, match, slide, items.groups, K, BLOCK_K, config.FEATURES)
             p_cells = cell_pointers(p_volume, volume, items, slide, start, True, SIGN, config)
+            way = wide_index(volume.stride_d, INT64) * config.VOLUME.STRIDE_DIVISOR
             if part == 0:
                 for known in tl.static_range(PIXELS - 1):
                     correlate_step(
