@@ -11,8 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from .. import checks
 from ..backend import choose
 from ..precision import without_autocast
-from . import reference, registration
-from .measured import library_is_faster
+from . import launch, reference
+from .table import library_is_faster
 
 
 def attention_adaptation(
@@ -27,12 +27,12 @@ def attention_adaptation(
     """Attention of many queries over few pooled keys: O = softmax(Q·Kᵀ·scale + bias)·V (our reconstruction, METHOD §3).
 
     query: B×heads×N×d. key, value: B×heads×M×d. One floating dtype, one device, any strides.
-    key_bias: B×M or None, floating, in natural-log units, added to every query's score of that key. −inf closes the
+    key_bias: B×M or None, floating, in natural-log units, added to every query's score of that key. −inf masks the
     key: nothing of it, NaN included, reaches the output or a gradient. So does, in fp32, any bias below −2.4e38, which
-    `torch.finfo(torch.float32).min` is. An image with every key closed gives 0 and zero gradients.
+    `torch.finfo(torch.float32).min` is. An image with every key masked gives 0 and zero gradients.
     softmax_scale: a number; None is 1/√d.
     backend: "auto", "triton" or "torch". "triton" takes heads of up to 128 channels; for wider ones "auto" is the
-    reference. Without a bias "auto" is torch's own attention where `measured.py` has a measurement that it is faster.
+    reference. Without a bias "auto" is torch's own attention where `table.py` has a measurement that it is faster.
 
     Returns B×heads×N×d in query's dtype; sums and softmax in fp32 (fp64 for fp64) whatever autocast says. The kernels
     multiply half precision on matrix units, the probabilities rounded to it as well, and fp32 in true fp32 (no tf32).
@@ -45,8 +45,8 @@ def attention_adaptation(
         _check_bias(key_bias, key)
     if softmax_scale is not None:
         softmax_scale = checks.check_number("softmax_scale", softmax_scale)
-    triton_twin: Callable[..., Tensor] | None = registration.attention_adaptation
-    if backend == "auto" and query.shape[3] > registration.WIDEST_HEAD:
+    triton_twin: Callable[..., Tensor] | None = launch.attention_adaptation
+    if backend == "auto" and query.shape[3] > launch.WIDEST_HEAD:
         triton_twin = None
     run = choose(
         "attention_adaptation", backend, query, torch_twin=reference.attention_adaptation, triton_twin=triton_twin

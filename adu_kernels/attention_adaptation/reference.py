@@ -1,4 +1,4 @@
-"""The attention of the feature adapter, in plain PyTorch. The arbiter of every kernel in this room."""
+"""The attention of the feature adapter, in plain PyTorch: what the kernels are held to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from ..precision import accumulation_dtype, without_autocast
 
 LOG2E = math.log2(math.e)
-"""A bias that has no number in units of log₂, in which the kernels work, closes its key as −inf does."""
+"""A bias that has no number in units of log₂, in which the kernels work, masks its key as −inf does."""
 
 
 def attention_adaptation(
@@ -20,10 +20,10 @@ def attention_adaptation(
     key_bias: Tensor | None = None,
     softmax_scale: float | None = None,
 ) -> Tensor:
-    """softmax(query·keyᵀ·scale + bias)·value; 0 for an image whose keys are all closed by a bias of −inf.
+    """softmax(query·keyᵀ·scale + bias)·value; 0 for an image whose keys are all masked by a bias of −inf.
 
     Two products and a softmax rather than torch's scaled_dot_product_attention: that one's GPU backward with a bias is
-    not deterministic, its half-precision forms differ from device to device, and how it treats closed rows depends on
+    not deterministic, its half-precision forms differ from device to device, and how it treats masked rows depends on
     the version. Autograd keeps one N×M matrix, the probabilities.
     """
     dtype = accumulation_dtype(query)
@@ -34,10 +34,10 @@ def attention_adaptation(
             return (torch.softmax(q @ k.mT, dim=-1) @ v).to(query.dtype)
 
         bias = key_bias.to(dtype)[:, None, None, :]  # B×1×1×M
-        closed = bias * LOG2E == -torch.inf
-        # A closed key's own numbers must not matter either: 0·NaN would be NaN.
-        k = k.masked_fill(closed.mT, 0)
-        v = v.masked_fill(closed.mT, 0)
+        masked = bias * LOG2E == -torch.inf
+        # A masked key's own numbers must not matter either: 0·NaN would be NaN.
+        k = k.masked_fill(masked.mT, 0)
+        v = v.masked_fill(masked.mT, 0)
         # A softmax over −inf alone is NaN: with no key open let it average the values, which are all 0 by now.
-        bias = bias.masked_fill(closed.all(-1, keepdim=True), 0)
+        bias = bias.masked_fill(masked.all(-1, keepdim=True), 0)
         return (torch.softmax(q @ k.mT + bias, dim=-1) @ v).to(query.dtype)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from adu_kernels.attention_adaptation import launching
+from adu_kernels.attention_adaptation import table as attention
 from adu_kernels.cost_volume import table
 from adu_kernels.disparity_regression import launch
 from bench.gpu_check import tune
@@ -29,19 +29,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_row_is_replaced_and_put_back():
-    before = (table.BAND, launching.LAUNCH_SHAPES, launch.GATHER_LANES)
+    before = (table.BAND, attention.LAUNCH_SHAPES, launch.GATHER_LANES)
     changes = (
         Change("cost_volume.table.BAND", {"block": 16}),
-        Change("attention_adaptation.launching.LAUNCH_SHAPES[1].backward_keys", {"queries": 8, "stages": 1}),
+        Change("attention_adaptation.table.LAUNCH_SHAPES[1].backward_keys", {"queries": 8, "stages": 1}),
         Change("disparity_regression.launch.GATHER_LANES", 32),
     )
     with applied(changes):
         assert replace(before[0], block=16) == table.BAND
         rows = before[1]
         changed = replace(rows[1], backward_keys=replace(rows[1].backward_keys, queries=8, stages=1))
-        assert (rows[0], changed, *rows[2:]) == launching.LAUNCH_SHAPES
+        assert (rows[0], changed, *rows[2:]) == attention.LAUNCH_SHAPES
         assert launch.GATHER_LANES == 32
-    assert before == (table.BAND, launching.LAUNCH_SHAPES, launch.GATHER_LANES)
+    assert before == (table.BAND, attention.LAUNCH_SHAPES, launch.GATHER_LANES)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_a_row_is_replaced_and_put_back():
         ("cost_volume.table.NO_SUCH", {"block": 16}),
         ("cost_volume.table.BAND", {"no_such": 16}),
         ("cost_volume.table.BAND", 16),
-        ("attention_adaptation.launching.LAUNCH_SHAPES[99].forward", {"keys": 16}),
-        ("attention_adaptation.launching.LAUNCH_SHAPES[0].sideways", {"keys": 16}),
+        ("attention_adaptation.table.LAUNCH_SHAPES[99].forward", {"keys": 16}),
+        ("attention_adaptation.table.LAUNCH_SHAPES[0].sideways", {"keys": 16}),
     ],
 )
 def test_a_row_that_is_not_there_is_named_and_nothing_stays_changed(row: str, to: Any):

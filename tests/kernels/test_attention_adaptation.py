@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adu_kernels import attention_adaptation
-from adu_kernels.attention_adaptation import measured, op, registration
-from adu_kernels.attention_adaptation.measured import LibraryFaster
+from adu_kernels.attention_adaptation import launch, op, table
+from adu_kernels.attention_adaptation.table import LibraryFaster
 
 pytestmark = pytest.mark.cpu
 
@@ -152,21 +152,21 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return lambda query, *_, **__: (seen.append(name), query.clone())[1]
 
     monkeypatch.setattr(op, "choose", lambda *_, triton_twin, torch_twin: triton_twin or torch_twin)
-    monkeypatch.setattr(registration, "attention_adaptation", named("kernel"))
+    monkeypatch.setattr(launch, "attention_adaptation", named("kernel"))
     monkeypatch.setattr(op.reference, "attention_adaptation", named("reference"))
     monkeypatch.setattr(op, "scaled_dot_product_attention", named("library"))
     return seen
 
 
 def test_auto_takes_the_kernel_where_nothing_is_measured(taken: list[str]) -> None:
-    assert measured.LIBRARY_FASTER == ()
+    assert table.LIBRARY_FASTER == ()
     attention_adaptation(*_tokens(torch.float32))
     assert taken == ["kernel"]
 
 
 def test_auto_obeys_the_table(taken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def auto(row: LibraryFaster = ROW, *, bias: bool = False, backend: str = "auto", **tokens: int) -> str:
-        monkeypatch.setattr(measured, "LIBRARY_FASTER", (row,))
+        monkeypatch.setattr(table, "LIBRARY_FASTER", (row,))
         inputs = _tokens(torch.float32, **tokens)
         attention_adaptation(*inputs, torch.zeros(2, inputs[1].shape[2]) if bias else None, backend=backend)
         return taken[-1]
@@ -195,7 +195,7 @@ def test_auto_obeys_the_table(taken: list[str], monkeypatch: pytest.MonkeyPatch)
 
 
 def test_auto_takes_the_reference_for_heads_wider_than_the_kernels(taken: list[str]) -> None:
-    wide = torch.zeros(1, 1, 2, registration.WIDEST_HEAD + 1)
+    wide = torch.zeros(1, 1, 2, launch.WIDEST_HEAD + 1)
     attention_adaptation(wide, wide, wide)
     attention_adaptation(*(t[..., 1:] for t in (wide, wide, wide)))
     assert taken == ["reference", "kernel"]
@@ -204,9 +204,9 @@ def test_auto_takes_the_reference_for_heads_wider_than_the_kernels(taken: list[s
 def test_the_library_gives_the_same_numbers_and_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = _tokens(torch.float32)
     want = attention_adaptation(q, k, v, softmax_scale=0.3)
-    monkeypatch.setattr(measured, "LIBRARY_FASTER", (ROW,))
+    monkeypatch.setattr(table, "LIBRARY_FASTER", (ROW,))
     monkeypatch.setattr(op, "choose", lambda *_, triton_twin, torch_twin: triton_twin)
-    monkeypatch.setattr(registration, "attention_adaptation", None)  # reached by no call below
+    monkeypatch.setattr(launch, "attention_adaptation", None)  # reached by no call below
     torch.testing.assert_close(attention_adaptation(q, k, v, softmax_scale=0.3), want)
     torch._dynamo.reset()
     traced = torch.compile(lambda *t: attention_adaptation(*t, softmax_scale=0.3), fullgraph=True, backend="aot_eager")

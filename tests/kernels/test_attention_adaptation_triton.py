@@ -26,7 +26,7 @@ from adu_kernels._triton import runtime
 from adu_kernels.testing import parity
 
 pytest.importorskip("triton")
-from adu_kernels.attention_adaptation import launching, layout
+from adu_kernels.attention_adaptation import launch, table
 
 INF = float("inf")
 FACTORS = {torch.float16: 2**-11, torch.bfloat16: 2**-8}
@@ -236,7 +236,7 @@ def _split_into(splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
         chunk = -(-queries // (splits * block)) * block
         return -(-queries // chunk), chunk
 
-    monkeypatch.setattr(launching, "split_queries", split_queries)
+    monkeypatch.setattr(table, "split_queries", split_queries)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -252,11 +252,11 @@ def test_the_keys_pass_in_parts(bias: bool, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.cpu
 def test_queries_are_split_where_keys_are_too_few_for_the_card() -> None:
     """N = 14080, M = 1024, 4 heads of one image: 32 programs of 128 keys for 132 multiprocessors."""
-    assert launching.split_queries(32, 14080, 64) == (9, 1600)
-    assert launching.split_queries(512, 14080, 64) == (1, 14080)
-    assert launching.split_queries(1, 968, 64) == (1, 1024 - 48 - 16 + 64)
+    assert table.split_queries(32, 14080, 64) == (9, 1600)
+    assert table.split_queries(512, 14080, 64) == (1, 14080)
+    assert table.split_queries(1, 968, 64) == (1, 1024 - 48 - 16 + 64)
     for programs, queries in ((1, 1), (3, 5000), (40, 3872), (264, 10**6)):
-        splits, chunk = launching.split_queries(programs, queries, 64)
+        splits, chunk = table.split_queries(programs, queries, 64)
         assert chunk % 64 == 0
         assert (splits - 1) * chunk < queries <= splits * chunk
 
@@ -304,8 +304,8 @@ def test_maps_are_read_and_written_in_place(channels_last: bool, monkeypatch: py
         parity.same_but_for_rounding(one, two)
     for result, source in zip(got, [maps[0], *maps], strict=False):
         assert result.stride() == source.stride()
-    run = launches.seen[0][1]["Q_RUN"]
-    assert run == (4 if channels_last else -1), "fp32: 16-byte loads along 16 channels; 35 tokens divide by nothing"
+    divisor = launches.seen[0][1]["config"].Q_DIVISOR
+    assert divisor == (4 if channels_last else -1), "fp32: 16-byte loads along 16 channels; 35 tokens divide by nothing"
 
 
 def test_a_slice_of_one_projection_is_read_in_place() -> None:
@@ -398,15 +398,15 @@ def test_autocast_changes_no_bit() -> None:
 def test_int64_only_where_a_tile_reaches_beyond_int32() -> None:
     near = torch.empty(2, 2, 4, 16)
     far = torch.empty(1, device="meta").as_strided((1, 1, 300, 16), (0, 0, 2**24, 1))
-    assert not layout.needs_int64([near, far], 128)
-    assert layout.needs_int64([near, far], 129)
-    assert layout.needs_int64([far.as_strided((1, 1, 2, 16), (0, 0, 1, 2**28))], 128)
+    assert not launch.tile_needs_int64([near, far], 128)
+    assert launch.tile_needs_int64([near, far], 129)
+    assert launch.tile_needs_int64([far.as_strided((1, 1, 2, 16), (0, 0, 1, 2**28))], 128)
 
 
 def test_int64_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, upstream = _inputs(35, 33, 16), [torch.randn(2, 2, 35, 16)]
     narrow = parity.values_and_gradients(_operation().triton, parity.leaves(inputs), upstream)
-    monkeypatch.setattr(layout, "needs_int64", lambda tensors, block: True)
+    monkeypatch.setattr(launch, "tile_needs_int64", lambda tensors, block: True)
     wide = parity.values_and_gradients(_operation().triton, parity.leaves(inputs), upstream)
     for one, two in zip(narrow, wide, strict=True):
         parity.same_but_for_rounding(one, two)
@@ -447,7 +447,7 @@ def test_half_precision_multiplies_on_matrix_units_and_nothing_spills(target: st
 
 def _stage_rule(masked: bool, wavefront: int, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(runtime, "WARP_SIZE", wavefront)
-    return launching.Tile(128, 64, 256, 3).options(masked)["num_stages"]
+    return table.Tile(128, 64, 256, 3).options(masked)["num_stages"]
 
 
 @pytest.mark.cpu

@@ -75,7 +75,7 @@ REGRESSION_ROWS = (
     ),
     *one_row("disparity_regression.launch.GATHER_LANES", 128, 512),
 )
-ATTENTION = "attention_adaptation.launching.LAUNCH_SHAPES"
+ATTENTION = "attention_adaptation.table.LAUNCH_SHAPES"
 # One group of warps a program: a finer grid, and programs that hide each other's waits. The keys' pass holds two
 # accumulators, so that half the keys let three programs stand on a multiprocessor in place of one.
 ATTENTION_HALF = (
@@ -87,7 +87,7 @@ ATTENTION_HALF = (
     ),
     *one_row(f"{ATTENTION}[1].forward", {"queries": 64, "threads": 128}, {"keys": 128, "stages": 2}, {"stages": 2}),
     *one_row(f"{ATTENTION}[1].exact_delta", {"queries": 64, "threads": 128}, {"keys": 64}, {"stages": 2}),
-    *one_row("attention_adaptation.launching.PROGRAMS_WANTED", 528),
+    *one_row("attention_adaptation.table.PROGRAMS_WANTED", 528),
 )
 ATTENTION_UNBIASED = (
     *one_row(f"{ATTENTION}[1].backward_queries", {"queries": 64, "threads": 128}, {"keys": 32}, {"stages": 2}),
@@ -97,8 +97,8 @@ ATTENTION_NARROW = (
     *one_row(f"{ATTENTION}[0].forward", {"keys": 64}, {"queries": 128, "keys": 64, "threads": 256}, {"stages": 2}),
     *one_row(f"{ATTENTION}[0].exact_delta", {"queries": 64, "threads": 128}, {"keys": 64}, {"keys": 128}),
     *one_row(f"{ATTENTION}[0].backward_keys", {"stages": 3}, {"keys": 128, "threads": 256}, {"queries": 128}),
-    *one_row("attention_adaptation.launching.PROGRAMS_WANTED", 132),
-    *one_row("attention_adaptation.launching.ADD_KEYS", 64),
+    *one_row("attention_adaptation.table.PROGRAMS_WANTED", 132),
+    *one_row("attention_adaptation.table.ADD_KEYS", 64),
 )
 ATTENTION_SINGLE = (
     *one_row(f"{ATTENTION}[3].forward", {"queries": 32}, {"threads": 128}, {"keys": 16}),

@@ -1,7 +1,7 @@
 """Another row in a launch table, for as long as a measurement takes: the one hook that writes there.
 
 A row is named as the machine-code gate names it, its operation in front: "cost_volume.table.BAND",
-"attention_adaptation.launching.LAUNCH_SHAPES[0].forward". The operations read their tables at every call, by the name
+"attention_adaptation.table.LAUNCH_SHAPES[0].forward". The operations read their tables at every call, by the name
 in the module; a copy in another module would not be reached, which shows as a candidate that launches what the present
 row launches.
 """
