@@ -99,7 +99,9 @@ def compiled(case: Case, call: Call, item: Item, target: Target) -> list[Compile
     """Compiles every kernel of a call, forward and backward, into Triton's cache."""
     found: list[Compiled] = []
 
-    def run(kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
+    def run(kernel: Any, programs: int, *arguments: Any, config: Any = None, **options: Any) -> None:
+        if config is not None:
+            options["config"] = runtime.constexprs(config)
         made = kernel.warmup(*arguments, grid=(programs,), **options)
         registers, spills = _resources(made.asm.get("cubin"))
         found.append(Compiled(kernel.__name__, registers, spills, made.metadata.shared))
