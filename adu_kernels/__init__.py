@@ -1,6 +1,6 @@
 """Operations on tensors for stereo and depth, each with a plain PyTorch reference of the same name.
 
-The references are in `adu_kernels.reference`. Nothing here needs Triton to be installed.
+The references are in `adu_kernels.reference`. Without Triton everything runs as its reference.
 
 What autograd may ask of either: any derivative, checkpointing, hooks on saved tensors, results changed in place. The
 kernels have a first derivative in reverse mode (batched too); whatever is beyond it is a RuntimeError that names the

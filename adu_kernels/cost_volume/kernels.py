@@ -40,13 +40,14 @@ class SlideConfig(NamedTuple):
     NUM_GROUPS: int
     """0 where nothing is correlated."""
     GROUPS: int
-    """Items of a pixel: with NORMALIZE "all" the next power of two."""
+    """Groups of a block of columns: NUM_GROUPS, with NORMALIZE "all" the next power of two."""
     K: int
     """Channels of a group; BLOCK_K the next power of two."""
     BLOCK_K: int
     BLOCK_N: int
     """Items of a program."""
     PIXELS: int
+    """Neighbouring columns of an item."""
     SIGN: int
     CHANNELS_LAST: bool
     """Neighbouring items are groups of one pixel, else columns of one group."""

@@ -1,5 +1,5 @@
 """The Triton volumes as two PyTorch operators, so that compilation, export and autograd see one node each way, and how
-their kernels are started. `table` decides how the work is cut; nothing is measured."""
+their kernels are started. `table` decides how the work is cut; nothing is tuned at run time."""
 
 from __future__ import annotations
 

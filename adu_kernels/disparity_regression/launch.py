@@ -50,7 +50,8 @@ class LaunchShape:
 
 
 LAUNCH_SHAPES = (
-    # Chosen from the machine code (README): registers, no exchange between threads. No row is measured yet.
+    # Chosen from the machine code (README): registers, no exchange between threads. Measured for ×4
+    # alone (H200, bench/results/h200): `gpu_check.sh tune` found no row that is better at B 8 and at B 1.
     LaunchShape(scale=1, columns=1, rows=1, lanes=128, candidates=16),
     LaunchShape(scale=2, columns=2, rows=2, lanes=128, candidates=16),
     LaunchShape(scale=4, columns=4, rows=4, lanes=128, candidates=16),

@@ -25,7 +25,7 @@ def disparity_regression(
 
     logits: B×D×H×W or B×1×D×H×W, floating, any strides; a higher score is a better match, start first. −inf excludes
     a candidate (what is below −2¹⁰⁰ counts as −2¹⁰⁰).
-    scale: the whole number s ≥ 1 by which the map is smaller than the image.
+    scale: the whole number s ≥ 1 by which height, width and disparities are upsampled.
     start, interval: the first of the sD upsampled candidates and the step between them, in pixels; a cascade's stage
     that looks in a narrower range gives its own. interval > 0.
     temperature: > 0; below 1 the distribution is sharper.
