@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from adu_depth.checkpoint import config_dict, load_model
 from adu_depth.data import StereoSample, SyntheticStereo, collate
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
@@ -29,9 +30,9 @@ from adu_depth.files import require_text_name, write_json
 from adu_depth.folder_lock import LOCK_FILE, locked, require_free_below
 from adu_depth.inference import Predictor
 from adu_depth.models import StudentConfig, TeacherConfig
+from adu_depth.progress import Progress
 from adu_depth.report import ScenePanel, write_report
 from adu_depth.training.batches import InMemory
-from adu_depth.training.checkpoint import config_dict, load_model
 from adu_depth.training.config import (
     DataConfig,
     LoopConfig,
@@ -40,7 +41,6 @@ from adu_depth.training.config import (
     TeacherTrainingConfig,
 )
 from adu_depth.training.loop import Interrupted, make_accelerator
-from adu_depth.training.progress import Progress
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.teacher_outputs import OutputsInMemory
 

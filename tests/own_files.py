@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from adu_depth.checkpoint import load_model, restore_checkpoint
 from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.packed.dataset import PackedStereo
 from adu_depth.data.packed.encoding import Window, decode_sample
@@ -19,10 +20,9 @@ from adu_depth.errors import InputError
 from adu_depth.inference.render import write_samples
 from adu_depth.models import StereoTeacher
 from adu_depth.models.encoder import build_encoder
+from adu_depth.progress import Progress
 from adu_depth.training.batches import Place
-from adu_depth.training.checkpoint import load_model, restore_checkpoint
 from adu_depth.training.history import read_history
-from adu_depth.training.progress import Progress
 from adu_depth.training.runs import train_student
 from adu_depth.training.teacher_outputs import OutputsOnDisk
 from tests.data.mutations import change

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from adu_depth.checkpoint import list_checkpoints
 from adu_depth.data import SyntheticStereo
 from adu_depth.inference.render import write_samples
-from adu_depth.training.checkpoint import list_checkpoints
 from tests.killing import Zygote, zygote
 
 TRAIN = "--data.size 32 64 --loop.batch-size 2 --loop.device cpu --loop.steps 12 --loop.checkpoint-every 2"

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import adu_depth
+from adu_depth.checkpoint import config_dict
 from adu_depth.data import RigConfig, SyntheticStereo, open_dataset
 from adu_depth.data.splits import divide
 from adu_depth.errors import InputError
@@ -24,7 +25,6 @@ from adu_depth.geometry import Camera, stack_cameras
 from adu_depth.inference import Predictor, write_samples
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
 from adu_depth.schema import check_ranges
-from adu_depth.training.checkpoint import config_dict
 from adu_depth.training.config import LoopConfig, OptimizerConfig
 
 KINDS: dict[str, Callable[[Any], Any]] = {

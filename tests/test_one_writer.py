@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from adu_depth.checkpoint import list_checkpoints
 from adu_depth.cli import main
 from adu_depth.data import SyntheticStereo
 from adu_depth.folder_lock import LOCK_FILE, locked
 from adu_depth.inference import write_samples
-from adu_depth.training.checkpoint import list_checkpoints
 from adu_depth.training.runs import train_student, train_teacher
 from tests.data.trees import save_image
 from tests.training.tiny import LOOP, SIZE, tiny_student, tiny_teacher

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from adu_depth.checkpoint import list_checkpoints
 from adu_depth.data import SyntheticStereo
 from adu_depth.inference.render import write_samples
-from adu_depth.training.checkpoint import list_checkpoints
 from adu_depth.training.runs import train_student, train_teacher
 from tests.training.tiny import LOOP, tiny_student, tiny_teacher
 

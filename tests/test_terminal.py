@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from adu_depth.cli import main
+from adu_depth.progress import Progress
 from adu_depth.terminal import SafeConsole, printable, printable_name
-from adu_depth.training.progress import Progress
 
 EVIL = "a\x1b[31mred\x1b]0;title\x07\x9b2J\u202egnp.exe\x00\udce9.png"
 SHOWN = r"a\x1b[31mred\x1b]0;title\x07\x9b2J\u202egnp.exe\x00\xe9.png"

@@ -15,7 +15,7 @@ from adu_depth.doctor.examine import examine
 from adu_depth.doctor.findings import ERROR, WARNING, counted
 from adu_depth.errors import InputError
 from adu_depth.files import read_name_lines, write_json
-from adu_depth.training.progress import Progress
+from adu_depth.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from adu_depth.doctor.images import (
 )
 from adu_depth.doctor.measure import FrameFacts, measure_frame
 from adu_depth.errors import InputError
-from adu_depth.training.progress import Progress
+from adu_depth.progress import Progress
 
 
 def examine(

@@ -35,7 +35,7 @@ from adu_depth.files import write_json
 from adu_depth.folder_lock import locked
 from adu_depth.inference import Predictor
 from adu_depth.inference.predictor import Flip
-from adu_depth.training.progress import Progress
+from adu_depth.progress import Progress
 
 HELD_OUT_SCENES = 2
 """Seed of the built-in scenes to evaluate on; trainings use other seeds."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from adu_depth.checkpoint import load_model
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, stack_cameras
@@ -76,8 +77,6 @@ class Predictor:
         A network trained on windows cut from the images saw them at their own size: for it "trained" is "full".
         device "auto" is CUDA where there is one. Raises InputError if there is no usable checkpoint at `path`.
         """
-        from adu_depth.training.checkpoint import load_model  # training evaluates through this file: no import circle
-
         loaded = load_model(path, _device(device))
         working_size: tuple[int, int] | None
         if size == "trained":

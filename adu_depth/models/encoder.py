@@ -1,4 +1,7 @@
-"""Image encoders: a small one built in, and every backbone of `transformers` by name, directory or configuration."""
+"""Image encoders: a small one built in, and every backbone of `transformers` by name, directory or configuration.
+
+transformers is imported where it is used: it takes a second, and the built-in encoder needs none of it.
+"""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from tyro.conf import Positional
 from adu_depth.errors import InputError
 from adu_depth.inference import Predictor
 from adu_depth.inference.predictor import Flip
+from adu_depth.progress import Progress
 from adu_depth.submission.benchmark import file_names
 from adu_depth.submission.validate import validate_zip
 from adu_depth.submission.write import find_test_images, write_submission
-from adu_depth.training.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from adu_depth import distributed
+from adu_depth.checkpoint import checkpoint_path, list_checkpoints
 from adu_depth.leftovers import remove
 from adu_depth.tensor_files import non_finite, some
 from adu_depth.training.batches import TrainingBatch
-from adu_depth.training.checkpoint import checkpoint_path, list_checkpoints
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
 
 FOLLOWING = ("total", "gradient_norm")  # bad wherever a term is

@@ -6,10 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, TypedDict
 
+from adu_depth.data.config import MOST
 from adu_depth.errors import InputError
 from adu_depth.files import read_text
 from adu_depth.schema import Length, Range, check, parse_json
-from adu_depth.training.config import MOST
 
 MOST_ROWS = 1_000_000
 Row = dict[str, float]

@@ -14,15 +14,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from adu_depth.data.augmentation import draw_seed
-from adu_depth.errors import InputError
-from adu_depth.stopping import catch_signals
-from adu_depth.training.batches import Place, TrainingBatch
-from adu_depth.training.checkpoint import (
+from adu_depth.checkpoint import (
     checkpoint_path,
     restore_checkpoint,
     save_checkpoint,
 )
+from adu_depth.data.augmentation import draw_seed
+from adu_depth.errors import InputError
+from adu_depth.progress import Progress
+from adu_depth.stopping import catch_signals
+from adu_depth.training.batches import Place, TrainingBatch
 from adu_depth.training.config import LoopConfig, OptimizerConfig
 from adu_depth.training.good_checkpoints import (
     SeenStep,
@@ -30,7 +31,6 @@ from adu_depth.training.good_checkpoints import (
     require_finite_loss,
     require_no_fault,
 )
-from adu_depth.training.progress import Progress
 from adu_depth.training.resuming import chosen_checkpoint, offering_another, set_aside_newer
 from adu_depth.training.run_folder import prepare_run_folder
 from adu_depth.training.run_log import RunLog

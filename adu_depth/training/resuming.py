@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from adu_depth.checkpoint.folder import MODEL, TRAINING, checkpoint_path, list_checkpoints
+from adu_depth.checkpoint.wholeness import STATE, is_whole
 from adu_depth.errors import InputError
 from adu_depth.files import remove_folder
-from adu_depth.training.checkpoint import MODEL, TRAINING, checkpoint_path, list_checkpoints
 from adu_depth.training.config import LoopConfig
-from adu_depth.training.wholeness import STATE, is_whole
 
 ASIDE = ".aside"
 

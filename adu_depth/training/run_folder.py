@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from adu_depth.checkpoint import list_checkpoints
 from adu_depth.errors import InputError
 from adu_depth.files import require_text_name, write_json
 from adu_depth.folder_lock import locked
 from adu_depth.leftovers import sweep
 from adu_depth.schema import read_json
-from adu_depth.training.checkpoint import list_checkpoints
 from adu_depth.training.config import LoopConfig
 from adu_depth.training.resuming import chosen_checkpoint
 

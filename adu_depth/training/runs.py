@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from adu_depth.checkpoint import config_dict, kept_backbone, load_model
 from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest
@@ -19,11 +20,10 @@ from adu_depth.data.layouts import refuse_folder_options
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
+from adu_depth.progress import Progress
 from adu_depth.training.batches import InMemory, Place, Resized, TeacherOutputs, TrainingBatch, batches
-from adu_depth.training.checkpoint import config_dict, kept_backbone, load_model
 from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import make_accelerator, train
-from adu_depth.training.progress import Progress
 from adu_depth.training.resuming import chosen_checkpoint, offering_another
 from adu_depth.training.run_folder import from_first, only_writer
 from adu_depth.training.supervision import require_supervision

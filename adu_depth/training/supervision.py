@@ -10,9 +10,9 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import spread
 from adu_depth.errors import InputError
+from adu_depth.progress import Progress
 from adu_depth.training.batches import Resized
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
-from adu_depth.training.progress import Progress
 
 MOST_LOOKED_AT = 64
 """Frames that are read in search of one with ground truth; of usual data the first has some."""

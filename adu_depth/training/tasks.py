@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from adu_depth.checkpoint import Kind
 from adu_depth.data.augmentation import (
     AugmentationConfig,
     colour_jitter,
@@ -25,7 +26,6 @@ from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.batches import TrainingBatch
-from adu_depth.training.checkpoint import Kind
 from adu_depth.transfer import upload
 
 

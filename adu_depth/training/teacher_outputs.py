@@ -22,11 +22,11 @@ from adu_depth.data.sample import collate
 from adu_depth.errors import InputError
 from adu_depth.files import read_bytes, replacing, write_json
 from adu_depth.models.prediction import FEATURE_STRIDES, DepthPrediction
+from adu_depth.progress import Progress
 from adu_depth.schema import read_json
 from adu_depth.tensor_files import Form, differences, read_forms, read_tensors
 from adu_depth.training.batches import Place
 from adu_depth.training.config import DataConfig
-from adu_depth.training.progress import Progress
 
 NOTE = "cache.json"
 

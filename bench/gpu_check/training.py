@@ -22,8 +22,8 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.evaluation import evaluate
 from adu_depth.files import write_json
 from adu_depth.inference import Predictor
+from adu_depth.progress import Progress
 from adu_depth.training.config import DataConfig, LoopConfig, StudentTrainingConfig, TeacherTrainingConfig
-from adu_depth.training.progress import Progress
 from adu_depth.training.runs import train_student, train_teacher
 from adu_kernels.backend import auto_is
 from bench.gpu_check.arguments import stage_arguments

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from adu_depth.files import write_json
-from adu_depth.training.checkpoint import read_json
+from adu_depth.schema import read_json
 from bench.gpu_check.arguments import stage_arguments
 from bench.gpu_check.tuning import ahead, launches
 from bench.gpu_check.tuning.questions import Candidate, Question, questions

@@ -14,7 +14,7 @@ from adu_depth.data import open_dataset
 from adu_depth.data.splits import divide, use_split, write_splits
 from adu_depth.errors import InputError
 from adu_depth.inference.render import write_samples
-from adu_depth.training.checkpoint import read_json
+from adu_depth.schema import read_json
 from adu_depth.training.config import DataConfig
 from adu_depth.training.runs import open_samples, seen_frames, train_teacher
 from adu_depth.training.teacher_outputs import cache_identity

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from adu_depth.checkpoint import list_checkpoints
 from adu_depth.cli import main
 from adu_depth.data import SyntheticStereo
 from adu_depth.errors import InputError
 from adu_depth.inference.render import write_samples
-from adu_depth.training.checkpoint import list_checkpoints
 from adu_depth.training.runs import train_student, train_teacher
 from tests.training.test_received_checkpoints import forget_sums
 from tests.training.tiny import LOOP, tiny_student, tiny_teacher

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from adu_depth.checkpoint import config_dict
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, open_evaluation_set
@@ -19,7 +20,6 @@ from adu_depth.geometry import Camera, disparity_to_depth
 from adu_depth.inference.predictor import Predictor, resize_prediction
 from adu_depth.models import MonoStudent, StudentConfig
 from adu_depth.models.prediction import DepthPrediction
-from adu_depth.training.checkpoint import config_dict
 
 CAMERA = Camera(fx=200.0, fy=200.0, cx=59.5, cy=19.5, baseline=0.5, disparity_offset=2.0)
 

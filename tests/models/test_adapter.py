@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from adu_depth.checkpoint import config_dict, load_model, save_checkpoint
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.distillation import DistillationConfig, StudentLoss
 from adu_depth.errors import InputError
 from adu_depth.models import FeatureAdapter, FeatureAdapters, MonoStudent, StudentConfig, adapter
 from adu_depth.models.adapter import pool_keys
-from adu_depth.training.checkpoint import config_dict, load_model, save_checkpoint
 from adu_depth.training.tasks import StudentTask
 from tests.training.tiny import DATA
 

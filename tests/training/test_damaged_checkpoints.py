@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from adu_depth.checkpoint import checkpoint_path, list_checkpoints, load_model
 from adu_depth.cli import main, parse
 from adu_depth.errors import InputError
-from adu_depth.training.checkpoint import checkpoint_path, list_checkpoints, load_model
 from adu_depth.training.runs import train_teacher
 from tests.training.tiny import LOOP, tiny_teacher
 

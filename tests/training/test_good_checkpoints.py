@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from adu_depth.checkpoint import list_checkpoints, load_model
 from adu_depth.models import MonoStudent
-from adu_depth.training.checkpoint import list_checkpoints, load_model
 from adu_depth.training.config import OptimizerConfig
 from adu_depth.training.good_checkpoints import NonFiniteLoss
 from adu_depth.training.runs import train_student, train_teacher

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from adu_depth.checkpoint import list_checkpoints, load_model
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.sample import StereoSample
 from adu_depth.distillation import DistillationConfig, StudentLoss
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.training.batches import Place, TrainingBatch, batches, step_indices
-from adu_depth.training.checkpoint import list_checkpoints, load_model
 from adu_depth.training.config import DataConfig, LoopConfig, OptimizerConfig
 from adu_depth.training.good_checkpoints import NonFiniteLoss, SeenStep
 from adu_depth.training.loop import look_at

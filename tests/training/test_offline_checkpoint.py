@@ -11,10 +11,10 @@ import huggingface_hub
 import pytest
 import torch
 
+from adu_depth.checkpoint import list_checkpoints, load_model
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
 from adu_depth.models.encoder import BackboneEncoder, backbone_settings, build_encoder
-from adu_depth.training.checkpoint import list_checkpoints, load_model
 from adu_depth.training.runs import train_student, train_teacher
 from tests.training.test_resume import Stopping, assert_same_bits
 from tests.training.tiny import LOOP, STUDENT, TEACHER, tiny_student, tiny_teacher

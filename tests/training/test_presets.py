@@ -10,11 +10,11 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from adu_depth.checkpoint import list_checkpoints, load_model
 from adu_depth.cli import main, parse
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
-from adu_depth.training.checkpoint import list_checkpoints, load_model
 from adu_depth.training.config import DataConfig, StudentTrainingConfig
 from adu_depth.training.presets import CONVNEXT_ATTO, PRESETS, RESNET_50, SWIN_LARGE, Preset
 

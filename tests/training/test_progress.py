@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from adu_depth.training import progress as module
-from adu_depth.training.progress import Progress
+from adu_depth import progress as module
+from adu_depth.progress import Progress
 
 
 def lines_of(console: Console) -> list[str]:

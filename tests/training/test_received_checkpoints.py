@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from adu_depth.checkpoint import list_checkpoints, load_model
 from adu_depth.errors import InputError
 from adu_depth.inference import Predictor
-from adu_depth.training.checkpoint import list_checkpoints, load_model
 from adu_depth.training.runs import train_student
 from tests.training.tiny import LOOP, tiny_student
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from adu_depth.checkpoint import list_checkpoints, load_model, restore_checkpoint
 from adu_depth.data.sample import StereoSample
 from adu_depth.distillation import StudentLoss
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent
-from adu_depth.training.checkpoint import list_checkpoints, load_model, restore_checkpoint
 from adu_depth.training.loop import Interrupted
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.tasks import StudentTask

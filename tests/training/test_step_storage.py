@@ -22,9 +22,9 @@ from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss, TeacherLossConfig
 from adu_depth.models import MonoStudent, StereoTeacher
+from adu_depth.progress import Progress
 from adu_depth.training.batches import Place, TrainingBatch, batches
 from adu_depth.training.config import DataConfig
-from adu_depth.training.progress import Progress
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
 from adu_depth.training.teacher_outputs import OutputsOnDisk
 from adu_kernels.precision import storage_dtype

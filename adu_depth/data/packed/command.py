@@ -16,6 +16,7 @@ from tyro.conf import Positional
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.fitting import resize_sample
 from adu_depth.data.identity import frames_digest
+from adu_depth.data.layouts import find_layout, open_dataset
 from adu_depth.data.packed.encoding import Description, encode_sample
 from adu_depth.data.packed.forms import MOST_PER_SHARD
 from adu_depth.data.packed.shards import (
@@ -186,8 +187,6 @@ def _rounded(view: Tensor) -> Tensor:
 
 
 def _open(config: PackConfig) -> tuple[FileDataset, str]:
-    from adu_depth.data.layouts import find_layout, open_dataset  # layouts know of packs too: no import circle
-
     assert config.root is not None
     dataset = open_dataset(
         config.root,

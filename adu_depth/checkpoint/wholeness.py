@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, TypedDict
 
+from adu_depth.data.config import MOST
 from adu_depth.errors import InputError
 from adu_depth.files import open_regular
 from adu_depth.schema import Range, read_json
 from adu_depth.tensor_files import read_forms
-from adu_depth.training.config import MOST
 
 STATE = "state.json"
 

@@ -19,15 +19,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from adu_depth.checkpoint.optimizer_state import expected_forms, faults, optimizer_tensors, restore
+from adu_depth.checkpoint.wholeness import STATE, State, require_unchanged, sums
+from adu_depth.data.config import DataConfig
 from adu_depth.errors import InputError
 from adu_depth.files import json_number, remove_folder, replacing, write_json
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
 from adu_depth.models.encoder import backbone_settings, build_encoder, is_built_in
 from adu_depth.schema import check, read_json
 from adu_depth.tensor_files import Form, differences, non_finite, read_forms, read_tensors, some
-from adu_depth.training.config import DataConfig
-from adu_depth.training.optimizer_state import expected_forms, faults, optimizer_tensors, restore
-from adu_depth.training.wholeness import STATE, State, require_unchanged, sums
 
 Kind = Literal["teacher", "student"]
 
