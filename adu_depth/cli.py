@@ -19,7 +19,7 @@ from rich.text import Text
 from safetensors import SafetensorError
 from tyro.conf import Positional, arg, subcommand
 
-from adu_depth import distributed, entry
+from adu_depth import distributed, entry, launcher
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.camera_file import camera_from_numbers
 from adu_depth.data.packed.command import PackConfig, run_pack
@@ -255,7 +255,7 @@ def _shown_not_obeyed(arguments: list[str]) -> Iterator[None]:
 
     What every process of a run would say is said by one.
     """
-    if distributed.count() == 1 and all(printable_name(argument) == argument for argument in arguments):
+    if launcher.world_size() == 1 and all(printable_name(argument) == argument for argument in arguments):
         yield
         return
     said = io.StringIO()
@@ -264,7 +264,7 @@ def _shown_not_obeyed(arguments: list[str]) -> Iterator[None]:
             yield
     finally:
         text = printable(said.getvalue())
-        sys.stderr.write(text if not text or distributed.first_to_say(text) else f"{distributed.signed(ALIKE)}\n")
+        sys.stderr.write(text if not text or distributed.first_to_say(text) else f"{launcher.signed(ALIKE)}\n")
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -289,9 +289,9 @@ def command(arguments: list[str]) -> int:
         return 2
     except (InputError, OSError, SafetensorError) as error:  # the latter two: a full disk, no permission
         if distributed.first_to_say(str(error)):
-            complain(distributed.signed("error:"), str(error))
+            complain(launcher.signed("error:"), str(error))
         else:
-            errors.print(distributed.signed(ALIKE))
+            errors.print(launcher.signed(ALIKE))
         return 2
     except NonFiniteLoss as error:
         say_once(str(error))
@@ -302,24 +302,22 @@ def command(arguments: list[str]) -> int:
         errors.print("interrupted")
         return 128 + signal.SIGINT
     except Interrupted as error:
-        if distributed.rank() == 0:
+        if launcher.rank() == 0:
             errors.print(str(error))
         return 128 + error.signum
     except (RuntimeError, MemoryError) as error:
         if out_of_memory(error):
-            complain(
-                distributed.signed("error:"), f"{OUT_OF_MEMORY} ({str(error).strip().partition(chr(10))[0][:300]})"
-            )
+            complain(launcher.signed("error:"), f"{OUT_OF_MEMORY} ({str(error).strip().partition(chr(10))[0][:300]})")
             return 1
         if not distributed.lost_another(error):
             raise
-        errors.print(distributed.signed("another process has ended, and with it the run; its own message says why"))
+        errors.print(launcher.signed("another process has ended, and with it the run; its own message says why"))
         return 1
 
 
 def say_once(text: str) -> None:
     """A reason that every process of a run has."""
-    if distributed.rank() == 0:
+    if launcher.rank() == 0:
         complain("error:", text)
     else:
-        errors.print(distributed.signed("stopped with the others; process 0 says why"))
+        errors.print(launcher.signed("stopped with the others; process 0 says why"))

@@ -1,25 +1,62 @@
-"""What the processes of one run say where a launcher started several: a reason once, by the process that has it."""
+"""The processes of one run: what they exchange, and who of them says what has failed."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from adu_depth.launcher import world_size
+
+Value = TypeVar("Value")
 
 
-def rank() -> int:
-    """This process's number, from 0; torchrun and `accelerate launch` set it."""
-    return _number("RANK", 0)
+@dataclass(frozen=True)
+class ProcessGroup:
+    """This process's number and how many there are; by default one, which needs nobody."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, value: Value) -> list[Value]:
+        """Every process's value in the order of their numbers, in every process."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Value | None] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]  # all are filled now
 
 
-def count() -> int:
-    """How many processes the launcher started; 1 without one."""
-    return _number("WORLD_SIZE", 1)
+@contextmanager
+def joined_processes() -> Iterator[ProcessGroup]:
+    """The processes that torchrun or `accelerate launch` started this program in; one where it was called directly.
 
-
-def signed(text: str) -> str:
-    """`text`, and which process says it where there are several."""
-    return text if count() == 1 else f"process {rank()} of {count()}: {text}"
+    Each takes the GPU of its local number, if there are GPUs. What they exchange is small and on the CPU: Gloo does it.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ProcessGroup()
+        return
+    ours = not dist.is_initialized()
+    if ours:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        dist.init_process_group("gloo")
+    try:
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size())
+    finally:
+        if ours:
+            dist.destroy_process_group()
 
 
 def first_to_say(text: str) -> bool:
@@ -27,14 +64,12 @@ def first_to_say(text: str) -> bool:
 
     True where there is no such store, or it does not answer: better twice than never.
     """
-    if count() == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if world_size() == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return True
-    from torch.distributed import TCPStore
-
     said = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '')} {text}"
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=3), wait_for_workers=False)
+        store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=3), wait_for_workers=False)
         return int(store.add(f"adu-depth/{hashlib.sha256(said.encode(errors='replace')).hexdigest()}", 1)) == 1
     except (KeyError, ValueError, RuntimeError):
         return True
@@ -42,14 +77,9 @@ def first_to_say(text: str) -> bool:
 
 def lost_another(error: BaseException) -> bool:
     """Whether an error only says that another process of the run is gone, whose own message has the reason."""
-    if count() == 1 or not isinstance(error, RuntimeError):
+    if world_size() == 1 or not isinstance(error, RuntimeError):
         return False
-    from torch.distributed import DistBackendError, DistNetworkError, DistStoreError
-
     # Gloo, which serves CPUs, raises plain RuntimeErrors that begin with the place in its source.
-    return isinstance(error, (DistBackendError, DistNetworkError, DistStoreError)) or "gloo/" in str(error)
-
-
-def _number(name: str, default: int) -> int:
-    value = os.environ.get(name, "")
-    return int(value) if value.isdecimal() else default
+    return isinstance(error, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)) or (
+        "gloo/" in str(error)
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from adu_depth import distributed
+from adu_depth import launcher
 from adu_depth.stopping import Stopped, end_on_signals
 from adu_depth.streams import safe_streams
 
@@ -26,7 +26,7 @@ def run(work: Callable[[Callable[[], None]], int], last: bool = False) -> int:
                 code = work(signals.started)
         except Stopped as stopped:
             code = 128 + stopped.signum
-            if distributed.rank() == 0:
+            if launcher.rank() == 0:
                 sys.stderr.write(f"{stopped}\n")
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)

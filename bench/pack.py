@@ -16,11 +16,12 @@ import torch
 
 from adu_depth.data import FileDataset, SyntheticStereo, open_dataset
 from adu_depth.data.packed.command import PackConfig, run_pack
+from adu_depth.distributed import ProcessGroup
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.files import write_json
 from adu_depth.inference.render import write_samples
-from adu_depth.training.batches import Place, batches
+from adu_depth.training.batches import batches
 from adu_depth.training.config import DataConfig, LoopConfig
 
 
@@ -107,7 +108,9 @@ class PackBenchmark:
         """Windows per second of training batches; the clock starts at the first one, when the workers are there."""
         steps = 1 + max(1, -(-len(dataset) // self.batch))
         loop = LoopConfig(steps=steps, batch_size=self.batch, workers=self.workers, device="cpu")
-        stream = batches(dataset, DataConfig(size=self.window, fit="crop"), loop, 0, Place(), torch.device("cpu"))
+        stream = batches(
+            dataset, DataConfig(size=self.window, fit="crop"), loop, 0, ProcessGroup(), torch.device("cpu")
+        )
         next(stream)
         start = time.perf_counter()
         read = sum(batch.sample.left.shape[0] for batch in stream)

@@ -14,8 +14,8 @@ from torch import Tensor
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.image_files import grey_levels
 from adu_depth.data.sample import StereoSample
+from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
-from adu_depth.evaluation.processes import Processes
 from adu_depth.geometry import disparity_to_depth
 from adu_depth.models.prediction import DepthPrediction
 
@@ -90,16 +90,16 @@ class ConstantDisparity:
         self.disparity = disparity
 
     @classmethod
-    def median_of(cls, dataset: Dataset, processes: Processes | None = None) -> ConstantDisparity:
+    def median_of(cls, dataset: Dataset, processes: ProcessGroup | None = None) -> ConstantDisparity:
         """The median of all valid ground-truth disparities of `dataset`, to 1/256 px; `processes` share the images.
 
         Given the set it is then evaluated on, it has peeked at the answers: the best one number could do, a generous
         baseline. Values are counted, not kept: a large data set's would not fit into memory. Raises InputError if no
         pixel is valid.
         """
-        processes = processes or Processes()
+        processes = processes or ProcessGroup()
         own = np.zeros(int(cls.FARTHEST) * cls.STEPS + 1, dtype=np.int64)
-        for index in range(processes.rank, len(dataset), processes.count):
+        for index in range(processes.rank, len(dataset), processes.world_size):
             sample = dataset[index]
             known = sample.disparity[sample.valid].cpu().double().numpy()
             own += np.bincount(np.rint(known.clip(0, cls.FARTHEST) * cls.STEPS).astype(np.int64), minlength=own.size)

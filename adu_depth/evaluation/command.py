@@ -15,11 +15,11 @@ from adu_depth.data import KittiStereo, SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.layouts import find_layout, refuse_folder_options
 from adu_depth.data.packed import PackedStereo
+from adu_depth.distributed import ProcessGroup, joined_processes
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.evaluation.baselines import ConstantDisparity, SemiGlobalMatching
 from adu_depth.evaluation.evaluator import EvaluationResult, Predict, evaluate_protocols, share_of
-from adu_depth.evaluation.processes import Processes, joined_processes
 from adu_depth.evaluation.protocols import PROTOCOLS, choose_protocols
 from adu_depth.evaluation.result_files import write_results
 from adu_depth.evaluation.scoring import Scorer
@@ -111,7 +111,7 @@ def evaluate_checkpoint(config: EvaluateConfig, console: Console) -> Results:
 class _Evaluation:
     """What the steps of one evaluation share."""
 
-    def __init__(self, config: EvaluateConfig, console: Console, processes: Processes) -> None:
+    def __init__(self, config: EvaluateConfig, console: Console, processes: ProcessGroup) -> None:
         self.config, self.console, self.processes = config, console, processes
         self.progress = Progress(console, enabled=processes.is_main)
         self.predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size, config.flip)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import StereoSample, collate
+from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError, SharedInputError
-from adu_depth.evaluation.processes import Processes
 from adu_depth.evaluation.scoring import ImageScore, Row, Scorer
 from adu_depth.models.prediction import DepthPrediction
 
@@ -86,7 +86,7 @@ def evaluate_protocols(
     batch_size: int = 1,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
-    processes: Processes | None = None,
+    processes: ProcessGroup | None = None,
 ) -> dict[str, EvaluationResult]:
     """Scores `predict`, a function from a batched StereoSample to a DepthPrediction, on the dense ground truth.
 
@@ -99,7 +99,7 @@ def evaluate_protocols(
     data set, a protocol that has no ground truth at all, an unknown protocol, or a prediction of the wrong shape or
     with NaN (named); in several processes all of them raise it.
     """
-    processes = processes or Processes()
+    processes = processes or ProcessGroup()
     if len(dataset) == 0:
         raise InputError("dataset: empty, expected at least one image to evaluate on")
     if batch_size < 1:
@@ -125,10 +125,10 @@ def evaluate_protocols(
     return results
 
 
-def share_of(images: int, batch_size: int, processes: Processes) -> list[range]:
-    """The images of one process: every count-th block of batch_size, which are the batches of a process alone."""
+def share_of(images: int, batch_size: int, processes: ProcessGroup) -> list[range]:
+    """The images of one process: every world_size-th block of batch_size, which are the batches of a process alone."""
     blocks = [range(first, min(first + batch_size, images)) for first in range(0, images, batch_size)]
-    return blocks[processes.rank :: processes.count]
+    return blocks[processes.rank :: processes.world_size]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _score_share(
     scorer: Scorer,
     batch_size: int,
     device: torch.device | str,
-    processes: Processes,
+    processes: ProcessGroup,
 ) -> Iterator[tuple[_Scored, int]]:
     """This process's images, scored, and how many they are."""
     own = share_of(len(dataset), batch_size, processes)

@@ -23,6 +23,7 @@ from adu_depth.data.dataset import Dataset
 from adu_depth.data.fitting import draw_window, resize_sample
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.sample import StereoSample, collate
+from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.config import DataConfig, LoopConfig
@@ -84,17 +85,9 @@ class Resized:
         return resize_sample(self.samples[index], *self.size)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Which process of how many this is."""
-
-    rank: int = 0
-    processes: int = 1
-
-
-def step_indices(length: int, step: int, batch_size: int, seed: int, place: Place) -> list[int]:
+def step_indices(length: int, step: int, batch_size: int, seed: int, group: ProcessGroup) -> list[int]:
     """Indices of one process's batch at a step: epochs are permutations of 0 … length − 1, laid end to end."""
-    first = (step * place.processes + place.rank) * batch_size
+    first = (step * group.world_size + group.rank) * batch_size
     orders: dict[int, Tensor] = {}
     indices = []
     for position in range(first, first + batch_size):
@@ -161,16 +154,16 @@ class _TrainingView(TorchDataset["Item | InputError"]):
 class _StepKeys:
     """The keys of every batch from one step to another."""
 
-    def __init__(self, length: int, steps: range, batch_size: int, seed: int, place: Place) -> None:
-        self.length, self.steps, self.batch_size, self.seed, self.place = length, steps, batch_size, seed, place
+    def __init__(self, length: int, steps: range, batch_size: int, seed: int, group: ProcessGroup) -> None:
+        self.length, self.steps, self.batch_size, self.seed, self.group = length, steps, batch_size, seed, group
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[list[_Key]]:
-        first_slot = self.place.rank * self.batch_size
+        first_slot = self.group.rank * self.batch_size
         for step in self.steps:
-            indices = step_indices(self.length, step, self.batch_size, self.seed, self.place)
+            indices = step_indices(self.length, step, self.batch_size, self.seed, self.group)
             yield [_Key(step, first_slot + slot, index) for slot, index in enumerate(indices)]
 
 
@@ -197,18 +190,18 @@ def batches(
     data: DataConfig,
     loop: LoopConfig,
     start: int,
-    place: Place,
+    group: ProcessGroup,
     device: torch.device,
     teacher: TeacherOutputs | None = None,
 ) -> Generator[TrainingBatch, None, None]:
     """The batches of steps start … loop.steps − 1, on `device`. Closing them ends the processes that read them."""
     steps = range(start, loop.steps)
     if isinstance(samples, SyntheticStereo) and samples.length is None:
-        return _endless(samples, steps, loop.batch_size, place, device)
+        return _endless(samples, steps, loop.batch_size, group, device)
     workers = 0 if isinstance(samples, InMemory) else loop.workers  # each would fill a memory of its own
     loader = DataLoader(
         _TrainingView(samples, teacher, data.size, loop.seed),
-        batch_sampler=_StepKeys(len(samples), steps, loop.batch_size, loop.seed, place),
+        batch_sampler=_StepKeys(len(samples), steps, loop.batch_size, loop.seed, group),
         collate_fn=_collate,
         num_workers=workers,
         prefetch_factor=loop.prefetch if workers else None,
@@ -227,9 +220,9 @@ def _arriving(loader: DataLoader[Item | InputError], device: torch.device) -> Ge
 
 
 def _endless(
-    scenes: SyntheticStereo, steps: range, batch_size: int, place: Place, device: torch.device
+    scenes: SyntheticStereo, steps: range, batch_size: int, group: ProcessGroup, device: torch.device
 ) -> Generator[TrainingBatch, None, None]:
     """Scenes that no step and no process sees twice, rendered where the data set renders."""
     for step in steps:
-        first = (step * place.processes + place.rank) * batch_size
+        first = (step * group.world_size + group.rank) * batch_size
         yield TrainingBatch(scenes.render_batch(list(range(first, first + batch_size)))).to(device)

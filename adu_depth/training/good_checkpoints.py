@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from adu_depth import distributed
+from adu_depth import launcher
 from adu_depth.checkpoint import checkpoint_path, list_checkpoints
 from adu_depth.leftovers import remove
 from adu_depth.tensor_files import non_finite, some
@@ -102,7 +102,7 @@ def last_good(run: Path, number: int, suspect: bool) -> list[Path]:
         return list_checkpoints(run)
     began = checkpoint_path(run, number)
     aside = began.with_name(f"broken-{began.name}")
-    if distributed.rank() == 0 and began.is_dir():
+    if launcher.rank() == 0 and began.is_dir():
         remove(aside)
         os.replace(began, aside)
     return [path for path in list_checkpoints(run) if path != began]

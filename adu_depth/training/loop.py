@@ -20,10 +20,11 @@ from adu_depth.checkpoint import (
     save_checkpoint,
 )
 from adu_depth.data.augmentation import draw_seed
+from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
 from adu_depth.stopping import catch_signals
-from adu_depth.training.batches import Place, TrainingBatch
+from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import LoopConfig, OptimizerConfig
 from adu_depth.training.good_checkpoints import (
     SeenStep,
@@ -83,8 +84,8 @@ def train(
     nothing was chosen, for what a run's config.json is too old to name. teach: adds a teacher's outputs to a batch.
     Stops with NonFiniteLoss (the last good checkpoint stays), or with Interrupted after SIGINT, SIGTERM or SIGHUP.
     """
-    place = Place(accelerator.process_index, accelerator.num_processes)
-    config = {**config, "processes": place.processes}
+    group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
+    config = {**config, "processes": group.world_size}
     optimizer = torch.optim.AdamW(
         task.parameters(), lr=optimizer_config.learning_rate, weight_decay=optimizer_config.weight_decay
     )
@@ -107,7 +108,7 @@ def train(
 
     def save(context: StepContext, batch: TrainingBatch) -> None:
         """Every process looks at its losses first, then at what the new weights give: no checkpoint is a bad one."""
-        look_at(unseen, run, place)
+        look_at(unseen, run, group)
         require_finite_loss(task, batch, context, accelerator, run)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -123,15 +124,15 @@ def train(
         progress.task(f"training {run.name}", loop.steps, start) as bar,
         closing(batches(start)) as stream,
     ):
-        clock = Speedometer(loop.batch_size * place.processes)
+        clock = Speedometer(loop.batch_size * group.world_size)
         for step in range(start, loop.steps):
             batch = next(stream)
             factor = learning_rate_factor(
                 step, loop.steps, warmup_steps, optimizer_config.decay, optimizer_config.power
             )
-            for group in optimizer.param_groups:
-                group["lr"] = optimizer_config.learning_rate * factor
-            context = StepContext(loop.seed, step, place.rank, step / loop.steps, bool(config["data"]["dense"]))
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = optimizer_config.learning_rate * factor
+            context = StepContext(loop.seed, step, group.rank, step / loop.steps, bool(config["data"]["dense"]))
             seed_step(context)
 
             with accelerator.autocast():
@@ -143,7 +144,7 @@ def train(
             terms = {name: term.detach() for name, term in terms.items()}
             unseen.append(SeenStep(step, list(batch.sample.name), terms, batch if step == saved else None))
             if len(unseen) >= loop.check_every or step + 1 == loop.steps:
-                look_at(unseen, run, place)
+                look_at(unseen, run, group)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
@@ -180,13 +181,13 @@ def stop_requested(caught: list[int], step: int, check_every: int, accelerator: 
     return bool(accelerator.reduce(asked, "sum") > 0)
 
 
-def look_at(steps: list[SeenStep], run: Path, place: Place = Place()) -> None:  # noqa: B008  (a frozen value)
+def look_at(steps: list[SeenStep], run: Path, group: ProcessGroup = ProcessGroup()) -> None:  # noqa: B008  (a frozen value)
     """Waits for the device and raises NonFiniteLoss, in every process, for the first step with a bad term in one of
     them; forgets the rest. Every process must look at the same steps."""
     if not steps:
         return
     values = torch.stack([torch.stack([t.float() for t in s.terms.values()]) for s in steps]).tolist()
-    found = (find_fault(seen, row, place.rank, place.processes) for seen, row in zip(steps, values, strict=True))
+    found = (find_fault(seen, row, group.rank, group.world_size) for seen, row in zip(steps, values, strict=True))
     require_no_fault(next(filter(None, found), None), run)
     steps.clear()
 

@@ -18,10 +18,11 @@ from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest
 from adu_depth.data.layouts import refuse_folder_options
 from adu_depth.distillation import StudentLoss, TeacherLoss
+from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.progress import Progress
-from adu_depth.training.batches import InMemory, Place, Resized, TeacherOutputs, TrainingBatch, batches
+from adu_depth.training.batches import InMemory, Resized, TeacherOutputs, TrainingBatch, batches
 from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import make_accelerator, train
 from adu_depth.training.resuming import chosen_checkpoint, offering_another
@@ -75,10 +76,10 @@ def _train_teacher(
     require_supervision(config, source, progress)
     network = StereoTeacher(*_model_and_backbone(config))
     loss = TeacherLoss(config.loss, config.model.max_disparity, config.model.min_depth, config.model.max_depth)
-    place = Place(accelerator.process_index, accelerator.num_processes)
+    group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
 
     def stream(start: int) -> Generator[TrainingBatch, None, None]:
-        return batches(source, config.data, config.loop, start, place, accelerator.device)
+        return batches(source, config.data, config.loop, start, group, accelerator.device)
 
     seen = seen_frames(source)
     return train(
@@ -130,7 +131,7 @@ def _train_student(
         config.model.min_depth,
         config.model.max_depth,
     )
-    place = Place(accelerator.process_index, accelerator.num_processes)
+    group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
     teach: Callable[[TrainingBatch], TrainingBatch] = lambda batch: batch  # noqa: E731
     if teacher is not None and outputs is None and config.teacher_cache is not None:
         if isinstance(source, SyntheticStereo):
@@ -140,7 +141,7 @@ def _train_student(
         teach = first_looked_at(OnlineTeacher(teacher, accelerator.device))
 
     def stream(start: int) -> Generator[TrainingBatch, None, None]:
-        return batches(source, config.data, config.loop, start, place, accelerator.device, outputs)
+        return batches(source, config.data, config.loop, start, group, accelerator.device, outputs)
 
     seen = seen_frames(source)
     return train(
@@ -174,8 +175,8 @@ def _cached_outputs(
         if accelerator.is_main_process:
             outputs.claim()
         accelerator.wait_for_everyone()
-        place = Place(accelerator.process_index, accelerator.num_processes)
-        outputs.fill(teacher, source, accelerator.device, place, progress)
+        group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
+        outputs.fill(teacher, source, accelerator.device, group, progress)
         accelerator.wait_for_everyone()
     return outputs
 

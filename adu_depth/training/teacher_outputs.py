@@ -19,13 +19,13 @@ from torch import nn
 
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import collate
+from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.files import read_bytes, replacing, write_json
 from adu_depth.models.prediction import FEATURE_STRIDES, DepthPrediction
 from adu_depth.progress import Progress
 from adu_depth.schema import read_json
 from adu_depth.tensor_files import Form, differences, read_forms, read_tensors
-from adu_depth.training.batches import Place
 from adu_depth.training.config import DataConfig
 
 NOTE = "cache.json"
@@ -95,10 +95,10 @@ class OutputsOnDisk:
         return self.folder / f"{index:08d}.safetensors"
 
     def fill(
-        self, teacher: nn.Module, samples: Dataset, device: torch.device, place: Place, progress: Progress
+        self, teacher: nn.Module, samples: Dataset, device: torch.device, group: ProcessGroup, progress: Progress
     ) -> None:
         """Computes this process's share of what is missing."""
-        mine = range(place.rank, len(samples), place.processes)
+        mine = range(group.rank, len(samples), group.world_size)
         missing = [i for i in mine if not self._file(i).is_file()]
         for index in progress.track(missing, "teacher outputs"):
             prediction = teacher_predicts(teacher, samples, index, device)

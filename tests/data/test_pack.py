@@ -19,11 +19,12 @@ from adu_depth.data.fitting import resize_sample
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.packed.encoding import Window, decode_sample, encode_sample
 from adu_depth.data.packed.shards import shard_file
+from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, layout_of
 from adu_depth.geometry import Camera
 from adu_depth.inference.render import write_samples
-from adu_depth.training.batches import Place, batches
+from adu_depth.training.batches import batches
 from adu_depth.training.config import DataConfig, LoopConfig
 from tests.data.pack_files import (
     LAYOUTS,
@@ -173,7 +174,8 @@ def test_training_gets_the_same_batches_from_the_pack(kitti: Path, packed: Path)
     loop = LoopConfig(steps=4, batch_size=3, workers=0, device="cpu")
     for data in (DataConfig(size=(32, 64), fit="crop"), DataConfig(size=(32, 96), fit="crop")):
         streams = [
-            list(batches(open_dataset(root), data, loop, 0, Place(), torch.device("cpu"))) for root in (kitti, packed)
+            list(batches(open_dataset(root), data, loop, 0, ProcessGroup(), torch.device("cpu")))
+            for root in (kitti, packed)
         ]
         for one, other in zip(*streams, strict=True):
             assert one.sample.name == other.sample.name
@@ -190,7 +192,7 @@ class NoWholeFrames(PackedStereo):
 def test_windows_are_read_without_the_rest_and_in_other_processes(packed: Path) -> None:
     loop = LoopConfig(steps=2, batch_size=2, workers=2, device="cpu")
     data = DataConfig(size=(32, 64), fit="crop")
-    read = [b.sample.left for b in batches(NoWholeFrames(packed), data, loop, 0, Place(), torch.device("cpu"))]
+    read = [b.sample.left for b in batches(NoWholeFrames(packed), data, loop, 0, ProcessGroup(), torch.device("cpu"))]
     assert [tuple(left.shape) for left in read] == [(2, 3, 32, 64)] * 2
     dataset = open_dataset(packed)
     assert_same_bits(dataset[0], pickle.loads(pickle.dumps(dataset))[0])

@@ -18,9 +18,10 @@ from adu_depth.data.augmentation import AugmentationConfig, draw_colours, draw_c
 from adu_depth.data.fitting import draw_window
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, draw_patches
 from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss, TeacherLossConfig
+from adu_depth.distributed import ProcessGroup
 from adu_depth.geometry import Camera, per_image
 from adu_depth.models import MonoStudent, StereoTeacher
-from adu_depth.training.batches import Place, TrainingBatch, step_indices
+from adu_depth.training.batches import TrainingBatch, step_indices
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
 from adu_depth.transfer import upload
 from tests.training.tiny import SIZE, STUDENT, TEACHER
@@ -100,7 +101,7 @@ DRAWS: dict[str, Callable[[torch.Generator], Any]] = {
     "colours": lambda g: draw_colours(9, AugmentationConfig(contrast=0.1), g),
     "patches": lambda g: draw_patches(9, (64, 96), EVERYTHING, g),
     "window": lambda g: torch.tensor(draw_window((64, 96), (32, 32), g), device="cpu"),
-    "indices": lambda g: torch.tensor(step_indices(9, 2, 4, int(g.initial_seed()), Place()), device="cpu"),
+    "indices": lambda g: torch.tensor(step_indices(9, 2, 4, int(g.initial_seed()), ProcessGroup()), device="cpu"),
 }
 
 

@@ -17,9 +17,9 @@ import torch
 
 from adu_depth.cli import main
 from adu_depth.data import StereoSample
+from adu_depth.distributed import ProcessGroup, joined_processes
 from adu_depth.errors import InputError
 from adu_depth.evaluation import Scorer, evaluate_protocols
-from adu_depth.evaluation.processes import Processes, joined_processes
 from adu_depth.models.prediction import DepthPrediction
 from tests.evaluation.test_evaluator import make_sample, predict_from_image
 from tests.training.tiny import tiny_student
@@ -37,16 +37,16 @@ class Meeting:
 
 
 @dataclass(frozen=True)
-class ThreadAsProcess(Processes):
+class ThreadAsProcess(ProcessGroup):
     meeting: Meeting = field(default_factory=lambda: Meeting(1))
 
     def gather(self, value: Any) -> list[Any]:
         self.meeting.values[self.rank] = value
         self.meeting.barrier.wait()
-        return [self.meeting.values[rank] for rank in range(self.count)]
+        return [self.meeting.values[rank] for rank in range(self.world_size)]
 
 
-def in_threads(count: int, work: Callable[[Processes], Any]) -> list[Any]:
+def in_threads(count: int, work: Callable[[ProcessGroup], Any]) -> list[Any]:
     """What `work` returned, or raised, in each of `count` threads."""
     meeting, results = Meeting(count), [None] * count
 
@@ -113,7 +113,7 @@ def test_one_process_that_fails_stops_all() -> None:
 def test_called_directly_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined_processes() as processes:
-        assert (processes.rank, processes.count, processes.is_main) == (0, 1, True)
+        assert (processes.rank, processes.world_size, processes.is_main) == (0, 1, True)
         assert processes.gather("it") == ["it"]
     assert not torch.distributed.is_initialized()
 

@@ -11,10 +11,11 @@ import adu_depth.training.batches
 from adu_depth.data import StereoSample, SyntheticStereo, collate
 from adu_depth.data.augmentation import AugmentationConfig, colour_jitter, draw_flips, draw_generator, flip_where
 from adu_depth.data.fitting import draw_window, resize_sample
+from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.geometry import disparity_to_depth
 from adu_depth.models.prediction import DepthPrediction
-from adu_depth.training.batches import InMemory, Place, TrainingBatch, batches, step_indices
+from adu_depth.training.batches import InMemory, TrainingBatch, batches, step_indices
 from adu_depth.training.runs import open_samples
 from tests.training.tiny import DATA, LOOP, SIZE, tiny_scenes
 
@@ -22,12 +23,12 @@ CPU = torch.device("cpu")
 
 
 def test_an_epoch_is_a_permutation_and_processes_share_it() -> None:
-    order = [i for step in range(3) for i in step_indices(12, step, 4, seed=3, place=Place())]
+    order = [i for step in range(3) for i in step_indices(12, step, 4, seed=3, group=ProcessGroup())]
     assert sorted(order) == list(range(12))
     assert order != list(range(12))
-    halves = [step_indices(12, step, 2, 3, Place(rank, 2)) for step in range(3) for rank in range(2)]
+    halves = [step_indices(12, step, 2, 3, ProcessGroup(rank, 2)) for step in range(3) for rank in range(2)]
     assert [i for half in halves for i in half] == order
-    second = [i for step in range(3, 6) for i in step_indices(12, step, 4, 3, Place())]
+    second = [i for step in range(3, 6) for i in step_indices(12, step, 4, 3, ProcessGroup())]
     assert sorted(second) == list(range(12))
     assert second != order
 
@@ -38,8 +39,8 @@ def names(stream: list[TrainingBatch]) -> list[list[str]]:
 
 def test_a_stream_from_the_middle_is_the_rest_of_the_whole() -> None:
     crop = replace(DATA, size=(32, 32))
-    whole = list(batches(tiny_scenes(), crop, LOOP, 0, Place(), CPU))
-    rest = list(batches(tiny_scenes(), crop, LOOP, 4, Place(), CPU))
+    whole = list(batches(tiny_scenes(), crop, LOOP, 0, ProcessGroup(), CPU))
+    rest = list(batches(tiny_scenes(), crop, LOOP, 4, ProcessGroup(), CPU))
     assert len(whole) == LOOP.steps
     assert names(whole)[4:] == names(rest)
     for one, other in zip(whole[4:], rest, strict=True):
@@ -49,8 +50,8 @@ def test_a_stream_from_the_middle_is_the_rest_of_the_whole() -> None:
 
 def test_workers_give_the_same_batches() -> None:
     scenes = SyntheticStereo(5, *SIZE, seed=0)
-    here = list(batches(scenes, DATA, replace(LOOP, workers=0), 0, Place(), CPU))
-    there = list(batches(scenes, DATA, replace(LOOP, workers=2), 0, Place(), CPU))
+    here = list(batches(scenes, DATA, replace(LOOP, workers=0), 0, ProcessGroup(), CPU))
+    there = list(batches(scenes, DATA, replace(LOOP, workers=2), 0, ProcessGroup(), CPU))
     for one, other in zip(here, there, strict=True):
         assert torch.equal(one.sample.left, other.sample.left)
 
@@ -67,11 +68,11 @@ def test_settings_reach_the_loader(device: str, workers: int, prefetch: int, mon
 
     monkeypatch.setattr(adu_depth.training.batches, "DataLoader", Loader)
     loop = replace(LOOP, workers=workers, prefetch=prefetch)
-    batches(SyntheticStereo(5, *SIZE, seed=0), DATA, loop, 0, Place(), torch.device(device))
+    batches(SyntheticStereo(5, *SIZE, seed=0), DATA, loop, 0, ProcessGroup(), torch.device(device))
     assert seen["num_workers"] == workers
     assert seen["prefetch_factor"] == (prefetch if workers else None)
     assert seen["pin_memory"] == (device == "cuda")
-    batches(tiny_scenes(), DATA, loop, 0, Place(), torch.device(device))
+    batches(tiny_scenes(), DATA, loop, 0, ProcessGroup(), torch.device(device))
     assert (seen["num_workers"], seen["prefetch_factor"]) == (0, None)
 
 
@@ -117,14 +118,19 @@ class Unreadable:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_file_is_one_clear_message_from_a_worker_too(workers: int) -> None:
     with pytest.raises(InputError) as caught:
-        list(batches(Unreadable(), DATA, replace(LOOP, workers=workers), 0, Place(), CPU))
+        list(batches(Unreadable(), DATA, replace(LOOP, workers=workers), 0, ProcessGroup(), CPU))
     assert str(caught.value) == "image 2.png is cut short"
 
 
 def test_endless_scenes_never_repeat_over_steps_and_processes() -> None:
     scenes = SyntheticStereo(None, *SIZE, seed=0)
     loop = replace(LOOP, steps=2)
-    seen = [n for rank in range(2) for b in names(list(batches(scenes, DATA, loop, 0, Place(rank, 2), CPU))) for n in b]
+    seen = [
+        n
+        for rank in range(2)
+        for b in names(list(batches(scenes, DATA, loop, 0, ProcessGroup(rank, 2), CPU)))
+        for n in b
+    ]
     assert len(set(seen)) == len(seen) == 8
 
 
@@ -142,7 +148,7 @@ def test_crops_cut_cached_teacher_outputs_on_the_feature_grid() -> None:
     scenes = InMemory(SyntheticStereo(4, 64, 96, seed=0))
     crop = replace(DATA, size=(32, 32))
     lefts = set()
-    for batch in batches(scenes, crop, replace(LOOP, steps=8), 0, Place(), CPU, Outputs()):
+    for batch in batches(scenes, crop, replace(LOOP, steps=8), 0, ProcessGroup(), CPU, Outputs()):
         assert batch.teacher is not None
         for i, name in enumerate(batch.sample.name):
             start = batch.teacher.depth[i, 0, 0, 0].item()

@@ -14,9 +14,10 @@ from adu_depth.checkpoint import list_checkpoints, load_model
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.sample import StereoSample
 from adu_depth.distillation import DistillationConfig, StudentLoss
+from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
-from adu_depth.training.batches import Place, TrainingBatch, batches, step_indices
+from adu_depth.training.batches import TrainingBatch, batches, step_indices
 from adu_depth.training.config import DataConfig, LoopConfig, OptimizerConfig
 from adu_depth.training.good_checkpoints import NonFiniteLoss, SeenStep
 from adu_depth.training.loop import look_at
@@ -30,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 def first_batch() -> TrainingBatch:
-    return next(iter(batches(tiny_scenes(), DATA, LOOP, 0, Place(), CPU)))
+    return next(iter(batches(tiny_scenes(), DATA, LOOP, 0, ProcessGroup(), CPU)))
 
 
 def test_an_online_teacher_learns_nothing_and_keeps_its_running_statistics() -> None:
@@ -78,7 +79,9 @@ class Poisoned:
 
     def __init__(self) -> None:
         self.scenes = tiny_scenes()
-        first, second = (step_indices(len(self.scenes), step, LOOP.batch_size, LOOP.seed, Place()) for step in (0, 1))
+        first, second = (
+            step_indices(len(self.scenes), step, LOOP.batch_size, LOOP.seed, ProcessGroup()) for step in (0, 1)
+        )
         self.bad = next(i for i in second if i not in first)
 
     def __len__(self) -> int:

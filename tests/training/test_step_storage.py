@@ -21,9 +21,10 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss, TeacherLossConfig
+from adu_depth.distributed import ProcessGroup
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.progress import Progress
-from adu_depth.training.batches import Place, TrainingBatch, batches
+from adu_depth.training.batches import TrainingBatch, batches
 from adu_depth.training.config import DataConfig
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
 from adu_depth.training.teacher_outputs import OutputsOnDisk
@@ -113,8 +114,8 @@ def test_a_taught_student_takes_a_step(
     with CudaRules():
         if cached:
             outputs = OutputsOnDisk(tmp_path, {}, 2)
-            outputs.fill(teacher, tiny_scenes(2), CPU, Place(), Progress(enabled=False))
-            batch = next(batches(tiny_scenes(2), DataConfig(size=SIZE), LOOP, 0, Place(), CPU, outputs))
+            outputs.fill(teacher, tiny_scenes(2), CPU, ProcessGroup(), Progress(enabled=False))
+            batch = next(batches(tiny_scenes(2), DataConfig(size=SIZE), LOOP, 0, ProcessGroup(), CPU, outputs))
         else:
             with under(dtype):
                 batch = OnlineTeacher(teacher, CPU)(scenes())

@@ -18,8 +18,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from adu_depth.data import SyntheticStereo
+from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
-from adu_depth.training.batches import Place, batches
+from adu_depth.training.batches import batches
 from adu_depth.training.workers import _require_all, delivered
 from tests.training.tiny import DATA, LOOP, SIZE
 
@@ -153,7 +154,11 @@ class Broken(SyntheticStereo):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_disk_with_errors_is_one_line_and_no_traceback(workers: int) -> None:
     with pytest.raises(InputError) as caught:
-        list(batches(Broken(5, *SIZE, seed=0), DATA, replace(LOOP, workers=workers), 0, Place(), torch.device("cpu")))
+        list(
+            batches(
+                Broken(5, *SIZE, seed=0), DATA, replace(LOOP, workers=workers), 0, ProcessGroup(), torch.device("cpu")
+            )
+        )
     assert str(caught.value) == "sample 2 of the data set cannot be read: [Errno 5] Input/output error"
 
 
