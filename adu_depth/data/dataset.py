@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adu_depth.data.file_index import IMAGE_SUFFIXES, FileIndex
 from adu_depth.data.image_files import read_image
-from adu_depth.data.listing import IMAGE_SUFFIXES, Listing
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth
@@ -41,7 +41,7 @@ class FileDataset(ABC):
         self.names = names
         self.notes: list[str] = []
         self.kb_crop = False
-        self.listing = Listing()
+        self.file_index = FileIndex()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,7 +63,7 @@ class FileDataset(ABC):
 
     def missing(self, name: str) -> list[Path]:
         """Those of a frame's files that are not there."""
-        return [path for path in self.files(name).values() if not self.listing.holds(path)]
+        return [path for path in self.files(name).values() if not self.file_index.holds(path)]
 
     def part_digests(self) -> list[str] | None:
         """Digests of all that the frames are read from, where there are such beforehand."""

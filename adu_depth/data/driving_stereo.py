@@ -17,8 +17,8 @@ from adu_depth.data.dataset import (
     read_pair,
     require_size,
 )
+from adu_depth.data.file_index import IMAGE_SUFFIXES, images_below
 from adu_depth.data.image_files import read_png16
-from adu_depth.data.listing import IMAGE_SUFFIXES, images_below
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
@@ -68,7 +68,7 @@ class DrivingStereo(FileDataset):
         left = self.images[name]
         found = {"left": left, "right": self._counterpart(left, "right"), "calibration": self._calibration(name)}
         maps = {role: self._counterpart(left, role).with_suffix(".png") for role in ("depth", "disparity")}
-        stored = {role: path for role, path in maps.items() if self.listing.holds(path)}
+        stored = {role: path for role, path in maps.items() if self.file_index.holds(path)}
         return found | (stored or {"depth": maps["depth"]})
 
     def load(self, name: str) -> StereoSample:
@@ -102,7 +102,7 @@ class DrivingStereo(FileDataset):
     def _counterpart(self, left: Path, role: str) -> Path:
         path = self.part / left.relative_to(self.part).as_posix().replace(ROLES["left"], ROLES[role])
         if role == "right":
-            return self.listing.find(path.parent, path.stem, IMAGE_SUFFIXES) or path
+            return self.file_index.find(path.parent, path.stem, IMAGE_SUFFIXES) or path
         return path
 
     def _calibration(self, name: str) -> Path:
@@ -111,7 +111,7 @@ class DrivingStereo(FileDataset):
         places = [a / place / folder for a in above for place in CALIBRATION_PLACES]
         file = f"{self.sequence(name)}.txt"
         candidates = [p / file for place in places for p in (place, place / folder)]
-        return next((path for path in candidates if self.listing.holds(path)), candidates[0])
+        return next((path for path in candidates if self.file_index.holds(path)), candidates[0])
 
 
 def sequence_of(image: Path) -> str:

@@ -148,13 +148,13 @@ def _standard_error() -> Iterator[list[str]]:
             os.close(kept)
         said = os.pread(scratch, MOST_TEXT, 0) if hasattr(os, "pread") else _reread(scratch)
     others: list[str] = []
-    goes_on = False
+    continues = False
     for line in filter(None, said.decode(errors="replace").splitlines()):
-        if goes_on and line.startswith("> "):  # OpenCV's, of several lines
+        if continues and line.startswith("> "):  # OpenCV's, of several lines
             lines[-1] += f" {line[2:].strip()}"
             continue
-        goes_on = _SPOKEN.match(line) is not None
-        (lines if goes_on else others).append(line)
+        continues = _SPOKEN.match(line) is not None
+        (lines if continues else others).append(line)
     if others:
         with suppress(OSError):
             os.write(2, "".join(f"{line}\n" for line in others).encode())

@@ -127,7 +127,7 @@ class KittiStereo(FileDataset):
     def _calibration_file(self, name: str) -> Path:
         """The first of the files that is there, else the first."""
         paths = self._calibration_files(name)
-        return next((path for path in paths if self.listing.holds(path)), paths[0])
+        return next((path for path in paths if self.file_index.holds(path)), paths[0])
 
     def _calibration_files(self, name: str) -> list[Path]:
         if self.frame_table is not None:

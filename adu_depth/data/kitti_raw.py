@@ -8,8 +8,8 @@ from pathlib import Path
 
 from adu_depth.data.calibration import calibration_matrix, camera_from_projections, read_kitti_calibration
 from adu_depth.data.dataset import FileDataset, maps_from_depth, no_maps, read_pair, require_size
+from adu_depth.data.file_index import IMAGE_SUFFIXES
 from adu_depth.data.image_files import read_png16
-from adu_depth.data.listing import IMAGE_SUFFIXES
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
@@ -79,13 +79,13 @@ class KittiRaw(FileDataset):
         found = {"calibration": self.root / frame.date / "calib_cam_to_cam.txt"}
         for role, camera in zip(("left", "right"), SIDES.values(), strict=True):
             folder = self.root / frame.date / frame.drive / camera / "data"
-            found[role] = self.listing.find(folder, frame.stem, IMAGE_SUFFIXES) or folder / f"{frame.stem}.png"
+            found[role] = self.file_index.find(folder, frame.stem, IMAGE_SUFFIXES) or folder / f"{frame.stem}.png"
         if name in self.without_truth:
             return found
         if name in self.listed_truth:
             candidates = self._below_truth_roots(self.listed_truth[name])
-            found["depth"] = next((path for path in candidates if self.listing.holds(path)), candidates[0])
-        elif depth := next((path for path in self._truth_files(frame) if self.listing.holds(path)), None):
+            found["depth"] = next((path for path in candidates if self.file_index.holds(path)), candidates[0])
+        elif depth := next((path for path in self._truth_files(frame) if self.file_index.holds(path)), None):
             found["depth"] = depth
         return found
 
@@ -138,10 +138,10 @@ class KittiRaw(FileDataset):
 
     def _names_on_disk(self) -> list[str]:
         names = []
-        for date in sorted(name for name in self.listing.names(self.root) if DATE.fullmatch(name)):
-            for drive in sorted(self.listing.names(self.root / date)):
+        for date in sorted(name for name in self.file_index.names(self.root) if DATE.fullmatch(name)):
+            for drive in sorted(self.file_index.names(self.root / date)):
                 folder = self.root / date / drive / SIDES["l"] / "data"
-                files = (name.rpartition(".") for name in sorted(self.listing.names(folder)))
+                files = (name.rpartition(".") for name in sorted(self.file_index.names(folder)))
                 stems = [stem for stem, dot, suffix in files if stem.isdigit() and dot + suffix in IMAGE_SUFFIXES]
                 names += [str(RawFrame(date, drive, SIDES["l"], stem)) for stem in stems]
         return names

@@ -38,7 +38,7 @@ class MiddleburyStereo(FileDataset):
         scene = self.scenes[name]
         found = {"left": scene / "im0.png", "right": scene / "im1.png", "calibration": scene / "calib.txt"}
         candidates = _disparity_files(scene)
-        return found | {"disparity": next((path for path in candidates if self.listing.holds(path)), candidates[0])}
+        return found | {"disparity": next((path for path in candidates if self.file_index.holds(path)), candidates[0])}
 
     def load(self, name: str) -> StereoSample:
         scene = self.scenes[name]

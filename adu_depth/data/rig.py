@@ -21,8 +21,8 @@ from adu_depth.data.dataset import (
     read_pair,
     require_size,
 )
+from adu_depth.data.file_index import IMAGE_SUFFIXES, files_below, images_below, suffixes_like
 from adu_depth.data.image_files import MAP_SHARE, read_mask, read_pfm, read_png16
-from adu_depth.data.listing import IMAGE_SUFFIXES, files_below, images_below, suffixes_like
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.files import read_bytes
@@ -75,16 +75,16 @@ class Rig(FileDataset):
 
     def files(self, name: str) -> dict[str, Path]:
         folder, stem = (self.root / "right" / name).parent, Path(name).name
-        right = self.listing.find(folder, stem, suffixes_like(self.lefts[name].suffix))
+        right = self.file_index.find(folder, stem, suffixes_like(self.lefts[name].suffix))
         found = {
             "left": self.lefts[name],
             "right": right or folder / self.lefts[name].name,
             "calibration": self.cameras.path,
         }
         for role in MAP_ROLES:
-            if path := self.listing.find((self.root / role / name).parent, stem, MAP_SUFFIXES):
+            if path := self.file_index.find((self.root / role / name).parent, stem, MAP_SUFFIXES):
                 found[role] = path
-        if occluded := self.listing.find((self.root / "occluded" / name).parent, stem, (".png",)):
+        if occluded := self.file_index.find((self.root / "occluded" / name).parent, stem, (".png",)):
             found["occluded"] = occluded
         return found
 

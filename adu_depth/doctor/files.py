@@ -35,7 +35,7 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
     for name in frames:
         files = dataset.files(name)
         roles.update(files.keys())
-        absent = [role for role, path in files.items() if not dataset.listing.holds(path)]
+        absent = [role for role, path in files.items() if not dataset.file_index.holds(path)]
         for role in absent:
             missing.setdefault(role, []).append(files[role])
         calibrations |= {path for role, path in files.items() if role == "calibration" and role not in absent}

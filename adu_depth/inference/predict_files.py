@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, find_camera_file, other_calibration, read_camera
+from adu_depth.data.file_index import IMAGE_SUFFIXES, FileIndex, files_below, images_below, is_image, suffixes_like
 from adu_depth.data.foreign_files import TAKE_FRAMES, VIDEO_SUFFIXES
 from adu_depth.data.image_files import orientation_of, read_image
 from adu_depth.data.layouts import views_above
-from adu_depth.data.listing import IMAGE_SUFFIXES, Listing, files_below, images_below, is_image, suffixes_like
 from adu_depth.errors import InputError
 from adu_depth.folder_lock import locked
 from adu_depth.geometry import Camera
@@ -199,12 +199,12 @@ def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask
         videos = [p for p in files_below(lefts) if p.suffix.lower() in VIDEO_SUFFIXES]
         hint = f"; {videos[0].name} is a video: {TAKE_FRAMES}" if videos else ""
         raise InputError(f"no image in {lefts}: expected files ending in {', '.join(IMAGE_SUFFIXES)}{hint}")
-    names, listing = _result_names([image.relative_to(lefts) for image in images]), Listing()
+    names, file_index = _result_names([image.relative_to(lefts) for image in images]), FileIndex()
     return [
         ImageTask(
             name=name,
             left=image,
-            right=None if rights is None else _right_of(image.relative_to(lefts), rights, listing),
+            right=None if rights is None else _right_of(image.relative_to(lefts), rights, file_index),
             frame=image.relative_to(lefts).with_suffix("").as_posix(),
             top=top,
         )
@@ -212,9 +212,9 @@ def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask
     ]
 
 
-def _right_of(left: Path, rights: Path, listing: Listing) -> Path:
+def _right_of(left: Path, rights: Path, file_index: FileIndex) -> Path:
     """The right image of `left`, a path below the folder of left images; the one of its very name if there is none."""
-    found = listing.find((rights / left).parent, left.stem, suffixes_like(left.suffix))
+    found = file_index.find((rights / left).parent, left.stem, suffixes_like(left.suffix))
     return found or rights / left
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from adu_depth.data.file_index import is_image
 from adu_depth.data.image_files import read_image
 from adu_depth.data.kitti_depth import PARTS, find_parts, read_intrinsics
-from adu_depth.data.listing import is_image
 from adu_depth.errors import InputError
 from adu_depth.files import replacing
 from adu_depth.folder_lock import locked

@@ -20,9 +20,9 @@ from torch.utils.data import Dataset as TorchDataset
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import draw_generator
 from adu_depth.data.dataset import Dataset
-from adu_depth.data.fitting import draw_window, resize_sample
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.sample import StereoSample, collate
+from adu_depth.data.transforms import draw_window, resize_sample
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models.prediction import DepthPrediction

@@ -15,7 +15,7 @@ import torch
 from adu_depth.cli import COMMANDS, parse
 from adu_depth.data import open_dataset
 from adu_depth.data.camera_file import CameraFile
-from adu_depth.data.listing import files_below
+from adu_depth.data.file_index import files_below
 from adu_depth.data.splits import write_splits
 from adu_depth.errors import InputError
 from adu_depth.files import write_json

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adu_depth.data import KittiDepth, collate, open_dataset
-from adu_depth.data.fitting import resize_sample
+from adu_depth.data.transforms import resize_sample
 from adu_depth.errors import InputError
 from adu_depth.evaluation import SemiGlobalMatching
 from adu_depth.inference.render import write_samples

@@ -15,10 +15,10 @@ from safetensors import safe_open
 from torch.utils.data import DataLoader
 
 from adu_depth.data import StereoSample, SyntheticStereo, collate, open_dataset
-from adu_depth.data.fitting import resize_sample
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.packed.encoding import Window, decode_sample, encode_sample
 from adu_depth.data.packed.shards import shard_file
+from adu_depth.data.transforms import resize_sample
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, layout_of

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 
 from adu_depth.data import LidarConfig, PhotometryConfig, RigConfig, StereoSample, SyntheticStereo
 from adu_depth.data.synthetic.noise import hash_int, hash_normal, hash_uniform, value_noise
+from adu_depth.data.synthetic.objects import BARK, vehicle
 from adu_depth.data.synthetic.photometry import draw_cameras
 from adu_depth.data.synthetic.render import Renderer, render
 from adu_depth.data.synthetic.scene import FARTHEST, Scene
 from adu_depth.data.synthetic.shapes import Solids, to_arrays
-from adu_depth.data.synthetic.street_objects import BARK, vehicle
 from adu_depth.data.synthetic.streets import Street
 from adu_depth.errors import InputError
 from adu_depth.geometry import disparity_to_depth
@@ -312,7 +312,7 @@ def test_shadow_lies_away_from_the_sun() -> None:
     solids.prism((0.0, 0.0, 15.0), (0.8, 1.0, 0.8), BARK)
     slope = float(np.sqrt(0.5))
     r = Renderer([street_of(solids, sun=(slope, slope, 0.0))], HEIGHT, WIDTH, CPU)
-    from adu_depth.data.synthetic.sunlight import sunlit
+    from adu_depth.data.synthetic.shadows import sunlit
 
     origin = np.zeros((1, 3))
     w, _ = r.nearest(origin)

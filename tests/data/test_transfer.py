@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import AugmentationConfig, draw_colours, draw_cuts, draw_flips, draw_generator
-from adu_depth.data.fitting import draw_window
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, draw_patches
+from adu_depth.data.transforms import draw_window
 from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss, TeacherLossConfig
 from adu_depth.distributed import ProcessGroup
 from adu_depth.geometry import Camera, per_image

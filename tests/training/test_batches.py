@@ -10,7 +10,7 @@ import torch
 import adu_depth.training.batches
 from adu_depth.data import StereoSample, SyntheticStereo, collate
 from adu_depth.data.augmentation import AugmentationConfig, colour_jitter, draw_flips, draw_generator, flip_where
-from adu_depth.data.fitting import draw_window, resize_sample
+from adu_depth.data.transforms import draw_window, resize_sample
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.geometry import disparity_to_depth

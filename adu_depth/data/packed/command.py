@@ -14,7 +14,6 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from adu_depth.data.dataset import FileDataset
-from adu_depth.data.fitting import resize_sample
 from adu_depth.data.identity import frames_digest
 from adu_depth.data.layouts import find_layout, open_dataset
 from adu_depth.data.packed.encoding import Description, encode_sample
@@ -36,6 +35,7 @@ from adu_depth.data.packed.shards import (
     write_shard,
 )
 from adu_depth.data.sample import StereoSample
+from adu_depth.data.transforms import resize_sample
 from adu_depth.errors import InputError
 from adu_depth.files import require_text_name, write_json
 from adu_depth.folder_lock import LOCK_FILE, locked

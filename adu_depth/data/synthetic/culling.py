@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from adu_depth.data.synthetic import cast, sunlight
-from adu_depth.data.synthetic.cast import Family, Group
+from adu_depth.data.synthetic import raycast, shadows
+from adu_depth.data.synthetic.raycast import Family, Group
 from adu_depth.data.synthetic.shapes import SolidArrays
 from adu_depth.data.synthetic.streets import Street, concatenate
 from adu_depth.data.synthetic.tiles import UNSEEN, TileGrid, WorkList, box_bounds, hull, swept_bounds, work_list
@@ -35,16 +35,16 @@ class Planner:
         if target is not None:
             bounds = hull(bounds, self._view_bounds(target))
         planes, arrays = self.arrays.planes, self.arrays
-        families = cast.prism_families(planes, origins[self.prism_scene])
-        families += cast.round_families(arrays, origins[self.round_scene], first=len(planes))
+        families = raycast.prism_families(planes, origins[self.prism_scene])
+        families += raycast.round_families(arrays, origins[self.round_scene], first=len(planes))
         return [(self._upload(f), self._work(f, bounds)) for f in families]
 
     def towards_sun(self, origins: np.ndarray) -> list[tuple[Group, WorkList]]:
         """What can shade the points seen from the origins."""
         bounds = self._shadow_bounds(origins)
         sun = np.stack([t @ np.array(s.scene.sun) for s, t in zip(self.streets, self.turn, strict=True)])
-        families = sunlight.prism_families(self.arrays.planes, sun[self.prism_scene])
-        families += sunlight.round_families(self.arrays, sun[self.round_scene], first=len(self.arrays.planes))
+        families = shadows.prism_families(self.arrays.planes, sun[self.prism_scene])
+        families += shadows.round_families(self.arrays, sun[self.round_scene], first=len(self.arrays.planes))
         return [(self._upload(f), self._work(f, bounds)) for f in families]
 
     def _upload(self, family: Family) -> Group:

@@ -36,9 +36,9 @@ def beam_hits(world: Point, pixel: Tensor, config: LidarConfig, phase: Tensor, w
     return on_row & _lines_between(left, right)
 
 
-def returns(depth: Tensor, distance: Tensor, hit: Tensor, config: LidarConfig, salt: Tensor, pixel: Tensor) -> Tensor:
-    """Measured depth, 0 = none. distance: metres from the scanner; salt: N×1 int32; pixel: int32 index of each."""
-    key = pixel ^ hash_int(salt)
+def returns(depth: Tensor, distance: Tensor, hit: Tensor, config: LidarConfig, seed: Tensor, pixel: Tensor) -> Tensor:
+    """Measured depth, 0 = none. distance: metres from the scanner; seed: N×1 int32; pixel: int32 index of each."""
+    key = pixel ^ hash_int(seed)
     seen = hit & (distance <= config.max_range) & (hash_uniform(key ^ 0x2545F491) >= config.drop_out)
     spread = config.noise + config.noise_relative * distance
     return torch.where(seen, depth * (1.0 + hash_normal(key) * spread / distance.clamp_min(0.1)), 0.0)

@@ -40,12 +40,12 @@ def hash_normal(key: Tensor) -> Tensor:
     return (total.float() - 4 * 127.5) * (4 * (256**2 - 1) / 12) ** -0.5
 
 
-def value_noise(x: Tensor, y: Tensor, z: Tensor, salt: Tensor) -> Tensor:
-    """Smooth noise in [-1, 1] with one random value per whole-number point, eased trilinear between. salt: int32."""
+def value_noise(x: Tensor, y: Tensor, z: Tensor, seed: Tensor) -> Tensor:
+    """Smooth noise in [-1, 1] with one random value per whole-number point, eased trilinear between. seed: int32."""
     (x0, x1, tx), (y0, y1, ty), (z0, z1, tz) = (
         _lattice(c, a) for c, a in zip((x, y, z), _AXIS, strict=True)
     )  # fmt: skip
-    z0, z1 = z0 ^ salt, z1 ^ salt
+    z0, z1 = z0 ^ seed, z1 ^ seed
     planes = []
     for zc in (z0, z1):
         rows = []
@@ -80,7 +80,7 @@ def power_of_two_below(x: Tensor) -> tuple[Tensor, Tensor]:
     return (exponent << 23).view(x.dtype), exponent
 
 
-def surface_noise(place: list[Tensor], footprint: Tensor, largest: Tensor, salt: Tensor, octaves: int = 4) -> Tensor:
+def surface_noise(place: list[Tensor], footprint: Tensor, largest: Tensor, seed: Tensor, octaves: int = 4) -> Tensor:
     """Noise of several wavelengths, none finer than the picture can show; about [-1, 1], mean 0.
 
     place (x, y, z), footprint (a pixel on the surface) and largest (the wavelength above which noise weakens): metres.
@@ -97,7 +97,7 @@ def surface_noise(place: list[Tensor], footprint: Tensor, largest: Tensor, salt:
         if octave == 0:
             strength = strength * finest_share
         x, y, z = (c * frequency for c in place)
-        value = value_noise(x, y, z, salt + (level + octave) * _AXIS[1])
+        value = value_noise(x, y, z, seed + (level + octave) * _AXIS[1])
         total = value * strength if total is None else total + value * strength
         cell = cell * 2.0
     assert total is not None

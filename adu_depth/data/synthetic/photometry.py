@@ -9,7 +9,7 @@ from torch import Tensor
 from adu_depth.data.synthetic.config import PhotometryConfig
 from adu_depth.data.synthetic.noise import hash_int, hash_normal
 
-PARAMETERS = 8  # per view: gain of r, g, b; exponent; noise; salt; blur; unused
+PARAMETERS = 8  # per view: gain of r, g, b; exponent; noise; its seed; blur; unused
 
 
 def draw_cameras(config: PhotometryConfig, rng: np.random.Generator) -> np.ndarray:

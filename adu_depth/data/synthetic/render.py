@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from adu_depth.data.sample import StereoSample
-from adu_depth.data.synthetic import cast, shading, sunlight
+from adu_depth.data.synthetic import raycast, shading, shadows
 from adu_depth.data.synthetic.config import LidarConfig
 from adu_depth.data.synthetic.culling import Planner
 from adu_depth.data.synthetic.lidar import beam_hits, returns
@@ -97,8 +97,8 @@ class Renderer:
         image = torch.arange(batch, dtype=torch.int32, device=self.device).repeat_interleave(self.grid.count)
         identity = image.unsqueeze(-1) + batch * (best <= 0).int()
         for group, work in self.plan.towards(origins):
-            found = cast.inverse_depths(group, work, self.x, self.y)
-            cast.merge_nearest(best, identity, group, work, found)
+            found = raycast.inverse_depths(group, work, self.x, self.y)
+            raycast.merge_nearest(best, identity, group, work, found)
         return best, identity
 
     def hidden(self, origins: np.ndarray, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class Renderer:
         blocked = torch.zeros_like(x)
         limit = w * (1.0 + _OCCLUSION_SLACK)
         for group, work in self.plan.towards(origins, target=np.zeros_like(origins)):
-            nearer = cast.inverse_depths(group, work, x, y) > limit.index_select(0, work.tiles)
+            nearer = raycast.inverse_depths(group, work, x, y) > limit.index_select(0, work.tiles)
             blocked.index_add_(0, work.tiles, nearer.float())
         return blocked > 0
 
@@ -123,7 +123,7 @@ class Renderer:
         surfaces = shading.surfaces(material, point, ray, depth, self.facts["fx"])
         surfaces = shading.as_clouds(surfaces, is_sky, ray_world, self.facts["fx"])
         albedo, grain = shading.surface_colour(surfaces, self.facts, world)
-        sunlit = sunlight.sunlit(self.plan.towards_sun(origins), point)
+        sunlit = shadows.sunlit(self.plan.towards_sun(origins), point)
         lit = shading.light(albedo, surfaces, self.facts, world[1], self.to_world(surfaces.normal)[1], sunlit)
         hazy = shading.add_haze(lit, depth, self.facts)
         length = (self.x * self.x + self.y * self.y + 1.0).sqrt()
@@ -141,4 +141,4 @@ class Renderer:
         ahead = seen[2].clamp_min(0.1)
         hit = hit & (w > 0) & ~self.hidden(scanner, seen[0] / ahead, seen[1] / ahead, 1.0 / ahead)
         distance = (seen[0] * seen[0] + seen[1] * seen[1] + seen[2] * seen[2]).sqrt()
-        return returns(depth, distance, hit, config, self.facts["salt"].int(), self.pixel)
+        return returns(depth, distance, hit, config, self.facts["texture_seed"].int(), self.pixel)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from adu_depth.data.synthetic import street_objects as things
+from adu_depth.data.synthetic import objects
 from adu_depth.data.synthetic.shapes import Material, Solids, Vec
 
 FARTHEST = 200.0  # metres; beyond it everything is sky
@@ -21,7 +21,7 @@ class Scene:
     """A street in world axes (x right, y up, z along the road; the camera is above the origin).
 
     road: (left edge, right edge) in metres. lanes: x of the painted lines and whether each is dashed.
-    sun: unit vector towards it. sun_colour, sky_colour: light, linear RGB. salt: seeds the textures.
+    sun: unit vector towards it. sun_colour, sky_colour: light, linear RGB. texture_seed: that of the textures.
     """
 
     solids: Solids = field(default_factory=Solids)
@@ -34,12 +34,12 @@ class Scene:
     sky_colour: Vec = (0.4, 0.5, 0.65)
     cloudiness: float = 0.5
     haze: float = 1 / 400.0
-    salt: int = 0
+    texture_seed: int = 0
 
 
 def build_scene(rng: np.random.Generator, focal: float) -> Scene:
     """A new street. focal (pixels) only sets how fine leaves may be so that both views can still resolve them."""
-    scene = Scene(salt=int(rng.integers(1 << 31)))
+    scene = Scene(texture_seed=int(rng.integers(1 << 31)))
     kind = str(rng.choice(["city", "suburb", "country"], p=[0.5, 0.35, 0.15]))
     _light(scene, rng)
     _road(scene, rng, kind)
@@ -105,7 +105,7 @@ def _traffic(scene: Scene, rng: np.random.Generator, busy: float) -> None:
         while z < 110:
             if rng.random() < busy + 0.1:
                 yaw = rng.normal(0, 0.025) + (np.pi if centre < -1.2 else 0.0)
-                things.vehicle(scene.solids, rng, centre + rng.normal(0, 0.15), z + 2.5, yaw)
+                objects.vehicle(scene.solids, rng, centre + rng.normal(0, 0.15), z + 2.5, yaw)
             z += rng.uniform(8.0, 14.0) + rng.exponential(22.0 * (1.1 - busy))
 
 
@@ -146,7 +146,7 @@ def _parked(scene: Scene, rng: np.random.Generator, edge: float, side: int, busy
                 yaw = rng.normal(0, 0.03) + (np.pi if side < 0 and rng.random() < 0.8 else 0.0)
                 x = edge - side * (1.05 + rng.uniform(0, 0.15))
                 if abs(x) > 2.9:
-                    things.vehicle(scene.solids, rng, x, z, yaw)
+                    objects.vehicle(scene.solids, rng, x, z, yaw)
             z += rng.uniform(5.3, 7.5)
 
 
@@ -159,21 +159,21 @@ def _furniture(scene: Scene, rng: np.random.Generator, edge: float, side: int, w
     spacing, offset = rng.uniform(14, 30), rng.uniform(0, 20)
     for z in np.arange(4.0 + offset, 130, spacing).tolist():
         if _in_blocks(z, blocks):
-            things.lamp_post(solids, rng, near_kerb, z)
+            objects.lamp_post(solids, rng, near_kerb, z)
     if has_trees:
         for z in np.arange(5.0 + rng.uniform(0, 9), 120, rng.uniform(7, 16)).tolist():
             if _in_blocks(z, blocks):
-                things.tree(
+                objects.tree(
                     solids, rng, near_kerb + side * rng.uniform(0, 0.4), z + rng.normal(0, 0.8), leaf_size(z, focal)
                 )
-    makers = (things.sign, things.board, things.pedestrian, things.bin_or_box)
+    makers = (objects.sign, objects.board, objects.pedestrian, objects.bin_or_box)
     for _ in range(int(rng.integers(3, 13))):
         z = 4.5 + rng.uniform(0, 1) ** 1.7 * 75
         if not _in_blocks(z, blocks):
             continue
         x = edge + side * rng.uniform(0.5, max(0.8, walk - 0.4))
         maker = makers[int(rng.choice(4, p=[0.3, 0.12, 0.36, 0.22]))]
-        if maker is things.board:
+        if maker is objects.board:
             x, z = edge + side * max(1.4, walk - 0.3), z + 5.0
         if abs(x) > 1.5 and np.hypot(x, z) > _CLEAR:
             maker(solids, rng, x, z)
@@ -198,7 +198,7 @@ def _houses(
     setback = rng.uniform(0.2, 0.8) if kind == "city" else rng.uniform(3.0, 9.0)
     if kind == "suburb":
         for start, end in blocks:
-            maker = things.hedge if rng.random() < 0.55 else things.fence
+            maker = objects.hedge if rng.random() < 0.55 else objects.fence
             maker(solids, rng, line + side * 0.5, (max(start, 1.0) + end) / 2, max((end - max(start, 1.0)) / 2, 1.0))
     for start, end in blocks:
         z = start
@@ -207,23 +207,23 @@ def _houses(
             deep, high = rng.uniform(4, 7), rng.uniform(6, 15) if kind == "city" else rng.uniform(5, 8)
             if rng.random() < (0.95 if kind == "city" else 0.8):
                 x = line + side * (setback + deep + rng.uniform(0, 0.5))
-                things.building(
+                objects.building(
                     solids, rng, x, z + width / 2, (deep, width / 2 - (0.0 if kind == "city" else 1.0)), high
                 )
             elif z > 0:
-                things.tree(solids, rng, line + side * 3, z + width / 2, leaf_size(z, focal))
+                objects.tree(solids, rng, line + side * 3, z + width / 2, leaf_size(z, focal))
             z += width + (0.0 if kind == "city" and rng.random() < 0.8 else rng.uniform(1, 5))
         if kind == "suburb":
             for _ in range(int(rng.integers(1, 4))):
                 zt = rng.uniform(max(start, 6), max(end, 7))
-                things.tree(solids, rng, line + side * rng.uniform(1.5, max(setback, 2)), zt, leaf_size(zt, focal))
+                objects.tree(solids, rng, line + side * rng.uniform(1.5, max(setback, 2)), zt, leaf_size(zt, focal))
 
 
 def _fields(scene: Scene, rng: np.random.Generator, line: float, side: int, focal: float) -> None:
     for _ in range(int(rng.integers(8, 22))):
         z = 6 + rng.uniform(0, 1) ** 1.5 * 120
         x = line + side * (0.5 + rng.exponential(5.0))
-        maker = things.tree if rng.random() < 0.55 else things.bush
+        maker = objects.tree if rng.random() < 0.55 else objects.bush
         maker(scene.solids, rng, x, z, leaf_size(z, focal))
 
 
@@ -231,7 +231,7 @@ def _far_end(scene: Scene, rng: np.random.Generator, kind: str) -> None:
     """What closes the view: houses across the road's end, or hills."""
     if kind == "city" and rng.random() < 0.6:
         for x in np.arange(-50.0, 60.0, 14.0).tolist():
-            things.building(scene.solids, rng, x, rng.uniform(165, 172), (7.0, 5.0), rng.uniform(6, 16))
+            objects.building(scene.solids, rng, x, rng.uniform(165, 172), (7.0, 5.0), rng.uniform(6, 16))
         return
     green = (0.07, 0.10, 0.05)
     hill = Material(green, (0.12, 0.13, 0.07), grain=3.0, contrast=0.8, blotch=12.0)

@@ -115,7 +115,7 @@ def paint_pattern(colour: Colour, s: Surfaces, base: Tensor) -> Colour:
     shift = 0.5 - 0.5 * m["middle_end"] * (1.0 - side)
     on_u, index_u = _rectangles(across - shift * period, period, fill, s.footprint)
     on_v, index_v = _rectangles(s.local[1] - base - m["start_up"], m["period_up"], m["fill_up"], s.footprint)
-    key = index_u.int() * 7919 + index_v.int() * 104729 + m["salt"].int() + side.int()
+    key = index_u.int() * 7919 + index_v.int() * 104729 + m["texture_seed"].int() + side.int()
     bright = 1.0 + m["variety"] * (2.5 * hash_uniform(key) ** 3 - 0.4)
     share = on_u * on_v * upright
     return [
@@ -126,9 +126,9 @@ def paint_pattern(colour: Colour, s: Surfaces, base: Tensor) -> Colour:
 def surface_colour(s: Surfaces, scene: dict[str, Tensor], world: Colour) -> tuple[Colour, Tensor]:
     """Albedo at every pixel, and the noise that made its grain (which makes the clouds at sky pixels)."""
     m = s.material
-    salt = m["salt"].int()
-    grain = surface_noise(s.local, s.footprint, m["grain"], salt)
-    blotch = value_noise(*(p / m["blotch"] for p in s.local), salt + 77)  # type: ignore[call-arg]
+    texture_seed = m["texture_seed"].int()
+    grain = surface_noise(s.local, s.footprint, m["grain"], texture_seed)
+    blotch = value_noise(*(p / m["blotch"] for p in s.local), texture_seed + 77)  # type: ignore[call-arg]
     share = (0.5 + 0.8 * blotch).clamp(0.0, 1.0)
     albedo = [m[f"base_{c}"] + (m[f"second_{c}"] - m[f"base_{c}"]) * share for c in "rgb"]
     albedo = road_colour(albedo, s, scene, world, share)

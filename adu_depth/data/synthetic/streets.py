@@ -14,7 +14,8 @@ from adu_depth.data.synthetic.shapes import MATERIAL_COLUMNS, Material, SolidArr
 MAX_LINES = 6
 OBJECT_COLUMNS = (
     *(f"frame_{i}{j}" for i in range(3) for j in range(3)),
-    *("centre_x", "centre_y", "centre_z", "scale_x", "scale_y", "scale_z", "ball", "base_height", "is_prism", "salt"),
+    *("centre_x", "centre_y", "centre_z", "scale_x", "scale_y", "scale_z"),
+    *("ball", "base_height", "is_prism", "texture_seed"),
     *(f"plane_{k}_{c}" for k in range(6) for c in "xyzo"),
     *MATERIAL_COLUMNS,
 )
@@ -50,7 +51,7 @@ def scene_facts(street: Street) -> dict[str, float]:
     facts = {
         "fx": float(rig.camera.fx), "fy": float(rig.camera.fy), "cx": float(rig.camera.cx), "cy": float(rig.camera.cy),
         "baseline": float(rig.camera.baseline), "height": rig.height, "phase": street.phase,
-        "salt": float(scene.salt % (1 << 23)), "haze": scene.haze, "cloudiness": scene.cloudiness,
+        "texture_seed": float(scene.texture_seed % (1 << 23)), "haze": scene.haze, "cloudiness": scene.cloudiness,
         "road_middle": (scene.road[0] + scene.road[1]) / 2, "road_half": (scene.road[1] - scene.road[0]) / 2,
     }  # fmt: skip
     facts |= {f"turn_{i}{j}": turn[i, j] for i in range(3) for j in range(3)}
@@ -82,10 +83,11 @@ def object_table(
 ) -> np.ndarray:  # fmt: skip
     """columns×objects: the grounds and the skies of all scenes, all prisms, all rounds."""
     n, m = len(a.planes), len(a.ball)
-    solid_salt = []
+    solid_seeds = []
     for scene in (prism_scene, round_scene):
         first = np.searchsorted(scene, scene)
-        solid_salt.append((np.arange(len(scene)) - first) * 4099 + np.array([s.scene.salt for s in streets])[scene])
+        seeds = np.array([s.scene.texture_seed for s in streets])[scene]
+        solid_seeds.append((np.arange(len(scene)) - first) * 4099 + seeds)
     solids = np.concatenate(
         [
             a.frames.reshape(-1, 9),
@@ -94,7 +96,7 @@ def object_table(
             np.concatenate([np.zeros(n), a.ball])[:, None],
             a.base[:, None],
             np.concatenate([np.ones(n), np.zeros(m)])[:, None],
-            (np.concatenate(solid_salt) % (1 << 23))[:, None],
+            (np.concatenate(solid_seeds) % (1 << 23))[:, None],
             np.concatenate([a.local_planes.reshape(n, 24), np.zeros((m, 24))]),
             a.materials,
         ],
@@ -110,5 +112,5 @@ def _ground_row(street: Street, material: Material) -> list[float]:
     centre = -turn @ np.array([0.0, street.rig.height, 0.0])
     planes = np.zeros((6, 4))
     planes[:] = (0.0, 1.0, 0.0, 0.0)
-    facts = [1.0, 1.0, 1.0, -1.0, 0.0, 0.0, street.scene.salt % (1 << 23)]
+    facts = [1.0, 1.0, 1.0, -1.0, 0.0, 0.0, street.scene.texture_seed % (1 << 23)]
     return [*turn.T.reshape(-1), *centre, *facts, *planes.reshape(-1), *material_row(material)]

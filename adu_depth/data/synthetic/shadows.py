@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adu_depth.data.synthetic.cast import (
+from adu_depth.data.synthetic.raycast import (
     CPU_CHUNK,
     DEVICE_CHUNK,
     Family,

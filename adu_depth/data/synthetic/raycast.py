@@ -172,12 +172,12 @@ def _ellipsoid_roots(k: Tensor, ray: Sequence[Tensor]) -> tuple[Tensor, Tensor, 
 def hit_leaves(k: Tensor, upper: int, lower: int, ray: Sequence[Tensor]) -> Tensor:
     """The same for leafy ellipsoids: the near or else the far surface, where the noise leaves it standing."""
     near, far, q = _ellipsoid_roots(k, ray)
-    salt = torch.zeros((), dtype=torch.int32, device=near.device)
+    texture_seed = torch.zeros((), dtype=torch.int32, device=near.device)
     result = torch.zeros_like(near)
     for w in (far, near):
         t = 1.0 / w.clamp_min(1e-4)
         x, y, z = ((k[22 + i] + q[i] * t) * k[25 + i] for i in range(3))
-        result = torch.where((value_noise(x, y, z, salt) > k[28]) & (w > 0), w, result)
+        result = torch.where((value_noise(x, y, z, texture_seed) > k[28]) & (w > 0), w, result)
     return result
 
 

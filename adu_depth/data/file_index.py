@@ -11,7 +11,7 @@ from adu_depth.errors import InputError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
-class Listing:
+class FileIndex:
     """Remembers the file names of each folder it was asked about."""
 
     def __init__(self) -> None:
