@@ -108,7 +108,7 @@ def train(
 
     def save(context: StepContext, batch: TrainingBatch) -> None:
         """Every process looks at its losses first, then at what the new weights give: no checkpoint is a bad one."""
-        look_at(unseen, run, group)
+        check_finite(unseen, run, group)
         require_finite_loss(task, batch, context, accelerator, run)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -124,7 +124,7 @@ def train(
         progress.task(f"training {run.name}", loop.steps, start) as bar,
         closing(batches(start)) as stream,
     ):
-        clock = Speedometer(loop.batch_size * group.world_size)
+        clock = ThroughputMeter(loop.batch_size * group.world_size)
         for step in range(start, loop.steps):
             batch = next(stream)
             factor = learning_rate_factor(
@@ -144,7 +144,7 @@ def train(
             terms = {name: term.detach() for name, term in terms.items()}
             unseen.append(SeenStep(step, list(batch.sample.name), terms, batch if step == saved else None))
             if len(unseen) >= loop.check_every or step + 1 == loop.steps:
-                look_at(unseen, run, group)
+                check_finite(unseen, run, group)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
@@ -181,7 +181,7 @@ def stop_requested(caught: list[int], step: int, check_every: int, accelerator: 
     return bool(accelerator.reduce(asked, "sum") > 0)
 
 
-def look_at(steps: list[SeenStep], run: Path, group: ProcessGroup = ProcessGroup()) -> None:  # noqa: B008  (a frozen value)
+def check_finite(steps: list[SeenStep], run: Path, group: ProcessGroup = ProcessGroup()) -> None:  # noqa: B008  (a frozen value)
     """Waits for the device and raises NonFiniteLoss, in every process, for the first step with a bad term in one of
     them; forgets the rest. Every process must look at the same steps."""
     if not steps:
@@ -192,7 +192,7 @@ def look_at(steps: list[SeenStep], run: Path, group: ProcessGroup = ProcessGroup
     steps.clear()
 
 
-class Speedometer:
+class ThroughputMeter:
     """Images per second since the last reading."""
 
     def __init__(self, images_per_step: int) -> None:

@@ -20,7 +20,7 @@ from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.training.batches import TrainingBatch, batches, step_indices
 from adu_depth.training.config import DataConfig, LoopConfig, OptimizerConfig
 from adu_depth.training.good_checkpoints import NonFiniteLoss, SeenStep
-from adu_depth.training.loop import look_at
+from adu_depth.training.loop import check_finite
 from adu_depth.training.run_folder import differing_settings
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.schedule import learning_rate_factor
@@ -116,7 +116,7 @@ def test_a_diverging_teacher_ends_with_its_loss_named_not_in_an_index_error(tmp_
 
 def test_look_at_forgets_what_is_good(tmp_path: Path) -> None:
     steps = [SeenStep(0, ["a"], {"total": torch.tensor(1.0)})]
-    look_at(steps, tmp_path)
+    check_finite(steps, tmp_path)
     assert steps == []
 
 
