@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
@@ -22,14 +23,14 @@ BACKENDS = ("auto", "triton", "torch")
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 _auto: ContextVar[str | None] = ContextVar("adu_kernels.auto", default=None)
 _stays: list[_Stay] = []
-"""Every stay within `auto_is` anywhere in the process that has not ended, in the order they began."""
+"""Every stay within `use_backend` anywhere in the process that has not ended, in the order they began."""
 _lock = threading.Lock()
 _newest = "auto"
 """The last stay's. Traced code reads this one, for Dynamo looks at no context variable and guards a plain name."""
 
 
 @contextmanager
-def auto_is(backend: str) -> Iterator[None]:
+def use_backend(backend: str) -> Iterator[None]:
     """Within it "auto" means `backend`: "torch", the references, to compare with or to rule a kernel out; "triton",
     every kernel there is, on a CPU too (in Triton's interpreter). RuntimeError for "triton" where Triton is not
     installed.
@@ -42,7 +43,7 @@ def auto_is(backend: str) -> Iterator[None]:
     """
     check_choice("backend", backend, BACKENDS)
     if backend == "triton" and not HAS_TRITON:
-        raise RuntimeError("auto_is('triton'): Triton is not installed")
+        raise RuntimeError("use_backend('triton'): Triton is not installed")
     stay = _Stay(backend)
     token = _auto.set(backend)
     _note(stay, _stays.append)
@@ -53,8 +54,14 @@ def auto_is(backend: str) -> Iterator[None]:
         _note(stay, _stays.remove)
 
 
+def auto_is(backend: str) -> AbstractContextManager[None]:
+    """Deprecated: the earlier name of `use_backend`."""
+    warnings.warn("auto_is is now called use_backend", DeprecationWarning, stacklevel=2)
+    return use_backend(backend)
+
+
 class _Stay:
-    """One stay within `auto_is`, equal to no other."""
+    """One stay within `use_backend`, equal to no other."""
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
@@ -98,7 +105,7 @@ def choose(
     "torch": the plain PyTorch reference. "triton": the Triton twin, NotImplementedError if the operation has none,
     RuntimeError if Triton is not installed; a CPU tensor needs Triton's interpreter (`_triton.runtime` checks).
     "auto": the Triton twin where there is one, Triton is installed and the tensor is on a GPU; the reference everywhere
-    else (unless `auto_is` says otherwise). Another name is a ValueError.
+    else (unless `use_backend` says otherwise). Another name is a ValueError.
 
     Within torch.func's transforms and forward-mode differentiation, for which kernels have no rule, "auto" is the
     reference and "triton" a RuntimeError.

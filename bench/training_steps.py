@@ -23,7 +23,7 @@ from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
 from adu_kernels._triton import runtime
-from adu_kernels.backend import auto_is
+from adu_kernels.backend import use_backend
 from bench.harness.implementations import EAGER, OURS, compiled, kernels_run_on, time_limit
 from bench.harness.memory import peak_bytes
 from bench.harness.parity import Refused
@@ -329,13 +329,13 @@ def _seeded(
 ) -> Built:
     """The same first weights in every implementation."""
     torch.manual_seed(0)
-    with auto_is(backend):
+    with use_backend(backend):
         return build(scale, device, autocast, mode)
 
 
 def _on(backend: str, work: Work) -> Work:
     def on_backend(sample: StereoSample, mark: Mark, backward: bool) -> dict[str, Tensor]:
-        with auto_is(backend):
+        with use_backend(backend):
             return work(sample, mark, backward)
 
     return on_backend
@@ -350,7 +350,7 @@ def _step(work: Work, ring: Sequence[StereoSample]) -> Step:
 
 def _values(built: Built, sample: StereoSample, backend: str) -> dict[str, Tensor]:
     """What is compared: the outputs by name, and the norm of the gradient of each parameter."""
-    with auto_is(backend):
+    with use_backend(backend):
         terms = built.work(sample, no_mark, False)
         found = {name: value.detach().double() for name, value in terms.items()}
         if built.parameters:

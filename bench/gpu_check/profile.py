@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from adu_depth.data import SyntheticStereo
 from adu_depth.files import write_json
 from adu_kernels._triton import runtime
-from adu_kernels.backend import auto_is
+from adu_kernels.backend import use_backend
 from bench.gpu_check.arguments import stage_arguments
 from bench.gpu_check.peaks import wait
 from bench.harness.environment import measured_environment
@@ -51,7 +51,7 @@ def profiled(build: Build, autocast: torch.dtype | None, size: str, device: torc
     """One step with the kernels: its costliest GPU kernels and operators, launches, waits, and idle time."""
     scale = SCALES[size][0]
     torch.manual_seed(0)
-    with auto_is("triton"):
+    with use_backend("triton"):
         work = build(scale, device, autocast, None).work
         sample = SyntheticStereo(None, scale.height, scale.width, device=device).render_batch(range(scale.batch))
         for _ in range(0 if runtime.interpreting() else 3):

@@ -25,7 +25,7 @@ from adu_depth.inference import Predictor
 from adu_depth.progress import Progress
 from adu_depth.training.config import DataConfig, LoopConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.runs import train_student, train_teacher
-from adu_kernels.backend import auto_is
+from adu_kernels.backend import use_backend
 from bench.gpu_check.arguments import stage_arguments
 from bench.gpu_check.packed import read_json
 from bench.harness.environment import measured_environment, source_digest
@@ -111,7 +111,7 @@ def train_one(plan: Plan, kind: str, backend: str, seed: int, folder: Path) -> R
     run: Run = {"kind": kind, "backend": backend, "seed": seed}
     try:
         train, config = configured(plan, kind, seed, folder)
-        with auto_is(BACKENDS[backend]):
+        with use_backend(BACKENDS[backend]):
             return run | trained(train, config, plan)
     except Exception:
         told = traceback.format_exc()[-4000:]

@@ -19,7 +19,7 @@ from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.loop import make_accelerator, seed_step
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
-from adu_kernels.backend import auto_is
+from adu_kernels.backend import use_backend
 from adu_kernels.testing.fake_cuda.device import fake_cuda, to_fake
 from adu_kernels.testing.fake_cuda.recorder import Recorder, Row
 
@@ -62,7 +62,7 @@ def trace_step(
     change: called with the task before anything moves to the device; for tests that plant a fault.
     """
     recorder = Recorder()
-    with auto_is(BACKENDS[implementation]):
+    with use_backend(BACKENDS[implementation]):
         task, teacher = build(case)
         if change is not None:
             change(task)

@@ -110,18 +110,18 @@ def test_auto_can_mean_the_references_or_the_kernels(monkeypatch: pytest.MonkeyP
         return backend.choose("op", name, tensor, torch_twin=lambda: "torch", triton_twin=lambda: "triton")()
 
     assert chosen("auto") == "torch"
-    with backend.auto_is("triton"):
+    with backend.use_backend("triton"):
         assert chosen("auto") == "triton"
         assert chosen("torch") == "torch"  # what is asked for by name stays
-        with backend.auto_is("torch"):
+        with backend.use_backend("torch"):
             assert chosen("auto") == "torch"
             assert chosen("triton") == "triton"
         assert chosen("auto") == "triton"
     assert chosen("auto") == "torch"
-    with pytest.raises(ValueError, match="backend"), backend.auto_is("cuda"):
+    with pytest.raises(ValueError, match="backend"), backend.use_backend("cuda"):
         pass
     monkeypatch.setattr(backend, "HAS_TRITON", False)
-    with pytest.raises(RuntimeError, match="not installed"), backend.auto_is("triton"):
+    with pytest.raises(RuntimeError, match="not installed"), backend.use_backend("triton"):
         pass
 
 

@@ -74,7 +74,7 @@ def test_where_kernels_have_no_rule_auto_is_the_reference(path: str) -> None:
     call, shapes = CASES["disparity_regression"]
     inputs = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
     operation = _both("disparity_regression", call)
-    with backend.auto_is("triton"):
+    with backend.use_backend("triton"):
         got = RIGHT_OR_REFUSED[path](
             on_one_tensor(lambda *maps: operation.public(*maps, backend="auto"), inputs), inputs[0].flatten()
         )

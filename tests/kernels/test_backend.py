@@ -1,4 +1,4 @@
-"""What "auto" means in threads, tasks and autograd, while somebody else is within `auto_is`."""
+"""What "auto" means in threads, tasks and autograd, while somebody else is within `use_backend`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_two_threads_that_overlap_leave_nothing_behind() -> None:
     seen: dict[str, list[str]] = {"first": [], "second": []}
 
     def stay(name: str, meant: str, last: bool) -> None:
-        with backend.auto_is(meant):
+        with backend.use_backend(meant):
             both_in.wait()
             seen[name].append(_chosen())
             if last:
@@ -65,7 +65,7 @@ def test_two_threads_that_overlap_leave_nothing_behind() -> None:
 
 
 def test_a_new_thread_begins_with_auto_unless_it_is_given_the_context() -> None:
-    with backend.auto_is("triton"):
+    with backend.use_backend("triton"):
         assert _in_a_thread(_chosen) == "torch"
         context = contextvars.copy_context()
         assert _in_a_thread(lambda: context.run(_chosen)) == "triton"
@@ -80,7 +80,7 @@ def test_tasks_do_not_see_one_another_and_those_they_start_do() -> None:
         if meant is None:
             await asyncio.sleep(0)
             return [_chosen()]
-        with backend.auto_is(meant):
+        with backend.use_backend(meant):
             await asyncio.sleep(0)
             return [_chosen(), await asyncio.create_task(child())]
 
@@ -108,10 +108,16 @@ class _Deeper(torch.autograd.Function):
         return upstream[0], None, None
 
 
+def test_the_earlier_name_does_the_same_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="use_backend"), backend.auto_is("triton"):
+        assert _chosen() == "triton"
+    assert _chosen() == "torch"
+
+
 def test_autograd_s_threads_see_what_the_caller_of_the_backward_does() -> None:
     seen: list[tuple[int, str]] = []
     leaf = torch.ones(1, requires_grad=True)
-    with backend.auto_is("triton"):
+    with backend.use_backend("triton"):
         _Deeper.apply(leaf, 61, seen).backward()
     assert len({thread for thread, _ in seen}) > 1
     assert {meant for _, meant in seen} == {"triton"}
@@ -129,7 +135,7 @@ def test_traced_code_is_compiled_anew_where_auto_changes() -> None:
     traced = torch.compile(lambda x: disparity_regression(x)[0], fullgraph=True, backend=noted)
     logits = torch.randn(1, 3, 2, 2)
     traced(logits)
-    with backend.auto_is("triton"):
+    with backend.use_backend("triton"):
         traced(logits)
     traced(logits)
     assert operators == [False, True]

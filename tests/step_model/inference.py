@@ -10,7 +10,7 @@ from adu_depth.data.sample import StereoSample
 from adu_depth.geometry import Camera, stack_cameras
 from adu_depth.inference.predictor import Flip, Predictor
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
-from adu_kernels.backend import auto_is
+from adu_kernels.backend import use_backend
 from adu_kernels.testing.fake_cuda.device import DEVICE, fake_cuda, to_fake
 from adu_kernels.testing.fake_cuda.recorder import Recorder, Row
 
@@ -26,7 +26,7 @@ def predict(
             StereoTeacher(TeacherConfig()) if kind == "teacher" else MonoStudent(StudentConfig(reference_focal=7e2))
         )
     recorder, camera = Recorder(), stack_cameras([CAMERA, CAMERA])  # on the host, with its numbers
-    with fake_cuda(), auto_is(backend):
+    with fake_cuda(), use_backend(backend):
         predictor = Predictor(to_fake(network), size=size, device=DEVICE, flip=flip)
         left, right = (torch.empty(2, 3, 190, 630).pin_memory().to(DEVICE, non_blocking=True) for _ in range(2))
         empty = torch.empty(2, 1, 190, 630)
