@@ -137,9 +137,9 @@ def _run(config: QuickstartConfig, console: Console, device: torch.device) -> di
         "settings": config_dict(config),
     }
     write_json(config.output / "report.json", report)
+    console.print(result_table(report))  # before the pages, which need matplotlib
     panels = [scene_panel(config, held_out[index]) for index in range(min(SCENES_SHOWN, len(held_out)))]
     write_report(config.output / "report.html", report, panels, seeds[0].history)
-    console.print(result_table(report))
     console.print(f"report: {config.output / 'report.html'}", markup=False)
     return report
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-MISSING = "no pictures: matplotlib is not installed (pip install 'adu-depth[bench]')"
+MISSING = "no pictures: matplotlib is not installed (pip install matplotlib)"
 INK, SOFT, LINE, WARNING = "#1c1b1a", "#6a6762", "#e3dfd8", "#b3261e"
 COLOURS = ("#a8326b", "#3a6fb0", "#d9822b", "#2f8f6b", "#7a5bb5", "#7d766c", "#b3261e", "#0b7285")
 USUAL = (OURS, EAGER, "compiled reference", "compiled reference, max-autotune")

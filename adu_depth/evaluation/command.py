@@ -153,9 +153,9 @@ class _Evaluation:
             results |= self._baselines(results[self.own])
         self._report(results[self.own])
         if self.config.output is not None and self.processes.is_main:
-            write_results(self.config.output, results, self._settings())
             if self.fit is not None:
                 write_json(self.config.output / FILE_NAME, self.fit | {"data": self.config.data})
+            write_results(self.config.output, results, self._settings())
             self.progress.say(f"wrote {self.config.output}")
         return results
 

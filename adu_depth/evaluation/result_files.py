@@ -25,7 +25,7 @@ def write_results(folder: Path, results: MethodResults, settings: Mapping[str, A
         METHOD.csv, .json   every image's metrics under every protocol
         METHOD_sparsification.svg, METHOD_calibration.svg   where uncertainty was measured, under its first protocol
 
-    Each file is there whole or not at all.
+    Each file is there whole or not at all. InputError, once the numbers are there, where matplotlib is not installed.
     """
     without = ("rows", "curves")
     means = {
@@ -39,12 +39,14 @@ def write_results(folder: Path, results: MethodResults, settings: Mapping[str, A
         stem = method.replace(" ", "_")
         write_csv(folder / f"{stem}.csv", found)
         write_json(folder / f"{stem}.json", {protocol: result.as_dict() for protocol, result in found.items()})
+    _write_text(folder / "metrics.md", markdown_report(results, settings))
+    write_json(folder / "metrics.json", {**settings, "methods": means})
+    for method, found in results.items():  # after all numbers: pictures need matplotlib
+        stem = method.replace(" ", "_")
         drawn = next((result for result in found.values() if result.curves), None)
         if drawn is not None:
             _write_text(folder / f"{stem}_sparsification.svg", sparsification_picture(drawn, method))
             _write_text(folder / f"{stem}_calibration.svg", calibration_picture(drawn, method))
-    _write_text(folder / "metrics.md", markdown_report(results, settings))
-    write_json(folder / "metrics.json", {**settings, "methods": means})
 
 
 def write_csv(path: str | Path, results: Mapping[str, EvaluationResult]) -> None:

@@ -1,22 +1,51 @@
-"""Line charts as SVG: inline ones coloured by the page's style sheet (classes series-0, …), and files of their own."""
+"""Line charts by matplotlib, which is imported where one is drawn: it may be missing where models are trained.
+
+The style is that of bench's plots too. Lines differ by colour, lightness and dashes, for the colour-blind and on paper.
+"""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adu_depth.inference.colour import nice_step
-from adu_depth.report.style import PICTURE_STYLE
+from adu_depth.errors import InputError
 
-SERIES_COLOURS = 6
-"""How many classes series-N the style sheet colours; more lines repeat them, dashed."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_WIDTH, _HEIGHT = 560, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 26, 14, 42
+INK, SOFT, LINE = "#1c1b1a", "#6a6762", "#e3dfd8"
+COLOURS = ("#0072b2", "#e08a00", "#7a1f5c", "#009e73", "#56a4d9", "#5b5852")
+DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (8, 1.5, 1.5, 1.5)), (0, (1.5, 1.2)), (0, (3, 1.2)))
+"""More than six lines repeat the colours with other dashes."""
+PAGE_COLOURS = {INK: "ink", SOFT: "soft", LINE: "line", **{colour: f"s{i}" for i, colour in enumerate(COLOURS)}}
+"""The names these have in the page's style sheet, where they follow the reader's light or dark."""
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",  # letters stay letters, which can be searched, and a diff shows what changed
+    "svg.hashsalt": "adu-depth",
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.parse_math": False,  # a dollar in a name is a dollar
+    "path.simplify": False,
+    "axes.axisbelow": True,
+    "axes.edgecolor": LINE,
+    "axes.grid": True,
+    "axes.labelcolor": SOFT,
+    "grid.color": LINE,
+    "legend.frameon": False,
+    "text.color": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+}
 _MOST_POINTS = 400
 
 
@@ -26,6 +55,17 @@ class Series:
 
     steps: np.ndarray
     values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart of a picture: lines by the name its legend shows; `about` stands below the title."""
+
+    title: str
+    lines: Mapping[str, Series]
+    across: str
+    up: str
+    about: str = ""
 
 
 def series_of(history: Sequence[Mapping[str, float]], term: str) -> Series | None:
@@ -48,109 +88,105 @@ def smooth(values: np.ndarray, share: float = 0.08) -> np.ndarray:
     return smoothed
 
 
-def line_chart(series: Mapping[str, Series], title: str, colours: Mapping[str, int] | None = None) -> str:
-    """One chart of several lines with axes, grid and legend: the smoothed course, the raw one faint behind it.
+def line_chart(series: Mapping[str, Series], up: str, colours: Mapping[str, int] | None = None) -> str:
+    """SVG to stand in the page, in its colours: each line's smoothed course, the raw one faint behind it, and a legend.
 
-    series: by the name shown in the legend. colours: the number of each line's colour; by default their order.
+    series: by the name shown in the legend. up: what the values are. colours: the number of each line's colour; by
+    default their order.
     """
     if not series:
-        raise ValueError(f"chart {title!r} has no line to draw")
-    smoothed = {name: smooth(s.values) for name, s in series.items()}
-    first = min(float(s.steps[0]) for s in series.values())
-    last = max(float(s.steps[-1]) for s in series.values())
+        raise ValueError(f"chart {up!r} has no line to draw")
+    smoothed = {name: smooth(line.values) for name, line in series.items()}
     low, high = _value_range(smoothed.values())
-    across = _Axis(first, max(last, first + 1.0), _LEFT, _WIDTH - _RIGHT)
-    up = _Axis(low, high, _HEIGHT - _BOTTOM, _TOP)
-    parts = [_grid(across, up)]
-    for order, (name, line) in enumerate(series.items()):
-        number = order if colours is None else colours[name]
-        css = f"series-{number % SERIES_COLOURS}" + (" dashed" if number >= SERIES_COLOURS else "")
-        parts.append(f'<polyline class="raw {css}" points="{_points(line.steps, line.values, across, up)}"/>')
-        parts.append(f'<polyline class="line {css}" points="{_points(line.steps, smoothed[name], across, up)}"/>')
-    legend = "".join(
-        f'<span class="key"><i class="swatch series-{(i if colours is None else colours[n]) % SERIES_COLOURS}"></i>'
-        f"{escape(n)}</span>"
-        for i, n in enumerate(series)
-    )
-    return (
-        f'<figure class="chart"><figcaption><b>{escape(title)}</b><span class="legend">{legend}</span></figcaption>'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)} over the training steps">'
-        f"{''.join(parts)}</svg></figure>"
-    )
+    with drawing():
+        from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True)
-class Panel:
-    """One chart of a picture: lines by the name its legend shows; `about` stands below the title."""
-
-    title: str
-    lines: Mapping[str, Series]
-    across: str
-    up: str
-    about: str = ""
+        figure = Figure((4.8, 3.0), layout="constrained")
+        axes = figure.subplots()
+        figure.patch.set_visible(False)
+        axes.patch.set_visible(False)
+        axes.set(ylim=(low, high), xlabel="training step", ylabel=up)
+        for order, (name, line) in enumerate(series.items()):
+            number = order if colours is None else colours[name]
+            every = max(1, math.ceil(len(line.steps) / _MOST_POINTS))
+            chosen = np.array([*range(0, len(line.steps) - 1, every), len(line.steps) - 1])
+            steps, raw, course = line.steps[chosen], line.values[chosen], smoothed[name][chosen]
+            axes.plot(steps, np.clip(raw, low, high), color=_colour(number), alpha=0.3, linewidth=0.7, clip_on=False)
+            _line(axes, steps, np.clip(course, low, high), number)
+        _finish(axes, list(series), "")
+        text = svg(figure)
+    text = re.sub(r'^.*?(?=<svg)|<style.*?</style>| xmlns(:\w+)?="[^"]*"', "", text, flags=re.DOTALL)
+    return re.sub("|".join(PAGE_COLOURS), lambda found: f"var(--{PAGE_COLOURS[found[0]]})", text)
 
 
 def picture(panels: Sequence[Panel]) -> str:
-    """A whole SVG file of charts side by side: lines as they are, on white, in the report's colours."""
+    """A whole SVG file of charts side by side: lines as they are, on white."""
     if not panels or not all(panel.lines for panel in panels):
         raise ValueError("picture: expected at least one panel, and a line in each")
-    head = 62
-    height = head + _HEIGHT
-    drawn = "".join(
-        f'<g transform="translate({i * _WIDTH} 0)">{_head(panel)}<g transform="translate(0 {head})">'
-        f"{_drawing(panel)}</g></g>"
-        for i, panel in enumerate(panels)
-    )
-    width = _WIDTH * len(panels)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-        f'<style>{PICTURE_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>{drawn}</svg>\n'
-    )
+    with drawing():
+        from matplotlib.figure import Figure
+
+        figure = Figure((5.6 * len(panels), 3.8), layout="constrained")
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            for number, line in enumerate(panel.lines.values()):
+                _line(axes, line.steps, line.values, number)
+            high = max(float(line.values.max()) for line in panel.lines.values())
+            low = min(float(line.values.min()) for line in panel.lines.values())
+            axes.set(ylim=(min(0.0, low), high * 1.04 if high > 0 else 1.0))
+            axes.set(xlabel=_written(panel.across), ylabel=_written(panel.up))
+            axes.set_title(_written(panel.about), loc="left", color=SOFT, size=9)
+            _finish(axes, list(panel.lines), panel.title)
+        return svg(figure)
 
 
-def _head(panel: Panel) -> str:
-    """Title, what is said of it, and the legend."""
-    parts = [
-        f'<text class="title" x="{_LEFT}" y="22">{escape(panel.title)}</text>',
-        f'<text class="tick" x="{_LEFT}" y="41">{escape(panel.about)}</text>',
-    ]
-    x = float(_LEFT)
-    for number, name in enumerate(panel.lines):
-        css = f"series-{number % SERIES_COLOURS}"
-        parts.append(f'<polyline class="line {css}" points="{x:.0f},56 {x + 16:.0f},56"/>')
-        parts.append(f'<text class="tick" x="{x + 21:.0f}" y="60">{escape(name)}</text>')
-        x += 40 + 7.2 * len(name)
-    return "".join(parts)
+@contextmanager
+def drawing() -> Iterator[None]:
+    """matplotlib in our style whatever the machine's own is; InputError where it is not installed."""
+    try:
+        from matplotlib import style
+    except ImportError as error:
+        raise InputError(f"charts are drawn by matplotlib: pip install matplotlib ({error})") from error
+    with style.context(["default", STYLE]):
+        yield
 
 
-def _drawing(panel: Panel) -> str:
-    lines = panel.lines.values()
-    across = _Axis(min(s.steps[0] for s in lines), max(s.steps[-1] for s in lines), _LEFT, _WIDTH - _RIGHT)
-    low, high = min(s.values.min() for s in lines), max(s.values.max() for s in lines)
-    up = _Axis(min(0.0, float(low)), float(high) * 1.04 if high > 0 else 1.0, _HEIGHT - _BOTTOM, _TOP)
-    drawn = "".join(
-        f'<polyline class="line series-{number % SERIES_COLOURS}" points="{_points(s.steps, s.values, across, up)}"/>'
-        for number, s in enumerate(lines)
-    )
-    name = f'<text class="tick" x="12" y="{_TOP + 4}" transform="rotate(-90 12 {_TOP + 4})" text-anchor="end">'
-    return f"{_grid(across, up, panel.across)}{name}{escape(panel.up)}</text>{drawn}"
+def svg(figure: Figure) -> str:
+    """The figure's file: the same figure gives the same text."""
+    file = io.StringIO()
+    with drawing(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the reader's fonts have what ours lacks
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return file.getvalue().replace("<g id=", "<g class=")  # several may stand in one page, where an id is unique
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """Values from low to high at drawing coordinates start to end."""
+def _line(axes: Axes, steps: np.ndarray, values: np.ndarray, number: int) -> None:
+    """Known as class series-N in the file. Its label is a number: matplotlib leaves out what begins with "_"."""
+    (line,) = axes.plot(steps, values, color=_colour(number), linestyle=DASHES[number % len(DASHES)], linewidth=1.8)
+    line.set(label=str(number), gid=f"line series-{number % len(COLOURS)}", clip_on=False)
 
-    low: float
-    high: float
-    start: float
-    end: float
 
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+def _finish(axes: Axes, names: Sequence[str], title: str) -> None:
+    axes.margins(x=0)
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.locator_params(nbins=6, steps=[1, 2, 5, 10])
+    for line in (*axes.get_xgridlines(), *axes.get_ygridlines()):
+        line.set_clip_on(False)  # a clipping path is found by its id
+    columns = max(1, min(len(names), 50 // (4 + max(map(len, names)))))
+    above = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.06 if axes.get_title("left") else 1.0)}
+    legend = axes.legend(title=_written(title), ncols=columns, alignment="left", handlelength=2.8, **above)
+    legend.get_title().set_fontweight("bold")
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(_written(name))
 
-    def ticks(self, about: int) -> list[float]:
-        step = nice_step((self.high - self.low) / about)
-        return [step * k for k in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+def _written(name: str) -> str:
+    """Names may hold bytes that are no text, which no font has."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
 
 
 def _value_range(lines: Iterable[np.ndarray]) -> tuple[float, float]:
@@ -160,32 +196,3 @@ def _value_range(lines: Iterable[np.ndarray]) -> tuple[float, float]:
     high = max(float(np.quantile(a, 0.98)) for a in arrays)
     margin = 0.06 * (high - low) or max(abs(high), 1.0) * 0.1
     return (0.0 if 0.0 <= low < 0.4 * high else low - margin), high + margin
-
-
-def _grid(across: _Axis, up: _Axis, name: str = "step") -> str:
-    parts = []
-    for value in up.ticks(5):
-        y = up(value)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_number(value)}</text>')
-    base = _HEIGHT - _BOTTOM
-    for value in across.ticks(6):
-        x = across(value)
-        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{base}" y2="{base + 5}"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{base + 19}" text-anchor="middle">{_number(value)}</text>')
-    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>')
-    parts.append(f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{escape(name)}</text>')
-    return "".join(parts)
-
-
-def _points(steps: np.ndarray, values: np.ndarray, across: _Axis, up: _Axis) -> str:
-    every = max(1, math.ceil(len(steps) / _MOST_POINTS))
-    chosen = [*range(0, len(steps) - 1, every), len(steps) - 1]
-    clipped = np.clip(values, up.low, up.high)
-    return " ".join(f"{across(float(steps[i])):.1f},{up(float(clipped[i])):.1f}" for i in chosen)
-
-
-def _number(value: float) -> str:
-    if abs(value) >= 10_000:
-        return f"{value / 1000:g}k"
-    return f"{0.0 if abs(value) < 1e-12 else value:.6g}".replace("-", "−")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,6 +24,15 @@ MODEL_LABELS = {
     "student_distilled": "Student distilled",
 }
 _WIDEST = 800
+
+
+class _Figure(NamedTuple):
+    """source: a data URL."""
+
+    caption: str
+    source: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -51,44 +60,41 @@ class ScenePanel:
         )
 
 
-def scenes_html(panels: Sequence[ScenePanel]) -> str:
-    """All scenes, each row of pictures under the one colour scale it shares."""
-    return "".join(_scene(panel) for panel in panels)
-
-
 def model_label(model: str) -> str:
     return MODEL_LABELS.get(model, model.replace("_", " "))
 
 
-def colour_bar(scale: ColourScale) -> str:
-    """The scale as a strip with its ticks."""
-    colours = scale.colours()
-    stops = ",".join("#{:02x}{:02x}{:02x}".format(*colours[i]) for i in np.linspace(0, 255, 17).round().astype(int))
-    ticks = "".join(
-        f'<span style="left:{100 * float(scale.position(t)):.1f}%">{escape(scale.tick_label(t))}</span>'
-        for t in scale.ticks()
-    )
-    return (
-        f'<div class="bar" role="img" aria-label="{escape(scale.label)} from {scale.low:g} to {scale.high:g} '
-        f'{escape(scale.unit)}"><div class="ramp" style="background:linear-gradient(to right,{stops})"></div>'
-        f'<div class="ticks">{ticks}</div></div>'
-    )
-
-
-def _scene(panel: ScenePanel) -> str:
-    rows = [_row("What was given", None, _given(panel))]
+def scene_rows(panel: ScenePanel) -> list[dict[str, Any]]:
+    """A scene's rows of pictures for the template, each row under the one colour scale it shares."""
     depths = [_figure(model_label(m), depth_picture(d, bar=False)) for m, d in panel.depths.items()]
-    rows.append(_row("Depth, metres", DEPTH, depths))
+    errors = []
     if panel.truth is not None:
         truth = np.where(panel.truth <= DEPTH.high, panel.truth, 0.0)
         errors = [_error_figure(model, depth, truth) for model, depth in panel.depths.items()]
-        rows.append(_row("Error of depth, % of the true depth", ERROR, errors))
     scales = [_figure(model_label(m), uncertainty_picture(s, bar=False)) for m, s in panel.log_scales.items()]
-    rows.append(_row("Uncertainty: the error each model expects, % of depth", UNCERTAINTY, scales))
-    return f'<article class="scene"><h3>{escape(panel.name)}</h3>{"".join(rows)}</article>'
+    rows: list[tuple[str, ColourScale | None, list[_Figure]]] = [
+        ("What was given", None, _given(panel)),
+        ("Depth, metres", DEPTH, depths),
+        ("Error of depth, % of the true depth", ERROR, errors),
+        ("Uncertainty: the error each model expects, % of depth", UNCERTAINTY, scales),
+    ]
+    return [
+        {"title": title, "bar": None if scale is None else colour_bar(scale), "pictures": pictures}
+        for title, scale, pictures in rows
+        if pictures
+    ]
 
 
-def _given(panel: ScenePanel) -> list[str]:
+def colour_bar(scale: ColourScale) -> dict[str, Any]:
+    """The scale as a strip with its ticks."""
+    colours = scale.colours()
+    stops = ["#{:02x}{:02x}{:02x}".format(*colours[i]) for i in np.linspace(0, 255, 17).round().astype(int)]
+    ticks = [{"percent": f"{100 * float(scale.position(t)):.1f}", "text": scale.tick_label(t)} for t in scale.ticks()]
+    label = f"{scale.label} from {scale.low:g} to {scale.high:g} {scale.unit}"
+    return {"label": label, "stops": ",".join(stops), "ticks": ticks}
+
+
+def _given(panel: ScenePanel) -> list[_Figure]:
     figures = [_figure("Left image", panel.image, photo=True)]
     if panel.sparse is not None:
         share = 100.0 * float((panel.sparse > 0).mean())
@@ -99,27 +105,18 @@ def _given(panel: ScenePanel) -> list[str]:
     return figures
 
 
-def _error_figure(model: str, depth: np.ndarray, truth: np.ndarray) -> str:
+def _error_figure(model: str, depth: np.ndarray, truth: np.ndarray) -> _Figure:
     caption = model_label(model)
     if (truth > 0).any():
         caption += f", mean {100 * depth_metrics(depth, truth)['abs_rel']:.1f} %"
     return _figure(caption, error_picture(depth, truth, bar=False))
 
 
-def _row(title: str, scale: ColourScale | None, figures: list[str]) -> str:
-    if not figures:
-        return ""
-    bar = "" if scale is None else colour_bar(scale)
-    head = f'<div class="rowhead"><h4>{escape(title)}</h4>{bar}</div>'
-    return f'<div class="row">{head}<div class="pics">{"".join(figures)}</div></div>'
-
-
-def _figure(caption: str, picture: np.ndarray, photo: bool = False) -> str:
+def _figure(caption: str, picture: np.ndarray, photo: bool = False) -> _Figure:
     if picture.shape[1] > _WIDEST:
         height = max(1, round(picture.shape[0] * _WIDEST / picture.shape[1]))
         picture = cv2.resize(picture, (_WIDEST, height), interpolation=cv2.INTER_AREA)
     kind, data = ("jpeg", encode_jpeg(picture)) if photo else ("png", encode_png(picture))
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     height, width = picture.shape[:2]
-    image = f'<img src="{source}" width="{width}" height="{height}" alt="{escape(caption)}">'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+    return _Figure(caption, source, width, height)

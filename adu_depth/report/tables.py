@@ -1,16 +1,16 @@
-"""The report's words and tables: the verdict, the metrics side by side, seconds, settings."""
+"""What the report's template says in words and tables: the verdict, the metrics side by side, seconds, settings."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any, TypeGuard
 
-from adu_depth.report.scenes import MODEL_LABELS, model_label
+from adu_depth.report.scenes import MODEL_LABELS
 
 _Metrics = Mapping[str, Any]
+STUDENTS = ("student_alone", "student_distilled")
 
 
 @dataclass(frozen=True)
@@ -48,24 +48,23 @@ def models_of(report: Mapping[str, Any]) -> list[str]:
     return [m for m in MODEL_LABELS if isinstance(report.get(m), Mapping)]
 
 
-def verdict_html(report: Mapping[str, Any]) -> str:
+def verdict(report: Mapping[str, Any]) -> dict[str, str] | None:
     """What distillation did to the student's abs_rel, and how far that can be trusted."""
-    alone, distilled = (_value(report.get(m), "abs_rel") for m in ("student_alone", "student_distilled"))
+    alone, distilled = (_value(report.get(m), "abs_rel") for m in STUDENTS)
     if alone is None or distilled is None or alone == 0:
-        return ""
-    change = 100.0 * (distilled - alone) / alone
-    did = "lowered" if distilled < alone else "raised" if distilled > alone else "did not change"
-    text = (
-        f"Distillation <strong>{did}</strong> the student's mean relative depth error from "
-        f"<strong>{100 * alone:.1f}&nbsp;%</strong> to <strong>{100 * distilled:.1f}&nbsp;%</strong> "
-        f"({_signed(change, 1)}&nbsp;%)."
-    )
-    return f'<p class="verdict">{text}</p><p class="note">{escape(_trust(report, alone, distilled))}</p>'
+        return None
+    return {
+        "did": "lowered" if distilled < alone else "raised" if distilled > alone else "did not change",
+        "alone": f"{100 * alone:.1f}",
+        "distilled": f"{100 * distilled:.1f}",
+        "change": _signed(100.0 * (distilled - alone) / alone, 1),
+        "trust": _trust(report, alone, distilled),
+    }
 
 
 def _trust(report: Mapping[str, Any], alone: float, distilled: float) -> str:
     seeds = int(report.get("seeds") or 1)
-    spreads = [_value(report.get(m), "abs_rel_sd") for m in ("student_alone", "student_distilled")]
+    spreads = [_value(report.get(m), "abs_rel_sd") for m in STUDENTS]
     if seeds < 2 or None in spreads:
         return "One seed: a small difference may be chance. Several seeds (--seeds 3) show the spread."
     spread = math.hypot(*(s for s in spreads if s is not None))
@@ -75,89 +74,67 @@ def _trust(report: Mapping[str, Any], alone: float, distilled: float) -> str:
     return f"Means over {seeds} seeds; the difference is {ratio:.1f} times the standard deviation between seeds."
 
 
-def metrics_html(report: Mapping[str, Any]) -> str:
-    """Metrics in rows, models in columns; the better student in bold, and what distillation changed."""
+def metric_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row per metric with a cell per model: the better student is best, and `change` says what distillation did."""
     models = models_of(report)
-    both = "student_alone" in models and "student_distilled" in models
     known = {m.name for m in METRICS}
     names = {n for model in models for n in report[model] if not n.endswith("_sd")}
-    extra = [_Metric(n, "") for n in sorted(names - known) if any(_value(report[m], n) is not None for m in models)]
-    rows = [
-        _metric_row(metric, report, models, both)
-        for metric in (*METRICS, *extra)
+    metrics = (*METRICS, *(_Metric(name, "") for name in sorted(names - known)))
+    return [
+        _metric_row(metric, report, models)
+        for metric in metrics
         if any(_value(report[model], metric.name) is not None for model in models)
     ]
-    heads = "".join(f'<th scope="col">{escape(model_label(m))}</th>' for m in models)
-    change = '<th scope="col">Change</th>' if both else ""
-    return (
-        '<div class="scroll"><table class="metrics"><thead><tr><th scope="col">Metric</th>'
-        f"{heads}{change}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
 
 
-def _metric_row(metric: _Metric, report: Mapping[str, Any], models: list[str], both: bool) -> str:
-    alone, distilled = (_value(report.get(m), metric.name) for m in ("student_alone", "student_distilled"))
-    best = None
-    if alone is not None and distilled is not None and alone != distilled:
-        distilled_wins = (distilled > alone) == metric.higher_is_better
-        best = "student_distilled" if distilled_wins else "student_alone"
-    arrow = "↑" if metric.higher_is_better else "↓"
-    title = f"{escape(metric.name)} <span class='arrow'>{arrow if metric.meaning else ''}</span>"
-    cells = [f'<th scope="row">{title}<small>{escape(metric.meaning)}</small></th>']
-    for model in models:
-        cells.append(f"<td>{_cell(report[model], metric, bold=model == best)}</td>")
-    if both:
-        cells.append(_change_cell(metric, alone, distilled, best))
-    return f"<tr>{''.join(cells)}</tr>"
+def _metric_row(metric: _Metric, report: Mapping[str, Any], models: list[str]) -> dict[str, Any]:
+    alone, distilled = (_value(report.get(m), metric.name) for m in STUDENTS)
+    best, css, change = None, "", "–" if set(STUDENTS) <= set(models) else None
+    if alone is not None and distilled is not None:
+        if alone != distilled:
+            won = (distilled > alone) == metric.higher_is_better
+            best, css = (STUDENTS[1], "better") if won else (STUDENTS[0], "worse")
+        if not metric.ratio:
+            change = _signed(distilled - alone, metric.digits)
+        elif alone != 0:
+            change = f"{_signed(100.0 * (distilled - alone) / alone, 1)} %"
+    return {
+        "name": metric.name,
+        "arrow": ("↑" if metric.higher_is_better else "↓") if metric.meaning else "",
+        "meaning": metric.meaning,
+        "cells": [_cell(report[model], metric) | {"best": model == best} for model in models],
+        "change": change,
+        "css": "none" if change == "–" else css,
+    }
 
 
-def _cell(metrics: _Metrics, metric: _Metric, bold: bool) -> str:
+def _cell(metrics: _Metrics, metric: _Metric) -> dict[str, Any]:
     value, spread = _value(metrics, metric.name), _value(metrics, f"{metric.name}_sd")
-    if value is None:
-        return '<span class="none">–</span>'
-    text = _decimal(value, metric.digits)
-    text = f"<b>{text}</b>" if bold else text
-    return text if spread is None else f'{text}<span class="sd"> ± {_decimal(spread, metric.digits)}</span>'
+    return {
+        "value": "–" if value is None else _decimal(value, metric.digits),
+        "spread": None if value is None or spread is None else _decimal(spread, metric.digits),
+    }
 
 
-def _change_cell(metric: _Metric, alone: float | None, distilled: float | None, best: str | None) -> str:
-    if alone is None or distilled is None or (metric.ratio and alone == 0):
-        return '<td><span class="none">–</span></td>'
-    css = {"student_distilled": "better", "student_alone": "worse", None: ""}[best]
-    change = distilled - alone
-    text = f"{_signed(100.0 * change / alone, 1)} %" if metric.ratio else _signed(change, metric.digits)
-    return f'<td class="{css}">{text}</td>'
-
-
-def seconds_html(seconds: Mapping[str, Any]) -> str:
+def bars_of_seconds(seconds: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds per stage as bars; a "total" is written below them, not drawn among them."""
     values = {str(k): _value(seconds, k) for k in seconds if k != "total"}
     stages = {name: value for name, value in values.items() if value is not None}
     longest = max(stages.values(), default=0.0)
-    if longest <= 0:
-        return ""
-    rows = "".join(
-        f'<div class="stage"><span>{escape(name.replace("_", " "))}</span>'
-        f'<i style="width:{max(0.5, 100 * value / longest):.1f}%"></i><span class="num">{_duration(value)}</span></div>'
-        for name, value in stages.items()
-    )
-    total = _value(seconds, "total") or sum(stages.values())
-    return f'<div class="stages">{rows}</div><p class="note">Together {_duration(total)}.</p>'
+    bars = [
+        {"name": n.replace("_", " "), "percent": f"{max(0.5, 100 * v / longest):.1f}", "time": _duration(v)}
+        for n, v in stages.items()
+        if longest > 0
+    ]
+    return {"stages": bars, "together": _duration(_value(seconds, "total") or sum(stages.values()))}
 
 
-def facts_html(facts: Mapping[str, Any]) -> str:
-    """Nested settings as a two-column table, names joined by dots."""
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>' for name, value in _flat(facts)
-    )
-    return f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>'
-
-
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as names and values, names joined by dots."""
     found: list[tuple[str, Any]] = []
     for key, value in facts.items():
         if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{key}.")
+            found += flat(value, f"{prefix}{key}.")
         elif isinstance(value, (list, tuple)):
             found.append((f"{prefix}{key}", ", ".join(map(str, value))))
         else:

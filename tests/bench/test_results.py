@@ -24,7 +24,7 @@ from bench.report import ReportCommand, write_report
 from tests.bench import planted
 from tests.bench.planted import PlantedSuite, case_of
 
-draws = pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib: pip install 'adu-depth[bench]'")
+draws = pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib")
 PEAKS = {"copy": 4e12, "bfloat16": 8e14, "float32": 5e13}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -206,6 +207,14 @@ def test_files_hold_every_image_and_every_protocol(tmp_path: Path) -> None:
     assert "- garg: Garg's window of the whole ground truth; depths 0.001 to 80 m; 2 images" in page
     write_csv(tmp_path / "one.csv", {"garg": results["garg"]})
     assert len((tmp_path / "one.csv").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_without_matplotlib_all_numbers_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    results = evaluate_protocols(predict_from_image, [make_sample(0, SIZE)], Scorer(uncertainty=True))
+    with pytest.raises(InputError, match="pip install matplotlib"):
+        write_results(tmp_path, {"net": results}, {"checkpoint": "runs/x", "data": "somewhere"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "metrics.md", "net.csv", "net.json"]
 
 
 def test_a_score_with_uncertainty_is_that_of_the_public_function() -> None:

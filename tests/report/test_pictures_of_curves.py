@@ -19,8 +19,10 @@ SVG = "{http://www.w3.org/2000/svg}"
 def lines_of(svg: str) -> list[np.ndarray]:
     """The drawn lines but for the legends', each N×2 points."""
     found = [
-        np.array([[float(v) for v in point.split(",")] for point in element.attrib["points"].split()])
-        for element in ElementTree.fromstring(svg).iter(f"{SVG}polyline")
+        np.array([[float(v) for v in point.split()] for point in re.split("[ML]", path.attrib["d"])[1:]])
+        for group in ElementTree.fromstring(svg).iter(f"{SVG}g")
+        if "line" in group.attrib.get("class", "").split()
+        for path in group.iter(f"{SVG}path")
     ]
     return [points for points in found if len(points) > 2]
 
@@ -43,7 +45,7 @@ def test_lines_are_drawn_to_scale_and_names_are_escaped() -> None:
     for word in ("<a> & b", "flat", "share, %", "error", "said of it", "T", "second"):
         assert word in words_of(svg)
     root = ElementTree.fromstring(svg)
-    assert root.attrib["viewBox"].split()[2:] == [root.attrib["width"], root.attrib["height"]]
+    assert root.attrib["viewBox"].split()[2:] == [root.attrib[side].removesuffix("pt") for side in ("width", "height")]
     assert not re.search(r"https?://(?!www\.w3\.org)", svg)
     with pytest.raises(ValueError, match="at least one panel, and a line in each"):
         picture([])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
+import subprocess
+import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -179,8 +182,8 @@ def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
 
 def test_a_chart_for_each_loss_term_with_the_runs_that_have_it(tmp_path: Path) -> None:
     text, _ = write(tmp_path, make_report(), history=HISTORY)
-    charts = re.findall(r'<figure class="chart">.*?</figure>', text)
-    found = {re.findall("<b>(.*?)</b>", c)[0]: set(re.findall(r"</i>(.*?)</span>", c)) for c in charts}
+    charts = re.findall(r'<figure class="chart">.*?</figure>', text, re.DOTALL)
+    found = {re.findall("<b>(.*?)</b>", c)[0]: set(re.findall(r"<text [^>]*>([A-Z].*?)</text>", c)) for c in charts}
     alone, distilled, teacher = "Student alone", "Student distilled", "Teacher (stereo)"
     assert found == {
         "Total loss": {teacher, alone, distilled},
@@ -194,8 +197,8 @@ def test_a_chart_for_each_loss_term_with_the_runs_that_have_it(tmp_path: Path) -
 def test_lines_stay_in_the_drawing_and_go_where_the_values_go() -> None:
     steps = np.arange(1, 2001, dtype=float)
     svg = line_chart({"falling": Series(steps, 1000.0 / steps - 3.0)}, "loss")
-    [points] = re.findall(r'class="line series-0" points="(.*?)"', svg)
-    x, y = np.array([p.split(",") for p in points.split()], dtype=float).T
+    [points] = re.findall(r'class="line series-0">\s*<path d="M (.*?)"', svg, re.DOTALL)
+    x, y = np.array([p.split() for p in points.split("L")], dtype=float).T
     assert (np.diff(x) > 0).all()
     assert (np.diff(y) >= 0).all(), "a falling loss must run downwards on the page"
     assert x.min() >= 0
@@ -263,3 +266,22 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pyt
         write_report(tmp_path / "report.html", make_report(0.5, 0.4))
     assert (tmp_path / "report.html").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_without_matplotlib_the_report_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "abs_rel" in write(tmp_path, make_report(), panels=[make_panel()])[1].text, "only charts need it"
+    with pytest.raises(InputError, match="pip install matplotlib"):
+        write_report(tmp_path / "report.html", make_report(), history=HISTORY)
+
+
+def test_what_measures_does_not_import_matplotlib() -> None:
+    code = "import sys, adu_depth.cli, adu_depth.quickstart, bench.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_every_template_is_packaged() -> None:
+    root = Path(__file__).parents[2]
+    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["adu_depth"]
+    packaged = {path for pattern in data for path in (root / "adu_depth").glob(pattern)}
+    assert set((root / "adu_depth/report/templates").iterdir()) <= packaged
