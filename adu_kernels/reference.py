@@ -1,6 +1,6 @@
 """The plain PyTorch twin of every operation: same name, same arguments but for `backend`, no checks of what is given.
 
-They are the arbiter of the kernels. In your own code call the operations of `adu_kernels`, with backend="torch" where
+Kernels are tested against them. In your own code call the operations of `adu_kernels`, with backend="torch" where
 it must be these.
 """
 

@@ -1,4 +1,4 @@
-"""Fixtures every test room may use."""
+"""Fixtures every test may use."""
 
 from __future__ import annotations
 

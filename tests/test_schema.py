@@ -1,4 +1,4 @@
-"""A schema at the door of every file of this project: one InputError naming file, field, expected, got."""
+"""A schema for every file that this project reads: one InputError naming file, field, expected, got."""
 
 from __future__ import annotations
 

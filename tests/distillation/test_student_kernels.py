@@ -20,7 +20,7 @@ from adu_kernels._triton import runtime
 from adu_kernels.feature_distillation import launch
 
 pytest.importorskip("triton")
-ROOMS = ("attention_adaptation", "depth_objective", "feature_distillation")
+FOLDERS = ("attention_adaptation", "depth_objective", "feature_distillation")
 STUDENT = StudentConfig(feature_channels=(8, 8, 12), head_channels=8)
 TAUGHT = (8, 12, 16)
 """Channels of the teacher's features."""
@@ -32,8 +32,8 @@ class OnGpu:
     is_cuda = True
 
 
-def choose_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, rooms: tuple[str, ...]) -> dict[str, bool]:
-    """Lets these rooms choose as for CUDA tensors; gives the operations asked for, and whether a kernel answered."""
+def choose_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, folders: tuple[str, ...]) -> dict[str, bool]:
+    """Lets their operations choose as for CUDA tensors; gives those asked for, and whether a kernel answered."""
     answered: dict[str, bool] = {}
 
     def choose(operation: str, asked: str, tensor: Tensor, *, torch_twin: Any, triton_twin: Any = None) -> Any:
@@ -41,8 +41,8 @@ def choose_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, rooms: tuple[str, ...]) 
         answered[operation] = chosen is triton_twin
         return chosen
 
-    for room in rooms:
-        monkeypatch.setattr(importlib.import_module(f"adu_kernels.{room}.op"), "choose", choose)
+    for folder in folders:
+        monkeypatch.setattr(importlib.import_module(f"adu_kernels.{folder}.op"), "choose", choose)
     return answered
 
 
@@ -118,7 +118,7 @@ def test_auto_takes_every_kernel_on_a_gpu(monkeypatch: pytest.MonkeyPatch, start
     """A default configuration is enough; two steps end where the references end."""
     plain_losses, plain_weights = train(DistillationConfig(backend="torch"), steps=2)
     assert not started
-    answered = choose_as_on_a_gpu(monkeypatch, ROOMS)
+    answered = choose_as_on_a_gpu(monkeypatch, FOLDERS)
     losses, weights = train(DistillationConfig(), steps=2)
     assert answered == dict.fromkeys(OPERATIONS, True)
     assert {"sums", "finish", "gradients", "nested"} <= set(started)
@@ -134,14 +134,14 @@ def test_the_backend_reaches_every_operation(chosen: str, monkeypatch: pytest.Mo
         asked[operation] = backend
         return torch_twin
 
-    for room in ROOMS:
-        monkeypatch.setattr(importlib.import_module(f"adu_kernels.{room}.op"), "choose", choose)
+    for folder in FOLDERS:
+        monkeypatch.setattr(importlib.import_module(f"adu_kernels.{folder}.op"), "choose", choose)
     train(DistillationConfig(backend=chosen), steps=1)  # type: ignore[arg-type]
     assert asked == dict.fromkeys(OPERATIONS, chosen)
 
 
 def test_no_guide_pools_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    answered = choose_as_on_a_gpu(monkeypatch, ROOMS)
+    answered = choose_as_on_a_gpu(monkeypatch, FOLDERS)
     train(DistillationConfig(guide="none"), steps=1)
     assert set(answered) == OPERATIONS - {"pooled_guide", "uncertainty_guide"}
 
@@ -154,7 +154,7 @@ def test_a_student_trains_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> No
     and the weights by 1e-4. Attention, the slowest here, has its share in the test of two steps.
     """
     plain_losses, plain_weights = train(DistillationConfig(backend="torch"), steps=30)
-    answered = choose_as_on_a_gpu(monkeypatch, ROOMS[1:])
+    answered = choose_as_on_a_gpu(monkeypatch, FOLDERS[1:])
     losses, weights = train(DistillationConfig(), steps=30)
     assert answered == dict.fromkeys(OPERATIONS - {"attention_adaptation"}, True)
     difference = (losses / plain_losses - 1).abs()

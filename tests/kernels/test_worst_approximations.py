@@ -92,7 +92,7 @@ def _disparity(scale: int) -> parity.Operation:
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 5, 8])
 def test_disparity_regression(scale: int) -> None:
-    """ε is what the room's README derives for a gradient: the forward's errors of a mass, a mean and a variance (2·2⁻²²
+    """ε is what its README derives for a gradient: the forward's errors of a mass, a mean and a variance (2·2⁻²²
     a term) meet in it with the backward's own. With one candidate it is 0 but for s² roundings, as it is without."""
     for shape in ((1, 18, 1, 3), (1, 1, 2, 3)):
         epsilon = max(7 * 2**-22, 2e-7 * scale**2 if shape[1] == 1 else 0.0)

@@ -1,7 +1,7 @@
 """A small operation for the kit to be tried on: the weighted mean of every row. It can be built with a fault in it.
 
-weighted_mean(values, weights): N×K, N×K → N, Σ_k w·v / Σ_k w. Made as the rooms of adu_kernels are: one operator each
-way, one launch each way, strides read, sums in fp32 (fp64 for fp64).
+weighted_mean(values, weights): N×K, N×K → N, Σ_k w·v / Σ_k w. Made as those of adu_kernels are: one operator each way,
+one launch each way, strides read, sums in fp32 (fp64 for fp64).
 """
 
 from __future__ import annotations

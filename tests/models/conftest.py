@@ -1,4 +1,4 @@
-"""Small models and cameras that the tests of this room share."""
+"""Small models and cameras that the tests of this folder share."""
 
 from __future__ import annotations
 
