@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adu_depth import charts
+from adu_depth.charts import INK, SOFT, drawing
 from bench.harness.implementations import EAGER, OURS
 from bench.harness.result import Result, Row
 from bench.harness.table import megabytes, speed_up
@@ -19,29 +21,14 @@ if TYPE_CHECKING:
     from matplotlib.patches import Patch
 
 MISSING = "no pictures: matplotlib is not installed (pip install matplotlib)"
-INK, SOFT, LINE, WARNING = "#1c1b1a", "#6a6762", "#e3dfd8", "#b3261e"
-COLOURS = ("#a8326b", "#3a6fb0", "#d9822b", "#2f8f6b", "#7a5bb5", "#7d766c", "#b3261e", "#0b7285")
+WARNING = "#b3261e"
+COLOURS = (charts.COLOURS[2], *charts.COLOURS[:2], *charts.COLOURS[3:], WARNING, "#0b7285")
 USUAL = (OURS, EAGER, "compiled reference", "compiled reference, max-autotune")
 """The same colours in every picture."""
-STYLE = {
-    "svg.fonttype": "none",  # letters stay letters, which can be searched, and a diff shows what changed
-    "svg.hashsalt": "adu-depth",
-    "font.family": ["DejaVu Sans", "sans-serif"],
-    "font.size": 8.5,
-    "axes.axisbelow": True,
-    "axes.edgecolor": LINE,
-    "axes.grid": True,
-    "grid.color": LINE,
-    "text.color": INK,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "ytick.labelcolor": INK,
-    "axes.labelcolor": SOFT,
-}
+STYLE = {"font.size": 8.5, "ytick.labelcolor": INK}
 LEGEND: dict[str, Any] = {
     "loc": "outside upper left",
     "ncols": 4,
-    "frameon": False,
     "alignment": "left",
     "title_fontproperties": {"weight": "bold", "size": 11},
 }
@@ -103,12 +90,11 @@ def roofline(results: Sequence[Result]) -> Figure | None:
     points = list({(point.case, point.name): point for _, found in measured for point in found}.values())
     if not points:
         return None
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     cases = list(dict.fromkeys(point.case for point in points))
     names = list(dict.fromkeys(point.name for point in points))
-    with rc_context(STYLE):
+    with drawing(STYLE):
         figure = Figure((WIDTH, 5.6 + 0.17 * math.ceil(len(cases) / 2)), layout="constrained")
         axes, below = figure.subplots(2, height_ratios=(5.2, 0.17 * math.ceil(len(cases) / 2)))
         _peaks(axes, measured[0][0]["roofs"], points)
@@ -160,10 +146,7 @@ def points_of(result: Result) -> list[Point]:
 
 def save(figure: Figure, path: Path) -> None:
     """As SVG: the same figure gives the same file."""
-    from matplotlib import rc_context
-
-    with rc_context(STYLE):
-        figure.savefig(path, format="svg", metadata={"Date": None})
+    path.write_text(charts.svg(figure, STYLE), encoding="utf-8")
 
 
 def _measured(rows: Sequence[Row], name: str | None = None) -> list[Row]:
@@ -175,7 +158,6 @@ def _bars(bars: Iterable[Bar], results: Sequence[Result], title: str, start: flo
     once = {(bar.case, bar.name): bar for bar in bars}  # what was measured twice: the later
     if not once:
         return None
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -185,7 +167,7 @@ def _bars(bars: Iterable[Bar], results: Sequence[Result], title: str, start: flo
     colours = _colours(list(dict.fromkeys(bar.name for bar in once.values())))
     rows = sum(len(group) + 1 for group in groups.values())
     notes = list(dict.fromkeys(result["notice"] for result in results if result["notice"]))
-    with rc_context(STYLE):
+    with drawing(STYLE):
         figure = Figure((WIDTH, 1.1 + BAR * (rows + len(notes))), layout="constrained")
         axes = figure.subplots()
         axes.set_title("\n".join(textwrap.shorten(note, 130) for note in notes), loc="left", color=WARNING, size=8)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from adu_depth.charts import Panel, Series, picture
 from adu_depth.evaluation.evaluator import EvaluationResult
 from adu_depth.evaluation.uncertainty import INTERVALS, QUANTILES, RANKED_ERRORS
-from adu_depth.report.charts import Panel, Series, picture
 
 _ERROR_NAMES = {"abs_rel": "abs_rel", "rmse": "rmse, m", "a1": "1 − a1"}
 

@@ -9,22 +9,22 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from adu_depth.charts import line_chart, series_of
 from adu_depth.files import replacing
-from adu_depth.report.charts import line_chart, series_of
 from adu_depth.report.scenes import ScenePanel, model_label, scene_rows
 from adu_depth.report.tables import bars_of_seconds, flat, metric_rows, models_of, verdict
 
 History = Sequence[Mapping[str, float]]
 
-_TERMS = {
-    "total": ("Total loss", "loss, no unit"),
-    "silog": ("Scale-invariant log loss", "loss, no unit"),
-    "uncertainty": ("Uncertainty loss", "loss, nats"),
-    "feature": ("Feature distillation", "loss, no unit"),
-    "response": ("Response distillation", "loss, no unit"),
-    "disparity": ("Disparity loss", "loss, pixels"),
+_TERM_TITLES = {
+    "total": "Total loss",
+    "silog": "Scale-invariant log loss",
+    "uncertainty": "Uncertainty loss",
+    "feature": "Feature distillation",
+    "features": "Feature distillation",
+    "response": "Response distillation",
+    "disparity": "Disparity loss",
 }
-"""Title and axis of each term's chart."""
 _NOT_LOSSES = {"step", "learning_rate", "images_per_second", "gradient_norm"}
 
 
@@ -80,10 +80,10 @@ def _charts(history: Mapping[str, History]) -> list[tuple[str, str]]:
     colours = {model_label(run): number for number, run in enumerate(history)}
     terms = {term for rows in history.values() for row in rows for term in row} - _NOT_LOSSES
     charts = []
-    for term in [*(t for t in _TERMS if t in terms), *sorted(terms - _TERMS.keys())]:
+    for term in [*(t for t in _TERM_TITLES if t in terms), *sorted(terms - _TERM_TITLES.keys())]:
         lines = {model_label(run): series_of(rows, term) for run, rows in history.items()}
         present = {name: line for name, line in lines.items() if line is not None}
-        title, up = _TERMS.get(term, (term.replace("_", " "), "value"))
         if present:
-            charts.append((title, line_chart(present, up, colours)))
+            title = _TERM_TITLES.get(term, term.replace("_", " "))
+            charts.append((title, line_chart(present, "weighted loss, no unit", colours)))
     return charts

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from adu_depth.charts import Panel, Series, picture
 from adu_depth.evaluation import Scorer, evaluate_protocols
 from adu_depth.evaluation.curve_pictures import calibration_picture, sparsification_picture
-from adu_depth.report.charts import Panel, Series, picture
 from tests.evaluation.test_evaluator import make_sample, predict_from_image
 
 SVG = "{http://www.w3.org/2000/svg}"

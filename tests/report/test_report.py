@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
+from adu_depth.charts import Series, line_chart, series_of, smooth
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
 from adu_depth.inference.colour import DEPTH, ERROR
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.report import ScenePanel, write_report
-from adu_depth.report.charts import Series, line_chart, series_of, smooth
 
 NASTY = """<script>alert("x")</script> & 'quoted' "http"""
 

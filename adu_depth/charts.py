@@ -140,20 +140,20 @@ def picture(panels: Sequence[Panel]) -> str:
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
-    """matplotlib in our style whatever the machine's own is; InputError where it is not installed."""
+def drawing(own: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """matplotlib in our style, and `own` settings, whatever the machine's are; InputError where it is not installed."""
     try:
         from matplotlib import style
     except ImportError as error:
         raise InputError(f"charts are drawn by matplotlib: pip install matplotlib ({error})") from error
-    with style.context(["default", STYLE]):
+    with style.context(["default", {**STYLE, **(own or {})}]):
         yield
 
 
-def svg(figure: Figure) -> str:
-    """The figure's file: the same figure gives the same text."""
+def svg(figure: Figure, own: Mapping[str, Any] | None = None) -> str:
+    """The file of a figure that was drawn with `own` settings: the same figure gives the same text."""
     file = io.StringIO()
-    with drawing(), warnings.catch_warnings():
+    with drawing(own), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the reader's fonts have what ours lacks
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return file.getvalue().replace("<g id=", "<g class=")  # several may stand in one page, where an id is unique
@@ -162,6 +162,7 @@ def svg(figure: Figure) -> str:
 def _line(axes: Axes, steps: np.ndarray, values: np.ndarray, number: int) -> None:
     """Known as class series-N in the file. Its label is a number: matplotlib leaves out what begins with "_"."""
     (line,) = axes.plot(steps, values, color=_colour(number), linestyle=DASHES[number % len(DASHES)], linewidth=1.8)
+    line.set_marker("o" if len(steps) == 1 else "")  # a short run has one row
     line.set(label=str(number), gid=f"line series-{number % len(COLOURS)}", clip_on=False)
 
 
