@@ -13,6 +13,10 @@ import pytest
 if TYPE_CHECKING:
     from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the tests in its background has Ctrl-C ignored, which children inherit; tests send it to them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(autouse=True)
 def _signals_as_they_were() -> Iterator[None]:
