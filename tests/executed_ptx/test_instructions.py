@@ -102,6 +102,25 @@ def test_the_upper_half_of_a_long_product() -> None:
     assert got.tolist() == [int(x) * int(y) >> 64 for x, y in zip(a, b, strict=True)]
 
 
+def _bit_field(value: int, position: int, length: int, bits: int, signed: bool) -> int:
+    """`bfe` bit by bit, as the ISA's text has it: beyond the value's highest bit, and beyond the field, its sign."""
+    highest = value >> min(position + length - 1, bits - 1) & 1 if signed and length else 0
+    inside = [i < length and position + i < bits for i in range(bits)]
+    return sum((value >> position + i & 1 if inside[i] else highest) << i for i in range(bits))
+
+
+@pytest.mark.parametrize("position", [0, 5, 25, 31, 40, 63, 70])
+@pytest.mark.parametrize("length", [0, 1, 9, 32, 40, 64])
+@pytest.mark.parametrize("kind", ["u32", "s32", "u64", "s64"])
+def test_fields_of_bits(kind: str, position: int, length: int) -> None:
+    bits, wide = int(kind[1:]), kind.endswith("64")
+    values = RANDOM.integers(0, 1 << bits, 32, f"u{bits // 8}")
+    register = "%rd" if wide else "%r"
+    instruction = f"bfe.{kind} {register}10, {register}0, {position}, {length};"
+    got = per_thread(instruction, values, result=f"u{bits // 8}")
+    assert got.tolist() == [_bit_field(int(v), position, length, bits, kind[0] == "s") for v in values]
+
+
 def _nearest(exact: Fraction) -> np.float32:
     """Correctly rounded to fp32: through float64 with one extra comparison against the middle."""
     close = np.float32(float(exact))

@@ -68,14 +68,19 @@ def count_leading_zeros(value: Array) -> Array:
 
 def bit_field(value: Array, position: Array, length: Array) -> Array:
     """`bfe`: so many bits from a position on, with the sign of the highest of them for signed types."""
-    position, length = np.minimum(position & 255, 31), np.minimum(length & 255, 32)
-    whole = value.view("u4").astype("u8")
-    field = (whole >> position.astype("u8")) & ((np.uint64(1) << length.astype("u8")) - np.uint64(1))
+    bits, every = 8 * value.itemsize, ~np.uint64(0)
+    position, length = (one.astype("u8") & np.uint64(255) for one in (position, length))
+    whole = value.view(f"u{value.itemsize}").astype("u8")
+    last = np.uint64(bits - 1)
+    # Bits that there are: up to the highest of the value, beyond which its sign (or 0) goes on.
+    kept = np.minimum(length, np.where(position > last, np.uint64(0), np.uint64(bits) - np.minimum(position, last)))
+    mask = np.where(kept == 0, np.uint64(0), every >> (np.uint64(64) - np.maximum(kept, np.uint64(1))))
+    field = (whole >> np.minimum(position, last)) & mask
     if value.dtype.kind == "i":
-        top = np.minimum(position + length - np.uint32(1), 31).astype("u8")
+        top = np.minimum(position + length - np.uint64(1), last)  # of no bits: whatever, they are not negative
         negative = ((whole >> top) & np.uint64(1) == 1) & (length > 0)
-        field = np.where(negative, field | (~np.uint64(0) << length.astype("u8")), field)
-    return field.astype("u4")
+        field = np.where(negative, field | ~mask, field)
+    return field.astype(f"u{value.itemsize}")
 
 
 def permute_bytes(a: Array, b: Array, selector: Array) -> Array:

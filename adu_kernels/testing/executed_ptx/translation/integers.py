@@ -44,7 +44,7 @@ def integer(code: Code, i: Instruction) -> str:
         return f"count_ones({read(1)})"
     if i.base == "clz":
         return f"count_leading_zeros({read(1)})"
-    if i.base == "bfe" and bits == 32:
+    if i.base == "bfe":
         return f"bit_field({read(1, kind)}, {read(2, 'u4')}, {read(3, 'u4')})"
     if i.base == "prmt" and bits == 32:
         return f"permute_bytes({read(1)}, {read(2)}, {read(3)})"
