@@ -17,9 +17,10 @@ import torch
 import tyro
 from rich.text import Text
 from safetensors import SafetensorError
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import arg, subcommand
 
 from adu_depth import distributed, entry, launcher
+from adu_depth.arguments import Positional
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.camera_file import camera_from_numbers
 from adu_depth.data.packed.command import PackConfig, run_pack
@@ -32,6 +33,7 @@ from adu_depth.inference import Predictor, predict_files
 from adu_depth.inference.predict_files import needed_numbers
 from adu_depth.inference.predictor import Flip
 from adu_depth.inference.render import write_samples
+from adu_depth.parsing import settings_registry
 from adu_depth.quickstart import QuickstartConfig, run_quickstart
 from adu_depth.stopping import Stopped
 from adu_depth.submission.command import SubmitConfig
@@ -229,7 +231,8 @@ def parse(arguments: list[str]) -> Any:
     arguments, preset = take_preset(arguments)
     default = {} if preset is None else {"default": Arguments(preset.config)}
     with _shown_not_obeyed(arguments), _wide_enough():
-        config = tyro.cli(Arguments, args=arguments, prog="adu-depth", description=__doc__, **default).settings
+        options = {"prog": "adu-depth", "description": __doc__, "registry": settings_registry(), **default}
+        config = tyro.cli(Arguments, args=arguments, **options).settings
     if preset is not None:
         preset.check(config)  # type: ignore[arg-type]
     return config

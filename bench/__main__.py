@@ -10,6 +10,7 @@ import tyro
 
 from adu_depth.entry import run
 from adu_depth.errors import InputError
+from adu_depth.parsing import settings_registry
 from bench.everything import AllBenchmarks
 from bench.kernel_counts.command import KernelCounts
 from bench.machine_code import MachineCodeReport
@@ -34,7 +35,12 @@ BENCHMARKS: dict[str, Any] = {
 def parse(arguments: list[str] | None = None) -> Any:
     """The benchmark that a command line asks for."""
     return tyro.extras.subcommand_cli_from_dict(
-        BENCHMARKS, prog="python -m bench", description=__doc__, args=arguments, config=(tyro.conf.UseAppendAction,)
+        BENCHMARKS,
+        prog="python -m bench",
+        description=__doc__,
+        args=arguments,
+        config=(tyro.conf.UseAppendAction,),
+        registry=settings_registry(),
     )
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+from adu_depth.arguments import Argument
 from adu_depth.errors import InputError
 from adu_kernels._triton import runtime
 from adu_kernels.testing.gpu_specs import COPY_SHARE, GPUS, MATRIX_SHARE
@@ -32,11 +32,11 @@ class MachineCodeReport:
     measurements.
     """
 
-    operation: Annotated[str, tyro.conf.arg(aliases=("--room",))] = ""
+    operation: Annotated[str, Argument(aliases=("--room",))] = ""
     """One folder of adu_kernels; empty: all of them."""
     gpu: Literal["A100", "H100", "H200", "B200", "RTX 5090", "MI300X", "all"] = "H200"
     """Whose machine code and peaks; all: what the tests compare, of every target, in plain lines."""
-    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    as_json: Annotated[bool, Argument(name="json")] = False
     """Print one JSON object instead of tables to read."""
     update: bool = False
     """Write the figures of every target as the new budgets (tests/machine_code/budgets.json); --gpu is then all."""

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from tyro.conf import Positional
-
+from adu_depth.arguments import Positional
 from adu_depth.errors import InputError
 from adu_depth.files import replacing
 from bench.harness.result import Result, read_result

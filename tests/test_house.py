@@ -173,3 +173,15 @@ def test_no_function_has_more_than_a_dozen_parameters() -> None:
     assert not more, f"more than {MOST_PARAMETERS} parameters (options and constants travel as one NamedTuple): {more}"
     fewer = STILL_TOO_MANY - set(found)
     assert not fewer, f"no longer more than {MOST_PARAMETERS} parameters, take them out of STILL_TOO_MANY: {fewer}"
+
+
+def test_only_command_lines_import_tyro() -> None:
+    """Settings are made, and benchmarks run, where it is not installed."""
+    found = {
+        name
+        for package in PRODUCT
+        for name, (path, tree) in modules(package).items()
+        for target in imported(name, path, ast.walk(tree))
+        if target.split(".")[0] == "tyro"
+    }
+    assert found == {"adu_depth.cli", "adu_depth.parsing", "bench.__main__"}

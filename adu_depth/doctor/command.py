@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from tyro.conf import Positional
 
+from adu_depth.arguments import Positional
 from adu_depth.data import open_dataset
 from adu_depth.data.layouts import find_layout
 from adu_depth.data.splits import use_split, write_splits

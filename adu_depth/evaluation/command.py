@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from tyro.conf import Positional
 
+from adu_depth.arguments import Positional
 from adu_depth.data import KittiStereo, SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.layouts import find_layout, refuse_folder_options

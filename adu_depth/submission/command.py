@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from tyro.conf import Positional
 
+from adu_depth.arguments import Positional
 from adu_depth.errors import InputError
 from adu_depth.inference import Predictor
 from adu_depth.inference.predictor import Flip

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import arg
-
+from adu_depth.arguments import Argument
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.config import MOST, DataConfig
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
@@ -20,9 +19,8 @@ from adu_depth.training.schedule import Decay
 
 Count = Annotated[int, Range(1, MOST)]
 Factor = Annotated[float, Range(0, 1e15)]
-RunFolder = Annotated[
-    Path, arg(aliases=("--run-folder",))
-]  # torchrun takes --run for an abbreviation of its --run-path
+RunFolder = Annotated[Path, Argument(aliases=("--run-folder",))]
+"""torchrun takes --run for an abbreviation of its --run-path."""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ SOME_STAGES = {
     "accelerate": "training, convergence",
     "tensorboard": "training, convergence",
     "rich": "training, convergence",
-    "tyro": "`python -m bench` and `adu-depth` alone; every stage of this check runs without",
 }
+NO_STAGE = {"tyro": "`python -m bench` and `adu-depth` alone; every stage of this check runs without"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Finding:
 
 def findings(dry_run: bool) -> list[Finding]:
     found = [_python(), *(_package(name, True, "everything") for name in NEEDED)]
-    found += [_package(name, False, stages) for name, stages in SOME_STAGES.items()]
+    found += [_package(name, False, stages) for name, stages in (SOME_STAGES | NO_STAGE).items()]
     if importlib.util.find_spec("torch") is not None:
         found += _interpreter() if dry_run else _gpu()
     return found

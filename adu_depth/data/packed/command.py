@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
-from tyro.conf import Positional
 
+from adu_depth.arguments import Positional
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.identity import frames_digest
 from adu_depth.data.layouts import find_layout, open_dataset
