@@ -11,7 +11,7 @@ from torch import Tensor
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """A context in which autocast leaves every operation on `tensor`'s device alone."""
     device = tensor.device.type
-    if not torch.amp.is_autocast_available(device):  # "meta" has none, and torch refuses to switch it off there
+    if not _has_autocast(device):  # torch refuses to switch it off there
         return nullcontext()
     return torch.autocast(device_type=device, enabled=False)
 
@@ -22,9 +22,15 @@ def storage_dtype(tensor: Tensor) -> torch.dtype:
     device = tensor.device.type
     if tensor.dtype == torch.float64:
         return torch.float64
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if _has_autocast(device) and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return accumulation_dtype(tensor)
+
+
+def _has_autocast(device: str) -> bool:
+    if torch.compiler.is_compiling():  # up to torch 2.11 Dynamo cannot trace the question
+        return device != "meta"
+    return torch.amp.is_autocast_available(device)
 
 
 def accumulation_dtype(*tensors: Tensor | None) -> torch.dtype:

@@ -93,9 +93,16 @@ def _hooked(run: Run, flat: Tensor, hooks: Callable[[], Any]) -> Tensor:
 
 
 def _packed_as_numbers() -> Any:
-    return autograd.graph.saved_tensors_hooks(
-        lambda value: (value.tolist(), value.dtype), lambda packed: torch.tensor(packed[0], dtype=packed[1])
-    )
+    return autograd.graph.saved_tensors_hooks(_as_numbers, _from_numbers)
+
+
+def _as_numbers(value: Tensor) -> tuple[Any, torch.dtype, torch.device]:
+    return value.tolist(), value.dtype, value.device
+
+
+def _from_numbers(packed: tuple[Any, torch.dtype, torch.device]) -> Tensor:
+    numbers, dtype, device = packed
+    return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 def _batched(run: Run, flat: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def test_autocast_changes_no_bit() -> None:
     assert torch.equal(got, expected)
 
 
-X = torch.zeros(2, 3, 5, 4)
+X = torch.zeros(2, 3, 5, 4, device="cpu")
 
 
 @pytest.mark.parametrize(

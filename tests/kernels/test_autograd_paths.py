@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +31,9 @@ def _both(name: str, call: Callable[..., Any]) -> Operation:
     return Operation(public, lambda *inputs: call(getattr(reference, name), *inputs))
 
 
-def _constant(shape: tuple[int, ...], low: float = 1.0) -> Tensor:
-    return torch.linspace(low, low + 3, torch.Size(shape).numel(), dtype=torch.float64).view(shape)
+def _constant(like: Tensor, shape: tuple[int, ...], low: float = 1.0) -> Tensor:
+    """On the device of `like`: where a checkpoint runs a case again, another is tensors' default."""
+    return torch.linspace(low, low + 3, math.prod(shape), dtype=torch.float64, device=like.device).view(shape)
 
 
 CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
@@ -42,22 +44,27 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "correlation_disparity": (lambda f, a, b: f(a, b, 3), [MAPS, MAPS]),
     "disparity_regression": (lambda f, a: f(a, 2), [MAPS]),
     "attention_adaptation": (lambda f, q, k, v, bias: f(q, k, v, bias), [(1, 1, 3, 2), *[(1, 1, 2, 2)] * 2, (1, 2)]),
-    "feature_distillation_loss": (lambda f, a: f(a, _constant(MAPS), _constant((1, 1, 1, 3))), [MAPS]),
-    "feature_distillation_losses": (lambda f, a, b: f([a, b], [_constant(MAPS)] * 2), [MAPS, MAPS]),
-    "silog_loss": (lambda f, a: f(a.exp(), _constant(PIXELS)), [PIXELS]),
-    "laplace_nll": (lambda f, a, s: f(a.exp(), s, _constant(PIXELS), joint=True), [PIXELS, PIXELS]),
-    "focal_response_loss": (lambda f, a: f(a.exp(), _constant(PIXELS)), [PIXELS]),
+    "feature_distillation_loss": (lambda f, a: f(a, _constant(a, MAPS), _constant(a, (1, 1, 1, 3))), [MAPS]),
+    "feature_distillation_losses": (lambda f, a, b: f([a, b], [_constant(a, MAPS)] * 2), [MAPS, MAPS]),
+    "silog_loss": (lambda f, a: f(a.exp(), _constant(a, PIXELS)), [PIXELS]),
+    "laplace_nll": (lambda f, a, s: f(a.exp(), s, _constant(a, PIXELS), joint=True), [PIXELS, PIXELS]),
+    "focal_response_loss": (lambda f, a: f(a.exp(), _constant(a, PIXELS)), [PIXELS]),
     "depth_objective": (
-        lambda f, a, s: f(a.exp(), s, _constant(PIXELS), _constant(PIXELS, 2.0), joint=True).total,
+        lambda f, a, s: f(a.exp(), s, _constant(a, PIXELS), _constant(a, PIXELS, 2.0), joint=True).total,
         [PIXELS, PIXELS],
     ),
 }
 
 
+def case(name: str) -> tuple[Operation, list[Tensor]]:
+    call, shapes = CASES[name]
+    return _both(name, call), [torch.randn(shape) for shape in shapes]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_reference_s_result_or_an_error_by_name(name: str) -> None:
-    call, shapes = CASES[name]
-    check_autograd_paths(_both(name, call), [torch.randn(shape) for shape in shapes], name)
+    operation, inputs = case(name)
+    check_autograd_paths(operation, inputs, name)
 
 
 @pytest.mark.cpu

@@ -184,7 +184,7 @@ def test_int64_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         same_but_for_rounding(one, two)
 
 
-X = torch.zeros(1, 4, 2, 3)
+X = torch.zeros(1, 4, 2, 3, device="cpu")
 
 
 @pytest.mark.cpu

@@ -160,7 +160,7 @@ def test_groups_that_do_not_divide_the_channels() -> None:
         combined_volume(left, right, left, right, 2, 4)
 
 
-X = torch.zeros(2, 4, 3, 5)
+X = torch.zeros(2, 4, 3, 5, device="cpu")
 
 
 @pytest.mark.parametrize(

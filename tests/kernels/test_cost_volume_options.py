@@ -164,7 +164,7 @@ def test_a_zero_vector_under_the_added_eps_has_the_slope_one_over_eps() -> None:
     torch.testing.assert_close(left.grad, torch.full_like(left, 2 / (2**0.5 + 0.5)))
 
 
-X = torch.zeros(1, 4, 2, 3)
+X = torch.zeros(1, 4, 2, 3, device="cpu")
 
 
 @pytest.mark.parametrize(

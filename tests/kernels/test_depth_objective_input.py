@@ -11,7 +11,7 @@ from adu_kernels import depth_objective, focal_response_loss, laplace_nll, silog
 
 pytestmark = pytest.mark.cpu
 
-X = torch.ones(2, 1, 3, 5)
+X = torch.ones(2, 1, 3, 5, device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "attenuate": {"guide": "attenuate", "guide_strength": 0.9},
     "no guide": {"guide": "none"},
-    "ramp on the device": {"guide_strength": torch.tensor(0.3, dtype=torch.float64)},
+    "ramp on the device": {"guide_strength": torch.tensor(0.3, dtype=torch.float64, device="cpu")},
     "no gate": {"gate": False},
     "detached focus": {"detach_focal": True, "beta": 3.0},
     "gamma": {"gamma": 2.5},
@@ -45,8 +45,8 @@ with_teacher = pytest.mark.parametrize("taught", [True, False], ids=["teacher", 
 
 
 def _given(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Teacher and target for a depth of this shape: numbers that every dtype holds exactly."""
-    _, _, teacher, target = scene(7, torch.bfloat16, tuple(like.shape))
+    """Teacher and target for a depth of this shape, beside it: numbers that every dtype holds exactly."""
+    _, _, teacher, target = scene(7, torch.bfloat16, tuple(like.shape), like.device)
     return teacher.to(like.dtype), target.to(like.dtype)
 
 

@@ -117,7 +117,7 @@ def test_any_strides() -> None:
             torch.testing.assert_close(ours, theirs)
 
 
-X = torch.zeros(2, 4, 3, 5)
+X = torch.zeros(2, 4, 3, 5, device="cpu")
 
 
 @pytest.mark.parametrize(

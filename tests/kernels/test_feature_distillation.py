@@ -67,7 +67,7 @@ def test_half_features_in_fp32_whatever_autocast_says(dtype: torch.dtype) -> Non
     assert got.isfinite()
 
 
-X = torch.zeros(2, 4, 3, 5)
+X = torch.zeros(2, 4, 3, 5, device="cpu")
 
 
 @pytest.mark.parametrize(

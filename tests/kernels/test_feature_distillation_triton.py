@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -242,24 +243,20 @@ def test_one_fp64_map_makes_all_losses_fp64() -> None:
     assert feature_distillation_losses(*traced, backend="triton").dtype == torch.float64
 
 
-def _adversarial() -> dict[str, Tensor]:
-    count = 2 * 32 * 16 * 32
-    tiny = torch.full((count,), 1e-4)
-    tiny[count // 3] = 1e4
-    steps = torch.linspace(0, 1, count)
-    return {
-        "one huge, many tiny": tiny,
-        "the same everywhere": torch.full((count,), 0.1),
-        "ascending": steps**8,
-        "descending": steps.flip(0) ** 8,
-        "over many magnitudes": torch.exp(20 * torch.randn(count)).clamp(1e-12, 1e12),
-    }
+COUNT = 2 * 32 * 16 * 32
+ADVERSARIAL: dict[str, Callable[[], Tensor]] = {
+    "one huge, many tiny": lambda: torch.full((COUNT,), 1e-4).index_fill(0, torch.tensor([COUNT // 3]), 1e4),
+    "the same everywhere": lambda: torch.full((COUNT,), 0.1),
+    "ascending": lambda: torch.linspace(0, 1, COUNT) ** 8,
+    "descending": lambda: torch.linspace(1, 0, COUNT) ** 8,
+    "over many magnitudes": lambda: torch.exp(20 * torch.randn(COUNT)).clamp(1e-12, 1e12),
+}
 
 
 @both_layouts
-@pytest.mark.parametrize("kind", _adversarial())
+@pytest.mark.parametrize("kind", ADVERSARIAL)
 def test_sums_are_exact_to_a_millionth(kind: str, layout: torch.memory_format) -> None:
-    teacher = _adversarial()[kind].reshape(2, 32, 16, 32).to(DEVICE).contiguous(memory_format=layout)
+    teacher = ADVERSARIAL[kind]().reshape(2, 32, 16, 32).to(DEVICE).contiguous(memory_format=layout)
     adapted = 3 * teacher
     got = feature_distillation_loss(adapted, teacher, backend="triton").double()
     exact = reference.feature_distillation_loss(adapted.double(), teacher.double())

@@ -1,4 +1,5 @@
-"""Tensors without values (device "meta") and tensors of inference mode: kernels take them as references do."""
+"""Tensors without values (device "meta"), tensors of inference mode and traced code: kernels take them as references
+do."""
 
 from __future__ import annotations
 
@@ -71,3 +72,22 @@ def test_what_a_teacher_gave_in_inference_mode_is_taken(name: str) -> None:
             return  # teacher_gate has no gradient
         grads.append(torch.autograd.grad(sum(one.sum() for one in results), leaf)[0])  # type: ignore[arg-type]
     assert torch.equal(*grads)
+
+
+def _untraceable(device: str) -> bool:
+    """What torch's question is to Dynamo up to 2.11, which knows no rule for it."""
+    torch._dynamo.graph_break()
+    raise AssertionError(device)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_traced_whole(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By every version of torch from the oldest that is supported on."""
+    inputs = draw(name)
+    want = call(name, inputs, backend)
+    monkeypatch.setattr(torch.amp, "is_autocast_available", _untraceable)
+    torch._dynamo.reset()
+    traced = torch.compile(call, fullgraph=True, backend="eager")
+    for got, expected in zip(traced(name, inputs, backend), want, strict=True):
+        torch.testing.assert_close(got, expected)
