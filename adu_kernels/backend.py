@@ -26,7 +26,8 @@ _stays: list[_Stay] = []
 """Every stay within `use_backend` anywhere in the process that has not ended, in the order they began."""
 _lock = threading.Lock()
 _newest = "auto"
-"""The last stay's. Traced code reads this one, for Dynamo looks at no context variable and guards a plain name."""
+"""The last stay's. Traced code reads this one, for Dynamo looks at no context variable and guards a plain name; so do
+autograd's own threads where torch does not tell them of the caller."""
 
 
 @contextmanager
@@ -38,8 +39,9 @@ def use_backend(backend: str) -> Iterator[None]:
     It is a context variable: it holds for this thread, or this asyncio task and those it starts, and for nobody beside
     them. A thread that is started within it begins with "auto" (unless it runs in `contextvars.copy_context()`), so do
     DataLoader's spawned workers; forked ones have what held at the fork. Autograd's own threads see what held where the
-    backward was asked for, so that a checkpointed function is computed again by the same implementation. What
-    torch.compile has traced takes the one entered last in the process, and is compiled anew when that changes.
+    backward was asked for, so that a checkpointed function is computed again by the same implementation; torch 2.11
+    hands them nothing of that, and they take the one entered last in the process. What torch.compile has traced takes
+    that one too, and is compiled anew when it changes.
     """
     check_choice("backend", backend, BACKENDS)
     if backend == "triton" and not HAS_TRITON:
@@ -78,8 +80,11 @@ def _meaning_of_auto() -> str:
     if torch.compiler.is_compiling():
         return _newest
     here = _auto.get()
-    if here is None and torch._C._current_graph_task_id() != -1 and torch._C._is_key_in_tls("context"):
-        here = torch._C._get_obj_in_tls("context").get(_auto)  # within a backward: the context it was called from
+    if here is None and torch._C._current_graph_task_id() != -1:  # within a backward
+        if torch._C._is_key_in_tls("context"):
+            here = torch._C._get_obj_in_tls("context").get(_auto)  # the context it was called from
+        elif isinstance(threading.current_thread(), threading._DummyThread):  # one that Python did not start
+            here = _newest
     return here or "auto"
 
 

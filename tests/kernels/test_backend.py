@@ -114,7 +114,12 @@ def test_the_earlier_name_does_the_same_and_warns() -> None:
     assert _chosen() == "torch"
 
 
-def test_autograd_s_threads_see_what_the_caller_of_the_backward_does() -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["told by torch", "as by torch 2.11"])
+def test_autograd_s_threads_see_what_the_caller_of_the_backward_does(
+    told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not told:
+        monkeypatch.setattr(torch._C, "_is_key_in_tls", lambda name: False)
     seen: list[tuple[int, str]] = []
     leaf = torch.ones(1, requires_grad=True)
     with backend.use_backend("triton"):
@@ -122,6 +127,15 @@ def test_autograd_s_threads_see_what_the_caller_of_the_backward_does() -> None:
     assert len({thread for thread, _ in seen}) > 1
     assert {meant for _, meant in seen} == {"triton"}
     assert _chosen() == "torch"
+
+
+def test_where_autograd_s_threads_are_not_told_a_python_thread_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backward on the CPU runs in the thread that asks for it."""
+    monkeypatch.setattr(torch._C, "_is_key_in_tls", lambda name: False)
+    seen: list[tuple[int, str]] = []
+    with backend.use_backend("triton"):
+        _in_a_thread(lambda: _Deeper.apply(torch.ones(1, requires_grad=True), 0, seen).backward())
+    assert [meant for _, meant in seen] == ["torch"]
 
 
 def test_traced_code_is_compiled_anew_where_auto_changes() -> None:
