@@ -22,7 +22,16 @@ import triton.language as tl
 from .._triton.device import dtype_of, wide_index
 from .._triton.layout import MapLayout
 from .._triton.maps import Map, row_start
-from .slide import Volume, correlate, correlation_gradient, load_vectors, split_items, store_vectors
+from .slide import (
+    Volume,
+    correlate,
+    correlation_gradient,
+    load_vectors,
+    split_items,
+    store_vectors,
+    vector_mask,
+    vector_pointers,
+)
 
 # Sizes and strides vary with the image: specialised, each new size would be a new compilation.
 SIZES = ["height", "width", "num_disparities", "correlation_tiles", "concat_tiles"]
@@ -82,7 +91,11 @@ def half_start(volume, batch, row, FIRST: tl.constexpr, config):
 
 @triton.jit
 def concatenate(base, match, volume, batch, row, tile, width, num_disparities, config):
-    """Both halves of the concatenation, CONCAT_SIZE channels an item, copied as they are."""
+    """Both halves of the concatenation, CONCAT_SIZE channels an item, copied as they are.
+
+    Nothing in the loop chooses by the half alone: of a choice that no step changes LLVM made two loops, which a warp
+    with items of both halves ran one after the other, and every record was written in two parts far apart.
+    """
     SIZE: tl.constexpr = config.CONCAT_SIZE
     PER_HALF: tl.constexpr = config.CONCAT // SIZE
     SIGN: tl.constexpr = config.SIGN
@@ -100,20 +113,26 @@ def concatenate(base, match, volume, batch, row, tile, width, num_disparities, c
     p_match = row_start(match, batch, row, config.CONCAT_FEATURES)
     p_volume = half_start(volume, batch, row, config.NUM_GROUPS, config)
     copied = load_vectors(p_base, base, columns, within, inside & is_base, SIZE, SIZE, config.CONCAT_FEATURES)
-    for disparity in range(num_disparities):
-        d = wide_index(disparity, INT64)
-        slide = columns - SIGN * d
+    p_slide = vector_pointers(p_match, match, columns, within, SIZE, SIZE, config.CONCAT_FEATURES)
+    way = SIGN
+    if not config.CONCAT_FEATURES.CONTIGUOUS_W:
+        way = SIGN * config.CONCAT_FEATURES.STRIDE_DIVISOR * wide_index(match.stride_w, INT64)
+    p_cell = vector_pointers(p_volume, volume, columns, parts, SIZE, SIZE, config.VOLUME)
+    next_slab = config.VOLUME.STRIDE_DIVISOR * wide_index(volume.stride_d, INT64)
+    slide = columns
+    is_match = inside & (parts >= PER_HALF)
+    if SIGN == -1:
+        is_match = inside & left_half
+    for _ in range(num_disparities):
         reachable = (slide >= 0) & (slide < width)
-        m_match = inside & reachable & (parts >= PER_HALF)
-        if SIGN == -1:
-            m_match = inside & reachable & left_half
-        moved = load_vectors(p_match, match, slide, within, m_match, SIZE, SIZE, config.CONCAT_FEATURES)
-        kept = is_base
+        values = copied  # 0 in the items of the match map
         if config.MASK_BASE:
-            kept = is_base & reachable
-        values = tl.where(kept[:, None], copied, moved)
-        p_slab = p_volume + d * config.VOLUME.STRIDE_DIVISOR * volume.stride_d
-        store_vectors(p_slab, volume, values, columns, parts, inside, SIZE, SIZE, config.VOLUME)
+            values = tl.where(reachable[:, None], copied, 0.0)
+        values = tl.load(p_slide, mask=vector_mask(is_match & reachable, SIZE, SIZE), other=values)
+        tl.store(p_cell, values.to(p_volume.dtype.element_ty), mask=vector_mask(inside, SIZE, SIZE))
+        p_slide -= way
+        p_cell += next_slab
+        slide -= SIGN
 
 
 @triton.jit

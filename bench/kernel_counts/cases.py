@@ -67,8 +67,8 @@ def _plain(dtype: torch.dtype, last: bool, **options: Any) -> None:
     _both_ways(correlation_volume(left, right, DISPARITIES, backend="triton", **options), [left, right])
 
 
-def _concatenation(dtype: torch.dtype, last: bool) -> None:
-    left, right = _maps(CONCATENATED, dtype, 2, last)
+def _concatenation(dtype: torch.dtype, last: bool, channels: int = CONCATENATED) -> None:
+    left, right = _maps(channels, dtype, 2, last)
     _both_ways(concatenation_volume(left, right, DISPARITIES, backend="triton"), [left, right])
 
 
@@ -132,6 +132,7 @@ CASES = [
     *_layouts("cost_volume", "plain ", _plain, HALF, SINGLE),
     *_layouts("cost_volume", "plain right ", _plain, HALF, view="right"),
     *_layouts("cost_volume", "concatenation ", _concatenation, HALF),
+    *_layouts("cost_volume", "concatenation of 12 ", _concatenation, HALF, channels=THIN),
     *_layouts("cost_volume", "combined ", _combined, HALF),
     *_layouts("correlation_disparity", "", _correlation_disparity, HALF, SINGLE),
     CountCase("disparity_regression", "fp32 x4", partial(_disparity, SINGLE, 4)),
