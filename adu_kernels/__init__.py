@@ -33,6 +33,7 @@ from .feature_distillation.op import (
     feature_distillation_losses,
     pooled_guide,
 )
+from .group_norm.op import group_norm
 
 __all__ = [
     "groupwise_correlation_volume",
@@ -51,6 +52,7 @@ __all__ = [
     "uncertainty_guide",
     "teacher_gate",
     "depth_objective",
+    "group_norm",
     "ConcatFreeConv3d",
     "ObjectiveTerms",
     "ObjectiveWeights",

@@ -26,6 +26,7 @@ from .feature_distillation.reference import (
     feature_distillation_losses,
     pooled_guide,
 )
+from .group_norm.reference import group_norm
 
 __all__ = [
     "groupwise_correlation_volume",
@@ -44,4 +45,5 @@ __all__ = [
     "uncertainty_guide",
     "teacher_gate",
     "depth_objective",
+    "group_norm",
 ]

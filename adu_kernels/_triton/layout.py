@@ -74,3 +74,21 @@ def map_layout(maps: Sequence[Tensor]) -> MapLayout:
     if unit_stride(maps, 1):
         return MapLayout(True, False, stride_divisor(maps, 1))
     return MapLayout(False, unit_stride(maps, -1), 1)
+
+
+def merged_axes(
+    sizes: Sequence[int], strides: Sequence[tuple[int, ...]]
+) -> tuple[tuple[int, int, int], list[tuple[int, ...]]]:
+    """Position axes with neighbours made one where no tensor has a gap between them; three again, 1s in front."""
+    axes: list[tuple[int, list[int]]] = []
+    for axis, size in enumerate(sizes):
+        steps = [one[axis] for one in strides]
+        if size == 1:
+            continue
+        if axes and axes[-1][1] == [size * step for step in steps]:
+            axes[-1] = (axes[-1][0] * size, steps)
+        else:
+            axes.append((size, steps))
+    axes = [(1, [0] * len(strides))] * (3 - len(axes)) + axes
+    a, b, c = (size for size, _ in axes)
+    return (a, b, c), [tuple(steps[number] for _, steps in axes) for number in range(len(strides))]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._triton import runtime
 from .._triton.dtypes import accumulator
-from .._triton.layout import INT32_LIMIT, ceil_div, needs_int64
+from .._triton.layout import INT32_LIMIT, ceil_div, merged_axes, needs_int64
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
 from .reference import POWER_FLOOR
@@ -124,7 +124,7 @@ def level(maps: Sequence[Tensor], weight: Tensor | None) -> Level:
     shape = (adapted.shape[0], *adapted.shape[2:])
     strides: list[tuple[int, ...]] = [(m.stride(0), m.stride(2), m.stride(3)) for m in maps]
     strides.append((0, 0, 0) if weight is None else (weight.stride(0), weight.stride(2), weight.stride(3)))
-    sizes, strides = _merged(shape, strides)
+    sizes, strides = merged_axes(shape, strides)
     of_maps, across = strides[:-1], [m.stride(1) for m in maps]
     vector = WIDE_LOAD // max(m.element_size() for m in maps)
     channels_last = channels > 1 and adapted.stride(1) == 1
@@ -137,24 +137,6 @@ def level(maps: Sequence[Tensor], weight: Tensor | None) -> Level:
         wide = all(one[2] == 1 for one in (of_maps if weight is None else strides)) and _divides(vector, steps)
     full = [(*one, c) for one, c in zip(of_maps, across, strict=True)]
     return Level(sizes, channels, (*full, strides[-1]), channels_last, vector, wide)
-
-
-def _merged(
-    sizes: Sequence[int], strides: Sequence[tuple[int, ...]]
-) -> tuple[tuple[int, int, int], list[tuple[int, ...]]]:
-    """Position axes with neighbours made one where no tensor has a gap between them; three again, 1s in front."""
-    axes: list[tuple[int, list[int]]] = []
-    for axis, size in enumerate(sizes):
-        steps = [one[axis] for one in strides]
-        if size == 1:
-            continue
-        if axes and axes[-1][1] == [size * step for step in steps]:
-            axes[-1] = (axes[-1][0] * size, steps)
-        else:
-            axes.append((size, steps))
-    axes = [(1, [0] * len(strides))] * (3 - len(axes)) + axes
-    a, b, c = (size for size, _ in axes)
-    return (a, b, c), [tuple(steps[number] for _, steps in axes) for number in range(len(strides))]
 
 
 def _levels(weights: Sequence[Tensor], *maps: Sequence[Tensor]) -> list[Level]:

@@ -1,0 +1,1 @@
+"""Group normalisation with a residual and ReLU in one pass (README.md)."""

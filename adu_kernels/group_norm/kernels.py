@@ -1,0 +1,455 @@
+"""Triton kernels of group normalisation: statistics and normalisation, and for the gradients sums, totals and x's.
+
+Positions are numbered through D, H and W. A tile is POSITIONS × lanes, the lanes GROUPS groups of LANES channels; a
+program walks with it over the positions of its chunk. Where a group has more channels than a tile has lanes it is cut
+into SPLIT blocks. What the programs of an image found is put together by each that needs it, in one order.
+"""
+
+# mypy: disable-error-code="no-untyped-def, assignment"
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from .._triton.device import dtype_of, wide_index
+
+
+class NormConfig(NamedTuple):
+    """What the kernels are compiled for."""
+
+    NUM_GROUPS: int
+    CHANNELS: int
+    """Of a group."""
+    POSITIONS: int
+    GROUPS: int
+    """Of a block; a power of two."""
+    LANES: int
+    """For the channels of each; a power of two."""
+    SPLIT: int
+    """Blocks that a group is cut into."""
+    PARTS: int
+    """Programs' results that are put together at once."""
+    FLAT: bool
+    """All positions of a map lie at one stride."""
+    CONTIGUOUS_C: bool
+    CONTIGUOUS_P: bool
+    STRIDE_DIVISOR: int
+    """All strides but that of neighbours arrive in units of so many elements."""
+    INT64: bool
+    WEIGHTED: bool
+    BIASED: bool
+    RESIDUAL: bool
+    RELU: bool
+    ACC: str
+
+
+class Map(NamedTuple):
+    pointer: Any
+    stride_b: Any
+    stride_0: Any
+    stride_1: Any
+    stride_2: Any
+    stride_c: Any
+
+
+class Place(NamedTuple):
+    """Where a program works."""
+
+    batch: Any
+    block: Any
+    chunk: Any
+
+
+class Lanes(NamedTuple):
+    """What the lanes of a tile stand for."""
+
+    group: Any
+    channel: Any
+    valid: Any
+
+
+STRIDES = [f"{name}_stride_{axis}" for name in ("x", "r", "y", "g", "d") for axis in "b012c"]
+SIZES = ["size_0", "size_1", "size_2", "chunks", "tiles", "parts", "batches", "eps"]
+RUNTIME = [*STRIDES, *SIZES]
+
+
+@triton.constexpr_function
+def lane_count(config):
+    return config.GROUPS * config.LANES
+
+
+@triton.constexpr_function
+def block_count(config):
+    """Blocks of an image."""
+    return config.NUM_GROUPS * config.SPLIT if config.SPLIT > 1 else -(-config.NUM_GROUPS // config.GROUPS)
+
+
+@triton.jit
+def place_of(program, chunks, config: NormConfig):
+    BLOCKS: tl.constexpr = block_count(config)
+    block = (program // chunks) % BLOCKS
+    return Place(program // chunks // BLOCKS, block, program % chunks)
+
+
+@triton.jit
+def lanes_of(block, config: NormConfig):
+    lane = tl.arange(0, lane_count(config))
+    if config.SPLIT > 1:
+        group = block // config.SPLIT + lane * 0
+        member = (block % config.SPLIT) * config.LANES + lane
+    else:
+        group = block * config.GROUPS + lane // config.LANES
+        member = lane % config.LANES
+    channel = group * config.CHANNELS + member
+    if config.SPLIT == 1 and config.LANES == config.CHANNELS:  # the compiler sees that lanes are neighbours
+        channel = block * (config.GROUPS * config.LANES) + lane
+    return Lanes(group, channel, (group < config.NUM_GROUPS) & (member < config.CHANNELS))
+
+
+@triton.jit
+def groups_of(block, config: NormConfig):
+    if config.SPLIT > 1:
+        return block // config.SPLIT + tl.arange(0, config.GROUPS)
+    return block * config.GROUPS + tl.arange(0, config.GROUPS)
+
+
+@triton.jit
+def per_group(values, config: NormConfig):
+    """The sum over a tile's positions and each group's lanes."""
+    return tl.sum(tl.reshape(tl.sum(values, 0), [config.GROUPS, config.LANES]), 1)
+
+
+@triton.jit
+def per_lane(values, config: NormConfig):
+    """A number of each group, for its lanes."""
+    return tl.reshape(tl.broadcast_to(values[:, None], [config.GROUPS, config.LANES]), [config.GROUPS * config.LANES])
+
+
+@triton.jit
+def first_position(chunk, tiles, config: NormConfig):
+    return wide_index(chunk, config.INT64) * tiles * config.POSITIONS
+
+
+@triton.jit
+def offsets(m, position, channel, size_1, size_2, config: NormConfig):
+    """Of a tile's elements from the start of the image."""
+    DIVISOR: tl.constexpr = config.STRIDE_DIVISOR
+    o_c = wide_index(channel, config.INT64)
+    if not config.CONTIGUOUS_C:
+        o_c = o_c * m.stride_c * DIVISOR
+    last = position
+    if not config.FLAT:
+        row = position // size_2
+        last = position % size_2
+    if not config.CONTIGUOUS_P:
+        last = last * m.stride_2 * DIVISOR
+    if not config.FLAT:
+        last += (row // size_1) * m.stride_0 * DIVISOR + (row % size_1) * m.stride_1 * DIVISOR
+    return last[:, None] + o_c[None, :]
+
+
+@triton.jit
+def image_start(m, batch, config: NormConfig):
+    return m.pointer + wide_index(batch, config.INT64) * m.stride_b * config.STRIDE_DIVISOR
+
+
+@triton.jit
+def tile_mask(position, total, lanes, config: NormConfig):
+    mask = (position < total)[:, None]
+    if config.LANES * config.SPLIT != config.CHANNELS or config.NUM_GROUPS % config.GROUPS != 0:
+        mask = mask & lanes.valid[None, :]
+    return mask
+
+
+@triton.jit
+def lane_parameter(pointer, lanes, config: NormConfig):
+    return tl.load(pointer + lanes.channel, mask=lanes.valid, other=0.0).to(dtype_of(config.ACC))[None, :]
+
+
+@triton.jit(do_not_specialize=RUNTIME)
+def statistics(
+    x_pointer, partials, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c,
+    size_0, size_1, size_2, chunks, tiles, parts, batches, config: NormConfig,
+):  # fmt: skip
+    """Each chunk's number of values, mean and sum of squared distances to it, per group: partials 3 × B × G × parts.
+
+    A lane adds up distances to its first value, which is one of those it adds up: however large the mean is, and
+    whatever that value, what cancels is at most as many times the result as the lane has values.
+    """
+    ACC: tl.constexpr = dtype_of(config.ACC)
+    place = place_of(tl.program_id(0), chunks, config)
+    lanes = lanes_of(place.block, config)
+    x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
+    start = image_start(x, place.batch, config)
+    total = wide_index(size_0, config.INT64) * size_1 * size_2
+    first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
+    o_x = offsets(x, first, lanes.channel, size_1, size_2, config)
+    origin = tl.load(start + o_x, mask=tile_mask(first, total, lanes, config), other=0.0).to(ACC)
+    distance = tl.zeros([config.POSITIONS, lane_count(config)], ACC)
+    square = tl.zeros([config.POSITIONS, lane_count(config)], ACC)
+    for tile in range(1, tiles):
+        position = first + tile * config.POSITIONS
+        mask = tile_mask(position, total, lanes, config)
+        o_x = offsets(x, position, lanes.channel, size_1, size_2, config)
+        value = tl.load(start + o_x, mask=mask, other=0.0).to(ACC)
+        step = tl.where(mask, value - origin, 0.0)
+        distance += step
+        square += step * step
+    rows = tl.minimum(tl.maximum((total - first + config.POSITIONS - 1) // config.POSITIONS, 0), tiles).to(ACC)
+    count = tl.where(lanes.valid[None, :], rows[:, None], 0.0)
+    reciprocal = 1.0 / tl.maximum(count, 1.0)
+    offset = distance * reciprocal
+    squares = tl.maximum(square - distance * offset, square * 0.0)
+    number = per_group(count, config)
+    per_number = 1.0 / tl.maximum(number, 1.0)
+    rough = per_group(tl.where(count > 0, origin + offset, 0.0) * count, config) * per_number
+    away = tl.where(count > 0, origin + offset - per_lane(rough, config)[None, :], 0.0)
+    more = per_group(away * count, config) * per_number
+    squares = per_group(tl.where(count > 0, squares, 0.0) + away * away * count, config) - number * more * more
+    group = groups_of(place.block, config)
+    part = place.chunk * config.SPLIT + place.block % config.SPLIT
+    planes = batches * config.NUM_GROUPS * parts
+    p_partial = partials + (place.batch * config.NUM_GROUPS + group) * parts + part
+    mask = group < config.NUM_GROUPS
+    tl.store(p_partial, number, mask=mask)
+    tl.store(p_partial + planes, rough + more, mask=mask)
+    tl.store(p_partial + 2 * planes, tl.maximum(squares, squares * 0.0), mask=mask)
+
+
+@triton.jit
+def group_statistics(partials, batch, block, parts, batches, eps, config: NormConfig):
+    """Mean and 1/√(variance + eps) of a block's groups, from what the programs of `statistics` found."""
+    ACC: tl.constexpr = dtype_of(config.ACC)
+    group = groups_of(block, config)
+    planes = batches * config.NUM_GROUPS * parts
+    p_group = partials + (batch * config.NUM_GROUPS + group) * parts
+    inside = group < config.NUM_GROUPS
+    origin = tl.load(p_group + planes, mask=inside, other=0.0)
+    number = tl.zeros([config.GROUPS], ACC)
+    distance = tl.zeros([config.GROUPS], ACC)
+    square = tl.zeros([config.GROUPS], ACC)
+    for first in range(0, parts, config.PARTS):
+        part = first + tl.arange(0, config.PARTS)
+        mask = inside[:, None] & (part < parts)[None, :]
+        p_part = p_group[:, None] + part[None, :]
+        count = tl.load(p_part, mask=mask, other=0.0)
+        away = tl.where(mask, tl.load(p_part + planes, mask=mask, other=0.0) - origin[:, None], 0.0)
+        number += tl.sum(count, 1)
+        distance += tl.sum(away * count, 1)
+        square += tl.sum(tl.load(p_part + 2 * planes, mask=mask, other=0.0) + away * away * count, 1)
+    number = tl.maximum(number, 1.0)
+    mean = origin + distance / number
+    variance = (square - distance * (distance / number)) / number
+    return mean, 1.0 / tl.sqrt_rn(tl.maximum(variance, variance * 0.0) + eps)
+
+
+@triton.jit(do_not_specialize=RUNTIME)
+def normalise(
+    x_pointer, weight, bias, r_pointer, partials, y_pointer, mean, rstd,
+    x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c,
+    r_stride_b, r_stride_0, r_stride_1, r_stride_2, r_stride_c,
+    y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c,
+    size_0, size_1, size_2, chunks, tiles, parts, batches, eps, config: NormConfig,
+):  # fmt: skip
+    """y of the positions of a chunk; the first chunk's program writes mean and rstd (B × G), for the backward.
+
+    From the last program to the first: what `statistics` has read last is still in the cache.
+    """
+    ACC: tl.constexpr = dtype_of(config.ACC)
+    place = place_of(tl.num_programs(0) - 1 - tl.program_id(0), chunks, config)
+    lanes = lanes_of(place.block, config)
+    x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
+    r = Map(r_pointer, r_stride_b, r_stride_0, r_stride_1, r_stride_2, r_stride_c)
+    y = Map(y_pointer, y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c)
+    group_mean, group_rstd = group_statistics(partials, place.batch, place.block, parts, batches, eps, config)
+    if (place.chunk == 0) & (place.block % config.SPLIT == 0):
+        group = groups_of(place.block, config)
+        p_group = place.batch * config.NUM_GROUPS + group
+        tl.store(mean + p_group, group_mean, mask=group < config.NUM_GROUPS)
+        tl.store(rstd + p_group, group_rstd, mask=group < config.NUM_GROUPS)
+    lane_mean = per_lane(group_mean, config)[None, :]
+    scale = per_lane(group_rstd, config)[None, :]
+    if config.WEIGHTED:
+        scale *= lane_parameter(weight, lanes, config)
+    total = wide_index(size_0, config.INT64) * size_1 * size_2
+    first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
+    for tile in range(tiles):
+        position = first + tile * config.POSITIONS
+        mask = tile_mask(position, total, lanes, config)
+        o_x = offsets(x, position, lanes.channel, size_1, size_2, config)
+        value = tl.load(image_start(x, place.batch, config) + o_x, mask=mask, other=0.0).to(ACC)
+        value = (value - lane_mean) * scale
+        if config.BIASED:
+            value += lane_parameter(bias, lanes, config)
+        if config.RESIDUAL:
+            o_r = offsets(r, position, lanes.channel, size_1, size_2, config)
+            value += tl.load(image_start(r, place.batch, config) + o_r, mask=mask, other=0.0).to(ACC)
+        if config.RELU:
+            value = tl.where(value < 0, 0.0, value)  # NaN stays
+        o_y = offsets(y, position, lanes.channel, size_1, size_2, config)
+        tl.store(image_start(y, place.batch, config) + o_y, value.to(y.pointer.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def through_relu(gradient, value, lane_mean, scale, shift, config: NormConfig):
+    """The gradient where the normalised value with its shift is above 0."""
+    active = (value - lane_mean) * scale
+    if config.BIASED:
+        active += shift
+    return tl.where(active <= 0, 0.0, gradient)
+
+
+@triton.jit(do_not_specialize=RUNTIME)
+def gradient_sums(
+    x_pointer, weight, bias, mean, rstd, g_pointer, y_pointer, d_pointer, partials,
+    x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c,
+    g_stride_b, g_stride_0, g_stride_1, g_stride_2, g_stride_c,
+    y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c,
+    d_stride_b, d_stride_0, d_stride_1, d_stride_2, d_stride_c,
+    size_0, size_1, size_2, chunks, tiles, batches, config: NormConfig,
+):  # fmt: skip
+    """Each chunk's Σ g and Σ g · (x − mean) · rstd per channel, g the gradient behind the activation: partials
+    2 × B × chunks × C. With a residual and ReLU that g is the residual's gradient and is written (d).
+    """
+    ACC: tl.constexpr = dtype_of(config.ACC)
+    place = place_of(tl.program_id(0), chunks, config)
+    lanes = lanes_of(place.block, config)
+    x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
+    g = Map(g_pointer, g_stride_b, g_stride_0, g_stride_1, g_stride_2, g_stride_c)
+    y = Map(y_pointer, y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c)
+    d = Map(d_pointer, d_stride_b, d_stride_0, d_stride_1, d_stride_2, d_stride_c)
+    p_group = place.batch * config.NUM_GROUPS + lanes.group
+    lane_mean = tl.load(mean + p_group, mask=lanes.valid, other=0.0)[None, :]
+    lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)
+    scale = lane_rstd[None, :]
+    if config.RELU and config.WEIGHTED:
+        scale *= lane_parameter(weight, lanes, config)
+    shift = scale
+    if config.RELU and config.BIASED:
+        shift = lane_parameter(bias, lanes, config)
+    total = wide_index(size_0, config.INT64) * size_1 * size_2
+    first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
+    sums = tl.zeros([config.POSITIONS, lane_count(config)], ACC)
+    products = tl.zeros([config.POSITIONS, lane_count(config)], ACC)
+    for tile in range(tiles):
+        position = first + tile * config.POSITIONS
+        mask = tile_mask(position, total, lanes, config)
+        o_x = offsets(x, position, lanes.channel, size_1, size_2, config)
+        value = tl.load(image_start(x, place.batch, config) + o_x, mask=mask, other=0.0).to(ACC)
+        o_g = offsets(g, position, lanes.channel, size_1, size_2, config)
+        gradient = tl.load(image_start(g, place.batch, config) + o_g, mask=mask, other=0.0).to(ACC)
+        if config.RELU:
+            if config.RESIDUAL:
+                o_y = offsets(y, position, lanes.channel, size_1, size_2, config)
+                out = tl.load(image_start(y, place.batch, config) + o_y, mask=mask, other=0.0).to(ACC)
+                gradient = tl.where(out <= 0, 0.0, gradient)
+                o_d = offsets(d, position, lanes.channel, size_1, size_2, config)
+                p_d = image_start(d, place.batch, config) + o_d
+                tl.store(p_d, gradient.to(d.pointer.dtype.element_ty), mask=mask)
+            else:
+                gradient = through_relu(gradient, value, lane_mean, scale, shift, config)
+        sums += gradient
+        products += gradient * tl.where(mask, value - lane_mean, 0.0)
+    channels = config.NUM_GROUPS * config.CHANNELS
+    p_partial = partials + (place.batch * chunks + place.chunk) * channels + lanes.channel
+    tl.store(p_partial, tl.sum(sums, 0), mask=lanes.valid)
+    tl.store(p_partial + batches * chunks * channels, tl.sum(products, 0) * lane_rstd, mask=lanes.valid)
+
+
+@triton.jit(do_not_specialize=RUNTIME)
+def totals(partials, weight, group_sums, grad_weight, grad_bias, chunks, batches, config: NormConfig):
+    """A block's sums over chunks: weighted and per group for x's gradient (2 × B × G × SPLIT, put together there), and
+    over images for those of weight and bias."""
+    ACC: tl.constexpr = dtype_of(config.ACC)
+    block = tl.program_id(0)
+    lanes = lanes_of(block, config)
+    channels = config.NUM_GROUPS * config.CHANNELS
+    factor = tl.full([lane_count(config)], 1.0, ACC)
+    if config.WEIGHTED:
+        factor = tl.load(weight + lanes.channel, mask=lanes.valid, other=0.0).to(ACC)
+    group = groups_of(block, config)
+    all_sums = tl.zeros([lane_count(config)], ACC)
+    all_products = tl.zeros([lane_count(config)], ACC)
+    for batch in range(batches):
+        sums = tl.zeros([config.PARTS, lane_count(config)], ACC)
+        products = tl.zeros([config.PARTS, lane_count(config)], ACC)
+        for first in range(0, chunks, config.PARTS):
+            chunk = first + tl.arange(0, config.PARTS)
+            p_part = partials + ((batch * chunks + chunk) * channels)[:, None] + lanes.channel[None, :]
+            mask = (chunk < chunks)[:, None] & lanes.valid[None, :]
+            sums += tl.load(p_part, mask=mask, other=0.0)
+            products += tl.load(p_part + batches * chunks * channels, mask=mask, other=0.0)
+        of_image = tl.sum(sums, 0)
+        p_group = group_sums + (batch * config.NUM_GROUPS + group) * config.SPLIT + block % config.SPLIT
+        weighted = tl.sum(tl.reshape(of_image * factor, [config.GROUPS, config.LANES]), 1)
+        tl.store(p_group, weighted, mask=group < config.NUM_GROUPS)
+        all_sums += of_image
+        of_image = tl.sum(products, 0)
+        weighted = tl.sum(tl.reshape(of_image * factor, [config.GROUPS, config.LANES]), 1)
+        tl.store(p_group + batches * config.NUM_GROUPS * config.SPLIT, weighted, mask=group < config.NUM_GROUPS)
+        all_products += of_image
+    if config.BIASED:
+        tl.store(grad_bias + lanes.channel, all_sums.to(grad_bias.dtype.element_ty), mask=lanes.valid)
+    if config.WEIGHTED:
+        tl.store(grad_weight + lanes.channel, all_products.to(grad_weight.dtype.element_ty), mask=lanes.valid)
+
+
+@triton.jit
+def group_mean_of(sums, batch, lanes, size, config: NormConfig):
+    """A group's sum over its blocks, over its number of values, for each lane."""
+    p_group = sums + (batch * config.NUM_GROUPS + lanes.group) * config.SPLIT
+    found = tl.load(p_group, mask=lanes.valid, other=0.0)
+    for part in tl.static_range(1, config.SPLIT):
+        found += tl.load(p_group + part, mask=lanes.valid, other=0.0)
+    return (found / size)[None, :]
+
+
+@triton.jit(do_not_specialize=RUNTIME)
+def input_gradient(
+    x_pointer, weight, bias, mean, rstd, g_pointer, group_sums, d_pointer,
+    x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c,
+    g_stride_b, g_stride_0, g_stride_1, g_stride_2, g_stride_c,
+    d_stride_b, d_stride_0, d_stride_1, d_stride_2, d_stride_c,
+    size_0, size_1, size_2, chunks, tiles, batches, config: NormConfig,
+):  # fmt: skip
+    """x's gradient: rstd · (weight · g − mean(weight · g) − n · mean(weight · g · n)), n the normalised value.
+
+    With a residual and ReLU `gradient_sums` has written g behind the activation, and that is what comes here.
+    """
+    ACC: tl.constexpr = dtype_of(config.ACC)
+    place = place_of(tl.num_programs(0) - 1 - tl.program_id(0), chunks, config)
+    lanes = lanes_of(place.block, config)
+    x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
+    g = Map(g_pointer, g_stride_b, g_stride_0, g_stride_1, g_stride_2, g_stride_c)
+    d = Map(d_pointer, d_stride_b, d_stride_0, d_stride_1, d_stride_2, d_stride_c)
+    total = wide_index(size_0, config.INT64) * size_1 * size_2
+    size = total.to(ACC) * config.CHANNELS
+    p_group = place.batch * config.NUM_GROUPS + lanes.group
+    lane_mean = tl.load(mean + p_group, mask=lanes.valid, other=0.0)[None, :]
+    lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)[None, :]
+    constant = group_mean_of(group_sums, place.batch, lanes, size, config)
+    planes = batches * config.NUM_GROUPS * config.SPLIT
+    slope = group_mean_of(group_sums + planes, place.batch, lanes, size, config) * lane_rstd
+    factor = tl.full([1, lane_count(config)], 1.0, ACC)
+    if config.WEIGHTED:
+        factor = lane_parameter(weight, lanes, config)
+    scale = lane_rstd * factor
+    shift = scale
+    if config.RELU and config.BIASED:
+        shift = lane_parameter(bias, lanes, config)
+    first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
+    for tile in range(tiles):
+        position = first + tile * config.POSITIONS
+        mask = tile_mask(position, total, lanes, config)
+        o_x = offsets(x, position, lanes.channel, size_1, size_2, config)
+        value = tl.load(image_start(x, place.batch, config) + o_x, mask=mask, other=0.0).to(ACC)
+        o_g = offsets(g, position, lanes.channel, size_1, size_2, config)
+        upstream = tl.load(image_start(g, place.batch, config) + o_g, mask=mask, other=0.0).to(ACC)
+        if config.RELU and not config.RESIDUAL:
+            upstream = through_relu(upstream, value, lane_mean, scale, shift, config)
+        found = (upstream * factor - constant - (value - lane_mean) * slope) * lane_rstd
+        o_d = offsets(d, position, lanes.channel, size_1, size_2, config)
+        tl.store(image_start(d, place.batch, config) + o_d, found.to(d.pointer.dtype.element_ty), mask=mask)

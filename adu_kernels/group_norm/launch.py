@@ -1,0 +1,289 @@
+"""How the kernels are started: tiles and chunks, the launch table, PyTorch's operators and their backward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._triton import runtime
+from .._triton.dtypes import accumulator
+from .._triton.layout import ceil_div, merged_axes, needs_int64, power_of_two
+from ..derivatives import differentiable_once, keep, kept
+from ..precision import accumulation_dtype
+
+if TYPE_CHECKING:
+    from .kernels import NormConfig
+
+
+def group_norm(
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    activation: str = "none",
+    residual: Tensor | None = None,
+) -> Tensor:
+    y, _, _ = torch.ops.adu_kernels.group_norm(x, weight, bias, residual, num_groups, eps, activation == "relu")
+    return y
+
+
+@dataclass(frozen=True)
+class LaunchShape:
+    """How a kernel divides its work."""
+
+    elements: int
+    """Of a tile."""
+    programs: int
+    """A launch has about so many, where there are positions enough for a tile each."""
+    threads: int = 128
+
+    @property
+    def warps(self) -> int:
+        return self.threads // runtime.WARP_SIZE
+
+
+# Chosen from the machine code (README), no row is measured yet. A thread has 64 bytes of bf16 under way: four vectors
+# of x, or two each of x and the gradient. Sums stay in registers over the tiles of a program, so those that add up are
+# few: what they find is put together by every program after them.
+STATISTICS = LaunchShape(elements=4096, programs=132 * 4)
+NORMALISE = LaunchShape(elements=4096, programs=132 * 16)
+GRADIENT_SUMS = LaunchShape(elements=2048, programs=132 * 4)
+INPUT_GRADIENT = LaunchShape(elements=2048, programs=132 * 16)
+LANES = 256
+"""At most, of a tile over channels; a power of two."""
+FEWEST_LANES = 16
+"""Of a tile over the positions of a channels-first map: as many channels as there are, up to this."""
+PARTS = 2048
+"""Results of programs that are put together at once, times groups or lanes."""
+VECTOR = 8
+"""What strides of a channels-first map are divisible by, or not: two compilations for all sizes."""
+
+
+class Layout(NamedTuple):
+    """How x and what goes with it lie in memory; positions in three axes, of which those without gaps are one."""
+
+    sizes: tuple[int, int, int]
+    strides: tuple[tuple[int, ...], ...]
+    """Of each map: of the batch, three of positions, of the channels; in units of `divisor` but for the unit one."""
+    channels_last: bool
+    contiguous_c: bool
+    contiguous_p: bool
+    divisor: int
+    int64: bool
+
+    @property
+    def flat(self) -> bool:
+        return self.sizes[:2] == (1, 1)
+
+    @property
+    def positions(self) -> int:
+        return math.prod(self.sizes)
+
+
+def layout_of(maps: Sequence[Tensor]) -> Layout:
+    """Of B×C×H×W or B×C×D×H×W maps of one shape; the first decides how tiles lie."""
+    x = maps[0]
+    shape = (1, *x.shape[2:]) if x.ndim == 4 else tuple(x.shape[2:])
+    sizes, axes = merged_axes(shape, [(0, *m.stride()[2:])[-3:] for m in maps])
+    full = [(m.stride(0), *steps, m.stride(1)) for m, steps in zip(maps, axes, strict=True)]
+    contiguous_c = x.shape[1] > 1 and all(m.stride(1) == 1 for m in maps)
+    contiguous_p = not contiguous_c and sizes[2] > 1 and all(steps[2] == 1 for steps in axes)
+    unit = 4 if contiguous_c else 3 if contiguous_p else -1
+    counted = (x.shape[0], *sizes, x.shape[1])
+    others = [s for one in full for axis, s in enumerate(one) if axis != unit and counted[axis] > 1]
+    divisor = math.gcd(2 * VECTOR, *others) if contiguous_c else VECTOR if _divides(VECTOR, others) else 1
+    strides = tuple(tuple(s if axis == unit else s // divisor for axis, s in enumerate(one)) for one in full)
+    last = contiguous_c or (x.shape[1] > 1 and x.stride(1) == 1 and not contiguous_p)
+    return Layout(sizes, strides, last, contiguous_c, contiguous_p, divisor, needs_int64(maps))
+
+
+def _divides(divisor: int, numbers: Sequence[int]) -> bool:
+    return all(number % divisor == 0 for number in numbers)
+
+
+class Cut(NamedTuple):
+    """How an image is cut into programs."""
+
+    blocks: int
+    """Across the channels."""
+    chunks: int
+    """Across the positions."""
+    tiles: int
+    """Of a chunk."""
+
+
+class Tile(NamedTuple):
+    positions: int
+    groups: int
+    lanes: int
+    split: int
+
+
+def tile_of(channels: int, num_groups: int, elements: int, channels_last: bool) -> Tile:
+    """channels: of a group."""
+    lanes = min(power_of_two(channels), LANES)
+    widest = LANES if channels_last else FEWEST_LANES
+    groups = min(max(widest // lanes, 1), power_of_two(num_groups))
+    return Tile(max(elements // (groups * lanes), 1), groups, lanes, ceil_div(channels, lanes))
+
+
+def cut_of(shape: LaunchShape, tile: Tile, batch: int, num_groups: int, positions: int) -> Cut:
+    blocks = num_groups * tile.split if tile.split > 1 else ceil_div(num_groups, tile.groups)
+    tiles = ceil_div(positions, tile.positions)
+    chunks = min(max(shape.programs // (batch * blocks), 1), tiles)
+    tiles = ceil_div(tiles, chunks)
+    return Cut(blocks, ceil_div(positions, tiles * tile.positions), tiles)
+
+
+def norm_config(
+    layout: Layout, tile: Tile, x: Tensor, num_groups: int,
+    weight: Tensor | None, bias: Tensor | None, residual: bool, relu: bool,
+) -> NormConfig:  # fmt: skip
+    from .kernels import NormConfig  # here and below: Triton is needed only where a kernel runs
+
+    return NormConfig(
+        NUM_GROUPS=num_groups, CHANNELS=x.shape[1] // num_groups,
+        POSITIONS=tile.positions, GROUPS=tile.groups, LANES=tile.lanes, SPLIT=tile.split,
+        PARTS=max(PARTS // (tile.groups * tile.lanes), 16),
+        FLAT=layout.flat, CONTIGUOUS_C=layout.contiguous_c, CONTIGUOUS_P=layout.contiguous_p,
+        STRIDE_DIVISOR=layout.divisor, INT64=layout.int64,
+        WEIGHTED=weight is not None, BIASED=bias is not None, RESIDUAL=residual, RELU=relu, ACC=str(accumulator(x)),
+    )  # fmt: skip
+
+
+@torch.library.custom_op("adu_kernels::group_norm", mutates_args=())
+def norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None,
+    num_groups: int, eps: float, relu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """y, and of each image and group the mean and 1/√(variance + eps): B×G."""
+    from . import kernels
+
+    y, mean, rstd = _new_outputs(x, weight, bias, residual, num_groups, eps, relu)
+    batch, channels = x.shape[0], x.shape[1] // num_groups
+    layout = layout_of([x, y] if residual is None else [x, y, residual])
+    of_x, of_y, of_r = layout.strides[0], layout.strides[1], layout.strides[-1]
+    tile = tile_of(channels, num_groups, STATISTICS.elements, layout.channels_last)
+    cut = cut_of(STATISTICS, tile, batch, num_groups, layout.positions)
+    parts = cut.chunks * tile.split
+    partials = mean.new_empty((3, batch, num_groups, parts))
+    config = norm_config(layout, tile, x, num_groups, None, None, False, False)
+    runtime.run(
+        kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *of_x, *layout.sizes,
+        cut.chunks, cut.tiles, parts, batch, config=config, num_warps=STATISTICS.warps,
+    )  # fmt: skip
+    tile = tile_of(channels, num_groups, NORMALISE.elements, layout.channels_last)
+    cut = cut_of(NORMALISE, tile, batch, num_groups, layout.positions)
+    config = norm_config(layout, tile, x, num_groups, weight, bias, residual is not None, relu)
+    runtime.run(
+        kernels.normalise, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), _or(residual, x),
+        partials, y, mean, rstd, *of_x, *of_r, *of_y, *layout.sizes, cut.chunks, cut.tiles, parts, batch, eps,
+        config=config, num_warps=NORMALISE.warps,
+    )  # fmt: skip
+    return y, mean, rstd
+
+
+@norm.register_fake
+def _new_outputs(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None,
+    num_groups: int, eps: float, relu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    size, dtype = (x.shape[0], num_groups), accumulation_dtype(x)
+    return torch.empty_like(x), x.new_empty(size, dtype=dtype), x.new_empty(size, dtype=dtype)
+
+
+def _or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
+    """A kernel compiled without a tensor does not read what is given in its place."""
+    return stand_in if tensor is None else tensor
+
+
+@torch.library.custom_op("adu_kernels::group_norm_backward", mutates_args=())
+def norm_backward(
+    grad_output: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, rstd: Tensor,
+    y: Tensor | None, num_groups: int, relu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of x, weight and bias, and what is left of grad_output behind ReLU; without elements where there is no
+    weight, no bias, no y. y: where its sign cannot be told from x, that is with a residual and ReLU."""
+    from . import kernels
+
+    grad_x, grad_weight, grad_bias, behind = _new_gradients(
+        grad_output, x, weight, bias, mean, rstd, y, num_groups, relu
+    )
+    batch, channels = x.shape[0], x.shape[1] // num_groups
+    maps = [x, grad_output, grad_x] if y is None else [x, grad_output, grad_x, y, behind]
+    layout = layout_of(maps)
+    of_x, of_g, of_d = layout.strides[:3]
+    of_y, of_behind = layout.strides[-2:]
+    tile = tile_of(channels, num_groups, GRADIENT_SUMS.elements, layout.channels_last)
+    cut = cut_of(GRADIENT_SUMS, tile, batch, num_groups, layout.positions)
+    partials = mean.new_empty((2, batch, cut.chunks, x.shape[1]))
+    config = norm_config(layout, tile, x, num_groups, weight, bias, y is not None, relu)
+    runtime.run(
+        kernels.gradient_sums, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
+        grad_output, _or(y, x), behind, partials, *of_x, *of_g, *of_y, *of_behind, *layout.sizes,
+        cut.chunks, cut.tiles, batch, config=config, num_warps=GRADIENT_SUMS.warps,
+    )  # fmt: skip
+    group_sums = mean.new_empty((2, batch, num_groups, tile.split))
+    runtime.run(
+        kernels.totals, cut.blocks, partials, _or(weight, x), group_sums, grad_weight, grad_bias, cut.chunks, batch,
+        config=config, num_warps=GRADIENT_SUMS.warps,
+    )  # fmt: skip
+    tile = tile_of(channels, num_groups, INPUT_GRADIENT.elements, layout.channels_last)
+    cut = cut_of(INPUT_GRADIENT, tile, batch, num_groups, layout.positions)
+    config = norm_config(layout, tile, x, num_groups, weight, bias, y is not None, relu)
+    runtime.run(
+        kernels.input_gradient, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
+        grad_output if y is None else behind, group_sums, grad_x, *of_x, *(of_g if y is None else of_behind), *of_d,
+        *layout.sizes, cut.chunks, cut.tiles, batch, config=config, num_warps=INPUT_GRADIENT.warps,
+    )  # fmt: skip
+    return grad_x, grad_weight, grad_bias, behind
+
+
+@norm_backward.register_fake
+def _new_gradients(
+    grad_output: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, rstd: Tensor,
+    y: Tensor | None, num_groups: int, relu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    grad_weight, grad_bias = (x.new_empty(0) if one is None else torch.empty_like(one) for one in (weight, bias))
+    behind = x.new_empty(0) if y is None else torch.empty_like(x)
+    return torch.empty_like(x), grad_weight, grad_bias, behind
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, bias, residual, ctx.num_groups, ctx.eps, ctx.relu = inputs
+    y, mean, rstd = output
+    ctx.residual_dtype = None if residual is None else residual.dtype
+    ctx.reads_y = residual is not None and ctx.relu
+    # y counts as something given: changed in place it makes the backward raise, as ReLU's result does in PyTorch.
+    keep(ctx, "group_norm", [x, weight, bias, mean, rstd, y if ctx.reads_y else None])
+    ctx.mark_non_differentiable(mean, rstd)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_output: Tensor | None, *others: None) -> tuple[Tensor | None, ...]:
+    (x, weight, bias, mean, rstd, y), _ = kept(ctx)
+    if grad_output is None:
+        return (None,) * 7
+    grad_x, grad_weight, grad_bias, behind = norm_backward(
+        grad_output, x, weight, bias, mean, rstd, y, ctx.num_groups, ctx.relu
+    )
+    grad_residual = None
+    if ctx.residual_dtype is not None:
+        grad_residual = (behind if ctx.reads_y else grad_output).to(ctx.residual_dtype)
+    return (
+        grad_x, None if weight is None else grad_weight, None if bias is None else grad_bias, grad_residual,
+        None, None, None,
+    )  # fmt: skip
+
+
+differentiable_once(
+    norm, norm_backward,
+    setup_context=_setup_context, backward=_backward, operation=lambda *_: "group_norm",
+)  # fmt: skip
