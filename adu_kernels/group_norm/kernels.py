@@ -43,6 +43,7 @@ class NormConfig(NamedTuple):
     BIASED: bool
     RESIDUAL: bool
     RELU: bool
+    EPS: float
     ACC: str
 
 
@@ -72,7 +73,7 @@ class Lanes(NamedTuple):
 
 
 STRIDES = [f"{name}_stride_{axis}" for name in ("x", "r", "y", "g", "d") for axis in "b012c"]
-SIZES = ["size_0", "size_1", "size_2", "chunks", "tiles", "parts", "batches", "eps"]
+SIZES = ["size_0", "size_1", "size_2", "chunks", "tiles", "parts", "batches"]
 RUNTIME = [*STRIDES, *SIZES]
 
 
@@ -164,6 +165,36 @@ def tile_mask(position, total, lanes, config: NormConfig):
     return mask
 
 
+@triton.constexpr_function
+def bits_of(config):
+    """Lanes of which a byte has the signs."""
+    return min(config.GROUPS * config.LANES, 8)
+
+
+@triton.jit
+def sign_offsets(place, position, total, config: NormConfig):
+    """Of the bytes of a tile's signs, which lie as the tiles do: B × blocks × positions × lanes / 8."""
+    BYTES: tl.constexpr = lane_count(config) // bits_of(config)
+    image = wide_index(place.batch, config.INT64) * block_count(config) + place.block
+    return ((image * total + position) * BYTES)[:, None] + tl.arange(0, BYTES)[None, :]
+
+
+@triton.jit
+def packed_signs(value, config: NormConfig):
+    """What ReLU's gradient must know of each value, in a bit: whether it is not ≤ 0."""
+    BITS: tl.constexpr = bits_of(config)
+    flags = tl.where(value <= 0, 0, 1)
+    flags = tl.reshape(flags, [config.POSITIONS, lane_count(config) // BITS, BITS])
+    return tl.sum(flags << tl.arange(0, BITS)[None, None, :], 2).to(tl.uint8)
+
+
+@triton.jit
+def unpacked_signs(packed, config: NormConfig):
+    BITS: tl.constexpr = bits_of(config)
+    flags = (packed.to(tl.int32)[:, :, None] >> tl.arange(0, BITS)[None, None, :]) & 1
+    return tl.reshape(flags, [config.POSITIONS, lane_count(config)]) > 0
+
+
 @triton.jit
 def lane_parameter(pointer, lanes, config: NormConfig):
     return tl.load(pointer + lanes.channel, mask=lanes.valid, other=0.0).to(dtype_of(config.ACC))[None, :]
@@ -220,7 +251,16 @@ def statistics(
 
 
 @triton.jit
-def group_statistics(partials, batch, block, parts, batches, eps, config: NormConfig):
+def reciprocal_root(value, ACC: tl.constexpr):
+    if ACC == tl.float64:  # noqa: SIM300 (whose root is always the rounded one)
+        root = tl.sqrt(value)
+    else:
+        root = tl.sqrt_rn(value)
+    return 1.0 / root
+
+
+@triton.jit
+def group_statistics(partials, batch, block, parts, batches, config: NormConfig):
     """Mean and 1/√(variance + eps) of a block's groups, from what the programs of `statistics` found."""
     ACC: tl.constexpr = dtype_of(config.ACC)
     group = groups_of(block, config)
@@ -243,18 +283,19 @@ def group_statistics(partials, batch, block, parts, batches, eps, config: NormCo
     number = tl.maximum(number, 1.0)
     mean = origin + distance / number
     variance = (square - distance * (distance / number)) / number
-    return mean, 1.0 / tl.sqrt_rn(tl.maximum(variance, variance * 0.0) + eps)
+    return mean, reciprocal_root(tl.maximum(variance, variance * 0.0) + config.EPS, ACC)
 
 
 @triton.jit(do_not_specialize=RUNTIME)
 def normalise(
-    x_pointer, weight, bias, r_pointer, partials, y_pointer, mean, rstd,
+    x_pointer, weight, bias, r_pointer, partials, y_pointer, mean, rstd, signs,
     x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c,
     r_stride_b, r_stride_0, r_stride_1, r_stride_2, r_stride_c,
     y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c,
-    size_0, size_1, size_2, chunks, tiles, parts, batches, eps, config: NormConfig,
+    size_0, size_1, size_2, chunks, tiles, parts, batches, config: NormConfig,
 ):  # fmt: skip
-    """y of the positions of a chunk; the first chunk's program writes mean and rstd (B × G), for the backward.
+    """y of the positions of a chunk; the first chunk's program writes mean and rstd (B × G), for the backward. So do
+    signs where there are a residual and ReLU: without a residual the backward calculates them again.
 
     From the last program to the first: what `statistics` has read last is still in the cache.
     """
@@ -264,7 +305,7 @@ def normalise(
     x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
     r = Map(r_pointer, r_stride_b, r_stride_0, r_stride_1, r_stride_2, r_stride_c)
     y = Map(y_pointer, y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c)
-    group_mean, group_rstd = group_statistics(partials, place.batch, place.block, parts, batches, eps, config)
+    group_mean, group_rstd = group_statistics(partials, place.batch, place.block, parts, batches, config)
     if (place.chunk == 0) & (place.block % config.SPLIT == 0):
         group = groups_of(place.block, config)
         p_group = place.batch * config.NUM_GROUPS + group
@@ -288,6 +329,9 @@ def normalise(
             o_r = offsets(r, position, lanes.channel, size_1, size_2, config)
             value += tl.load(image_start(r, place.batch, config) + o_r, mask=mask, other=0.0).to(ACC)
         if config.RELU:
+            if config.RESIDUAL:
+                o_signs = sign_offsets(place, position, total, config)
+                tl.store(signs + o_signs, packed_signs(value, config), mask=(position < total)[:, None])
             value = tl.where(value < 0, 0.0, value)  # NaN stays
         o_y = offsets(y, position, lanes.channel, size_1, size_2, config)
         tl.store(image_start(y, place.batch, config) + o_y, value.to(y.pointer.dtype.element_ty), mask=mask)
@@ -304,10 +348,9 @@ def through_relu(gradient, value, lane_mean, scale, shift, config: NormConfig):
 
 @triton.jit(do_not_specialize=RUNTIME)
 def gradient_sums(
-    x_pointer, weight, bias, mean, rstd, g_pointer, y_pointer, d_pointer, partials,
+    x_pointer, weight, bias, mean, rstd, g_pointer, signs, d_pointer, partials,
     x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c,
     g_stride_b, g_stride_0, g_stride_1, g_stride_2, g_stride_c,
-    y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c,
     d_stride_b, d_stride_0, d_stride_1, d_stride_2, d_stride_c,
     size_0, size_1, size_2, chunks, tiles, batches, config: NormConfig,
 ):  # fmt: skip
@@ -319,7 +362,6 @@ def gradient_sums(
     lanes = lanes_of(place.block, config)
     x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
     g = Map(g_pointer, g_stride_b, g_stride_0, g_stride_1, g_stride_2, g_stride_c)
-    y = Map(y_pointer, y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c)
     d = Map(d_pointer, d_stride_b, d_stride_0, d_stride_1, d_stride_2, d_stride_c)
     p_group = place.batch * config.NUM_GROUPS + lanes.group
     lane_mean = tl.load(mean + p_group, mask=lanes.valid, other=0.0)[None, :]
@@ -343,9 +385,9 @@ def gradient_sums(
         gradient = tl.load(image_start(g, place.batch, config) + o_g, mask=mask, other=0.0).to(ACC)
         if config.RELU:
             if config.RESIDUAL:
-                o_y = offsets(y, position, lanes.channel, size_1, size_2, config)
-                out = tl.load(image_start(y, place.batch, config) + o_y, mask=mask, other=0.0).to(ACC)
-                gradient = tl.where(out <= 0, 0.0, gradient)
+                o_signs = sign_offsets(place, position, total, config)
+                packed = tl.load(signs + o_signs, mask=(position < total)[:, None], other=0)
+                gradient = tl.where(unpacked_signs(packed, config), gradient, 0.0)
                 o_d = offsets(d, position, lanes.channel, size_1, size_2, config)
                 p_d = image_start(d, place.batch, config) + o_d
                 tl.store(p_d, gradient.to(d.pointer.dtype.element_ty), mask=mask)

@@ -30,7 +30,7 @@ def group_norm(
     activation: str = "none",
     residual: Tensor | None = None,
 ) -> Tensor:
-    y, _, _ = torch.ops.adu_kernels.group_norm(x, weight, bias, residual, num_groups, eps, activation == "relu")
+    y, _, _, _ = torch.ops.adu_kernels.group_norm(x, weight, bias, residual, num_groups, eps, activation == "relu")
     return y
 
 
@@ -93,15 +93,16 @@ def layout_of(maps: Sequence[Tensor]) -> Layout:
     shape = (1, *x.shape[2:]) if x.ndim == 4 else tuple(x.shape[2:])
     sizes, axes = merged_axes(shape, [(0, *m.stride()[2:])[-3:] for m in maps])
     full = [(m.stride(0), *steps, m.stride(1)) for m, steps in zip(maps, axes, strict=True)]
-    contiguous_c = x.shape[1] > 1 and all(m.stride(1) == 1 for m in maps)
-    contiguous_p = not contiguous_c and sizes[2] > 1 and all(steps[2] == 1 for steps in axes)
+    # By x alone: the signs that the backward reads lie as the forward's tiles. A map of one position is either.
+    channels_last = x.shape[1] > 1 and x.stride(1) == 1 and math.prod(sizes) > 1
+    contiguous_c = channels_last and all(m.stride(1) == 1 for m in maps)
+    contiguous_p = not contiguous_c and all(sizes[2] == 1 or steps[2] == 1 for steps in axes)
     unit = 4 if contiguous_c else 3 if contiguous_p else -1
     counted = (x.shape[0], *sizes, x.shape[1])
     others = [s for one in full for axis, s in enumerate(one) if axis != unit and counted[axis] > 1]
     divisor = math.gcd(2 * VECTOR, *others) if contiguous_c else VECTOR if _divides(VECTOR, others) else 1
     strides = tuple(tuple(s if axis == unit else s // divisor for axis, s in enumerate(one)) for one in full)
-    last = contiguous_c or (x.shape[1] > 1 and x.stride(1) == 1 and not contiguous_p)
-    return Layout(sizes, strides, last, contiguous_c, contiguous_p, divisor, needs_int64(maps))
+    return Layout(sizes, strides, channels_last, contiguous_c, contiguous_p, divisor, needs_int64(maps))
 
 
 def _divides(divisor: int, numbers: Sequence[int]) -> bool:
@@ -126,8 +127,10 @@ class Tile(NamedTuple):
     split: int
 
 
-def tile_of(channels: int, num_groups: int, elements: int, channels_last: bool) -> Tile:
-    """channels: of a group."""
+def tile_of(x: Tensor, num_groups: int, elements: int, channels_last: bool) -> Tile:
+    channels = x.shape[1] // num_groups
+    if x.dtype == torch.float64:  # whose sums would not stay in registers
+        elements //= 4
     lanes = min(power_of_two(channels), LANES)
     widest = LANES if channels_last else FEWEST_LANES
     groups = min(max(widest // lanes, 1), power_of_two(num_groups))
@@ -144,7 +147,7 @@ def cut_of(shape: LaunchShape, tile: Tile, batch: int, num_groups: int, position
 
 def norm_config(
     layout: Layout, tile: Tile, x: Tensor, num_groups: int,
-    weight: Tensor | None, bias: Tensor | None, residual: bool, relu: bool,
+    weight: Tensor | None, bias: Tensor | None, residual: bool, relu: bool, eps: float = 0.0,
 ) -> NormConfig:  # fmt: skip
     from .kernels import NormConfig  # here and below: Triton is needed only where a kernel runs
 
@@ -154,7 +157,8 @@ def norm_config(
         PARTS=max(PARTS // (tile.groups * tile.lanes), 16),
         FLAT=layout.flat, CONTIGUOUS_C=layout.contiguous_c, CONTIGUOUS_P=layout.contiguous_p,
         STRIDE_DIVISOR=layout.divisor, INT64=layout.int64,
-        WEIGHTED=weight is not None, BIASED=bias is not None, RESIDUAL=residual, RELU=relu, ACC=str(accumulator(x)),
+        WEIGHTED=weight is not None, BIASED=bias is not None, RESIDUAL=residual, RELU=relu, EPS=eps,
+        ACC=str(accumulator(x)),
     )  # fmt: skip
 
 
@@ -162,15 +166,16 @@ def norm_config(
 def norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None,
     num_groups: int, eps: float, relu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """y, and of each image and group the mean and 1/√(variance + eps): B×G."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """y; of each image and group the mean and 1/√(variance + eps), B×G; with a residual and ReLU the signs behind the
+    sum, a bit each, else none."""
     from . import kernels
 
-    y, mean, rstd = _new_outputs(x, weight, bias, residual, num_groups, eps, relu)
-    batch, channels = x.shape[0], x.shape[1] // num_groups
+    y, mean, rstd, signs = outputs = _new_outputs(x, weight, bias, residual, num_groups, eps, relu)
+    batch = x.shape[0]
     layout = layout_of([x, y] if residual is None else [x, y, residual])
     of_x, of_y, of_r = layout.strides[0], layout.strides[1], layout.strides[-1]
-    tile = tile_of(channels, num_groups, STATISTICS.elements, layout.channels_last)
+    tile = tile_of(x, num_groups, STATISTICS.elements, layout.channels_last)
     cut = cut_of(STATISTICS, tile, batch, num_groups, layout.positions)
     parts = cut.chunks * tile.split
     partials = mean.new_empty((3, batch, num_groups, parts))
@@ -179,24 +184,33 @@ def norm(
         kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *of_x, *layout.sizes,
         cut.chunks, cut.tiles, parts, batch, config=config, num_warps=STATISTICS.warps,
     )  # fmt: skip
-    tile = tile_of(channels, num_groups, NORMALISE.elements, layout.channels_last)
+    tile = tile_of(x, num_groups, NORMALISE.elements, layout.channels_last)
     cut = cut_of(NORMALISE, tile, batch, num_groups, layout.positions)
-    config = norm_config(layout, tile, x, num_groups, weight, bias, residual is not None, relu)
+    config = norm_config(layout, tile, x, num_groups, weight, bias, residual is not None, relu, eps)
     runtime.run(
         kernels.normalise, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), _or(residual, x),
-        partials, y, mean, rstd, *of_x, *of_r, *of_y, *layout.sizes, cut.chunks, cut.tiles, parts, batch, eps,
+        partials, y, mean, rstd, signs, *of_x, *of_r, *of_y, *layout.sizes, cut.chunks, cut.tiles, parts, batch,
         config=config, num_warps=NORMALISE.warps,
     )  # fmt: skip
-    return y, mean, rstd
+    return outputs
 
 
 @norm.register_fake
 def _new_outputs(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None,
     num_groups: int, eps: float, relu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     size, dtype = (x.shape[0], num_groups), accumulation_dtype(x)
-    return torch.empty_like(x), x.new_empty(size, dtype=dtype), x.new_empty(size, dtype=dtype)
+    mean, rstd = x.new_empty(size, dtype=dtype), x.new_empty(size, dtype=dtype)
+    signs = sign_bytes(x, num_groups) if residual is not None and relu else 0
+    return torch.empty_like(x), mean, rstd, x.new_empty(signs, dtype=torch.uint8)
+
+
+def sign_bytes(x: Tensor, num_groups: int) -> int:
+    """A bit for every lane of the tiles over x."""
+    tile = tile_of(x, num_groups, NORMALISE.elements, layout_of([x]).channels_last)
+    blocks = cut_of(NORMALISE, tile, x.shape[0], num_groups, 1).blocks
+    return x.shape[0] * blocks * math.prod(x.shape[2:]) * ceil_div(tile.groups * tile.lanes, 8)
 
 
 def _or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
@@ -207,27 +221,27 @@ def _or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
 @torch.library.custom_op("adu_kernels::group_norm_backward", mutates_args=())
 def norm_backward(
     grad_output: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, rstd: Tensor,
-    y: Tensor | None, num_groups: int, relu: bool,
+    signs: Tensor, num_groups: int, relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of x, weight and bias, and what is left of grad_output behind ReLU; without elements where there is no
-    weight, no bias, no y. y: where its sign cannot be told from x, that is with a residual and ReLU."""
+    """Gradients of x, weight and bias, and where there are signs what ReLU leaves of grad_output; those that are not
+    there have no elements."""
     from . import kernels
 
     grad_x, grad_weight, grad_bias, behind = _new_gradients(
-        grad_output, x, weight, bias, mean, rstd, y, num_groups, relu
+        grad_output, x, weight, bias, mean, rstd, signs, num_groups, relu
     )
-    batch, channels = x.shape[0], x.shape[1] // num_groups
-    maps = [x, grad_output, grad_x] if y is None else [x, grad_output, grad_x, y, behind]
-    layout = layout_of(maps)
+    residual = signs.numel() > 0
+    batch = x.shape[0]
+    layout = layout_of([x, grad_output, grad_x, behind] if residual else [x, grad_output, grad_x])
     of_x, of_g, of_d = layout.strides[:3]
-    of_y, of_behind = layout.strides[-2:]
-    tile = tile_of(channels, num_groups, GRADIENT_SUMS.elements, layout.channels_last)
+    of_behind = layout.strides[-1]
+    tile = tile_of(x, num_groups, GRADIENT_SUMS.elements, layout.channels_last)
     cut = cut_of(GRADIENT_SUMS, tile, batch, num_groups, layout.positions)
     partials = mean.new_empty((2, batch, cut.chunks, x.shape[1]))
-    config = norm_config(layout, tile, x, num_groups, weight, bias, y is not None, relu)
+    config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu)
     runtime.run(
         kernels.gradient_sums, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
-        grad_output, _or(y, x), behind, partials, *of_x, *of_g, *of_y, *of_behind, *layout.sizes,
+        grad_output, signs, behind, partials, *of_x, *of_g, *of_behind, *layout.sizes,
         cut.chunks, cut.tiles, batch, config=config, num_warps=GRADIENT_SUMS.warps,
     )  # fmt: skip
     group_sums = mean.new_empty((2, batch, num_groups, tile.split))
@@ -235,12 +249,12 @@ def norm_backward(
         kernels.totals, cut.blocks, partials, _or(weight, x), group_sums, grad_weight, grad_bias, cut.chunks, batch,
         config=config, num_warps=GRADIENT_SUMS.warps,
     )  # fmt: skip
-    tile = tile_of(channels, num_groups, INPUT_GRADIENT.elements, layout.channels_last)
+    tile = tile_of(x, num_groups, INPUT_GRADIENT.elements, layout.channels_last)
     cut = cut_of(INPUT_GRADIENT, tile, batch, num_groups, layout.positions)
-    config = norm_config(layout, tile, x, num_groups, weight, bias, y is not None, relu)
+    config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu)
     runtime.run(
         kernels.input_gradient, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
-        grad_output if y is None else behind, group_sums, grad_x, *of_x, *(of_g if y is None else of_behind), *of_d,
+        behind if residual else grad_output, group_sums, grad_x, *of_x, *(of_behind if residual else of_g), *of_d,
         *layout.sizes, cut.chunks, cut.tiles, batch, config=config, num_warps=INPUT_GRADIENT.warps,
     )  # fmt: skip
     return grad_x, grad_weight, grad_bias, behind
@@ -249,34 +263,32 @@ def norm_backward(
 @norm_backward.register_fake
 def _new_gradients(
     grad_output: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, rstd: Tensor,
-    y: Tensor | None, num_groups: int, relu: bool,
+    signs: Tensor, num_groups: int, relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     grad_weight, grad_bias = (x.new_empty(0) if one is None else torch.empty_like(one) for one in (weight, bias))
-    behind = x.new_empty(0) if y is None else torch.empty_like(x)
+    behind = torch.empty_like(x) if signs.numel() else x.new_empty(0)
     return torch.empty_like(x), grad_weight, grad_bias, behind
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, weight, bias, residual, ctx.num_groups, ctx.eps, ctx.relu = inputs
-    y, mean, rstd = output
+    _, mean, rstd, signs = output
     ctx.residual_dtype = None if residual is None else residual.dtype
-    ctx.reads_y = residual is not None and ctx.relu
-    # y counts as something given: changed in place it makes the backward raise, as ReLU's result does in PyTorch.
-    keep(ctx, "group_norm", [x, weight, bias, mean, rstd, y if ctx.reads_y else None])
-    ctx.mark_non_differentiable(mean, rstd)
+    keep(ctx, "group_norm", [x, weight, bias, mean, rstd, signs])
+    ctx.mark_non_differentiable(mean, rstd, signs)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad_output: Tensor | None, *others: None) -> tuple[Tensor | None, ...]:
-    (x, weight, bias, mean, rstd, y), _ = kept(ctx)
+    (x, weight, bias, mean, rstd, signs), _ = kept(ctx)
     if grad_output is None:
         return (None,) * 7
     grad_x, grad_weight, grad_bias, behind = norm_backward(
-        grad_output, x, weight, bias, mean, rstd, y, ctx.num_groups, ctx.relu
+        grad_output, x, weight, bias, mean, rstd, signs, ctx.num_groups, ctx.relu
     )
     grad_residual = None
     if ctx.residual_dtype is not None:
-        grad_residual = (behind if ctx.reads_y else grad_output).to(ctx.residual_dtype)
+        grad_residual = (behind if ctx.relu else grad_output).to(ctx.residual_dtype)
     return (
         grad_x, None if weight is None else grad_weight, None if bias is None else grad_bias, grad_residual,
         None, None, None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..precision import accumulation_dtype, without_autocast
@@ -22,10 +23,24 @@ def group_norm(
     with without_autocast(x):
         dtype = accumulation_dtype(x)
         scale, shift = (None if one is None else one.to(dtype) for one in (weight, bias))
+        values = x.to(dtype)
+        apart = not values.requires_grad and any(one is not None and one.requires_grad for one in (scale, shift))
         # Not F.group_norm: it refuses a group of one value, whose normalised value is 0.
-        y = torch.group_norm(x.to(dtype), num_groups, scale, shift, eps)
+        y = torch.group_norm(values, num_groups, *((None, None) if apart else (scale, shift)), eps)
+        if apart:  # asked for these gradients alone, torch 2.13 crashes on a CPU where the map is channels-last
+            y = _affine(y, scale, shift)
         if residual is not None:
             y = y + residual.to(dtype)
         if activation == "relu":
-            y = torch.relu_(y)  # a new tensor, and nothing but its result is kept for the backward
-        return y.to(x.dtype)
+            y = F.threshold(y, 0.0, 0.0)  # keeps what it is given: its result may be changed in place
+        y = y.to(x.dtype)
+        if y.stride() != x.stride() and y.is_contiguous():  # as torch leaves it on CUDA
+            y = torch.empty_like(x).copy_(y)
+        return y
+
+
+def _affine(y: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    wide = (1, -1) + (1,) * (y.ndim - 2)
+    if scale is not None:
+        y = y * scale.view(wide)
+    return y if shift is None else y + shift.view(wide)

@@ -36,6 +36,13 @@ def ours(row: Row) -> list[Launch]:
         return [_moving(moved), _moving(size(row.inputs))]  # sums over the valid pixels, then values
     if name == "feature_distillation":
         return [_moving(moved / 2), _moving(moved / 2)]
+    if name == "group_norm":
+        x, parts = size(row.inputs[:1]), size(row.outputs[1:3])
+        return [_moving(x + parts), _moving(moved)]
+    if name == "group_norm_backward":
+        x, signs = size(row.inputs[1:2]), size([t for t in row.inputs if t.dtype == "uint8"])
+        behind = x if signs else 0.0
+        return [_moving(2 * x + signs + behind), Launch("ours", 0.0), _moving(3 * x)]
     return [_moving(moved)]
 
 

@@ -170,6 +170,43 @@ def _excluded() -> Iterator[Case]:
             )
 
 
+NORM = frozenset(
+    f"group_norm.{name}" for name in ("statistics", "normalise", "gradient_sums", "totals", "input_gradient")
+)
+NORMS: dict[str, dict[str, Any]] = {"": {}, "relu": {"activation": "relu"}, "residual relu": {"activation": "relu"}}
+
+
+def _norms() -> Iterator[Case]:
+    """Odd: three channels to a group, 5-D; aligned: tiles that programs walk over."""
+    for size, (shape, groups) in {"odd": ((2, 6, 3, 5, 7), 2), "aligned": ((1, 32, 24, 32), 8)}.items():
+        for options, named in NORMS.items():
+            for dtype in DTYPES:
+                for layout in LAYOUTS:
+                    if dtype == "fp64" and size == "aligned":
+                        continue
+
+                    def inputs(
+                        shape: tuple[int, ...] = shape, dtype: str = dtype, layout: str = layout,
+                        residual: bool = "residual" in options,
+                    ) -> list[Tensor]:  # fmt: skip
+                        maps = [torch.randn(shape).to(DTYPES[dtype]) for _ in range(1 + residual)]
+                        if layout == "channels-last":
+                            last = torch.channels_last_3d if len(shape) == 5 else torch.channels_last
+                            maps = [value.contiguous(memory_format=last) for value in maps]
+                        return [maps[0], torch.randn(shape[1]), torch.randn(shape[1]), *maps[1:]]
+
+                    yield Case("group_norm", options, dtype, layout, size, _norm(groups, **named), inputs, NORM)
+
+
+def _norm(groups: int, **options: Any) -> Operation:
+    def bound(function: Any) -> Callable[..., Any]:
+        return lambda x, weight, bias, *residual, **more: function(
+            x, groups, weight, bias, residual=residual[0] if residual else None, **options, **more
+        )
+
+    return Operation(bound(adu_kernels.group_norm), bound(reference.group_norm))
+
+
 FEATURES = frozenset(f"feature_distillation.{name}" for name in ("sums", "finish", "gradients"))
 
 
@@ -321,6 +358,17 @@ def _objective(options: dict[str, Any]) -> Operation:
 
 CASES = [
     case
-    for group in (_volumes, _attention, _disparities, _excluded, _features, _guides, _objectives, _parts, _uncertainty)
+    for group in (
+        _volumes,
+        _attention,
+        _disparities,
+        _excluded,
+        _norms,
+        _features,
+        _guides,
+        _objectives,
+        _parts,
+        _uncertainty,
+    )
     for case in group()
 ]

@@ -53,6 +53,10 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
         lambda f, a, s: f(a.exp(), s, _constant(a, PIXELS), _constant(a, PIXELS, 2.0), joint=True).total,
         [PIXELS, PIXELS],
     ),
+    "group_norm": (
+        lambda f, x, w, b, r: f(x, 1, w, b, activation="relu", residual=r),
+        [MAPS, (MAPS[1],), (MAPS[1],), MAPS],
+    ),
 }
 
 

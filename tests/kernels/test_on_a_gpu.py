@@ -81,7 +81,14 @@ def test_kernels_are_tested_on_a_gpu(selected: list[str]) -> None:
 
 def test_references_and_text_stay_on_the_cpu(selected: list[str]) -> None:
     files = {test.split("::")[0] for test in selected}
-    for other in ("attention_adaptation", "cost_volume", "depth_objective", "disparity_regression", "concat_free_conv"):
+    for other in (
+        "attention_adaptation",
+        "cost_volume",
+        "depth_objective",
+        "disparity_regression",
+        "concat_free_conv",
+        "group_norm",
+    ):
         assert f"test_{other}.py" not in files
     assert {test.split("[")[0] for test in selected if test.startswith("test_public_face.py")} == {
         "test_public_face.py::test_auto_on_a_gpu_is_the_kernel"

@@ -33,6 +33,7 @@ def _arguments(name: str) -> tuple:
         "uncertainty_guide": (maps, maps > 1.2),
         "laplace_nll": (maps, maps, maps + 1),
         "depth_objective": (maps, maps, maps + 1, maps + 2),
+        "group_norm": (volume, 2),
     }.get(name, (maps, maps + 1))
 
 
@@ -58,6 +59,7 @@ def test_the_contract_is_complete() -> None:
         "uncertainty_guide",
         "teacher_gate",
         "depth_objective",
+        "group_norm",
     }
 
 

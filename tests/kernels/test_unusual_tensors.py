@@ -29,6 +29,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "uncertainty_guide": (lambda f, s: f(s, s > 1), [PIXELS]),
     "teacher_gate": (lambda f, a, t: f(a, t), [PIXELS] * 2),
     "depth_objective": (lambda f, a, s, d, t: f(a, s, d, t), [PIXELS] * 4),
+    "group_norm": (lambda f, a, r: f(a, 2, activation="relu", residual=r), [MAPS] * 2),
 }
 
 

@@ -27,6 +27,7 @@ LAUNCHES = {
     "depth_objective": 2,
     "disparity_regression": 3,
     "feature_distillation": 3,
+    "group_norm": 5,
 }
 """Of the first case of each operation, forward and backward."""
 

@@ -20,7 +20,7 @@ UPLOADS = ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl
 Others take a number of the host as an argument of their kernel, or refuse tensors of two devices."""
 VOLUME_DIMENSIONS = 5
 
-STORED = {"cost_volume", "attention_adaptation", "feature_distillation", "disparity_regression"}
+STORED = {"cost_volume", "attention_adaptation", "feature_distillation", "disparity_regression", "group_norm"}
 """Operations of adu_kernels whose maps come in the step's storage type; those of the others are fp32 in any case."""
 FP32 = {"depth_losses", "pooled_guide", "response_weights"}
 

@@ -1,0 +1,88 @@
+"""The reference of group normalisation, and what the public function refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adu_kernels import group_norm, reference
+
+pytestmark = pytest.mark.cpu
+
+
+def _written_out(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, residual: Tensor, relu: bool
+) -> Tensor:
+    """By the definition, group by group."""
+    y = torch.empty_like(x)
+    each = x.shape[1] // groups
+    for image in range(x.shape[0]):
+        for group in range(groups):
+            part = slice(group * each, (group + 1) * each)
+            values = x[image, part]
+            mean = values.mean()
+            variance = ((values - mean) ** 2).mean()
+            y[image, part] = (values - mean) / (variance + eps) ** 0.5
+    wide = (1, -1) + (1,) * (x.ndim - 2)
+    y = y * weight.view(wide) + bias.view(wide) + residual
+    return y.clamp_min(0) if relu else y
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", [(2, 6, 3, 5), (2, 6, 2, 3, 5)])
+def test_it_is_the_definition(shape: tuple[int, ...], relu: bool) -> None:
+    x, residual = (torch.randn(shape, dtype=torch.float64) for _ in range(2))
+    weight, bias = torch.randn(6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    got = reference.group_norm(
+        x, 3, weight, bias, 1e-3, activation="relu" if relu else "none", residual=residual
+    )  # fmt: skip
+    torch.testing.assert_close(got, _written_out(x, 3, weight, bias, 1e-3, residual, relu))
+
+
+def test_it_is_pytorch_s() -> None:
+    x, weight, bias = torch.randn(2, 8, 5, 7), torch.randn(8), torch.randn(8)
+    torch.testing.assert_close(group_norm(x, 4, weight, bias), F.group_norm(x, 4, weight, bias))
+
+
+def test_one_value_per_group_is_the_bias() -> None:
+    bias = torch.tensor([1.0, -2.0])
+    got = group_norm(torch.randn(3, 2, 1, 1), 2, torch.ones(2), bias)
+    torch.testing.assert_close(got, bias.view(1, 2, 1, 1).expand(3, 2, 1, 1), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_type_and_layout_stay_whatever_autocast_says(dtype: torch.dtype) -> None:
+    for shape, layout in (((2, 8, 3, 5), torch.channels_last), ((2, 8, 2, 3, 5), torch.channels_last_3d)):
+        x = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = group_norm(x, 4, torch.ones(8), torch.zeros(8), activation="relu")
+        assert y.dtype == dtype
+        assert y.is_contiguous(memory_format=layout)
+
+
+X = torch.randn(2, 6, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "arguments", "options"),
+    [
+        (TypeError, "x: expected a tensor B×C×H×W or B×C×D×H×W, got list", ([1.0], 1), {}),
+        (ValueError, "x: expected B×C×H×W or B×C×D×H×W, got 6×3×5", (X[0], 1), {}),
+        (TypeError, "x: expected a floating-point tensor", (X.int(), 1), {}),
+        (ValueError, "x: expected at least one element per dimension", (X[:0], 1), {}),
+        (ValueError, "num_groups: expected a divisor of x's 6 channels, got 4", (X, 4), {}),
+        (ValueError, "num_groups: expected a whole number ≥ 1, got 0", (X, 0), {}),
+        (ValueError, "weight: expected one value per channel of x, 6, got 5", (X, 2, torch.ones(5)), {}),
+        (ValueError, "bias: expected C, got 6×1", (X, 2, None, torch.ones(6, 1)), {}),
+        (ValueError, r"eps: expected a finite number in \[0.0, inf\], got -1", (X, 2, None, None, -1.0), {}),
+        (ValueError, "activation: expected one of 'none', 'relu', got 'gelu'", (X, 2), {"activation": "gelu"}),
+        (ValueError, "residual: expected the shape of x, 2×6×3×5, got 2×6×3×4", (X, 2), {"residual": X[..., :4]}),
+    ],
+)
+def test_what_is_refused(error: type[Exception], message: str, arguments: tuple, options: dict[str, Any]) -> None:
+    with pytest.raises(error, match=message):
+        group_norm(*arguments, **options)
