@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 OPERATIONS = {
     "attention-adaptation": "attention_adaptation:AttentionAdaptationBenchmark",
     "cost-volume": "cost_volume:CostVolumeBenchmark",
+    "group-norm": "group_norm:GroupNormBenchmark",
     "disparity-regression": "disparity_regression:DisparityRegressionBenchmark",
     "depth-objective": "depth_objective:DepthObjectiveBenchmark",
     "feature-distillation": "feature_distillation:FeatureDistillationBenchmark",

@@ -22,6 +22,7 @@ from adu_kernels import (
     depth_objective,
     disparity_regression,
     feature_distillation_losses,
+    group_norm,
     groupwise_correlation_volume,
     pooled_guide,
 )
@@ -103,6 +104,18 @@ def _features(dtype: torch.dtype, last: bool) -> None:
     _both_ways(losses, adapted)
 
 
+def _norm(dtype: torch.dtype, last: bool, residual: bool = False) -> None:
+    maps = [torch.randn(1, 32, 8, 16, 64).to(dtype) for _ in range(1 + residual)]
+    if last:
+        maps = [one.contiguous(memory_format=torch.channels_last_3d) for one in maps]
+    given = [maps[0], torch.randn(32), torch.randn(32), *maps[1:]]
+    x, weight, bias, *more = (one.requires_grad_() for one in given)
+    y = group_norm(
+        x, 8, weight, bias, activation="relu", residual=more[0] if more else None, backend="triton"
+    )  # fmt: skip
+    _both_ways(y, [x, weight, bias, *more])
+
+
 def _guide() -> None:
     pooled_guide(torch.rand(2, 1, 64, 256), [(8, 32), (4, 16), (2, 8)], backend="triton")
 
@@ -141,6 +154,8 @@ CASES = [
     CountCase("attention_adaptation", "bf16 d 64", partial(_attention, HALF, 64)),
     CountCase("attention_adaptation", "bf16 d 128", partial(_attention, HALF, 128)),
     CountCase("attention_adaptation", "fp32 d 64", partial(_attention, SINGLE, 64)),
+    *_layouts("group_norm", "", _norm, HALF, SINGLE),
+    *_layouts("group_norm", "residual ", _norm, HALF, residual=True),
     *_layouts("feature_distillation", "", _features, HALF, SINGLE),
     CountCase("feature_distillation", "guide fp32", _guide),
     CountCase("depth_objective", "fp32", partial(_objective, SINGLE)),
