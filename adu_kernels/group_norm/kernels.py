@@ -130,6 +130,15 @@ def per_lane(values, config: NormConfig):
 
 
 @triton.jit
+def position_count(size_0, size_1, size_2, config: NormConfig):
+    """Dividing and multiplying tells the compiler that no wide load reaches beyond the last one."""
+    total = wide_index(size_0, config.INT64) * size_1 * size_2
+    if not config.CONTIGUOUS_C:
+        total = total // config.STRIDE_DIVISOR * config.STRIDE_DIVISOR
+    return total
+
+
+@triton.jit
 def first_position(chunk, tiles, config: NormConfig):
     return wide_index(chunk, config.INT64) * tiles * config.POSITIONS
 
@@ -215,7 +224,7 @@ def statistics(
     lanes = lanes_of(place.block, config)
     x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
     start = image_start(x, place.batch, config)
-    total = wide_index(size_0, config.INT64) * size_1 * size_2
+    total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     o_x = offsets(x, first, lanes.channel, size_1, size_2, config)
     origin = tl.load(start + o_x, mask=tile_mask(first, total, lanes, config), other=0.0).to(ACC)
@@ -315,7 +324,7 @@ def normalise(
     scale = per_lane(group_rstd, config)[None, :]
     if config.WEIGHTED:
         scale *= lane_parameter(weight, lanes, config)
-    total = wide_index(size_0, config.INT64) * size_1 * size_2
+    total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     for tile in range(tiles):
         position = first + tile * config.POSITIONS
@@ -372,7 +381,7 @@ def gradient_sums(
     shift = scale
     if config.RELU and config.BIASED:
         shift = lane_parameter(bias, lanes, config)
-    total = wide_index(size_0, config.INT64) * size_1 * size_2
+    total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     sums = tl.zeros([config.POSITIONS, lane_count(config)], ACC)
     products = tl.zeros([config.POSITIONS, lane_count(config)], ACC)
@@ -402,41 +411,44 @@ def gradient_sums(
 
 
 @triton.jit(do_not_specialize=RUNTIME)
-def totals(partials, weight, group_sums, grad_weight, grad_bias, chunks, batches, config: NormConfig):
-    """A block's sums over chunks: weighted and per group for x's gradient (2 × B × G × SPLIT, put together there), and
-    over images for those of weight and bias."""
-    ACC: tl.constexpr = dtype_of(config.ACC)
-    block = tl.program_id(0)
-    lanes = lanes_of(block, config)
+def totals(partials, weight, group_sums, channel_sums, chunks, batches, config: NormConfig):
+    """An image's sums over its chunks: per channel (2 × B × C), and weighted per group for x's gradient
+    (2 × B × G × SPLIT, put together there)."""
+    place = place_of(tl.program_id(0), 1, config)
+    lanes = lanes_of(place.block, config)
     channels = config.NUM_GROUPS * config.CHANNELS
-    factor = tl.full([lane_count(config)], 1.0, ACC)
+    sums = tl.zeros([config.PARTS, lane_count(config)], dtype_of(config.ACC))
+    products = tl.zeros([config.PARTS, lane_count(config)], dtype_of(config.ACC))
+    for first in range(0, chunks, config.PARTS):
+        chunk = first + tl.arange(0, config.PARTS)
+        p_part = partials + ((place.batch * chunks + chunk) * channels)[:, None] + lanes.channel[None, :]
+        mask = (chunk < chunks)[:, None] & lanes.valid[None, :]
+        sums += tl.load(p_part, mask=mask, other=0.0)
+        products += tl.load(p_part + batches * chunks * channels, mask=mask, other=0.0)
+    p_channel = channel_sums + place.batch * channels + lanes.channel
+    tl.store(p_channel, tl.sum(sums, 0), mask=lanes.valid)
+    tl.store(p_channel + batches * channels, tl.sum(products, 0), mask=lanes.valid)
     if config.WEIGHTED:
-        factor = tl.load(weight + lanes.channel, mask=lanes.valid, other=0.0).to(ACC)
-    group = groups_of(block, config)
-    all_sums = tl.zeros([lane_count(config)], ACC)
-    all_products = tl.zeros([lane_count(config)], ACC)
-    for batch in range(batches):
-        sums = tl.zeros([config.PARTS, lane_count(config)], ACC)
-        products = tl.zeros([config.PARTS, lane_count(config)], ACC)
-        for first in range(0, chunks, config.PARTS):
-            chunk = first + tl.arange(0, config.PARTS)
-            p_part = partials + ((batch * chunks + chunk) * channels)[:, None] + lanes.channel[None, :]
-            mask = (chunk < chunks)[:, None] & lanes.valid[None, :]
-            sums += tl.load(p_part, mask=mask, other=0.0)
-            products += tl.load(p_part + batches * chunks * channels, mask=mask, other=0.0)
-        of_image = tl.sum(sums, 0)
-        p_group = group_sums + (batch * config.NUM_GROUPS + group) * config.SPLIT + block % config.SPLIT
-        weighted = tl.sum(tl.reshape(of_image * factor, [config.GROUPS, config.LANES]), 1)
-        tl.store(p_group, weighted, mask=group < config.NUM_GROUPS)
-        all_sums += of_image
-        of_image = tl.sum(products, 0)
-        weighted = tl.sum(tl.reshape(of_image * factor, [config.GROUPS, config.LANES]), 1)
-        tl.store(p_group + batches * config.NUM_GROUPS * config.SPLIT, weighted, mask=group < config.NUM_GROUPS)
-        all_products += of_image
-    if config.BIASED:
-        tl.store(grad_bias + lanes.channel, all_sums.to(grad_bias.dtype.element_ty), mask=lanes.valid)
-    if config.WEIGHTED:
-        tl.store(grad_weight + lanes.channel, all_products.to(grad_weight.dtype.element_ty), mask=lanes.valid)
+        factor = lane_parameter(weight, lanes, config)
+        sums *= factor
+        products *= factor
+    group = groups_of(place.block, config)
+    p_group = group_sums + (place.batch * config.NUM_GROUPS + group) * config.SPLIT + place.block % config.SPLIT
+    mask = group < config.NUM_GROUPS
+    tl.store(p_group, per_group(sums, config), mask=mask)
+    tl.store(p_group + batches * config.NUM_GROUPS * config.SPLIT, per_group(products, config), mask=mask)
+
+
+@triton.jit
+def parameter_gradient(channel_sums, gradient, batches, lanes, config: NormConfig):
+    """Of weight or bias: the images' sums added up."""
+    BATCHES: tl.constexpr = 16
+    total = tl.zeros([BATCHES, lane_count(config)], dtype_of(config.ACC))
+    for first in range(0, batches, BATCHES):
+        batch = first + tl.arange(0, BATCHES)
+        p_sums = channel_sums + (batch * (config.NUM_GROUPS * config.CHANNELS))[:, None] + lanes.channel[None, :]
+        total += tl.load(p_sums, mask=(batch < batches)[:, None] & lanes.valid[None, :], other=0.0)
+    tl.store(gradient + lanes.channel, tl.sum(total, 0).to(gradient.dtype.element_ty), mask=lanes.valid)
 
 
 @triton.jit
@@ -451,7 +463,7 @@ def group_mean_of(sums, batch, lanes, size, config: NormConfig):
 
 @triton.jit(do_not_specialize=RUNTIME)
 def input_gradient(
-    x_pointer, weight, bias, mean, rstd, g_pointer, group_sums, d_pointer,
+    x_pointer, weight, bias, mean, rstd, g_pointer, group_sums, d_pointer, channel_sums, grad_weight, grad_bias,
     x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c,
     g_stride_b, g_stride_0, g_stride_1, g_stride_2, g_stride_c,
     d_stride_b, d_stride_0, d_stride_1, d_stride_2, d_stride_c,
@@ -459,7 +471,8 @@ def input_gradient(
 ):  # fmt: skip
     """x's gradient: rstd · (weight · g − mean(weight · g) − n · mean(weight · g · n)), n the normalised value.
 
-    With a residual and ReLU `gradient_sums` has written g behind the activation, and that is what comes here.
+    With a residual and ReLU `gradient_sums` has written g behind the activation, and that is what comes here. The first
+    image's first chunk writes the gradients of weight and bias.
     """
     ACC: tl.constexpr = dtype_of(config.ACC)
     place = place_of(tl.num_programs(0) - 1 - tl.program_id(0), chunks, config)
@@ -467,7 +480,13 @@ def input_gradient(
     x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
     g = Map(g_pointer, g_stride_b, g_stride_0, g_stride_1, g_stride_2, g_stride_c)
     d = Map(d_pointer, d_stride_b, d_stride_0, d_stride_1, d_stride_2, d_stride_c)
-    total = wide_index(size_0, config.INT64) * size_1 * size_2
+    if (place.batch == 0) & (place.chunk == 0):
+        if config.BIASED:
+            parameter_gradient(channel_sums, grad_bias, batches, lanes, config)
+        if config.WEIGHTED:
+            products = channel_sums + batches * config.NUM_GROUPS * config.CHANNELS
+            parameter_gradient(products, grad_weight, batches, lanes, config)
+    total = position_count(size_0, size_1, size_2, config)
     size = total.to(ACC) * config.CHANNELS
     p_group = place.batch * config.NUM_GROUPS + lanes.group
     lane_mean = tl.load(mean + p_group, mask=lanes.valid, other=0.0)[None, :]

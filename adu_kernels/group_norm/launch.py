@@ -53,14 +53,14 @@ class LaunchShape:
 # of x, or two each of x and the gradient. Sums stay in registers over the tiles of a program, so those that add up are
 # few: what they find is put together by every program after them.
 STATISTICS = LaunchShape(elements=4096, programs=132 * 4)
-NORMALISE = LaunchShape(elements=4096, programs=132 * 16)
+NORMALISE = LaunchShape(elements=2048, programs=132 * 16)
 GRADIENT_SUMS = LaunchShape(elements=2048, programs=132 * 4)
 INPUT_GRADIENT = LaunchShape(elements=2048, programs=132 * 16)
 LANES = 256
 """At most, of a tile over channels; a power of two."""
 FEWEST_LANES = 16
 """Of a tile over the positions of a channels-first map: as many channels as there are, up to this."""
-PARTS = 2048
+PARTS = 4096
 """Results of programs that are put together at once, times groups or lanes."""
 VECTOR = 8
 """What strides of a channels-first map are divisible by, or not: two compilations for all sizes."""
@@ -100,7 +100,10 @@ def layout_of(maps: Sequence[Tensor]) -> Layout:
     unit = 4 if contiguous_c else 3 if contiguous_p else -1
     counted = (x.shape[0], *sizes, x.shape[1])
     others = [s for one in full for axis, s in enumerate(one) if axis != unit and counted[axis] > 1]
-    divisor = math.gcd(2 * VECTOR, *others) if contiguous_c else VECTOR if _divides(VECTOR, others) else 1
+    if contiguous_c:
+        divisor = math.gcd(2 * VECTOR, *others)
+    else:  # so that no wide load of a row reaches beyond the last position
+        divisor = VECTOR if _divides(VECTOR, [*others, math.prod(sizes)]) else 1
     strides = tuple(tuple(s if axis == unit else s // divisor for axis, s in enumerate(one)) for one in full)
     return Layout(sizes, strides, channels_last, contiguous_c, contiguous_p, divisor, needs_int64(maps))
 
@@ -245,8 +248,9 @@ def norm_backward(
         cut.chunks, cut.tiles, batch, config=config, num_warps=GRADIENT_SUMS.warps,
     )  # fmt: skip
     group_sums = mean.new_empty((2, batch, num_groups, tile.split))
+    channel_sums = mean.new_empty((2, batch, x.shape[1]))
     runtime.run(
-        kernels.totals, cut.blocks, partials, _or(weight, x), group_sums, grad_weight, grad_bias, cut.chunks, batch,
+        kernels.totals, batch * cut.blocks, partials, _or(weight, x), group_sums, channel_sums, cut.chunks, batch,
         config=config, num_warps=GRADIENT_SUMS.warps,
     )  # fmt: skip
     tile = tile_of(x, num_groups, INPUT_GRADIENT.elements, layout.channels_last)
@@ -254,8 +258,9 @@ def norm_backward(
     config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu)
     runtime.run(
         kernels.input_gradient, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
-        behind if residual else grad_output, group_sums, grad_x, *of_x, *(of_behind if residual else of_g), *of_d,
-        *layout.sizes, cut.chunks, cut.tiles, batch, config=config, num_warps=INPUT_GRADIENT.warps,
+        behind if residual else grad_output, group_sums, grad_x, channel_sums, grad_weight, grad_bias,
+        *of_x, *(of_behind if residual else of_g), *of_d, *layout.sizes, cut.chunks, cut.tiles, batch,
+        config=config, num_warps=INPUT_GRADIENT.warps,
     )  # fmt: skip
     return grad_x, grad_weight, grad_bias, behind
 

@@ -14,7 +14,14 @@ import torch
 
 import adu_kernels
 from adu_kernels import reference
-from bench import attention_adaptation, cost_volume, depth_objective, disparity_regression, feature_distillation
+from bench import (
+    attention_adaptation,
+    cost_volume,
+    depth_objective,
+    disparity_regression,
+    feature_distillation,
+    group_norm,
+)
 from bench.correlation_disparity import correlation_case
 from bench.gpu_check.tuning.rows import Change
 from bench.harness.case import Case, Work
@@ -177,6 +184,18 @@ THIN = one_row("cost_volume.table.CONCAT_VECTOR", 2)
 NORMALIZED_SLIDE = SLIDE[:4]
 
 
+NORM = tuple(
+    candidate
+    for kernel, changes in {
+        "STATISTICS": ({"elements": 2048}, {"programs": 1056}, {"elements": 8192, "threads": 256}, {"programs": 264}),
+        "NORMALISE": ({"elements": 4096}, {"programs": 1056}, {"programs": 4224}, {"elements": 4096, "threads": 256}),
+        "GRADIENT_SUMS": ({"elements": 4096}, {"programs": 1056}, {"elements": 4096, "threads": 256}),
+        "INPUT_GRADIENT": ({"elements": 4096}, {"programs": 1056}, {"programs": 4224}, {"elements": 1024}),
+    }.items()
+    for candidate in one_row(f"group_norm.launch.{kernel}", *changes)
+)
+
+
 def questions(dry_run: bool) -> list[Question]:
     """dry_run: tiny cases and two candidates each, for the interpreter."""
     tiny = cost_volume.TINY
@@ -187,7 +206,9 @@ def questions(dry_run: bool) -> list[Question]:
     level = _TINY_LEVEL if dry_run else feature_distillation.LEVEL
     volume, attention = cost_volume.volume_case, attention_adaptation.attention_case
     regress, distance = disparity_regression.regression_case, feature_distillation.distance_case
+    norm = group_norm.TINY if dry_run else group_norm.CROP
     found = [
+        Question("group norm bf16", group_norm.norm_case(norm, HALF), NORM),
         Question("groupwise bf16", volume("groupwise", crop, HALF), SLIDE),
         Question(
             "disparity regression fp32",
