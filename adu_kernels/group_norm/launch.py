@@ -66,6 +66,11 @@ VECTOR = 8
 """What strides of a channels-first map are divisible by, or not: two compilations for all sizes."""
 
 
+UNFUSED = {"enable_fp_fusion": False}
+"""Fused with a sum across lanes, a product would be rounded in one of them alone, and both would be stored. And the
+backward must find the sign that the forward found."""
+
+
 class Layout(NamedTuple):
     """How x and what goes with it lie in memory; positions in three axes, of which those without gaps are one."""
 
@@ -185,7 +190,7 @@ def norm(
     config = norm_config(layout, tile, x, num_groups, None, None, False, False)
     runtime.run(
         kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *of_x, *layout.sizes,
-        cut.chunks, cut.tiles, parts, batch, config=config, num_warps=STATISTICS.warps,
+        cut.chunks, cut.tiles, parts, batch, config=config, num_warps=STATISTICS.warps, **UNFUSED,
     )  # fmt: skip
     tile = tile_of(x, num_groups, NORMALISE.elements, layout.channels_last)
     cut = cut_of(NORMALISE, tile, batch, num_groups, layout.positions)
@@ -193,7 +198,7 @@ def norm(
     runtime.run(
         kernels.normalise, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), _or(residual, x),
         partials, y, mean, rstd, signs, *of_x, *of_r, *of_y, *layout.sizes, cut.chunks, cut.tiles, parts, batch,
-        config=config, num_warps=NORMALISE.warps,
+        config=config, num_warps=NORMALISE.warps, **UNFUSED,
     )  # fmt: skip
     return outputs
 
@@ -245,13 +250,13 @@ def norm_backward(
     runtime.run(
         kernels.gradient_sums, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
         grad_output, signs, behind, partials, *of_x, *of_g, *of_behind, *layout.sizes,
-        cut.chunks, cut.tiles, batch, config=config, num_warps=GRADIENT_SUMS.warps,
+        cut.chunks, cut.tiles, batch, config=config, num_warps=GRADIENT_SUMS.warps, **UNFUSED,
     )  # fmt: skip
     group_sums = mean.new_empty((2, batch, num_groups, tile.split))
     channel_sums = mean.new_empty((2, batch, x.shape[1]))
     runtime.run(
         kernels.totals, batch * cut.blocks, partials, _or(weight, x), group_sums, channel_sums, cut.chunks, batch,
-        config=config, num_warps=GRADIENT_SUMS.warps,
+        config=config, num_warps=GRADIENT_SUMS.warps, **UNFUSED,
     )  # fmt: skip
     tile = tile_of(x, num_groups, INPUT_GRADIENT.elements, layout.channels_last)
     cut = cut_of(INPUT_GRADIENT, tile, batch, num_groups, layout.positions)
@@ -260,7 +265,7 @@ def norm_backward(
         kernels.input_gradient, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
         behind if residual else grad_output, group_sums, grad_x, channel_sums, grad_weight, grad_bias,
         *of_x, *(of_behind if residual else of_g), *of_d, *layout.sizes, cut.chunks, cut.tiles, batch,
-        config=config, num_warps=INPUT_GRADIENT.warps,
+        config=config, num_warps=INPUT_GRADIENT.warps, **UNFUSED,
     )  # fmt: skip
     return grad_x, grad_weight, grad_bias, behind
 
