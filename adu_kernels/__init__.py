@@ -34,6 +34,7 @@ from .feature_distillation.op import (
     pooled_guide,
 )
 from .group_norm.op import group_norm
+from .single_output_conv3d.op import single_output_conv3d
 
 __all__ = [
     "groupwise_correlation_volume",
@@ -53,6 +54,7 @@ __all__ = [
     "teacher_gate",
     "depth_objective",
     "group_norm",
+    "single_output_conv3d",
     "ConcatFreeConv3d",
     "ObjectiveTerms",
     "ObjectiveWeights",

@@ -27,6 +27,7 @@ from .feature_distillation.reference import (
     pooled_guide,
 )
 from .group_norm.reference import group_norm
+from .single_output_conv3d.reference import single_output_conv3d
 
 __all__ = [
     "groupwise_correlation_volume",
@@ -46,4 +47,5 @@ __all__ = [
     "teacher_gate",
     "depth_objective",
     "group_norm",
+    "single_output_conv3d",
 ]

@@ -20,6 +20,7 @@ OPERATIONS = {
     "depth-objective": "depth_objective:DepthObjectiveBenchmark",
     "feature-distillation": "feature_distillation:FeatureDistillationBenchmark",
     "correlation-disparity": "correlation_disparity:CorrelationDisparityBenchmark",
+    "single-output-conv3d": "single_output_conv3d:SingleOutputConv3dBenchmark",
     "concat-free-conv": "concat_free_conv:ConcatFreeConvBenchmark",
 }
 """Module of this package and class, the most telling first."""

@@ -117,7 +117,7 @@ def nan_filled_memory() -> Iterator[None]:
 
 
 def layouts(value: Tensor) -> dict[str, Tensor]:
-    """The same values in other strides; gaps between them hold NaN. For 4-D tensors channels-last as well."""
+    """The same values in other strides; gaps between them hold NaN. Maps and volumes channels-last as well."""
     value = value.to(DEVICE)
     swapped = value.transpose(-1, -2).contiguous().transpose(-1, -2)
     spaced = torch.full((*value.shape[:-1], 2 * value.shape[-1] + 3), torch.nan, dtype=value.dtype, device=value.device)
@@ -125,6 +125,8 @@ def layouts(value: Tensor) -> dict[str, Tensor]:
     made = {"transposed": swapped, "spaced": spaced[..., 1 : 1 + 2 * value.shape[-1] : 2]}
     if value.ndim == 4:
         made["channels-last"] = value.contiguous(memory_format=torch.channels_last)
+    if value.ndim == 5:
+        made["channels-last"] = value.contiguous(memory_format=torch.channels_last_3d)
     return made
 
 

@@ -26,6 +26,7 @@ from adu_kernels import (
     group_norm,
     groupwise_correlation_volume,
     pooled_guide,
+    single_output_conv3d,
 )
 from adu_kernels.group_norm import launch as norm_launch
 
@@ -131,6 +132,14 @@ def _objective(dtype: torch.dtype, **options: Any) -> None:
     torch.autograd.grad(terms.total, [depth, log_scale])
 
 
+def _convolution(dtype: torch.dtype, last: bool, channels: int = 32) -> None:
+    """Planes, rows and columns of which a tile covers few and many."""
+    layout = torch.channels_last_3d if last else torch.contiguous_format
+    shapes = ((1, channels, 12, 32, 64), (1, channels, 3, 3, 3))
+    inputs = [torch.randn(shape).to(dtype).to(memory_format=layout).requires_grad_() for shape in shapes]
+    _both_ways(single_output_conv3d(*inputs, backend="triton"), inputs)
+
+
 def _layouts(
     operation: str, kind: str, call: Callable[..., None], *dtypes: torch.dtype, **options: Any
 ) -> list[CountCase]:
@@ -162,6 +171,8 @@ CASES = [
     *_layouts("group_norm", "residual ", _norm, HALF, residual=True),
     *_layouts("feature_distillation", "", _features, HALF, SINGLE),
     CountCase("feature_distillation", "guide fp32", _guide),
+    *_layouts("single_output_conv3d", "", _convolution, HALF, SINGLE),
+    CountCase("single_output_conv3d", "bf16 channels-last, 64 channels", partial(_convolution, HALF, True, 64)),
     CountCase("depth_objective", "fp32", partial(_objective, SINGLE)),
     CountCase("depth_objective", "bf16", partial(_objective, HALF)),
     CountCase("depth_objective", "fp32 every option", partial(_objective, SINGLE, joint=True, beta_nll=0.5, gamma=1.5)),

@@ -356,6 +356,35 @@ def _objective(options: dict[str, Any]) -> Operation:
     return Operation(bound(adu_kernels.depth_objective), bound(reference.depth_objective))
 
 
+CONVOLUTION = frozenset(f"single_output_conv3d.{name}" for name in ("convolution", "convolution_backward", "add_parts"))
+CONVOLVED: dict[str, tuple[tuple[int, ...], bool]] = {
+    "odd": ((2, 5, 3, 7, 13), True),
+    "aligned": ((1, 32, 4, 16, 32), False),
+    "many channels": ((1, 70, 2, 3, 20), True),
+}
+"""Shape, and whether there is a bias."""
+
+
+def _convolutions() -> Iterator[Case]:
+    layouts = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last_3d}
+    for size, (shape, bias) in CONVOLVED.items():
+        for dtype in DTYPES:
+            for layout, memory_format in layouts.items():
+                if dtype == "fp64" and size != "odd":
+                    continue
+
+                def inputs(
+                    shape: tuple[int, ...] = shape, bias: bool = bias, dtype: str = dtype,
+                    memory_format: torch.memory_format = memory_format,
+                ) -> list[Tensor]:  # fmt: skip
+                    shapes = [shape, (1, shape[1], 3, 3, 3)]
+                    made = [torch.randn(one).contiguous(memory_format=memory_format) for one in shapes]
+                    return [v.to(DTYPES[dtype]) for v in (*made, *([torch.randn(1)] if bias else []))]
+
+                pair = _both("single_output_conv3d")
+                yield Case("single_output_conv3d", "", dtype, layout, size, pair, inputs, CONVOLUTION)
+
+
 CASES = [
     case
     for group in (
@@ -369,6 +398,7 @@ CASES = [
         _objectives,
         _parts,
         _uncertainty,
+        _convolutions,
     )
     for case in group()
 ]

@@ -32,6 +32,7 @@ def _rounded_to_zero(a: int, b: int) -> int:
     ("instruction", "meaning"),
     [
         ("add.s32 %r10, %r0, %r1;", lambda a, b: a + b),
+        ("add.s16x2 %r10, %r0, %r1;", lambda a, b: (a + b & 0xFFFF) | ((a >> 16) + (b >> 16) & 0xFFFF) << 16),
         ("sub.s32 %r10, %r0, %r1;", lambda a, b: a - b),
         ("mul.lo.s32 %r10, %r0, %r1;", lambda a, b: a * b),
         ("mul.hi.s32 %r10, %r0, %r1;", lambda a, b: _signed(a) * _signed(b) >> 32),

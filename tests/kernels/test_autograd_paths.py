@@ -49,6 +49,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "silog_loss": (lambda f, a: f(a.exp(), _constant(a, PIXELS)), [PIXELS]),
     "laplace_nll": (lambda f, a, s: f(a.exp(), s, _constant(a, PIXELS), joint=True), [PIXELS, PIXELS]),
     "focal_response_loss": (lambda f, a: f(a.exp(), _constant(a, PIXELS)), [PIXELS]),
+    "single_output_conv3d": (lambda f, x, w, b: f(x, w, b), [(1, 1, 1, 1, 2), (1, 1, 3, 3, 3), (1,)]),
     "depth_objective": (
         lambda f, a, s: f(a.exp(), s, _constant(a, PIXELS), _constant(a, PIXELS, 2.0), joint=True).total,
         [PIXELS, PIXELS],

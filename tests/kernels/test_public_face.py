@@ -34,6 +34,7 @@ def _arguments(name: str) -> tuple:
         "laplace_nll": (maps, maps, maps + 1),
         "depth_objective": (maps, maps, maps + 1, maps + 2),
         "group_norm": (volume, 2),
+        "single_output_conv3d": (volume.unsqueeze(1), torch.rand(1, 1, 3, 3, 3), torch.rand(1)),
     }.get(name, (maps, maps + 1))
 
 
@@ -60,6 +61,7 @@ def test_the_contract_is_complete() -> None:
         "teacher_gate",
         "depth_objective",
         "group_norm",
+        "single_output_conv3d",
     }
 
 

@@ -28,6 +28,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "focal_response_loss": (lambda f, a, t: f(a, t), [PIXELS] * 2),
     "uncertainty_guide": (lambda f, s: f(s, s > 1), [PIXELS]),
     "teacher_gate": (lambda f, a, t: f(a, t), [PIXELS] * 2),
+    "single_output_conv3d": (lambda f, x, w, b: f(x, w, b), [(1, 2, 2, 3, 4), (1, 2, 3, 3, 3), (1,)]),
     "depth_objective": (lambda f, a, s, d, t: f(a, s, d, t), [PIXELS] * 4),
     "group_norm": (lambda f, a, r: f(a, 2, activation="relu", residual=r), [MAPS] * 2),
 }

@@ -28,6 +28,7 @@ LAUNCHES = {
     "disparity_regression": 3,
     "feature_distillation": 3,
     "group_norm": 5,
+    "single_output_conv3d": 3,
 }
 """Of the first case of each operation, forward and backward."""
 

@@ -10,6 +10,9 @@ PLAIN = {"add": "+", "sub": "-", "and": "&", "or": "|", "xor": "^"}
 
 def integer(code: Code, i: Instruction) -> str:
     """The bits of the result. Unsupported for what is not known."""
+    if i.base == "add" and i.type in ("s16x2", "u16x2") and not i.qualifiers:
+        a, b = (f"({code.read(i.name(position), 'u4')})" for position in (1, 2))
+        return f"(({a} + {b}) & 0xFFFF) | (({a} & 0xFFFF0000) + ({b} & 0xFFFF0000))"  # no half carries into the other
     if i.type not in NUMPY or "f" in i.type:
         raise Unsupported(i.text)
     bits, kind = BITS[i.type], NUMPY[i.type]
