@@ -52,35 +52,27 @@ def _said(change: Mapping[str, Any] | int) -> str:
     return str(change) if isinstance(change, int) else " ".join(f"{name}={value}" for name, value in change.items())
 
 
-# The fewer columns, the more threads wait for loads side by side; at 8 a load feeds most products. Few items: a finer
-# grid.
-SLIDES = (
-    {"items": 64, "num_warps": 2},
-    {"items": 256, "num_warps": 8},
-    {"items": 128, "num_warps": 4, "pixels": 4},
-    {"items": 128, "num_warps": 4, "pixels": 1},
-    {"items": 64, "num_warps": 2, "pixels": 8},
-)
+# The fewer columns, the more threads wait for loads side by side; the more, the fewer instructions a cell. Few items: a
+# finer grid. 4 and 8 columns, and 64 and 256 items of 2, were timed and are not faster (bench/results/h200).
+SLIDES = ({"pixels": 3}, {"pixels": 1}, {"items": 64, "num_warps": 2, "pixels": 3})
 SLIDE = one_row("cost_volume.table.SLIDE_CHANNELS_LAST", *SLIDES)
-SLIDE_SINGLE = one_row("cost_volume.table.SLIDE_WIDE_TYPES", *SLIDES[:2], {"pixels": 2}) + SLIDE
+SLIDE_SINGLE = (
+    one_row("cost_volume.table.SLIDE_WIDE_TYPES", *SLIDES[:2], {"pixels": 2}, {"items": 64, "num_warps": 2}) + SLIDE[:1]
+)
+# Its own row is the forward's; the backward takes the row above.
 SLIDE_COMBINED = (
     *one_row(
         "cost_volume.table.SLIDE_BESIDE_CONCAT",
-        {"items": 512, "num_warps": 16},
-        {"items": 256, "num_warps": 8},
         {"pixels": 2},
-        {"pixels": 8},
+        {"items": 256, "num_warps": 8},
+        {"pixels": 3},
+        {"items": 256, "num_warps": 8, "pixels": 2},
     ),
-    *SLIDE,
+    *SLIDE[:1],
 )
 REGRESSION = "disparity_regression.launch.LAUNCH_SHAPES[2]"
-REGRESSION_ROWS = (
-    *one_row(
-        REGRESSION,
-        *({"columns": 2}, {"rows": 2}, {"lanes": 64}, {"candidates": 24}, {"candidates": 48}),
-        *({"columns": 1}, {"candidates": 8}, {"lanes": 256}),
-    ),
-    *one_row("disparity_regression.launch.GATHER_LANES", 128, 512),
+REGRESSION_ROWS = one_row(
+    REGRESSION, {"candidates": 48}, {"candidates": 48, "lanes": 64}, {"candidates": 24}, {"lanes": 64}
 )
 ATTENTION = "attention_adaptation.table.LAUNCH_SHAPES"
 # One group of warps a program: a finer grid, and programs that hide each other's waits. The keys' pass holds two
@@ -100,35 +92,28 @@ ATTENTION_UNBIASED = (
     *one_row(f"{ATTENTION}[1].backward_queries", {"queries": 64, "threads": 128}, {"keys": 32}, {"stages": 2}),
     *one_row(f"{ATTENTION}[1].forward", {"queries": 64, "threads": 128}, {"keys": 128, "stages": 2}),
 )
+# Counted on an H200: the keys' pass starts 416 programs where 396 find room, the forward 1872 of 264 at once; in either
+# the last few run alone.
 ATTENTION_NARROW = (
-    *one_row(f"{ATTENTION}[0].forward", {"keys": 64}, {"queries": 128, "keys": 64, "threads": 256}, {"stages": 2}),
-    *one_row(f"{ATTENTION}[0].exact_delta", {"queries": 64, "threads": 128}, {"keys": 64}, {"keys": 128}),
-    *one_row(f"{ATTENTION}[0].backward_keys", {"stages": 3}, {"keys": 128, "threads": 256}, {"queries": 128}),
-    *one_row("attention_adaptation.table.PROGRAMS_WANTED", 132),
-    *one_row("attention_adaptation.table.ADD_KEYS", 64),
+    *one_row(f"{ATTENTION}[0].forward", {"keys": 64}),
+    *one_row(f"{ATTENTION}[0].exact_delta", {"queries": 64, "threads": 128}),
+    *one_row("attention_adaptation.table.PROGRAMS_WANTED", 528),
+    *one_row(f"{ATTENTION}[0].backward_keys", {"queries": 32, "stages": 3}, {"keys": 32}, {"stages": 3}),
 )
 ATTENTION_SINGLE = (
     *one_row(f"{ATTENTION}[3].forward", {"queries": 32}, {"threads": 128}, {"keys": 16}),
     *one_row(f"{ATTENTION}[3].backward_queries", {"keys": 16}, {"threads": 128}),
     *one_row(f"{ATTENTION}[3].backward_keys", {"queries": 16}, {"threads": 128}),
 )
-# More warps halve a thread's part of the softmax. With more chunks of channels the scores are made again less often:
-# with 5 once, which spills on sm_80 alone.
+# Counted on an H200: either pass waits, for loads and at barriers, and nothing is busy. Backward a multiprocessor has
+# room for one program of 64 columns; of half as many it has room for more.
 EXPECTATION_HALF = (
+    *one_row("correlation_disparity.launch.HALF", {"num_stages": 3}, {"num_stages": 4}),
     *one_row(
         "correlation_disparity.launch.HALF_BACKWARD",
+        {"block": 32, "num_warps": 4, "num_stages": 2},
         {"num_stages": 2},
-        {"chunks": 3},
-        {"block": 32, "num_warps": 4},
         {"block": 32, "num_warps": 8},
-    ),
-    *one_row(
-        "correlation_disparity.launch.HALF",
-        {"num_warps": 8},
-        {"num_warps": 8, "num_stages": 3},
-        {"block": 32, "num_stages": 3},
-        {"num_stages": 3},
-        {"channels": 128},
     ),
 )
 EXPECTATION_SINGLE = (
@@ -137,11 +122,16 @@ EXPECTATION_SINGLE = (
         "correlation_disparity.launch.WIDER_BACKWARD", {"num_warps": 4}, {"channels": 32}, {"channels": 32, "chunks": 2}
     ),
 )
+# Backward the gradient's band is brought into shared memory once for every so many channels: that keeps it busy.
 BAND = (
     *one_row(
-        "cost_volume.table.BAND_BACKWARD", {"num_stages": 2}, {"channels": 32}, {"num_warps": 2}, {"num_warps": 8}
+        "cost_volume.table.BAND_BACKWARD",
+        {"channels": 128, "num_stages": 2},
+        {"num_stages": 2},
+        {"channels": 128},
+        {"channels": 128, "num_warps": 8},
     ),
-    *one_row("cost_volume.table.BAND", {"num_stages": 4}, {"channels": 128}, {"block": 128}),
+    *one_row("cost_volume.table.BAND", {"num_stages": 4}),
 )
 BAND_SINGLE = one_row(
     "cost_volume.table.BAND_WIDE_TYPES", {"num_stages": 1}, {"channels": 16}, {"block": 16, "num_warps": 2}
@@ -180,8 +170,6 @@ SLIDE_CONTIGUOUS = one_row(
     {"items": 128, "num_warps": 2},
     {"items": 256, "num_warps": 8},
 )
-THIN = one_row("cost_volume.table.CONCAT_VECTOR", 2)
-NORMALIZED_SLIDE = SLIDE[:4]
 
 
 NORM = tuple(
@@ -209,32 +197,28 @@ def questions(dry_run: bool) -> list[Question]:
     norm = group_norm.TINY if dry_run else group_norm.CROP
     found = [
         Question("group norm bf16", group_norm.norm_case(norm, HALF), NORM),
+        Question("combined bf16", volume("combined", crop, HALF), SLIDE_COMBINED),
         Question("groupwise bf16", volume("groupwise", crop, HALF), SLIDE),
-        Question(
-            "disparity regression fp32",
-            regress(regression, SINGLE),
-            REGRESSION_ROWS,
-        ),
         Question("attention bf16 d 32", attention(narrow, HALF, biased=True), ATTENTION_NARROW),
-        Question("attention bf16 d 64", attention(wide, HALF, biased=True), ATTENTION_HALF),
         Question("correlation disparity bf16", correlation_case(band, HALF), EXPECTATION_HALF),
         Question("plain correlation bf16", volume("plain", band, HALF), BAND),
+        Question("disparity regression fp32", regress(regression, SINGLE), REGRESSION_ROWS),
+        Question("attention bf16 d 64", attention(wide, HALF, biased=True), ATTENTION_HALF),
         Question("depth objective fp32", depth_objective.loss_case("depth objective", maps), OBJECTIVE),
         Question("feature loss bf16", distance(level, HALF), LOSS_LAST),
-        Question("groupwise bf16, one pair", volume("groupwise", replace(crop, batch=1), HALF), SLIDE[:3]),
+        Question("groupwise bf16, one pair", volume("groupwise", replace(crop, batch=1), HALF), SLIDE),
         Question(
-            "disparity regression fp32, one image", regress(replace(regression, batch=1), SINGLE), REGRESSION_ROWS[1:5]
+            "disparity regression fp32, one image", regress(replace(regression, batch=1), SINGLE), REGRESSION_ROWS[1:]
         ),
         Question("attention bf16 d 64, no bias", attention(wide, HALF, biased=False), ATTENTION_UNBIASED),
         Question("groupwise fp32", volume("groupwise", kitti, SINGLE), SLIDE_SINGLE),
-        Question("combined bf16", volume("combined", crop, HALF), SLIDE_COMBINED + THIN),
         Question("feature loss bf16, contiguous", distance(level, HALF, channels_last=False), LOSS_FIRST),
         Question("guide, nested cells", pooled_case(dry_run, nested=True), NESTED),
         Question("guide, any cells", pooled_case(dry_run, nested=False), WINDOWS),
         Question("correlation disparity fp32", correlation_case(band, SINGLE), EXPECTATION_SINGLE),
         Question("attention fp32 d 32", attention(narrow, SINGLE, biased=True), ATTENTION_SINGLE),
         Question("plain correlation fp32", volume("plain", band, SINGLE), BAND_SINGLE),
-        Question("cosine bf16", volume("cosine", crop, HALF), NORMALIZED_SLIDE),
+        Question("cosine bf16", volume("cosine", crop, HALF), SLIDE),
         Question("groupwise bf16, contiguous", volume("groupwise", crop, HALF, channels_last=False), SLIDE_CONTIGUOUS),
         Question(
             "plain correlation bf16, contiguous", volume("plain", band, HALF, channels_last=False), BAND_CONTIGUOUS
