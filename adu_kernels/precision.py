@@ -19,12 +19,17 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
 def storage_dtype(tensor: Tensor) -> torch.dtype:
     """What a step stores a map like `tensor` in: autocast's type where it is on, else float32; float64 for float64,
     which autocast leaves as it is."""
-    device = tensor.device.type
     if tensor.dtype == torch.float64:
         return torch.float64
+    return autocast_dtype(tensor) or accumulation_dtype(tensor)
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
+    """Autocast's type on `tensor`'s device, None where it is off or there is none."""
+    device = tensor.device.type
     if _has_autocast(device) and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
-    return accumulation_dtype(tensor)
+    return None
 
 
 def _has_autocast(device: str) -> bool:

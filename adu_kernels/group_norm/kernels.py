@@ -77,27 +77,28 @@ SIZES = ["size_0", "size_1", "size_2", "chunks", "tiles", "parts", "batches"]
 RUNTIME = [*STRIDES, *SIZES]
 
 
+# Triton 3.6 hands no tuple over to these functions: they take fields of the config.
 @triton.constexpr_function
-def lane_count(config):
-    return config.GROUPS * config.LANES
+def lane_count(groups, lanes):
+    return groups * lanes
 
 
 @triton.constexpr_function
-def block_count(config):
+def block_count(num_groups, groups, split):
     """Blocks of an image."""
-    return config.NUM_GROUPS * config.SPLIT if config.SPLIT > 1 else -(-config.NUM_GROUPS // config.GROUPS)
+    return num_groups * split if split > 1 else -(-num_groups // groups)
 
 
 @triton.jit
 def place_of(program, chunks, config: NormConfig):
-    BLOCKS: tl.constexpr = block_count(config)
+    BLOCKS: tl.constexpr = block_count(config.NUM_GROUPS, config.GROUPS, config.SPLIT)
     block = (program // chunks) % BLOCKS
     return Place(program // chunks // BLOCKS, block, program % chunks)
 
 
 @triton.jit
 def lanes_of(block, config: NormConfig):
-    lane = tl.arange(0, lane_count(config))
+    lane = tl.arange(0, lane_count(config.GROUPS, config.LANES))
     if config.SPLIT > 1:
         group = block // config.SPLIT + lane * 0
         member = (block % config.SPLIT) * config.LANES + lane
@@ -175,33 +176,36 @@ def tile_mask(position, total, lanes, config: NormConfig):
 
 
 @triton.constexpr_function
-def bits_of(config):
+def bits_of(lanes):
     """Lanes of which a byte has the signs."""
-    return min(config.GROUPS * config.LANES, 8)
+    return min(lanes, 8)
 
 
 @triton.jit
 def sign_offsets(place, position, total, config: NormConfig):
     """Of the bytes of a tile's signs, which lie as the tiles do: B × blocks × positions × lanes / 8."""
-    BYTES: tl.constexpr = lane_count(config) // bits_of(config)
-    image = wide_index(place.batch, config.INT64) * block_count(config) + place.block
+    BYTES: tl.constexpr = lane_count(config.GROUPS, config.LANES) // bits_of(config.GROUPS * config.LANES)
+    image = (
+        wide_index(place.batch, config.INT64) * block_count(config.NUM_GROUPS, config.GROUPS, config.SPLIT)
+        + place.block
+    )
     return ((image * total + position) * BYTES)[:, None] + tl.arange(0, BYTES)[None, :]
 
 
 @triton.jit
 def packed_signs(value, config: NormConfig):
     """What ReLU's gradient must know of each value, in a bit: whether it is not ≤ 0."""
-    BITS: tl.constexpr = bits_of(config)
+    BITS: tl.constexpr = bits_of(config.GROUPS * config.LANES)
     flags = tl.where(value <= 0, 0, 1)
-    flags = tl.reshape(flags, [config.POSITIONS, lane_count(config) // BITS, BITS])
+    flags = tl.reshape(flags, [config.POSITIONS, lane_count(config.GROUPS, config.LANES) // BITS, BITS])
     return tl.sum(flags << tl.arange(0, BITS)[None, None, :], 2).to(tl.uint8)
 
 
 @triton.jit
 def unpacked_signs(packed, config: NormConfig):
-    BITS: tl.constexpr = bits_of(config)
+    BITS: tl.constexpr = bits_of(config.GROUPS * config.LANES)
     flags = (packed.to(tl.int32)[:, :, None] >> tl.arange(0, BITS)[None, None, :]) & 1
-    return tl.reshape(flags, [config.POSITIONS, lane_count(config)]) > 0
+    return tl.reshape(flags, [config.POSITIONS, lane_count(config.GROUPS, config.LANES)]) > 0
 
 
 @triton.jit
@@ -228,8 +232,8 @@ def statistics(
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     o_x = offsets(x, first, lanes.channel, size_1, size_2, config)
     origin = tl.load(start + o_x, mask=tile_mask(first, total, lanes, config), other=0.0).to(ACC)
-    distance = tl.zeros([config.POSITIONS, lane_count(config)], ACC)
-    square = tl.zeros([config.POSITIONS, lane_count(config)], ACC)
+    distance = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
+    square = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
     for tile in range(1, tiles):
         position = first + tile * config.POSITIONS
         mask = tile_mask(position, total, lanes, config)
@@ -383,8 +387,8 @@ def gradient_sums(
         shift = lane_parameter(bias, lanes, config)
     total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
-    sums = tl.zeros([config.POSITIONS, lane_count(config)], ACC)
-    products = tl.zeros([config.POSITIONS, lane_count(config)], ACC)
+    sums = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
+    products = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
     for tile in range(tiles):
         position = first + tile * config.POSITIONS
         mask = tile_mask(position, total, lanes, config)
@@ -417,8 +421,8 @@ def totals(partials, weight, group_sums, channel_sums, chunks, batches, config: 
     place = place_of(tl.program_id(0), 1, config)
     lanes = lanes_of(place.block, config)
     channels = config.NUM_GROUPS * config.CHANNELS
-    sums = tl.zeros([config.PARTS, lane_count(config)], dtype_of(config.ACC))
-    products = tl.zeros([config.PARTS, lane_count(config)], dtype_of(config.ACC))
+    sums = tl.zeros([config.PARTS, lane_count(config.GROUPS, config.LANES)], dtype_of(config.ACC))
+    products = tl.zeros([config.PARTS, lane_count(config.GROUPS, config.LANES)], dtype_of(config.ACC))
     for first in range(0, chunks, config.PARTS):
         chunk = first + tl.arange(0, config.PARTS)
         p_part = partials + ((place.batch * chunks + chunk) * channels)[:, None] + lanes.channel[None, :]
@@ -443,7 +447,7 @@ def totals(partials, weight, group_sums, channel_sums, chunks, batches, config: 
 def parameter_gradient(channel_sums, gradient, batches, lanes, config: NormConfig):
     """Of weight or bias: the images' sums added up."""
     BATCHES: tl.constexpr = 16
-    total = tl.zeros([BATCHES, lane_count(config)], dtype_of(config.ACC))
+    total = tl.zeros([BATCHES, lane_count(config.GROUPS, config.LANES)], dtype_of(config.ACC))
     for first in range(0, batches, BATCHES):
         batch = first + tl.arange(0, BATCHES)
         p_sums = channel_sums + (batch * (config.NUM_GROUPS * config.CHANNELS))[:, None] + lanes.channel[None, :]
@@ -494,7 +498,7 @@ def input_gradient(
     constant = group_mean_of(group_sums, place.batch, lanes, size, config)
     planes = batches * config.NUM_GROUPS * config.SPLIT
     slope = group_mean_of(group_sums + planes, place.batch, lanes, size, config) * lane_rstd
-    factor = tl.full([1, lane_count(config)], 1.0, ACC)
+    factor = tl.full([1, lane_count(config.GROUPS, config.LANES)], 1.0, ACC)
     if config.WEIGHTED:
         factor = lane_parameter(weight, lanes, config)
     scale = lane_rstd * factor

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .. import checks
 from ..backend import choose
+from ..precision import autocast_dtype
 from . import launch, reference
 
 KERNEL = (3, 3, 3)
@@ -59,10 +60,9 @@ def single_output_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
 
 def _as_autocast_has_them(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """In autocast's type where it is on; float64 it leaves as it is."""
-    device = x.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    dtype = autocast_dtype(x)
+    if dtype is None:
         return x, weight, bias
-    dtype = torch.get_autocast_dtype(device)
 
     def cast(value: Tensor) -> Tensor:
         return value if value.dtype == torch.float64 else value.to(dtype)

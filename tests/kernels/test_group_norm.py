@@ -64,7 +64,7 @@ def test_type_and_layout_stay_whatever_autocast_says(dtype: torch.dtype) -> None
         assert y.is_contiguous(memory_format=layout)
 
 
-X = torch.randn(2, 6, 3, 5)
+X = torch.randn(2, 6, 3, 5, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ X = torch.randn(2, 6, 3, 5)
         (ValueError, "x: expected at least one element per dimension", (X[:0], 1), {}),
         (ValueError, "num_groups: expected a divisor of x's 6 channels, got 4", (X, 4), {}),
         (ValueError, "num_groups: expected a whole number ≥ 1, got 0", (X, 0), {}),
-        (ValueError, "weight: expected one value per channel of x, 6, got 5", (X, 2, torch.ones(5)), {}),
-        (ValueError, "bias: expected C, got 6×1", (X, 2, None, torch.ones(6, 1)), {}),
+        (ValueError, "weight: expected one value per channel of x, 6, got 5", (X, 2, torch.ones(5, device="cpu")), {}),
+        (ValueError, "bias: expected C, got 6×1", (X, 2, None, torch.ones(6, 1, device="cpu")), {}),
         (ValueError, r"eps: expected a finite number in \[0.0, inf\], got -1", (X, 2, None, None, -1.0), {}),
         (ValueError, "activation: expected one of 'none', 'relu', got 'gelu'", (X, 2), {"activation": "gelu"}),
         (ValueError, "residual: expected the shape of x, 2×6×3×5, got 2×6×3×4", (X, 2), {"residual": X[..., :4]}),

@@ -52,3 +52,32 @@ def test_a_masked_load_says_what_the_mask_hides(path: Path) -> None:
 )
 def test_the_rule_is_seen(call: str, broken: bool) -> None:
     assert list(masked_loads_without_other(call)) == ([1] if broken else [])
+
+
+def configs_handed_over(source: str) -> Iterator[int]:
+    """Lines that call a function decorated `triton.constexpr_function`, of whatever file, with a config as a whole."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in CONSTEXPR_FUNCTIONS:
+            given = [*node.args, *(keyword.value for keyword in node.keywords)]
+            if any(ast.unparse(one) == "config" for one in given):
+                yield node.lineno
+
+
+CONSTEXPR_FUNCTIONS = {
+    node.name
+    for path in SOURCES
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(node, ast.FunctionDef) and "triton.constexpr_function" in map(ast.unparse, node.decorator_list)
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_constexpr_functions_take_fields_of_a_config(path: Path) -> None:
+    """Triton 3.6.0 hands no NamedTuple over to them: interpreted it loses its names, compiled it is an error."""
+    lines = list(configs_handed_over(path.read_text(encoding="utf-8")))
+    assert not lines, f"{path.name}: lines {lines}"
+
+
+def test_a_config_handed_over_is_seen() -> None:
+    assert {"dtype_of", "block_count"} <= CONSTEXPR_FUNCTIONS
+    assert list(configs_handed_over("a = block_count(config.GROUPS)\nb = block_count(config)")) == [2]
