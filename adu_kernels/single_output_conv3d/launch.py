@@ -35,12 +35,14 @@ class Tile:
 
 
 # Chosen from the machine code and executed counts (README), no row is measured yet. Forward a tile with its border is
-# read for its inside; 4 warps for 256 positions leave room for two or three programs on a multiprocessor, which 8 for
-# 512 do not. Channels that are no neighbours are loaded through registers: 8 warps share them. fp32 and fp64 products
-# are made of single multiplications, unrolled. Backward with 64-bit offsets or more channels 256 positions spill.
+# read for its inside; 8 warps for 256 positions take 116 registers on sm_90, so that a multiprocessor has two programs,
+# where 4 warps for 256 or 8 for 512 leave it half as many warps. fp32 and fp64 products are made of single
+# multiplications, unrolled: 256 positions ask shared memory for two thirds of what 64 do, and spill where channels are
+# no neighbours. Backward with 64-bit offsets or more channels 256 positions spill.
 HALF = Tile(positions=256, channels=64, num_warps=8, num_stages=3)
 HALF_CONTIGUOUS = Tile(positions=256, channels=64, num_warps=8, num_stages=1)
-SINGLE = Tile(positions=64, channels=32, num_warps=4, num_stages=1)
+SINGLE = Tile(positions=256, channels=32, num_warps=8, num_stages=1)
+SINGLE_CONTIGUOUS = Tile(positions=128, channels=32, num_warps=8, num_stages=1)
 DOUBLE = Tile(positions=64, channels=16, num_warps=4, num_stages=1)
 HALF_BACKWARD = Tile(positions=256, channels=32, num_warps=8, num_stages=2)
 HALF_BACKWARD_NARROW = Tile(positions=128, channels=64, num_warps=8, num_stages=2)
@@ -100,7 +102,7 @@ def single_output_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
     batch, _, depth, height, width = x.shape
     tile = _tile(x)
     layout = map_layout([x])
-    columns = 0 if layout.CONTIGUOUS_C else min(COLUMNS, tile.positions // 4)
+    columns = 0 if layout.CONTIGUOUS_C else min(COLUMNS, tile.positions // 8)
     shape = tile_shape(height, width, tile.positions, columns)
     tiles = batch * shape.tiles_h * shape.tiles_w
     planes = min(depth, max(LEAST_PLANES, ceil_div(depth, ceil_div(PROGRAMS, tiles))))
@@ -188,9 +190,12 @@ differentiable_once(
 
 
 def _tile(x: Tensor) -> Tile:
+    neighbours = map_layout([x]).CONTIGUOUS_C
     if x.dtype.itemsize == 2:
-        return HALF if map_layout([x]).CONTIGUOUS_C else HALF_CONTIGUOUS
-    return SINGLE if x.dtype.itemsize == 4 else DOUBLE
+        return HALF if neighbours else HALF_CONTIGUOUS
+    if x.dtype.itemsize == 4:
+        return SINGLE if neighbours else SINGLE_CONTIGUOUS
+    return DOUBLE
 
 
 def _backward_tile(x: Tensor) -> Tile:

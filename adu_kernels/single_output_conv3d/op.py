@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..backend import choose
 from ..precision import autocast_dtype
+from ..stereo import runs_kernels
 from . import launch, reference
 
 KERNEL = (3, 3, 3)
@@ -48,14 +48,9 @@ def single_output_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
     checks.check_same_dtype("weight", weight, "x", x)
     if bias is not None:
         checks.check_same_dtype("bias", bias, "x", x)
-    run = choose(
-        "single_output_conv3d",
-        backend,
-        x,
-        torch_twin=reference.single_output_conv3d,
-        triton_twin=launch.single_output_conv3d,
-    )
-    return run(x, weight, bias)
+    if not runs_kernels("single_output_conv3d", backend, x):
+        return reference.single_output_conv3d(x, weight, bias)
+    return launch.single_output_conv3d(x, weight, bias)
 
 
 def _as_autocast_has_them(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

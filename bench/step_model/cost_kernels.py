@@ -11,6 +11,8 @@ CORRELATION, CORRELATION_BACKWARD = 25.0, 50.0
 """Instructions of a thread for a cell of the correlation volume, channels-last bf16."""
 REGRESSION, REGRESSION_BACKWARD = 53.0, 47.0
 """The same for a pixel and disparity of the regression at four times the size."""
+CONVOLUTION_SHARE = 0.65
+"""Of a copy's rate: barriers stand between a product and the sum of its neighbours. An assumption."""
 REGRESSION_REACHES, ATTENTION_REACHES = 0.75, 0.4
 """Of the issue rate, and of the matrix rate. Assumptions."""
 
@@ -36,6 +38,10 @@ def ours(row: Row) -> list[Launch]:
         return [_moving(moved), _moving(size(row.inputs))]  # sums over the valid pixels, then values
     if name == "feature_distillation":
         return [_moving(moved / 2), _moving(moved / 2)]
+    if name == "single_output_conv3d":
+        return [Launch("ours", moved, share=CONVOLUTION_SHARE)]
+    if name == "single_output_conv3d_backward":
+        return [Launch("ours", moved, share=CONVOLUTION_SHARE), Launch("ours", 0.0)]
     if name == "group_norm":
         x, parts = size(row.inputs[:1]), size(row.outputs[1:3])
         return [_moving(x + parts), _moving(moved)]

@@ -20,7 +20,10 @@ UPLOADS = ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl
 Others take a number of the host as an argument of their kernel, or refuse tensors of two devices."""
 VOLUME_DIMENSIONS = 5
 
-STORED = {"cost_volume", "attention_adaptation", "feature_distillation", "disparity_regression", "group_norm"}
+STORED = {
+    "cost_volume", "attention_adaptation", "feature_distillation", "disparity_regression", "group_norm",
+    "single_output_conv3d",
+}  # fmt: skip
 """Operations of adu_kernels whose maps come in the step's storage type; those of the others are fp32 in any case."""
 FP32 = {"depth_losses", "pooled_guide", "response_weights"}
 
@@ -63,14 +66,23 @@ def volumes_copied(rows: Sequence[Row]) -> list[Row]:
     found = []
     for row in rows:
         if row.name.startswith("adu_kernels::"):
-            volumes.update((t.storage, t.count) for t in row.outputs if len(t.shape) == VOLUME_DIMENSIONS)
-            gradients = [t for t in row.inputs if row.phase == "backward" and len(t.shape) == VOLUME_DIMENSIONS]
+            volumes.update((t.storage, t.count) for t in row.outputs if _is_volume(t))
+            gradients = [t for t in row.inputs if row.phase == "backward" and _is_volume(t)]
             found += [r for t in gradients for r in rows if r.name in COPIES and _writes(r, t)]
             continue
         read = row.inputs if row.name in COPIES else layout_conversions(row)
         if any(volumes.get(t.storage) == t.count for t in read):
             found.append(row)
     return found
+
+
+def _is_volume(tensor: TensorInfo) -> bool:
+    return len(tensor.shape) == VOLUME_DIMENSIONS and not _is_logits_or_taps(tensor)
+
+
+def _is_logits_or_taps(tensor: TensorInfo) -> bool:
+    """A convolution's one channel, B×1×D×H×W, or its weight, 1×C×3×3×3."""
+    return tensor.shape[1] == 1 or tensor.shape[2:] == (3, 3, 3)
 
 
 def off_the_fast_path(rows: Sequence[Row], storage: str) -> list[Row]:
@@ -94,6 +106,8 @@ def off_the_fast_path(rows: Sequence[Row], storage: str) -> list[Row]:
 
 
 def _fits(tensor: TensorInfo, operation: str, storage: str) -> bool:
+    if operation == "single_output_conv3d":
+        return tensor.dtype == storage and (tensor.channels_last or _is_logits_or_taps(tensor))
     single = tensor.shape[1] == 1 and operation != "attention_adaptation"  # a weight, a depth: fp32, no channels
     if single or operation in FP32:
         return tensor.dtype in ("float32", "uint8", "bool") and tensor.layout == "any"
