@@ -24,7 +24,11 @@ def group_norm(
         dtype = accumulation_dtype(x)
         scale, shift = (None if one is None else one.to(dtype) for one in (weight, bias))
         values = x.to(dtype)
-        apart = not values.requires_grad and any(one is not None and one.requires_grad for one in (scale, shift))
+        apart = (
+            torch.is_grad_enabled()
+            and not values.requires_grad
+            and any(one is not None and one.requires_grad for one in (scale, shift))
+        )
         # Not F.group_norm: it refuses a group of one value, whose normalised value is 0.
         y = torch.group_norm(values, num_groups, *((None, None) if apart else (scale, shift)), eps)
         if apart:  # asked for these gradients alone, torch 2.13 crashes on a CPU where the map is channels-last
@@ -32,7 +36,8 @@ def group_norm(
         if residual is not None:
             y = y + residual.to(dtype)
         if activation == "relu":
-            y = F.threshold(y, 0.0, 0.0)  # keeps what it is given: its result may be changed in place
+            # Where there is a backward, what it was given is kept: the result may be changed in place.
+            y = F.threshold(y, 0.0, 0.0) if y.requires_grad else torch.relu_(y)
         y = y.to(x.dtype)
         if y.stride() != x.stride() and y.is_contiguous():  # as torch leaves it on CUDA
             y = torch.empty_like(x).copy_(y)
