@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,9 +87,6 @@ Build = Callable[[Scale, torch.device, "torch.dtype | None", "str | None"], Buil
 class _StepSuite(Suite):
     """Options of the whole steps; --dtype bfloat16 is autocast."""
 
-    kernels: ClassVar[bool] = True
-    """Whether any operation of adu_kernels runs in the step."""
-
     def build(self) -> Build:
         raise NotImplementedError
 
@@ -115,9 +112,7 @@ class _StepSuite(Suite):
 
     def measure(self, name: str, scale: Scale, device: torch.device, dtype: torch.dtype) -> CaseResult:
         effort = Effort(self.repeats, self.seconds, self.compile_seconds)
-        implementations = list_implementations(
-            self.kernels and kernels_run_on(device), self.compile_modes(device, False)
-        )
+        implementations = list_implementations(kernels_run_on(device), self.compile_modes(device, False))
         rows = step_rows(self.build(), scale, device, dtype, implementations, effort)
         return {
             "name": name,
@@ -167,9 +162,7 @@ class TeacherInferenceBenchmark(_StepSuite):
 
 @dataclass(frozen=True)
 class StudentInferenceBenchmark(_StepSuite):
-    """Depth of images by the student, without gradients. No kernel of ours runs in it: there is nothing to replace."""
-
-    kernels: ClassVar[bool] = False
+    """Depth of images by the student, without gradients."""
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adu_depth.models.blocks import Norm, conv_norm, conv_norm_relu, initialise, make_norm, set_layout
+from adu_depth.models.blocks import ConvNorm, Norm, conv_norm_relu, initialise, make_norm, set_layout
 from adu_kernels.concat_free_conv.module import concat_free_conv3d
 
 VOLUME_MULTIPLE = 4  # an hourglass halves disparities, rows and columns twice
@@ -28,15 +28,13 @@ class Hourglass(nn.Module):
     def forward(self, volume: Tensor) -> Tensor:
         half = self.same1(self.down1(volume))
         quarter = self.same2(self.down2(half))
-        half = torch.relu(self.up2(quarter) + half)
-        return torch.relu(self.up1(half) + volume)
+        half = self.up2(quarter, residual=half)
+        return self.up1(half, residual=volume)
 
 
-def _doubling(inputs: int, outputs: int, norm: Norm) -> nn.Sequential:
-    layers = nn.Sequential()
-    layers.add_module("conv", nn.ConvTranspose3d(inputs, outputs, 4, 2, 1, bias=False))
-    layers.add_module("norm", make_norm(norm, outputs, 3))
-    return layers
+def _doubling(inputs: int, outputs: int, norm: Norm) -> ConvNorm:
+    conv = nn.ConvTranspose3d(inputs, outputs, 4, 2, 1, bias=False)
+    return ConvNorm(conv, make_norm(norm, outputs, 3), relu=True)
 
 
 class Aggregation(nn.Module):
@@ -58,7 +56,7 @@ class Aggregation(nn.Module):
         super().__init__()
         self._memory_format = str(memory_format).removeprefix("torch.")  # as it is, torch.save could not pickle it
         self.enter = nn.Sequential(
-            conv_norm_relu(inputs, channels, norm=norm, dims=3), conv_norm(channels, channels, norm=norm, dims=3)
+            conv_norm_relu(inputs, channels, norm=norm, dims=3), conv_norm_relu(channels, channels, norm=norm, dims=3)
         )
         self.hourglasses = nn.ModuleList(Hourglass(channels, norm) for _ in range(hourglasses))
         self.heads = nn.ModuleList(nn.Conv3d(channels, 1, 3, padding=1, bias=False) for _ in range(hourglasses + 1))
@@ -76,7 +74,7 @@ class Aggregation(nn.Module):
         self, volume: Tensor, prior: Tensor, thin: tuple[Tensor, Tensor] | None = None
     ) -> tuple[list[Tensor], Tensor]:
         """thin: the pair of maps whose concatenation volume would be the last channels of `volume`, if it is not."""
-        volume = torch.relu(self._enter(volume.contiguous(memory_format=self.memory_format), thin))
+        volume = self._enter(volume.contiguous(memory_format=self.memory_format), thin)
         stages = [volume]
         for hourglass in self.hourglasses:
             stages.append(hourglass(stages[-1]))
@@ -88,9 +86,10 @@ class Aggregation(nn.Module):
         if thin is None:
             return self.enter(volume)
         first, second = self.enter
+        assert isinstance(first, ConvNorm)
         weight = first.get_parameter("conv.weight")
         # A convolution is linear: the correlated channels from their volume, the concatenated ones without one.
         correlated, levels = volume.shape[1:3]
         entered = F.conv3d(volume, weight[:, :correlated], padding=1)
         entered = entered + concat_free_conv3d(*thin, weight[:, correlated:], num_disparities=levels)
-        return second(first.get_submodule("relu")(first.get_submodule("norm")(entered)))
+        return second(first.normalise(entered))

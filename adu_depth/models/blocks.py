@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from adu_depth.errors import InputError
+from adu_kernels import group_norm
+from adu_kernels.precision import without_autocast
 
 Norm = Literal["group", "batch"]
 
@@ -25,9 +30,9 @@ def check_norm(norm: str) -> None:
 def make_norm(norm: Norm, channels: int, dims: int) -> nn.Module:
     """GroupNorm with at most 8 groups, or BatchNorm.
 
-    GroupNorm is the default: a pair or two per step is common here, where batch statistics are noise; there is nothing
-    to differ between training and inference; and on a CPU it is the faster one. On CUDA it leaves the channels-last
-    layout, which BatchNorm keeps, so large GPU batches may prefer "batch".
+    GroupNorm is the default: a pair or two a step is common here, where batch statistics are noise, and nothing differs
+    between training and inference. "batch" wants eight images or more on every GPU, and in training more than one value
+    per channel.
     """
     if norm == "batch":
         return _BATCH_NORM[dims](channels)
@@ -51,27 +56,57 @@ def refuse_single_values(error: ValueError, network: nn.Module, images: Tensor) 
     ) from error
 
 
+class ConvNorm(nn.Module):
+    """Convolution ("conv"), normalisation ("norm"), then the sum with a residual, if one is given, and ReLU, if set.
+
+    With a GroupNorm what follows the convolution is one operation (adu_kernels/group_norm). Under autocast on a GPU it
+    keeps type and layout of the convolution's result, of which PyTorch's own makes fp32 in the contiguous layout.
+    """
+
+    def __init__(self, conv: nn.Module, norm: nn.Module, *, relu: bool) -> None:
+        super().__init__()
+        self.conv, self.norm, self.relu = conv, norm, relu
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """residual: None, or of the result's shape."""
+        return self.normalise(self.conv(x), residual)
+
+    def normalise(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """What follows the convolution, whose result is x."""
+        if isinstance(self.norm, nn.GroupNorm):
+            norm, activation = self.norm, "relu" if self.relu else "none"
+            return group_norm(
+                x, norm.num_groups, norm.weight, norm.bias, norm.eps, activation=activation, residual=residual
+            )
+        x = self.norm(x)
+        if residual is not None:
+            x = x + residual
+        return torch.relu_(x) if self.relu else x
+
+    def extra_repr(self) -> str:
+        return f"relu={self.relu}"
+
+
 def conv_norm(
-    inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, norm: Norm = "group", dims: int = 2
-) -> nn.Sequential:
-    """Convolution ("conv") with same padding and no bias, then normalisation ("norm").
+    inputs: int,
+    outputs: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    norm: Norm = "group",
+    dims: int = 2,
+    relu: bool = False,
+) -> ConvNorm:
+    """`ConvNorm` with same padding and no bias.
 
     Halving with kernel 4 puts each output in the middle of the inputs it replaces; kernel 3 would leave every map half
     an input cell up and to the left of where upsampling (align_corners=False) takes it to be.
     """
-    layers = nn.Sequential()
-    layers.add_module("conv", _CONV[dims](inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=False))
-    layers.add_module("norm", make_norm(norm, outputs, dims))
-    return layers
+    conv = _CONV[dims](inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=False)
+    return ConvNorm(conv, make_norm(norm, outputs, dims), relu=relu)
 
 
-def conv_norm_relu(
-    inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, norm: Norm = "group", dims: int = 2
-) -> nn.Sequential:
-    """`conv_norm`, then ReLU."""
-    layers = conv_norm(inputs, outputs, kernel=kernel, stride=stride, norm=norm, dims=dims)
-    layers.add_module("relu", nn.ReLU(inplace=True))
-    return layers
+conv_norm_relu = partial(conv_norm, relu=True)
 
 
 class ResidualBlock(nn.Module):
@@ -83,13 +118,25 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, halve: bool = False, norm: Norm = "group") -> None:
         super().__init__()
         self.first = conv_norm_relu(inputs, outputs, kernel=4 if halve else 3, stride=2 if halve else 1, norm=norm)
-        self.second = conv_norm(outputs, outputs, norm=norm)
+        self.second = conv_norm_relu(outputs, outputs, norm=norm)
         self.pool = nn.AvgPool2d(2) if halve else nn.Identity()
         same = not halve and inputs == outputs
         self.skip = nn.Identity() if same else conv_norm(inputs, outputs, kernel=1, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.skip(self.pool(x)) + self.second(self.first(x)))
+        return self.second(self.first(x), residual=self.skip(self.pool(x)))
+
+
+def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
+    """B×C×H×W → B×C×size by nearest neighbours, in x's dtype: autocast would make fp32 of what is only copied."""
+    with without_autocast(x):
+        return F.interpolate(x, size=tuple(size), mode="nearest")
+
+
+def first_images(maps: Tensor, count: int) -> Tensor:
+    """The first `count` of N×C×H×W maps. Sliced with the channels last, so that the gradient of all of them, zeros but
+    for the first, lies in memory as channels-last maps do."""
+    return maps.permute(0, 2, 3, 1)[:count].permute(0, 3, 1, 2)
 
 
 def initialise(module: nn.Module) -> None:

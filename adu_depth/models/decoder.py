@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adu_depth.errors import InputError
-from adu_depth.models.blocks import Norm, ResidualBlock, conv_norm_relu, initialise
+from adu_depth.models.blocks import Norm, ResidualBlock, conv_norm_relu, initialise, upsample
 
 LOG_SCALE_MIN, LOG_SCALE_MAX = -6.0, 3.0  # METHOD §6
 
@@ -50,7 +50,7 @@ class _Join(nn.Module):
 
     def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
         # Nearest: the 3×3 convolutions that follow smooth it, and bilinear costs more than they do on a CPU.
-        return self.mix(F.interpolate(self.coarse(coarse), scale_factor=2.0, mode="nearest") + self.skip(skip))
+        return self.mix(upsample(self.coarse(coarse), skip.shape[-2:]) + self.skip(skip))
 
 
 class DepthHead(nn.Module):

@@ -38,5 +38,6 @@ class Refinement(nn.Module):
         grey_left, grey_right = left.mean(1, keepdim=True), right.mean(1, keepdim=True)
         differences = [grey_left - warp_right(grey_right, given + offset)[0] for offset in OFFSETS]
         seen = torch.cat([left - 0.5, *differences, given / longest], 1).to(left.dtype)
-        corrections = self.correct(self.blocks(self.enter(F.pixel_unshuffle(seen, FINE))))
+        cells = F.pixel_unshuffle(seen, FINE).contiguous(memory_format=torch.channels_last)
+        corrections = self.correct(self.blocks(self.enter(cells)))
         return (disparity + F.pixel_shuffle(corrections, FINE).float()).clamp_min(0)

@@ -16,7 +16,16 @@ from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, per_image
 from adu_depth.images import check_image
 from adu_depth.models.aggregation import VOLUME_MULTIPLE, Aggregation
-from adu_depth.models.blocks import Norm, channels_last, check_norm, conv_norm_relu, initialise, refuse_single_values
+from adu_depth.models.blocks import (
+    Norm,
+    channels_last,
+    check_norm,
+    conv_norm_relu,
+    first_images,
+    initialise,
+    refuse_single_values,
+    upsample,
+)
 from adu_depth.models.decoder import (
     LOG_SCALE_MAX,
     LOG_SCALE_MIN,
@@ -156,7 +165,8 @@ class StereoTeacher(nn.Module):
         depth, log_scale = self._metric(disparity, variance, camera)
         # The decoder learns from the geometry, it does not steer it.
         geometry = self.geometry(volume.detach(), logits[-1].detach(), depth.detach(), log_scale.detach())
-        quarter, features = self.decoder([torch.cat([m[:batch], g], 1) for m, g in zip(maps, geometry, strict=True)])
+        joined = [torch.cat([first_images(m, batch), g], 1) for m, g in zip(maps, geometry, strict=True)]
+        quarter, features = self.decoder(joined)
         return DepthPrediction(
             depth=crop_map(depth, height, width),
             log_scale=crop_map(log_scale, height, width),
@@ -184,7 +194,8 @@ class StereoTeacher(nn.Module):
         Level k of the volume compares at 4k pixels, but the ×4 regression reads level k as 4k + 1.5 (the middle of the
         pixels 4k … 4k + 3), so the scores are read ⅜ of a level further on. Without that all starts 1.5 pixels off.
         """
-        scores = volume[:, : self.config.num_groups].mean(1)
+        # Sliced as the volume lies in memory, so that its gradient lies so too.
+        scores = volume.permute(0, 2, 3, 4, 1)[..., : self.config.num_groups].mean(-1)
         following = torch.cat([scores[:, 1:], scores[:, -1:]], 1)
         return self.log_sharpness.exp() * torch.lerp(scores, following, 0.5 - 0.5 / SCALE)
 
@@ -230,7 +241,7 @@ class MatchingFeatures(nn.Module):
         size = maps[0].shape[-2:]
         joined = self.join[0](maps[0])
         for join, coarser in zip(list(self.join)[1:], maps[1:], strict=False):
-            joined = joined + F.interpolate(join(coarser), size=size, mode="nearest")
+            joined = joined + upsample(join(coarser), size)
         mixed = self.mix(joined)
         return cosine_features(self.correlate(mixed)), self.concatenate(mixed)
 
@@ -270,7 +281,8 @@ class GeometryMaps(nn.Module):
         probability = torch.softmax(logits.float(), 1).to(volume.dtype)
         expected = (volume * probability.unsqueeze(1)).sum(2)
         measured = F.avg_pool2d(torch.cat([torch.log(depth), log_scale], 1), SCALE).to(volume.dtype)
-        maps = [self.enter(torch.cat([expected, measured], 1))]
+        joined = torch.cat([expected, measured], 1).contiguous(memory_format=torch.channels_last)
+        maps = [self.enter(joined)]
         for down in self.down:
             maps.append(down(maps[-1]))
         return maps

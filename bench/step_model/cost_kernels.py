@@ -34,6 +34,10 @@ def ours(row: Row) -> list[Launch]:
         return [_issuing(moved / 2, REGRESSION_BACKWARD * cells, REGRESSION_REACHES), _moving(moved / 2)]
     if name.startswith("attention_adaptation"):
         return _attention(row, moved, backward=name.endswith("backward"))
+    if name == "group_norm":
+        return _group_norm(row)
+    if name == "group_norm_backward":
+        return _group_norm_backward(row)
     if name == "depth_losses":
         return [_moving(moved), _moving(size(row.inputs))]  # sums over the valid pixels, then values
     if name == "feature_distillation":
@@ -42,13 +46,6 @@ def ours(row: Row) -> list[Launch]:
         return [Launch("ours", moved, share=CONVOLUTION_SHARE)]
     if name == "single_output_conv3d_backward":
         return [Launch("ours", moved, share=CONVOLUTION_SHARE), Launch("ours", 0.0)]
-    if name == "group_norm":
-        x, parts = size(row.inputs[:1]), size(row.outputs[1:3])
-        return [_moving(x + parts), _moving(moved)]
-    if name == "group_norm_backward":
-        x, signs = size(row.inputs[1:2]), size([t for t in row.inputs if t.dtype == "uint8"])
-        behind = x if signs else 0.0
-        return [_moving(2 * x + signs + behind), Launch("ours", 0.0), _moving(3 * x)]
     return [_moving(moved)]
 
 
@@ -74,3 +71,23 @@ def _attention(row: Row, moved: float, backward: bool) -> list[Launch]:
     flops = products * (3.5 if backward else 1.0)
     count = 3 if backward else 1
     return [Launch("ours", moved / count, flops / count, unit, share=SHARE, reached=ATTENTION_REACHES)] * count
+
+
+def _group_norm(row: Row) -> list[Launch]:
+    """Statistics, which read x, then the normalised map, which takes x and a residual and leaves the signs' bits."""
+    maps = [t for t in row.inputs if len(t.shape) >= 4]
+    y, mean, rstd, signs = row.outputs
+    return [_moving(maps[0].bytes), _moving(size([*maps, y, mean, rstd, signs]))]
+
+
+def _group_norm_backward(row: Row) -> list[Launch]:
+    """Sums over x and the gradient, their totals, and x's gradient from the same two. Where there are a residual and
+    ReLU, the sums also read the signs and write the gradient behind ReLU, which then takes the other's place."""
+    gradient, x = row.inputs[:2]
+    signs = [t for t in row.inputs if t.dtype == "uint8"]
+    grad_x, grad_weight, grad_bias, behind = row.outputs
+    return [
+        _moving(size([gradient, x, *signs, behind])),
+        _moving(size([grad_weight, grad_bias])),
+        _moving(size([behind if behind.bytes else gradient, x, grad_x])),
+    ]

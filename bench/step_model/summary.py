@@ -19,6 +19,7 @@ OURS = {
     "pooled_guide": "guide",
     "depth_losses": "depth losses",
     "response_weights": "depth losses",
+    "group_norm": "group norm",
 }
 """What an operation of adu_kernels is called in the table."""
 

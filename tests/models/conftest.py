@@ -1,12 +1,19 @@
-"""Small models and cameras that the tests of this folder share."""
+"""Small models and cameras that the tests of this folder share.
+
+Kernels are interpreted where there is no GPU; that is decided before anything imports Triton.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from adu_depth.geometry import Camera
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig

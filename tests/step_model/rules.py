@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+import torch
 
 from adu_depth.training.config import TeacherTrainingConfig
 from adu_kernels.testing.fake_cuda import rules
@@ -38,6 +39,27 @@ def check_budget(name: str, traced: Callable[[str], StepTrace]) -> None:
         pytest.skip(f"the budgets were counted with {kept['counted_with']}, here is {budgets.versions()}")
     changed = budgets.changes(kept["steps"][name], counts(traced(name)))
     assert not changed, "\n".join([*changed, f"if that is meant: {budgets.UPDATE}"])
+
+
+NORM_IN_PIECES = {
+    "native_group_norm", "native_group_norm_backward", "relu", "relu_", "threshold", "threshold_", "threshold_backward",
+}  # fmt: skip
+
+
+def check_norms(trace: StepTrace, network: torch.nn.Module) -> None:
+    """Fails where a norm of the network is anything but one operation forward and one backward, ReLU and sum included,
+    or where a convolution needs another layout than what it is given."""
+    count = sum(isinstance(module, torch.nn.GroupNorm) for module in network.modules())
+    rows = [row for row in trace.rows if row.phase != "teacher"]
+    for name in ("group_norm", "group_norm_backward"):
+        assert sum(row.name == f"adu_kernels::{name}" for row in rows) == count, name
+    pieces = [row for row in trace.rows if row.name in NORM_IN_PIECES]
+    assert not pieces, "\n".join(map(str, pieces))
+    norms = [row for row in trace.rows if row.name.startswith("adu_kernels::group_norm")]
+    normalised = {t.storage for row in norms for t in row.outputs}
+    turned = [row for row in trace.rows if any(t.storage in normalised for t in rules.layout_conversions(row))]
+    cast = [row for row in trace.rows if row.name == "_to_copy" and row.inputs[0].storage in normalised]
+    assert not turned + cast, "\n".join(map(str, turned + cast))
 
 
 def what_runs(case: StepCase) -> tuple[Any, ...]:

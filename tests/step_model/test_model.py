@@ -82,6 +82,23 @@ def test_copies_are_told_apart(source: TensorInfo, target: TensorInfo, kind: str
     assert [launch.kind for launch in launches_of(row("_to_copy", [source], [target]))] == [kind]
 
 
+def test_a_group_norm_reads_its_map_twice_and_its_gradient_too() -> None:
+    x, bits = tensor(2, 32, 8, 8), tensor(2 * 4 * 64, dtype="uint8")
+    numbers, parameter = tensor(2, 8, dtype="float32"), tensor(32, dtype="float32")
+    none, few = tensor(0, dtype="uint8"), 1000
+    plain = launches_of(row("adu_kernels::group_norm", [x, parameter, parameter], [x, numbers, numbers, none]))
+    assert [round(launch.bytes / x.bytes, 1) for launch in plain] == [1, 2.0]
+    summed = launches_of(row("adu_kernels::group_norm", [x, parameter, parameter, x], [x, numbers, numbers, bits]))
+    assert summed[1].bytes == plain[1].bytes + x.bytes + bits.bytes
+    given = [x, x, parameter, parameter, numbers, numbers]
+    outputs = [x, parameter, parameter]
+    sums, totals, last = launches_of(row("adu_kernels::group_norm_backward", [*given, none], [*outputs, none]))
+    assert (sums.bytes, last.bytes) == (2 * x.bytes, 3 * x.bytes)
+    assert totals.bytes < few
+    sums, _, last = launches_of(row("adu_kernels::group_norm_backward", [*given, bits], [*outputs, x]))
+    assert (sums.bytes, last.bytes) == (3 * x.bytes + bits.bytes, 3 * x.bytes)
+
+
 def test_multi_tensor_kernels_take_so_many_tensors_at_a_time() -> None:
     tensors = [tensor(10, dtype="float32", number=n) for n in range(200)]
     (launch,) = launches_of(row("_foreach_mul_", tensors, [], tensors=200))

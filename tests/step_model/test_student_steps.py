@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.distillation import DistillationConfig
-from adu_depth.models import StudentConfig, TeacherConfig
+from adu_depth.models import MonoStudent, StudentConfig, TeacherConfig
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.presets import PRESETS
 from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
@@ -16,7 +17,7 @@ from bench.step_model import budgets
 from bench.step_model.cases import cases
 from bench.step_model.steps import Precision, StepCase, trace_step
 from tests.step_model.conftest import Traced
-from tests.step_model.rules import check_budget, check_step, distinct, runs, what_runs
+from tests.step_model.rules import check_budget, check_norms, check_step, distinct, runs, what_runs
 
 STUDENTS = distinct(StudentTrainingConfig)
 FEW = replace(StudentTrainingConfig().loop, batch_size=2)
@@ -49,6 +50,12 @@ def test_every_preset_is_run() -> None:
 def test_options_keep_them_too(fake_cuda: FakeCudaProcess, option: StudentTrainingConfig, precision: Precision) -> None:
     case = StepCase("options", replace(option, loop=FEW), TeacherConfig())
     check_step(fake_cuda.call(trace_step, case, precision), precision, "kernels")
+
+
+def test_a_norm_with_sum_and_relu_is_one_operation(traced: Traced) -> None:
+    with torch.device("meta"):
+        network = MonoStudent(StudentConfig())
+    check_norms(traced("student 96×320"), network)
 
 
 @pytest.mark.parametrize("name", [name for name in budgets.CASES if name in STUDENTS])

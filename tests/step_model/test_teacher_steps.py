@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
-from adu_depth.models import TeacherConfig
+from adu_depth.models import StereoTeacher, TeacherConfig
 from adu_depth.training.config import TeacherTrainingConfig
 from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
 from bench.step_model import budgets
 from bench.step_model.steps import Precision, StepCase, trace_step
 from bench.step_model.summary import volumes
 from tests.step_model.conftest import Traced
-from tests.step_model.rules import check_budget, check_step, distinct, runs
+from tests.step_model.rules import check_budget, check_norms, check_step, distinct, runs
 
 TEACHERS = distinct(TeacherTrainingConfig)
 FEW = replace(TeacherTrainingConfig().loop, batch_size=2)
@@ -47,6 +48,12 @@ def test_options_keep_them_too(fake_cuda: FakeCudaProcess, option: TeacherTraini
 def test_volumes_are_what_the_kernels_are_fast_with(traced: Traced) -> None:
     assert volumes(traced("teacher 96×320")) == "channels-last bfloat16, copied 0 times"
     assert volumes(traced("teacher 96×320", "fp32")) == "channels-last float32, copied 0 times"
+
+
+def test_a_norm_with_sum_and_relu_is_one_operation(traced: Traced) -> None:
+    with torch.device("meta"):
+        network = StereoTeacher(TeacherConfig())
+    check_norms(traced("teacher 96×320"), network)
 
 
 @pytest.mark.parametrize("name", [name for name in budgets.CASES if name in TEACHERS])

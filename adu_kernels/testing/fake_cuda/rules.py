@@ -88,8 +88,8 @@ def _is_logits_or_taps(tensor: TensorInfo) -> bool:
 def off_the_fast_path(rows: Sequence[Row], storage: str) -> list[Row]:
     """Operations of adu_kernels that read or write maps in another type or layout than the one they are fast in.
 
-    storage: the type that the step keeps maps in. Maps and volumes are channels-last, tokens have their channels
-    innermost, logits their columns. ValueError for an operation that this rule does not know.
+    storage: the type that the step keeps maps in. Maps and volumes are channels-last, tokens and what is normalised
+    have their channels innermost, logits their columns. ValueError for an operation that this rule does not know.
     """
     found = []
     for row in rows:
@@ -115,6 +115,8 @@ def _fits(tensor: TensorInfo, operation: str, storage: str) -> bool:
         return tensor.dtype == storage and tensor.stride[-1] == 1
     if operation == "disparity_regression":
         return tensor.dtype == storage and tensor.contiguous
+    if operation == "group_norm":  # a gradient may be part of a larger map's channels
+        return tensor.dtype == storage and (tensor.stride[1] == 1 or tensor.channels_last)
     return tensor.dtype == storage and tensor.channels_last
 
 
