@@ -43,21 +43,31 @@ class LaunchShape:
     """Cells per program, one per thread: then all sums over a cell's pixels stay in its thread."""
     candidates: int
     """Coarse candidates per program, backward: the one before them is calculated twice."""
+    most_candidates: int
+    """The same where that leaves `PROGRAMS_WANTED` programs."""
 
     @property
     def warps(self) -> int:
         return self.lanes // runtime.WARP_SIZE
 
+    def candidates_of(self, tiles: int, candidates: int) -> int:
+        """Per program, for so many coarse candidates of so many tiles of all images."""
+        enough = tiles * ceil_div(candidates, self.most_candidates) >= PROGRAMS_WANTED
+        return self.most_candidates if enough else self.candidates
+
 
 LAUNCH_SHAPES = (
-    # Chosen from the machine code (README): registers, no exchange between threads. Measured for ×4
-    # alone (H200, bench/results/h200): `gpu_check.sh tune` found no row that is better at B 8 and at B 1.
-    LaunchShape(scale=1, columns=1, rows=1, lanes=128, candidates=16),
-    LaunchShape(scale=2, columns=2, rows=2, lanes=128, candidates=16),
-    LaunchShape(scale=4, columns=4, rows=4, lanes=128, candidates=16),
+    # Chosen from the machine code (README): registers, no exchange between threads. Measured for ×4 alone (H200,
+    # bench/results/h200, `gpu_check.sh tune`): backward at B 8 with 16 candidates 157 µs, 48 142 µs; at B 1, where 48
+    # leave 66 programs, 25 and 44.
+    LaunchShape(scale=1, columns=1, rows=1, lanes=128, candidates=16, most_candidates=16),
+    LaunchShape(scale=2, columns=2, rows=2, lanes=128, candidates=16, most_candidates=16),
+    LaunchShape(scale=4, columns=4, rows=4, lanes=128, candidates=16, most_candidates=48),
     # With 4 × 4 pixels the longer series of s = 8 spills on gfx942.
-    LaunchShape(scale=2**31, columns=4, rows=2, lanes=128, candidates=16),
+    LaunchShape(scale=2**31, columns=4, rows=2, lanes=128, candidates=16, most_candidates=16),
 )
+PROGRAMS_WANTED = 264
+"""Two for each of an H200's 132 multiprocessors: the registers leave room for no more."""
 GATHER_LANES = 256
 
 
@@ -103,11 +113,12 @@ def regression_backward(
     shape = launch_shape(scale)
     grad_corners = mean.new_empty((4, batch, candidates, height + 1, width + 1))
     tiles = ceil_div((height + 1) * (width + 1), shape.lanes)
-    programs = batch * tiles * ceil_div(candidates, shape.candidates)
+    each = shape.candidates_of(batch * tiles, candidates)
+    programs = batch * tiles * ceil_div(candidates, each)
     runtime.run(
         kernels.backward, programs, logits, mean, variance, row_max, row_sum, grad_mean, grad_variance, grad_corners,
         *logits.shape, tiles, *logits.stride(), *grad_mean.stride(), *grad_variance.stride(),
-        config=kernels.RegressionConfig(scale, shape.rows, shape.lanes, shape.candidates, str(accumulator(logits))),
+        config=kernels.RegressionConfig(scale, shape.rows, shape.lanes, each, str(accumulator(logits))),
         num_warps=shape.warps, num_stages=1,
     )  # fmt: skip
     grad_logits = torch.empty_like(logits)

@@ -22,6 +22,7 @@ from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.tasks import StepContext, TeacherTask
 from adu_kernels import disparity_regression, reference
 from adu_kernels._triton import runtime
+from adu_kernels.disparity_regression import launch
 from adu_kernels.disparity_regression import reference as reference_module
 from adu_kernels.testing import parity
 
@@ -186,6 +187,28 @@ def test_gradcheck_of_the_kernels(scale: int) -> None:
 def test_gradcheck_across_programs_along_disparity() -> None:
     """A backward program takes 16 candidates: 18 need two, and the interval between them belongs to both."""
     parity.check_gradients(_operation(scale=2), [_logits(1, 18, 1, 1, spread=1.0)], fast=True)
+
+
+def test_more_candidates_in_a_program_where_programs_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the same numbers: no sum goes over the candidates of a program."""
+    logits = _logits(1, 50, 1, 2)
+    weights = [torch.randn(1, 4, 8) for _ in range(2)]
+    found = []
+    for wanted in (10**9, 1):
+        monkeypatch.setattr(launch, "PROGRAMS_WANTED", wanted)
+        found.append(parity.values_and_gradients(_operation(scale=4).triton, parity.leaves([logits]), weights))
+        parity.check_parity(_operation(scale=4), [logits])
+    for few, many in zip(*found, strict=True):
+        parity.same_but_for_rounding(many, few)
+
+
+@pytest.mark.cpu
+def test_how_many_candidates_a_program_takes() -> None:
+    """At the crop of a training step, 66 tiles an image: 48 from four images on."""
+    shape = launch.launch_shape(4)
+    assert [shape.candidates_of(66 * batch, 48) for batch in (1, 3, 4, 8)] == [16, 16, 48, 48]
+    assert shape.candidates_of(264, 1) == 48
+    assert {launch.launch_shape(scale).candidates_of(10**6, 48) for scale in (1, 2, 8)} == {16}
 
 
 @pytest.mark.parametrize("scale", [1, 4])

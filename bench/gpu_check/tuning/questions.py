@@ -71,9 +71,8 @@ SLIDE_COMBINED = (
     *SLIDE[:1],
 )
 REGRESSION = "disparity_regression.launch.LAUNCH_SHAPES[2]"
-REGRESSION_ROWS = one_row(
-    REGRESSION, {"candidates": 48}, {"candidates": 48, "lanes": 64}, {"candidates": 24}, {"lanes": 64}
-)
+REGRESSION_ROWS = one_row(REGRESSION, {"most_candidates": 16}, {"most_candidates": 24}, {"lanes": 64})
+REGRESSION_FEW = one_row(REGRESSION, {"candidates": 24}, {"lanes": 64}, {"candidates": 12})
 ATTENTION = "attention_adaptation.table.LAUNCH_SHAPES"
 # One group of warps a program: a finer grid, and programs that hide each other's waits. The keys' pass holds two
 # accumulators, so that half the keys let three programs stand on a multiprocessor in place of one.
@@ -207,9 +206,7 @@ def questions(dry_run: bool) -> list[Question]:
         Question("depth objective fp32", depth_objective.loss_case("depth objective", maps), OBJECTIVE),
         Question("feature loss bf16", distance(level, HALF), LOSS_LAST),
         Question("groupwise bf16, one pair", volume("groupwise", replace(crop, batch=1), HALF), SLIDE),
-        Question(
-            "disparity regression fp32, one image", regress(replace(regression, batch=1), SINGLE), REGRESSION_ROWS[1:]
-        ),
+        Question("disparity regression fp32, one image", regress(replace(regression, batch=1), SINGLE), REGRESSION_FEW),
         Question("attention bf16 d 64, no bias", attention(wide, HALF, biased=False), ATTENTION_UNBIASED),
         Question("groupwise fp32", volume("groupwise", kitti, SINGLE), SLIDE_SINGLE),
         Question("feature loss bf16, contiguous", distance(level, HALF, channels_last=False), LOSS_FIRST),
