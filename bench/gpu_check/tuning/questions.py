@@ -21,6 +21,7 @@ from bench import (
     disparity_regression,
     feature_distillation,
     group_norm,
+    single_output_conv3d,
 )
 from bench.correlation_disparity import correlation_case
 from bench.gpu_check.tuning.rows import Change
@@ -182,6 +183,26 @@ NORM = tuple(
     for candidate in one_row(f"group_norm.launch.{kernel}", *changes)
 )
 
+# Forward 16 warps of a multiprocessor wait at barriers, four of them at a time with 128 positions; 512 read fewer
+# edges. Backward the neighbours of grad_output are loaded at once, x ahead of its turn.
+CONVOLUTION = (
+    *one_row(
+        "single_output_conv3d.launch.HALF",
+        {"positions": 128, "num_warps": 4},
+        {"positions": 512},
+        {"num_warps": 4},
+        {"num_stages": 2},
+    ),
+    *one_row("single_output_conv3d.launch.PROGRAMS", 1056),
+    *one_row(
+        "single_output_conv3d.launch.HALF_BACKWARD",
+        {"positions": 128, "num_warps": 4},
+        {"positions": 128},
+        {"num_stages": 3},
+    ),
+    *one_row("single_output_conv3d.launch.PROGRAMS_BACKWARD", 1056),
+)
+
 
 def questions(dry_run: bool) -> list[Question]:
     """dry_run: tiny cases and two candidates each, for the interpreter."""
@@ -194,8 +215,12 @@ def questions(dry_run: bool) -> list[Question]:
     volume, attention = cost_volume.volume_case, attention_adaptation.attention_case
     regress, distance = disparity_regression.regression_case, feature_distillation.distance_case
     norm = group_norm.TINY if dry_run else group_norm.CROP
+    convolved = single_output_conv3d.TINY if dry_run else single_output_conv3d.CROP
     found = [
         Question("group norm bf16", group_norm.norm_case(norm, HALF), NORM),
+        Question(
+            "convolution to one channel bf16", single_output_conv3d.convolution_case(convolved, HALF), CONVOLUTION
+        ),
         Question("combined bf16", volume("combined", crop, HALF), SLIDE_COMBINED),
         Question("groupwise bf16", volume("groupwise", crop, HALF), SLIDE),
         Question("attention bf16 d 32", attention(narrow, HALF, biased=True), ATTENTION_NARROW),
