@@ -43,6 +43,8 @@ class NormConfig(NamedTuple):
     BIASED: bool
     RESIDUAL: bool
     RELU: bool
+    JOINED: bool
+    """The statistics were put together by a launch of their own."""
     EPS: float
     ACC: str
 
@@ -299,6 +301,37 @@ def group_statistics(partials, batch, block, parts, batches, config: NormConfig)
     return mean, reciprocal_root(tl.maximum(variance, variance * 0.0) + config.EPS, ACC)
 
 
+@triton.jit
+def store_statistics(mean, rstd, group_mean, group_rstd, place, config: NormConfig):
+    group = groups_of(place.block, config)
+    p_group = place.batch * config.NUM_GROUPS + group
+    tl.store(mean + p_group, group_mean, mask=group < config.NUM_GROUPS)
+    tl.store(rstd + p_group, group_rstd, mask=group < config.NUM_GROUPS)
+
+
+@triton.jit(do_not_specialize=RUNTIME)
+def join(partials, mean, rstd, parts, batches, config: NormConfig):
+    """Mean and rstd (B × G), where the groups are too many for every program of `normalise` to put them together."""
+    place = place_of(tl.program_id(0), 1, config)
+    group_mean, group_rstd = group_statistics(partials, place.batch, place.block, parts, batches, config)
+    store_statistics(mean, rstd, group_mean, group_rstd, place, config)
+
+
+@triton.jit
+def lane_statistics(partials, mean, rstd, place, lanes, parts, batches, config: NormConfig):
+    """A tile's lanes' mean and rstd. The first chunk's program writes them, for the backward, if no launch has."""
+    if config.JOINED:
+        p_group = place.batch * config.NUM_GROUPS + lanes.group
+        lane_mean = tl.load(mean + p_group, mask=lanes.valid, other=0.0)
+        lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)
+    else:
+        group_mean, group_rstd = group_statistics(partials, place.batch, place.block, parts, batches, config)
+        if (place.chunk == 0) & (place.block % config.SPLIT == 0):
+            store_statistics(mean, rstd, group_mean, group_rstd, place, config)
+        lane_mean, lane_rstd = per_lane(group_mean, config), per_lane(group_rstd, config)
+    return lane_mean[None, :], lane_rstd[None, :]
+
+
 @triton.jit(do_not_specialize=RUNTIME)
 def normalise(
     x_pointer, weight, bias, r_pointer, partials, y_pointer, mean, rstd, signs,
@@ -318,14 +351,7 @@ def normalise(
     x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
     r = Map(r_pointer, r_stride_b, r_stride_0, r_stride_1, r_stride_2, r_stride_c)
     y = Map(y_pointer, y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c)
-    group_mean, group_rstd = group_statistics(partials, place.batch, place.block, parts, batches, config)
-    if (place.chunk == 0) & (place.block % config.SPLIT == 0):
-        group = groups_of(place.block, config)
-        p_group = place.batch * config.NUM_GROUPS + group
-        tl.store(mean + p_group, group_mean, mask=group < config.NUM_GROUPS)
-        tl.store(rstd + p_group, group_rstd, mask=group < config.NUM_GROUPS)
-    lane_mean = per_lane(group_mean, config)[None, :]
-    scale = per_lane(group_rstd, config)[None, :]
+    lane_mean, scale = lane_statistics(partials, mean, rstd, place, lanes, parts, batches, config)
     if config.WEIGHTED:
         scale *= lane_parameter(weight, lanes, config)
     total = position_count(size_0, size_1, size_2, config)

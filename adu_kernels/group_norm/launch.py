@@ -62,6 +62,8 @@ FEWEST_LANES = 16
 """Of a tile over the positions of a channels-first map: as many channels as there are, up to this."""
 PARTS = 4096
 """Results of programs that are put together at once, times groups or lanes."""
+MOST_PARTS = 4096
+"""Of a block's groups: where there are more, a launch of its own puts them together."""
 VECTOR = 8
 """What strides of a channels-first map are divisible by, or not: two compilations for all sizes."""
 
@@ -165,7 +167,7 @@ def norm_config(
         PARTS=max(PARTS // (tile.groups * tile.lanes), 16),
         FLAT=layout.flat, CONTIGUOUS_C=layout.contiguous_c, CONTIGUOUS_P=layout.contiguous_p,
         STRIDE_DIVISOR=layout.divisor, INT64=layout.int64,
-        WEIGHTED=weight is not None, BIASED=bias is not None, RESIDUAL=residual, RELU=relu, EPS=eps,
+        WEIGHTED=weight is not None, BIASED=bias is not None, RESIDUAL=residual, RELU=relu, JOINED=False, EPS=eps,
         ACC=str(accumulator(x)),
     )  # fmt: skip
 
@@ -187,14 +189,21 @@ def norm(
     cut = cut_of(STATISTICS, tile, batch, num_groups, layout.positions)
     parts = cut.chunks * tile.split
     partials = mean.new_empty((3, batch, num_groups, parts))
-    config = norm_config(layout, tile, x, num_groups, None, None, False, False)
+    config = norm_config(layout, tile, x, num_groups, None, None, False, False, eps)
     runtime.run(
         kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *of_x, *layout.sizes,
         cut.chunks, cut.tiles, parts, batch, config=config, num_warps=STATISTICS.warps, **UNFUSED,
     )  # fmt: skip
+    apart = tile.groups * parts > MOST_PARTS
+    if apart:
+        runtime.run(
+            kernels.join, batch * cut.blocks // tile.split, partials, mean, rstd, parts, batch,
+            config=config._replace(SPLIT=1), num_warps=STATISTICS.warps, **UNFUSED,
+        )  # fmt: skip
     tile = tile_of(x, num_groups, NORMALISE.elements, layout.channels_last)
     cut = cut_of(NORMALISE, tile, batch, num_groups, layout.positions)
     config = norm_config(layout, tile, x, num_groups, weight, bias, residual is not None, relu, eps)
+    config = config._replace(JOINED=apart)
     runtime.run(
         kernels.normalise, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), _or(residual, x),
         partials, y, mean, rstd, signs, *of_x, *of_r, *of_y, *layout.sizes, cut.chunks, cut.tiles, parts, batch,

@@ -173,16 +173,20 @@ def _excluded() -> Iterator[Case]:
 NORM = frozenset(
     f"group_norm.{name}" for name in ("statistics", "normalise", "gradient_sums", "totals", "input_gradient")
 )
+INSTANCE = NORM | {"group_norm.join"}
 NORMS: dict[str, dict[str, Any]] = {"": {}, "relu": {"activation": "relu"}, "residual relu": {"activation": "relu"}}
 
 
 def _norms() -> Iterator[Case]:
-    """Odd: three channels to a group, 5-D; aligned: tiles that programs walk over."""
-    for size, (shape, groups) in {"odd": ((2, 6, 3, 5, 7), 2), "aligned": ((1, 32, 24, 32), 8)}.items():
+    """Odd: three channels to a group, 5-D; aligned: tiles that programs walk over; instance: a group per channel."""
+    sizes = {"odd": ((2, 6, 3, 5, 7), 2), "aligned": ((1, 32, 24, 32), 8), "instance": ((1, 256, 20, 18), 256)}
+    for size, (shape, groups) in sizes.items():
         for options, named in NORMS.items():
             for dtype in DTYPES:
                 for layout in LAYOUTS:
                     if dtype == "fp64" and size == "aligned":
+                        continue
+                    if size == "instance" and (options or dtype not in ("fp32", "bf16") or layout == "contiguous"):
                         continue
 
                     def inputs(
@@ -195,7 +199,16 @@ def _norms() -> Iterator[Case]:
                             maps = [value.contiguous(memory_format=last) for value in maps]
                         return [maps[0], torch.randn(shape[1]), torch.randn(shape[1]), *maps[1:]]
 
-                    yield Case("group_norm", options, dtype, layout, size, _norm(groups, **named), inputs, NORM)
+                    yield Case(
+                        "group_norm",
+                        options,
+                        dtype,
+                        layout,
+                        size,
+                        _norm(groups, **named),
+                        inputs,
+                        INSTANCE if size == "instance" else NORM,
+                    )
 
 
 def _norm(groups: int, **options: Any) -> Operation:

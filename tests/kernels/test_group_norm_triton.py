@@ -110,6 +110,16 @@ def test_parity(shape: tuple[int, ...], groups: int, last: bool) -> None:
         parity.check_parity(operation, _inputs(*shape, weight=weight, residual=residual, last=last))
 
 
+@pytest.mark.parametrize(("shape", "groups"), [((2, 20, 3, 7), 20), ((1, 12, 5, 3), 4), ((1, 600, 2, 3), 2)])
+def test_statistics_put_together_by_a_launch_of_their_own(
+    shape: tuple[int, ...], groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "MOST_PARTS", 0)
+    for last in (False, True):
+        inputs = _inputs(*shape, residual=True, last=last)
+        parity.check_parity(_operation(groups, residual=True, relu=True), inputs)
+
+
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     batch=st.integers(1, 3), groups=st.integers(1, 5), each=st.integers(1, 9), last=st.booleans(),

@@ -61,6 +61,7 @@ OPERATION = OperationCases(
         Case("float32", lambda: train(SINGLE, VOLUME), work=work(4)),
         Case("float32 residual", lambda: train(SINGLE, VOLUME, residual=True), work=work(4, True)),
         Case("bfloat16 C 64", lambda: train(HALF, (2, 64, 24, 32, 64))),
+        Case("bfloat16 instance norm", lambda: train(HALF, (2, 320, 64, 128), 320)),
         Case("bfloat16 C 48", lambda: train(HALF, (2, 48, 96, 312))),
         Case("float64", lambda: train(DOUBLE, (1, 32, 12, 16)), double=True),
     ),
