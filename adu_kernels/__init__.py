@@ -33,7 +33,7 @@ from .feature_distillation.op import (
     feature_distillation_losses,
     pooled_guide,
 )
-from .group_norm.op import group_norm
+from .group_norm.op import cosine_features, group_norm
 from .single_output_conv3d.op import single_output_conv3d
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "depth_objective",
     "group_norm",
     "single_output_conv3d",
+    "cosine_features",
     "ConcatFreeConv3d",
     "ObjectiveTerms",
     "ObjectiveWeights",

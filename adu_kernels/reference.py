@@ -26,7 +26,7 @@ from .feature_distillation.reference import (
     feature_distillation_losses,
     pooled_guide,
 )
-from .group_norm.reference import group_norm
+from .group_norm.reference import cosine_features, group_norm
 from .single_output_conv3d.reference import single_output_conv3d
 
 __all__ = [
@@ -48,4 +48,5 @@ __all__ = [
     "depth_objective",
     "group_norm",
     "single_output_conv3d",
+    "cosine_features",
 ]

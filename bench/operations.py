@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from bench.harness.suite import Suite
 
 OPERATIONS = {
+    "group-norm": "group_norm:GroupNormBenchmark",
     "attention-adaptation": "attention_adaptation:AttentionAdaptationBenchmark",
     "cost-volume": "cost_volume:CostVolumeBenchmark",
-    "group-norm": "group_norm:GroupNormBenchmark",
     "disparity-regression": "disparity_regression:DisparityRegressionBenchmark",
     "depth-objective": "depth_objective:DepthObjectiveBenchmark",
     "feature-distillation": "feature_distillation:FeatureDistillationBenchmark",

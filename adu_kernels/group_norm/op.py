@@ -1,4 +1,4 @@
-"""Group normalisation: checks, choice of the implementation, and the public function."""
+"""Group normalisation and cosine features: checks, choice of the implementation, and the public functions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .. import checks
 from ..backend import choose
-from . import launch, reference
+from . import launch, reference, unit_launch
 
 ACTIVATIONS = ("none", "relu")
 
@@ -71,3 +71,35 @@ def group_norm(
         checks.check_same_device("residual", residual, "x", x)
     run = choose("group_norm", backend, x, torch_twin=reference.group_norm, triton_twin=launch.group_norm)
     return run(x, num_groups, weight, bias, eps, activation=activation, residual=residual)
+
+
+def cosine_features(x: Tensor, eps: float = 1e-5, *, backend: str = "auto") -> Tensor:
+    """Features whose correlation is the cosine of what is peculiar to their image: instance norm, then unit length.
+
+    n = (x − mean) / √(variance + eps), mean and (biased) variance of each image and channel over all positions,
+    y = √C · n / max(‖n‖₂, 1e-12), the length over the channels of a position (our reconstruction, METHOD §2); sums in
+    fp32 (fp64 for fp64). The mean over channels of y_left · y_right is a cosine.
+
+    Args:
+        x: B×C×H×W or B×C×D×H×W, floating, any strides; channels-last is the fast layout.
+        eps: ≥ 0, added to the variance.
+        backend: "auto", "triton" or "torch". The kernels take up to 8192 channels.
+
+    Returns:
+        y in x's dtype, whatever autocast says, laid out as x is. Differentiable in x (once: the Triton kernels have no
+        second derivative). Kept for the backward are x and two numbers per image and channel.
+
+    Raises:
+        ValueError: a wrong shape or number. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> y = cosine_features(torch.randn(2, 32, 8, 16))
+        >>> torch.allclose(y.square().sum(1), torch.tensor(32.0), rtol=1e-4)
+        True
+    """
+    checks.check_tensor("x", x, "B×C×H×W", "B×C×D×H×W")
+    eps = checks.check_number("eps", eps, low=0.0)
+    run = choose(
+        "cosine_features", backend, x, torch_twin=reference.cosine_features, triton_twin=unit_launch.cosine_features
+    )
+    return run(x, eps)

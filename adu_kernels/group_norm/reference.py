@@ -8,6 +8,9 @@ from torch import Tensor
 
 from ..precision import accumulation_dtype, without_autocast
 
+SHORTEST = 1e-12
+"""A position whose channels are shorter is not made longer than √C / SHORTEST times what it was."""
+
 
 def group_norm(
     x: Tensor,
@@ -49,3 +52,14 @@ def _affine(y: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
     if scale is not None:
         y = y * scale.view(wide)
     return y if shift is None else y + shift.view(wide)
+
+
+def cosine_features(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Zero mean and unit variance over each image per channel, then the length √C per position."""
+    with without_autocast(x):
+        values = x.to(accumulation_dtype(x))
+        positions = tuple(range(2, x.ndim))
+        centred = values - values.mean(positions, keepdim=True)
+        normal = centred * torch.rsqrt(centred.square().mean(positions, keepdim=True) + eps)
+        length = torch.linalg.vector_norm(normal, dim=1, keepdim=True).clamp_min(SHORTEST)
+        return (normal * (x.shape[1] ** 0.5 / length)).to(x.dtype)

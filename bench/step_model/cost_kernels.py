@@ -46,6 +46,12 @@ def ours(row: Row) -> list[Launch]:
         return [Launch("ours", moved, share=CONVOLUTION_SHARE)]
     if name == "single_output_conv3d_backward":
         return [Launch("ours", moved, share=CONVOLUTION_SHARE), Launch("ours", 0.0)]
+    if name == "cosine_features":
+        x, parts = size(row.inputs[:1]), size(row.outputs[1:])
+        return [_moving(x + parts), Launch("ours", parts), _moving(moved)]
+    if name == "cosine_features_backward":
+        x = size(row.inputs[1:2])
+        return [_moving(2 * x), Launch("ours", 0.0), _moving(3 * x)]
     return [_moving(moved)]
 
 

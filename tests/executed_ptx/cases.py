@@ -211,6 +211,25 @@ def _norms() -> Iterator[Case]:
                     )
 
 
+COSINE = frozenset(
+    {f"group_norm.{name}" for name in ("statistics", "join", "totals")}
+    | {f"group_norm.{name}" for name in ("unit_length", "unit_gradient_sums", "unit_input_gradient")}
+)
+
+
+def _cosines() -> Iterator[Case]:
+    for size, shape in {"odd": (2, 7, 5, 9), "aligned": (1, 64, 8, 24)}.items():
+        for dtype in DTYPES:
+            for layout in LAYOUTS:
+                if dtype == "fp64" and size == "aligned":
+                    continue
+
+                def inputs(shape: tuple[int, ...] = shape, dtype: str = dtype, layout: str = layout) -> list[Tensor]:
+                    return _maps(*shape, count=1, dtype=dtype, layout=layout)
+
+                yield Case("cosine_features", "", dtype, layout, size, _both("cosine_features"), inputs, COSINE)
+
+
 def _norm(groups: int, **options: Any) -> Operation:
     def bound(function: Any) -> Callable[..., Any]:
         return lambda x, weight, bias, *residual, **more: function(
@@ -406,6 +425,7 @@ CASES = [
         _disparities,
         _excluded,
         _norms,
+        _cosines,
         _features,
         _guides,
         _objectives,

@@ -54,6 +54,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
         lambda f, a, s: f(a.exp(), s, _constant(a, PIXELS), _constant(a, PIXELS, 2.0), joint=True).total,
         [PIXELS, PIXELS],
     ),
+    "cosine_features": (lambda f, x: f(x), [(1, 2, 2, 3)]),
     "group_norm": (
         lambda f, x, w, b, r: f(x, 1, w, b, activation="relu", residual=r),
         [MAPS, (MAPS[1],), (MAPS[1],), MAPS],

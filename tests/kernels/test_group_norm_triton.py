@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adu_kernels import group_norm, reference
+from adu_kernels import cosine_features, group_norm, reference
 from adu_kernels.group_norm import launch
 from adu_kernels.testing import parity
 from adu_kernels.testing.suite import OperationTests, Shapes
@@ -89,6 +89,45 @@ class TestWithResidual(Layouts, OperationTests):
         "more than one program": ((1, 6, 31, 47), (6,), (6,), (1, 6, 31, 47)),
     }
     small = ((2, 6, 3, 5), (6,), (6,), (2, 6, 3, 5))
+
+
+class TestCosineFeatures(OperationTests):
+    operation = parity.Operation(cosine_features, reference.cosine_features)
+    shapes: ClassVar[dict[str, Shapes]] = {
+        "one channel": ((2, 1, 4, 5),),
+        "odd": ((2, 8, 5, 7),),
+        "aligned": ((1, 8, 8, 16),),
+        "more than one program": ((2, 8, 3, 29, 23),),
+    }
+    small = ((2, 5, 3, 4),)
+
+    def test_compilations(self) -> None:
+        """One per number of channels, so they are compared with one."""
+        draws = (self.draw(shape, torch.float32) for shape in list(self.shapes.values())[1:])
+        parity.check_compilations(self.operation, draws)
+
+    def test_every_layout(self) -> None:
+        parity.check_layouts(self.operation, self.draw(self.small, torch.float32), same_bits=False)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("shape", [(1, 320, 3, 5), (1, 600, 2, 3), (2, 40, 1, 1), (1, 7, 2, 3, 4)])
+def test_cosine_features(shape: tuple[int, ...], last: bool) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        (x,) = _inputs(*shape, weight=False, dtype=dtype, last=last)
+        parity.check_parity(TestCosineFeatures.operation, [x])
+
+
+def test_a_position_of_zeros_stays_zero() -> None:
+    """Constant maps: there is nothing to make longer, and no NaN."""
+    x = torch.full((1, 6, 3, 4), 2.5, device=DEVICE)
+    parity.check_parity(TestCosineFeatures.operation, [x])
+    assert cosine_features(x, backend="triton").abs().max() == 0
+
+
+def test_more_channels_than_a_tile_holds_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="x: expected at most 8192 channels, got 1×8193×1×1: use backend='torch'"):
+        cosine_features(torch.zeros(1, 8193, 1, 1, device=DEVICE), backend="triton")
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])

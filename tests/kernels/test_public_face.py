@@ -35,6 +35,7 @@ def _arguments(name: str) -> tuple:
         "depth_objective": (maps, maps, maps + 1, maps + 2),
         "group_norm": (volume, 2),
         "single_output_conv3d": (volume.unsqueeze(1), torch.rand(1, 1, 3, 3, 3), torch.rand(1)),
+        "cosine_features": (volume,),
     }.get(name, (maps, maps + 1))
 
 
@@ -62,6 +63,7 @@ def test_the_contract_is_complete() -> None:
         "depth_objective",
         "group_norm",
         "single_output_conv3d",
+        "cosine_features",
     }
 
 

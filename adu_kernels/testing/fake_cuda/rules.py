@@ -22,7 +22,7 @@ VOLUME_DIMENSIONS = 5
 
 STORED = {
     "cost_volume", "attention_adaptation", "feature_distillation", "disparity_regression", "group_norm",
-    "single_output_conv3d",
+    "single_output_conv3d", "cosine_features",
 }  # fmt: skip
 """Operations of adu_kernels whose maps come in the step's storage type; those of the others are fp32 in any case."""
 FP32 = {"depth_losses", "pooled_guide", "response_weights"}

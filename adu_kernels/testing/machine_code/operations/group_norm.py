@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .... import group_norm
+from .... import cosine_features, group_norm
 from ..cases import Case, OperationCases, Work
 
 BATCH, CHANNELS, GROUPS, DEPTH, HEIGHT, WIDTH = 1, 32, 8, 48, 64, 128
@@ -46,6 +46,12 @@ def work(itemsize: int, residual: bool = False) -> dict[str, Work]:
     }
 
 
+def features(dtype: torch.dtype, shape: tuple[int, ...], last: bool = True) -> None:
+    x = _map(shape, dtype, last).requires_grad_()
+    y = cosine_features(x, backend="triton")
+    torch.autograd.grad(y, x, torch.empty_like(y))
+
+
 def at_size(height: int, width: int) -> None:
     train(HALF, (BATCH, CHANNELS, 12, height, width))
     train(SINGLE, (BATCH, CHANNELS, height, width), last=False)
@@ -63,6 +69,8 @@ OPERATION = OperationCases(
         Case("bfloat16 C 64", lambda: train(HALF, (2, 64, 24, 32, 64))),
         Case("bfloat16 instance norm", lambda: train(HALF, (2, 320, 64, 128), 320)),
         Case("bfloat16 C 48", lambda: train(HALF, (2, 48, 96, 312))),
+        Case("cosine features bfloat16", lambda: features(HALF, (2, 320, 64, 128))),
+        Case("cosine features float32", lambda: features(SINGLE, (2, 320, 64, 128))),
         Case("float64", lambda: train(DOUBLE, (1, 32, 12, 16)), double=True),
     ),
     at_size=at_size,

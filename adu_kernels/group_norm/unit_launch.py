@@ -1,0 +1,133 @@
+"""How the kernels of `cosine_features` are started, and PyTorch's operators and their backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._triton import runtime
+from .._triton.layout import power_of_two
+from ..checks import shown
+from ..derivatives import differentiable_once, keep, kept
+from ..precision import accumulation_dtype
+from .launch import STATISTICS, UNFUSED, Cut, LaunchShape, Layout, Tile, cut_of, layout_of, norm_config, tile_of
+from .reference import SHORTEST
+
+
+def cosine_features(x: Tensor, eps: float = 1e-5) -> Tensor:
+    if x.shape[1] > MOST_CHANNELS:
+        raise ValueError(f"x: expected at most {MOST_CHANNELS} channels, got {shown(x.shape)}: use backend='torch'")
+    y, _, _ = torch.ops.adu_kernels.cosine_features(x, eps)
+    return y
+
+
+# Chosen from the machine code, no row is measured yet.
+UNIT = LaunchShape(elements=4096, programs=132 * 16)
+UNIT_SUMS = LaunchShape(elements=2048, programs=132 * 4)
+UNIT_GRADIENT = LaunchShape(elements=2048, programs=132 * 16)
+MOST_CHANNELS = 8192
+"""A tile has all channels of a position."""
+
+
+def _tile(shape: LaunchShape, x: Tensor) -> Tile:
+    lanes = power_of_two(x.shape[1])
+    elements = shape.elements // 4 if x.dtype == torch.float64 else shape.elements
+    return Tile(max(elements // lanes, 1), lanes, 1, 1)
+
+
+def _divided(shape: LaunchShape, x: Tensor, layout: Layout, eps: float = 0.0) -> tuple[Tile, Cut, Any]:
+    tile = _tile(shape, x)
+    cut = cut_of(shape, tile, x.shape[0], x.shape[1], layout.positions)
+    return tile, cut, norm_config(layout, tile, x, x.shape[1], None, None, False, False, eps)
+
+
+@torch.library.custom_op("adu_kernels::cosine_features", mutates_args=())
+def unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """y, and of each image and channel the mean and 1/√(variance + eps): B×C."""
+    from . import kernels, unit_length  # here and below: Triton is needed only where a kernel runs
+
+    y, mean, rstd = outputs = _new_outputs(x, eps)
+    batch, channels = x.shape[:2]
+    layout = layout_of([x, y])
+    tile = tile_of(x, channels, STATISTICS.elements, layout.channels_last)
+    cut = cut_of(STATISTICS, tile, batch, channels, layout.positions)
+    partials = mean.new_empty((3, batch, channels, cut.chunks))
+    config = norm_config(layout, tile, x, channels, None, None, False, False, eps)
+    runtime.run(
+        kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *layout.strides[0], *layout.sizes,
+        cut.chunks, cut.tiles, cut.chunks, batch, config=config, num_warps=STATISTICS.warps, **UNFUSED,
+    )  # fmt: skip
+    runtime.run(
+        kernels.join, batch * cut.blocks, partials, mean, rstd, cut.chunks, batch,
+        config=config, num_warps=STATISTICS.warps, **UNFUSED,
+    )  # fmt: skip
+    tile, cut, config = _divided(UNIT, x, layout)
+    runtime.run(
+        unit_length.unit_length, batch * cut.chunks, x, mean, rstd, y, *layout.strides[0], *layout.strides[1],
+        *layout.sizes, cut.chunks, cut.tiles, LEAST=SHORTEST, config=config, num_warps=UNIT.warps, **UNFUSED,
+    )  # fmt: skip
+    return outputs
+
+
+@unit.register_fake
+def _new_outputs(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    mean, rstd = (x.new_empty(x.shape[:2], dtype=accumulation_dtype(x)) for _ in range(2))
+    return torch.empty_like(x), mean, rstd
+
+
+@torch.library.custom_op("adu_kernels::cosine_features_backward", mutates_args=())
+def unit_backward(grad_output: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+    """Gradient of x."""
+    from . import kernels, unit_length
+
+    grad_x = torch.empty_like(x)
+    batch, channels = x.shape[:2]
+    layout = layout_of([x, grad_output, grad_x])
+    of_x, of_g, of_d = layout.strides
+    tile, cut, config = _divided(UNIT_SUMS, x, layout)
+    partials = mean.new_empty((2, batch, cut.chunks, channels))
+    runtime.run(
+        unit_length.unit_gradient_sums, batch * cut.chunks, x, mean, rstd, grad_output, partials, *of_x, *of_g,
+        *layout.sizes, cut.chunks, cut.tiles, batch,
+        LEAST=SHORTEST, config=config, num_warps=UNIT_SUMS.warps, **UNFUSED,
+    )  # fmt: skip
+    sums, same = mean.new_empty((2, batch, channels)), mean.new_empty((2, batch, channels))
+    tile = tile_of(x, channels, UNIT_SUMS.elements, channels_last=True)
+    blocks = cut_of(UNIT_SUMS, tile, batch, channels, layout.positions).blocks
+    narrower = norm_config(layout, tile, x, channels, None, None, False, False)
+    runtime.run(
+        kernels.totals, batch * blocks, partials, x, sums, same, cut.chunks, batch,
+        config=narrower, num_warps=UNIT_SUMS.warps, **UNFUSED,
+    )  # fmt: skip
+    _, cut, config = _divided(UNIT_GRADIENT, x, layout)
+    runtime.run(
+        unit_length.unit_input_gradient, batch * cut.chunks, x, mean, rstd, grad_output, sums, grad_x,
+        *of_x, *of_g, *of_d, *layout.sizes, cut.chunks, cut.tiles, batch,
+        LEAST=SHORTEST, config=config, num_warps=UNIT_GRADIENT.warps, **UNFUSED,
+    )  # fmt: skip
+    return grad_x
+
+
+@unit_backward.register_fake
+def _(grad_output: Tensor, x: Tensor, *others: object) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, ...]) -> None:
+    _, mean, rstd = output
+    keep(ctx, "cosine_features", [inputs[0], mean, rstd])
+    ctx.mark_non_differentiable(mean, rstd)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_output: Tensor | None, *others: None) -> tuple[Tensor | None, None]:
+    (x, mean, rstd), _ = kept(ctx)
+    return (None if grad_output is None else unit_backward(grad_output, x, mean, rstd)), None
+
+
+differentiable_once(
+    unit, unit_backward,
+    setup_context=_setup_context, backward=_backward, operation=lambda *_: "cosine_features",
+)  # fmt: skip
