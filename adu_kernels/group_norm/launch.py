@@ -62,6 +62,8 @@ FEWEST_LANES = 16
 """Of a tile over the positions of a channels-first map: as many channels as there are, up to this."""
 PARTS = 4096
 """Results of programs that are put together at once, times groups or lanes."""
+JOINED_GROUPS, TOTALLED_LANES = 16, 32
+"""At most, of a program that puts parts together: few, so that many programs do."""
 MOST_PARTS = 4096
 """Of a block's groups: where there are more, a launch of its own puts them together."""
 VECTOR = 8
@@ -172,6 +174,34 @@ def norm_config(
     )  # fmt: skip
 
 
+def join(partials: Tensor, mean: Tensor, rstd: Tensor, config: NormConfig) -> None:
+    """partials: 3 × B × G × parts, as `statistics` leaves them."""
+    from . import kernels
+
+    groups = min(config.GROUPS, JOINED_GROUPS)
+    _, batch, num_groups, parts = partials.shape
+    runtime.run(
+        kernels.join, batch * ceil_div(num_groups, groups), partials, mean, rstd, parts, batch,
+        config=config._replace(GROUPS=groups, SPLIT=1, PARTS=PARTS // (4 * groups)), num_warps=4, **UNFUSED,
+    )  # fmt: skip
+
+
+def totals(
+    partials: Tensor, weight: Tensor | None, group_sums: Tensor, channel_sums: Tensor, config: NormConfig
+) -> None:
+    """partials: 2 × B × chunks × C, as `gradient_sums` leaves them."""
+    from . import kernels
+
+    groups = min(config.GROUPS, max(TOTALLED_LANES // config.LANES, 1))
+    blocks = config.NUM_GROUPS * config.SPLIT if config.SPLIT > 1 else ceil_div(config.NUM_GROUPS, groups)
+    _, batch, chunks, _ = partials.shape
+    runtime.run(
+        kernels.totals, batch * blocks, partials, _or(weight, partials), group_sums, channel_sums, chunks, batch,
+        config=config._replace(GROUPS=groups, PARTS=max(PARTS // (groups * config.LANES), 16)),
+        num_warps=4, **UNFUSED,
+    )  # fmt: skip
+
+
 @torch.library.custom_op("adu_kernels::group_norm", mutates_args=())
 def norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None,
@@ -196,10 +226,7 @@ def norm(
     )  # fmt: skip
     apart = tile.groups * parts > MOST_PARTS
     if apart:
-        runtime.run(
-            kernels.join, batch * cut.blocks // tile.split, partials, mean, rstd, parts, batch,
-            config=config._replace(SPLIT=1), num_warps=STATISTICS.warps, **UNFUSED,
-        )  # fmt: skip
+        join(partials, mean, rstd, config)
     tile = tile_of(x, num_groups, NORMALISE.elements, layout.channels_last)
     cut = cut_of(NORMALISE, tile, batch, num_groups, layout.positions)
     config = norm_config(layout, tile, x, num_groups, weight, bias, residual is not None, relu, eps)
@@ -263,10 +290,7 @@ def norm_backward(
     )  # fmt: skip
     group_sums = mean.new_empty((2, batch, num_groups, tile.split))
     channel_sums = mean.new_empty((2, batch, x.shape[1]))
-    runtime.run(
-        kernels.totals, batch * cut.blocks, partials, _or(weight, x), group_sums, channel_sums, cut.chunks, batch,
-        config=config, num_warps=GRADIENT_SUMS.warps, **UNFUSED,
-    )  # fmt: skip
+    totals(partials, weight, group_sums, channel_sums, config)
     tile = tile_of(x, num_groups, INPUT_GRADIENT.elements, layout.channels_last)
     cut = cut_of(INPUT_GRADIENT, tile, batch, num_groups, layout.positions)
     config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu)

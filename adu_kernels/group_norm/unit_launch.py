@@ -12,7 +12,20 @@ from .._triton.layout import power_of_two
 from ..checks import shown
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
-from .launch import STATISTICS, UNFUSED, Cut, LaunchShape, Layout, Tile, cut_of, layout_of, norm_config, tile_of
+from .launch import (
+    STATISTICS,
+    UNFUSED,
+    Cut,
+    LaunchShape,
+    Layout,
+    Tile,
+    cut_of,
+    join,
+    layout_of,
+    norm_config,
+    tile_of,
+    totals,
+)
 from .reference import SHORTEST
 
 
@@ -59,11 +72,8 @@ def unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *layout.strides[0], *layout.sizes,
         cut.chunks, cut.tiles, cut.chunks, batch, config=config, num_warps=STATISTICS.warps, **UNFUSED,
     )  # fmt: skip
-    runtime.run(
-        kernels.join, batch * cut.blocks, partials, mean, rstd, cut.chunks, batch,
-        config=config, num_warps=STATISTICS.warps, **UNFUSED,
-    )  # fmt: skip
-    tile, cut, config = _divided(UNIT, x, layout)
+    join(partials, mean, rstd, config)
+    _, cut, config = _divided(UNIT, x, layout)
     runtime.run(
         unit_length.unit_length, batch * cut.chunks, x, mean, rstd, y, *layout.strides[0], *layout.strides[1],
         *layout.sizes, cut.chunks, cut.tiles, LEAST=SHORTEST, config=config, num_warps=UNIT.warps, **UNFUSED,
@@ -80,27 +90,21 @@ def _new_outputs(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.custom_op("adu_kernels::cosine_features_backward", mutates_args=())
 def unit_backward(grad_output: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
     """Gradient of x."""
-    from . import kernels, unit_length
+    from . import unit_length
 
     grad_x = torch.empty_like(x)
     batch, channels = x.shape[:2]
     layout = layout_of([x, grad_output, grad_x])
     of_x, of_g, of_d = layout.strides
-    tile, cut, config = _divided(UNIT_SUMS, x, layout)
+    _, cut, config = _divided(UNIT_SUMS, x, layout)
     partials = mean.new_empty((2, batch, cut.chunks, channels))
     runtime.run(
         unit_length.unit_gradient_sums, batch * cut.chunks, x, mean, rstd, grad_output, partials, *of_x, *of_g,
         *layout.sizes, cut.chunks, cut.tiles, batch,
         LEAST=SHORTEST, config=config, num_warps=UNIT_SUMS.warps, **UNFUSED,
     )  # fmt: skip
-    sums, same = mean.new_empty((2, batch, channels)), mean.new_empty((2, batch, channels))
-    tile = tile_of(x, channels, UNIT_SUMS.elements, channels_last=True)
-    blocks = cut_of(UNIT_SUMS, tile, batch, channels, layout.positions).blocks
-    narrower = norm_config(layout, tile, x, channels, None, None, False, False)
-    runtime.run(
-        kernels.totals, batch * blocks, partials, x, sums, same, cut.chunks, batch,
-        config=narrower, num_warps=UNIT_SUMS.warps, **UNFUSED,
-    )  # fmt: skip
+    sums, per_channel = (mean.new_empty((2, batch, channels)) for _ in range(2))  # a channel is a group: alike
+    totals(partials, None, sums, per_channel, config)
     _, cut, config = _divided(UNIT_GRADIENT, x, layout)
     runtime.run(
         unit_length.unit_input_gradient, batch * cut.chunks, x, mean, rstd, grad_output, sums, grad_x,

@@ -27,9 +27,9 @@ from .kernels import (
 
 
 @triton.constexpr_function
-def root_of(config):
+def root_of(channels):
     """√C, the length that a position gets."""
-    return config.NUM_GROUPS**0.5
+    return channels**0.5
 
 
 @triton.jit
@@ -73,7 +73,7 @@ def unit_length(
         value = tl.load(image_start(x, place.batch, config) + o_x, mask=mask, other=0.0).to(ACC)
         normal, _, reciprocal = unit(value, lane_mean, lane_rstd, mask, LEAST)
         o_y = offsets(y, position, lanes.channel, size_1, size_2, config)
-        found = normal * (reciprocal * root_of(config))
+        found = normal * (reciprocal * root_of(config.NUM_GROUPS))
         tl.store(image_start(y, place.batch, config) + o_y, found.to(y.pointer.dtype.element_ty), mask=mask)
 
 
@@ -95,8 +95,8 @@ def unit_gradient_sums(
     lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)[None, :]
     total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
-    sums = tl.zeros([config.POSITIONS, lane_count(config)], ACC)
-    products = tl.zeros([config.POSITIONS, lane_count(config)], ACC)
+    sums = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
+    products = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
     for tile in range(tiles):
         position = first + tile * config.POSITIONS
         mask = tile_mask(position, total, lanes, config)
@@ -105,7 +105,7 @@ def unit_gradient_sums(
         o_g = offsets(g, position, lanes.channel, size_1, size_2, config)
         upstream = tl.load(image_start(g, place.batch, config) + o_g, mask=mask, other=0.0).to(ACC)
         normal, length, reciprocal = unit(value, lane_mean, lane_rstd, mask, LEAST)
-        behind = behind_unit(upstream, normal, length, reciprocal, root_of(config), LEAST)
+        behind = behind_unit(upstream, normal, length, reciprocal, root_of(config.NUM_GROUPS), LEAST)
         sums += behind
         products += behind * normal
     channels = config.NUM_GROUPS
@@ -146,7 +146,7 @@ def unit_input_gradient(
         o_g = offsets(g, position, lanes.channel, size_1, size_2, config)
         upstream = tl.load(image_start(g, place.batch, config) + o_g, mask=mask, other=0.0).to(ACC)
         normal, length, reciprocal = unit(value, lane_mean, lane_rstd, mask, LEAST)
-        behind = behind_unit(upstream, normal, length, reciprocal, root_of(config), LEAST)
+        behind = behind_unit(upstream, normal, length, reciprocal, root_of(config.NUM_GROUPS), LEAST)
         found = (behind - constant - normal * slope) * lane_rstd
         o_d = offsets(d, position, lanes.channel, size_1, size_2, config)
         tl.store(image_start(d, place.batch, config) + o_d, found.to(d.pointer.dtype.element_ty), mask=mask)
