@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adu_depth.models.blocks import ConvNorm, Norm, conv_norm_relu, initialise, make_norm, set_layout
+from adu_kernels import single_output_conv3d
 from adu_kernels.concat_free_conv.module import concat_free_conv3d
 
 VOLUME_MULTIPLE = 4  # an hourglass halves disparities, rows and columns twice
@@ -79,7 +80,8 @@ class Aggregation(nn.Module):
         for hourglass in self.hourglasses:
             stages.append(hourglass(stages[-1]))
         first = 0 if self.training else len(stages) - 1
-        logits = [prior + self.heads[i](stages[i]).squeeze(1) for i in range(first, len(stages))]
+        heads = list(zip(self.heads, stages, strict=True))[first:]
+        logits = [prior + single_output_conv3d(x, head.get_parameter("weight")).squeeze(1) for head, x in heads]
         return logits, stages[-1]
 
     def _enter(self, volume: Tensor, thin: tuple[Tensor, Tensor] | None) -> Tensor:
