@@ -40,8 +40,7 @@ from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.ranges import MOST_CHANNELS, MOST_LETTERS, Channels, Metres
 from adu_depth.models.refinement import Refinement
 from adu_depth.schema import Length, Range, check_ranges
-from adu_kernels import combined_volume, disparity_regression, groupwise_correlation_volume
-from adu_kernels.precision import accumulation_dtype, without_autocast
+from adu_kernels import combined_volume, cosine_features, disparity_regression, groupwise_correlation_volume
 
 INITIAL_SHARPNESS = 20.0  # of cosines in [−1, 1]: 60 matches better untrained, 20 learns faster (5, 20, 60 tried)
 SCALE = 4  # the volume stands at a quarter of the image
@@ -244,20 +243,6 @@ class MatchingFeatures(nn.Module):
             joined = joined + upsample(join(coarser), size)
         mixed = self.mix(joined)
         return cosine_features(self.correlate(mixed)), self.concatenate(mixed)
-
-
-def cosine_features(maps: Tensor) -> Tensor:
-    """B×C×H×W → zero mean and unit variance over each image per channel, then the length √C per pixel.
-
-    Sums are fp32 whatever autocast says; the result has the dtype and the layout of `maps`. On CUDA F.normalize would
-    leave fp32 under autocast, and F.instance_norm contiguous maps: the volume would take its slow layout.
-    """
-    with without_autocast(maps):
-        exact = maps.to(accumulation_dtype(maps))
-        centred = exact - exact.mean((2, 3), keepdim=True)
-        scaled = centred * torch.rsqrt(centred.square().mean((2, 3), keepdim=True) + 1e-5)
-        length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True).clamp_min(1e-12)
-        return (scaled * (maps.shape[1] ** 0.5 / length)).to(maps.dtype)
 
 
 class GeometryMaps(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adu_kernels import group_norm, reference
+from adu_kernels import cosine_features, group_norm, reference
 
 pytestmark = pytest.mark.cpu
 
@@ -65,6 +65,25 @@ def test_type_and_layout_stay_whatever_autocast_says(dtype: torch.dtype) -> None
 
 
 X = torch.randn(2, 6, 3, 5, device="cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cosine_features_are_normalised_by_image_then_by_pixel(dtype: torch.dtype) -> None:
+    """As instance norm and unit length make them; dtype and layout stay, so the volume takes its fast layout."""
+    torch.manual_seed(0)
+    maps = (3 * torch.randn(2, 12, 9, 7) + 1).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    same = maps.detach().double().requires_grad_()
+    features = cosine_features(maps)
+    expected = F.normalize(F.instance_norm(same), dim=1) * 12**0.5
+    assert features.dtype == dtype
+    assert features.is_contiguous(memory_format=torch.channels_last)
+    near = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-2}
+    torch.testing.assert_close(features.double(), expected, **near)
+    upstream = torch.randn(2, 12, 9, 7, dtype=torch.float64)
+    features.backward(upstream.to(dtype))
+    expected.backward(upstream.to(dtype).double())
+    torch.testing.assert_close(maps.grad.double(), same.grad, **near)  # type: ignore[union-attr, arg-type]
+    assert cosine_features(torch.zeros(1, 4, 3, 3)).eq(0).all()
 
 
 @pytest.mark.parametrize(

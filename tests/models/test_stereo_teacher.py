@@ -11,7 +11,6 @@ from adu_depth.errors import InputError
 from adu_depth.geometry import disparity_to_depth
 from adu_depth.models import MonoStudent, StereoTeacher, TeacherConfig
 from adu_depth.models.aggregation import Aggregation
-from adu_depth.models.stereo_teacher import cosine_features
 
 
 @pytest.mark.parametrize("size", [(97, 131), (64, 96), (33, 20)])
@@ -219,22 +218,3 @@ def test_what_cannot_be_used_is_named(teacher: StereoTeacher, make_pair, make_ca
     ):
         with pytest.raises(InputError, match=message):
             TeacherConfig(**wrong)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_cosine_features_are_normalised_by_image_then_by_pixel(dtype: torch.dtype) -> None:
-    """As instance norm and unit length make them; dtype and layout stay, so the volume takes its fast layout."""
-    torch.manual_seed(0)
-    maps = (3 * torch.randn(2, 12, 9, 7) + 1).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
-    same = maps.detach().double().requires_grad_()
-    features = cosine_features(maps)
-    expected = F.normalize(F.instance_norm(same), dim=1) * 12**0.5
-    assert features.dtype == dtype
-    assert features.is_contiguous(memory_format=torch.channels_last)
-    near = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-2}
-    torch.testing.assert_close(features.double(), expected, **near)
-    upstream = torch.randn(2, 12, 9, 7, dtype=torch.float64)
-    features.backward(upstream.to(dtype))
-    expected.backward(upstream.to(dtype).double())
-    torch.testing.assert_close(maps.grad.double(), same.grad, **near)  # type: ignore[union-attr, arg-type]
-    assert cosine_features(torch.zeros(1, 4, 3, 3)).eq(0).all()
