@@ -175,7 +175,7 @@ SLIDE_CONTIGUOUS = one_row(
 NORM = tuple(
     candidate
     for kernel, changes in {
-        "STATISTICS": ({"elements": 2048}, {"programs": 1056}, {"elements": 8192, "threads": 256}, {"programs": 264}),
+        "STATISTICS": ({"elements": 2048}, {"elements": 8192, "threads": 256}, {"programs": 1056}, {"programs": 264}),
         "NORMALISE": ({"elements": 4096}, {"programs": 1056}, {"programs": 4224}, {"elements": 4096, "threads": 256}),
         "GRADIENT_SUMS": ({"elements": 4096}, {"programs": 1056}, {"elements": 4096, "threads": 256}),
         "INPUT_GRADIENT": ({"elements": 4096}, {"programs": 1056}, {"programs": 4224}, {"elements": 1024}),
