@@ -36,10 +36,12 @@ def empty_like_map(features: Tensor) -> Tensor:
 
 def needs_int64(tensors: Sequence[Tensor]) -> bool:
     """Whether an element of one of the tensors lies 2³¹ elements or further from its first."""
-    return any(
-        sum((size - 1) * abs(stride) for size, stride in zip(t.shape, t.stride(), strict=True)) >= INT32_LIMIT
-        for t in tensors
-    )
+    return any(reach(t.shape, t.stride()) >= INT32_LIMIT for t in tensors)
+
+
+def reach(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Elements from a tensor's first to the one that lies furthest from it, in memory."""
+    return sum((size - 1) * abs(stride) for size, stride in zip(shape, strides, strict=True))
 
 
 def unit_stride(tensors: Sequence[Tensor], axis: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -98,6 +98,7 @@ def run(kernel: Any, programs: int, tensor: Tensor, *arguments: Any, config: Any
         kernel[(programs,)](tensor, *arguments, **options)
 
 
+@lru_cache(maxsize=1024, typed=True)  # typed: NamedTuples of two kinds are equal where their values are
 def constexprs(config: NamedTuple) -> NamedTuple:
     """The same with every value, those in tuples too, a `tl.constexpr`: in a tuple Triton refuses strings and types
     otherwise, and passes numbers as arguments."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from .._triton import runtime
 from .._triton.dtypes import accumulator
-from .._triton.layout import ceil_div, merged_axes, needs_int64, power_of_two
+from .._triton.layout import INT32_LIMIT, ceil_div, merged_axes, power_of_two, reach
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
 
@@ -98,23 +99,33 @@ class Layout(NamedTuple):
 
 def layout_of(maps: Sequence[Tensor]) -> Layout:
     """Of B×C×H×W or B×C×D×H×W maps of one shape; the first decides how tiles lie."""
-    x = maps[0]
-    shape = (1, *x.shape[2:]) if x.ndim == 4 else tuple(x.shape[2:])
-    sizes, axes = merged_axes(shape, [(0, *m.stride()[2:])[-3:] for m in maps])
-    full = [(m.stride(0), *steps, m.stride(1)) for m, steps in zip(maps, axes, strict=True)]
-    # By x alone: the signs that the backward reads lie as the forward's tiles. A map of one position is either.
-    channels_last = x.shape[1] > 1 and x.stride(1) == 1 and math.prod(sizes) > 1
-    contiguous_c = channels_last and all(m.stride(1) == 1 for m in maps)
+    return _layout(tuple(maps[0].shape), tuple(m.stride() for m in maps))
+
+
+@lru_cache(maxsize=1024)
+def _layout(shape: tuple[int, ...], map_strides: tuple[tuple[int, ...], ...]) -> Layout:
+    positions = (1, *shape[2:])[-3:]
+    sizes, axes = merged_axes(positions, [(0, *one[2:])[-3:] for one in map_strides])
+    full = [(one[0], *steps, one[1]) for one, steps in zip(map_strides, axes, strict=True)]
+    # By x alone: the signs that the backward reads lie as the forward's tiles.
+    channels_last = lies_channels_last(shape, map_strides[0])
+    contiguous_c = channels_last and all(one[1] == 1 for one in map_strides)
     contiguous_p = not contiguous_c and all(sizes[2] == 1 or steps[2] == 1 for steps in axes)
     unit = 4 if contiguous_c else 3 if contiguous_p else -1
-    counted = (x.shape[0], *sizes, x.shape[1])
+    counted = (shape[0], *sizes, shape[1])
     others = [s for one in full for axis, s in enumerate(one) if axis != unit and counted[axis] > 1]
     if contiguous_c:
         divisor = math.gcd(2 * VECTOR, *others)
     else:  # so that no wide load of a row reaches beyond the last position
         divisor = VECTOR if _divides(VECTOR, [*others, math.prod(sizes)]) else 1
     strides = tuple(tuple(s if axis == unit else s // divisor for axis, s in enumerate(one)) for one in full)
-    return Layout(sizes, strides, channels_last, contiguous_c, contiguous_p, divisor, needs_int64(maps))
+    int64 = any(reach(shape, one) >= INT32_LIMIT for one in map_strides)
+    return Layout(sizes, strides, channels_last, contiguous_c, contiguous_p, divisor, int64)
+
+
+def lies_channels_last(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Of a map of one position no: it is either."""
+    return shape[1] > 1 and strides[1] == 1 and math.prod(shape[2:]) > 1
 
 
 def _divides(divisor: int, numbers: Sequence[int]) -> bool:
@@ -252,7 +263,8 @@ def _new_outputs(
 
 def sign_bytes(x: Tensor, num_groups: int) -> int:
     """A bit for every lane of the tiles over x."""
-    tile = tile_of(x, num_groups, NORMALISE.elements, layout_of([x]).channels_last)
+    # Not layout_of: traced shapes are no keys of its cache.
+    tile = tile_of(x, num_groups, NORMALISE.elements, lies_channels_last(x.shape, x.stride()))
     blocks = cut_of(NORMALISE, tile, x.shape[0], num_groups, 1).blocks
     return x.shape[0] * blocks * math.prod(x.shape[2:]) * ceil_div(tile.groups * tile.lanes, 8)
 

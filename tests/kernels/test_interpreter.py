@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 import triton
@@ -55,3 +57,19 @@ def test_a_numpy_that_the_interpreter_does_not_take_is_named(monkeypatch: pytest
     runtime.check_interpreter.cache_clear()
     with pytest.raises(RuntimeError, match=r"Triton 3\.6\.0 .* got 2\.5\.1\. Install numpy below 2\.4, or Triton 3\.7"):
         runtime.run(copied, 1, torch.zeros(1))
+
+
+def test_a_config_that_is_known_keeps_its_kind() -> None:
+    """What kernels are compiled for is made once per value; two operations' configs may be equal as tuples."""
+
+    class One(NamedTuple):
+        WIDTH: int
+
+    class Other(NamedTuple):
+        HEIGHT: int
+
+    first = runtime.constexprs(One(4))
+    assert runtime.constexprs(One(4)) is first
+    other = runtime.constexprs(Other(4))
+    assert type(other) is Other
+    assert other.HEIGHT.value == 4
