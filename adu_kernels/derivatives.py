@@ -135,8 +135,7 @@ def _loop_over_batches(operator: Any) -> None:
         return results, 0 if isinstance(results, Tensor) else [0] * len(results)
 
     def older_rule(*inputs: Any) -> Any:
-        level = torch._C._vmapmode_increment_nesting() - 1
-        torch._C._vmapmode_decrement_nesting()
+        level = max(_levels(inputs))
         plain, dims = _unbatched(inputs, level)
         results = stacked(plain, dims, max(_lengths(plain, dims)))
         if isinstance(results, Tensor):
@@ -153,14 +152,40 @@ def _library(namespace: str) -> torch.library.Library:
     return torch.library.Library(namespace, "FRAGMENT")
 
 
+def _levels(value: Any) -> Iterator[int]:
+    """The nested batches that the older batched tensors of `value` belong to: 1 is the outermost.
+
+    torch counts them in a variable of the caller's thread, which on a GPU is not the backward's: the tensors know.
+    """
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _levels(one)
+    level = 0
+    while _is_batched(value):
+        level += 1
+        if _is_batched_at(value, level):
+            yield level
+            value = torch._remove_batch_dim(value, level, 1, 0)
+
+
+def _is_batched(value: Any) -> bool:
+    return isinstance(value, Tensor) and torch._C._functorch.is_legacy_batchedtensor(value)
+
+
+def _is_batched_at(value: Any, level: int) -> bool:
+    """To a tensor outside that batch `_remove_batch_dim` gives a first dimension as long as is asked for."""
+    if not _is_batched(value):
+        return False
+    one, two = (torch._remove_batch_dim(value, level, size, 0).shape[0] for size in (1, 2))
+    return one == two
+
+
 def _unbatched(value: Any, level: int) -> tuple[Any, Any]:
-    """What stands in the older batched tensors of `value`, the batch first; and where it has one: 0, else None."""
+    """`value` outside the batch `level`, its entries first; and where a tensor has them: 0, else None."""
     if isinstance(value, list | tuple):
         pairs = [_unbatched(one, level) for one in value]
         return [plain for plain, _ in pairs], [dim for _, dim in pairs]
-    if isinstance(value, Tensor) and torch._C._functorch.is_legacy_batchedtensor(value):
-        return torch._remove_batch_dim(value, level, 1, 0), 0
-    return value, None
+    return (torch._remove_batch_dim(value, level, 1, 0), 0) if _is_batched_at(value, level) else (value, None)
 
 
 def _lengths(value: Any, dim: Any) -> Iterator[int]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._vmap_internals import _vmap
 
 import adu_kernels
 from adu_kernels import backend, reference
-from adu_kernels.testing.autograd_paths import RIGHT_OR_REFUSED, check_autograd_paths, on_one_tensor
+from adu_kernels._triton import runtime
+from adu_kernels.testing.autograd_paths import RIGHT_OR_REFUSED, SAME, Run, check_autograd_paths, on_one_tensor
 from adu_kernels.testing.parity import Operation
+from tests.kernels.own_thread import with_backwards_in_another_thread
 
 MAPS = (1, 2, 1, 3)
 PIXELS = (1, 1, 1, 3)
@@ -71,6 +76,48 @@ def case(name: str) -> tuple[Operation, list[Tensor]]:
 def test_the_reference_s_result_or_an_error_by_name(name: str) -> None:
     operation, inputs = case(name)
     check_autograd_paths(operation, inputs, name)
+
+
+@pytest.mark.skipif(not runtime.interpreting(), reason="on a GPU every backward runs in such a thread")
+@pytest.mark.parametrize("name", CASES)
+def test_in_a_thread_of_autograd_s_own_too(name: str) -> None:
+    operation, inputs = case(name)
+    flat = torch.cat([value.double().flatten() for value in inputs])
+    kernel, twin = (on_one_tensor(run, inputs) for run in (operation.triton, operation.torch))
+    paths = {**SAME, "is_grads_batched, twice": _batched_twice}
+    want = {path: result(twin, flat) for path, result in paths.items()}
+    wrong = []
+
+    def all_paths() -> None:
+        for path, result in paths.items():
+            try:
+                torch.testing.assert_close(result(kernel, flat), want[path], rtol=1e-8, atol=1e-10)
+            except Exception as error:
+                wrong.append(f"{path}: {error}")
+
+    with_backwards_in_another_thread(all_paths)
+    assert not wrong
+
+
+def _batched_twice(run: Run, flat: Tensor) -> Tensor:
+    """Batches of batches, as of a jacobian within a function that is itself called for a batch."""
+    leaf = flat.clone().requires_grad_()
+    output = run(leaf)[0]
+    upstream = torch.stack([torch.ones_like(output), -output, output.cos()]).detach()
+    upstream = torch.stack([upstream, upstream * 2])
+    one_batch = partial(torch.autograd.grad, output, leaf, retain_graph=True, is_grads_batched=True)
+    return _vmap(lambda batch: one_batch(grad_outputs=batch)[0])(upstream)
+
+
+def test_such_a_thread_is_another() -> None:
+    threads = []
+    value = torch.zeros((), requires_grad=True)
+    total = value * 1
+    total.register_hook(lambda _: threads.append(threading.get_ident()))
+    total.backward(retain_graph=True)
+    with_backwards_in_another_thread(total.backward)
+    here = threading.get_ident()
+    assert [thread == here for thread in threads] == [True, False]
 
 
 @pytest.mark.cpu
