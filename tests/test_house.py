@@ -16,7 +16,7 @@ PRODUCT = ("adu_kernels", "adu_depth", "bench")
 MOST_PARAMETERS = 12
 STILL_TOO_MANY: set[str] = set()
 """Functions that take more and are to take fewer, by folder. What no longer does must be taken out."""
-OPERATORS = {"custom_op", "triton_op", "register_fake", "register_kernel", "impl"}
+OPERATORS = {"custom_op", "operator", "triton_op", "register_fake", "register_kernel", "impl"}
 """Decorators of a torch.library operator: its schema is the interface, in the implementation and in the fake alike."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

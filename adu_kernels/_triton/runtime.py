@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -89,13 +90,78 @@ def run(kernel: Any, programs: int, tensor: Tensor, *arguments: Any, config: Any
         check_interpreter()
     if programs > LARGEST_GRID:
         raise ValueError(f"the tensors are too large for one launch: {programs} programs, at most {LARGEST_GRID}")
-    if config is not None:
-        options["config"] = constexprs(config)
+    given = (tensor, *arguments)
     if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():
         with torch.cuda.device(tensor.device):
-            kernel[(programs,)](tensor, *arguments, **options)
+            _start(kernel, programs, given, config, options)
     else:
-        kernel[(programs,)](tensor, *arguments, **options)
+        _start(kernel, programs, given, config, options)
+
+
+def _start(kernel: Any, programs: int, given: tuple[Any, ...], config: Any, options: dict[str, Any]) -> None:
+    """Triton's own way from arguments to a compiled kernel costs the host several times the launch itself. So a kernel
+    is kept with all that Triton chose it by, and started again where all of that is the same."""
+    known, key = {}, None
+    if not interpreting() and not kernel.pre_run_hooks:
+        known = _kept_kernels.setdefault((kernel, given[0].device), {})
+        key = _chosen_by(_is_plain(kernel), given, config, options)
+        found = known.get(key) if key is not None else None
+        if found is not None and _hooks().jit_cache_hook is None:
+            compiled, rest = found
+            compiled[(programs, 1, 1)](*given, *rest)
+            return
+    if config is not None:
+        options = {**options, "config": constexprs(config)}
+    compiled = kernel[(programs,)](*given, **options)
+    if key is not None and hasattr(compiled, "_init_handles"):  # compiled, and not only asked for or noted
+        known[key] = compiled, tuple(options[name] for name in kernel.arg_names[len(given) :])
+
+
+_kept_kernels: dict[tuple[Any, torch.device], dict[Any, tuple[Any, tuple[Any, ...]]]] = {}
+"""By kernel and device, and what Triton chose it by: the compiled kernel, and its arguments that are constants."""
+
+
+@cache
+def _hooks() -> Any:
+    from triton import knobs
+
+    return knobs.runtime
+
+
+@cache
+def _is_plain(kernel: Any) -> tuple[bool, ...]:
+    """Of each parameter, whether a number given for it is not specialised: its type alone counts."""
+    return tuple(parameter.do_not_specialize for parameter in kernel.params)
+
+
+def _chosen_by(plain: Sequence[bool], given: Sequence[Any], config: Any, options: dict[str, Any]) -> Any:
+    """What Triton chooses a compiled kernel by; None where that is not known here."""
+    facts: list[Any] = [config, *options.items()]
+    for value, unspecialised in zip(given, plain, strict=False):
+        kind = type(value)
+        if kind is int:
+            facts.append(_INT32 if unspecialised and -INT32 <= value < INT32 else _number(value, unspecialised))
+        elif kind is Tensor:
+            facts.append((value.dtype, value.data_ptr() % 16 == 0))
+        elif kind is float or value is None:
+            facts.append(kind)
+        elif isinstance(value, tuple):
+            inner = _chosen_by([False] * len(value), value, None, {})
+            if inner is None:
+                return None
+            facts.append((kind, inner))
+        else:
+            return None
+    return tuple(facts)
+
+
+INT32, INT64 = 2**31, 2**63
+_INT32 = "i32"
+
+
+def _number(value: int, unspecialised: bool) -> Any:
+    kind = _INT32 if -INT32 <= value < INT32 else "i64" if -INT64 <= value < INT64 else "u64"
+    return kind if unspecialised else (kind, value == 1, value % 16 == 0)
 
 
 @lru_cache(maxsize=1024, typed=True)  # typed: NamedTuples of two kinds are equal where their values are

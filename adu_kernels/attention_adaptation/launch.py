@@ -16,6 +16,7 @@ from torch import Tensor
 from .._triton import runtime
 from .._triton.dtypes import accumulator, factor
 from .._triton.layout import INT32_LIMIT, ceil_div, power_of_two
+from .._triton.operators import Operator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
 from . import table
@@ -227,8 +228,8 @@ def _bias_strides(key_bias: Tensor | None) -> tuple[int, int]:
     return (0, 0) if key_bias is None else (key_bias.stride(0), key_bias.stride(1))
 
 
-attention = torch.library.custom_op("adu_kernels::attention_adaptation", forward, mutates_args=())
-attention_backward = torch.library.custom_op("adu_kernels::attention_adaptation_backward", gradients, mutates_args=())
+attention = Operator("adu_kernels::attention_adaptation", forward)
+attention_backward = Operator("adu_kernels::attention_adaptation_backward", gradients)
 
 
 @attention.register_fake

@@ -19,6 +19,7 @@ from .._triton.layout import (
     power_of_two,
     unit_stride,
 )
+from .._triton.operators import operator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
 from ..stereo import reduction_factor
@@ -62,7 +63,7 @@ WIDER = Tile(block=32, channels=32, chunks=1, num_warps=4, num_stages=1)
 WIDER_BACKWARD = Tile(block=32, channels=64, chunks=1, num_warps=8, num_stages=1)
 
 
-@torch.library.custom_op("adu_kernels::correlation_disparity", mutates_args=())
+@operator("adu_kernels::correlation_disparity")
 def correlation_disparity_maps(
     base: Tensor, match: Tensor, num_disparities: int, softmax_scale: float, reduction: str, zero_fill: bool, sign: int
 ) -> Tensor:
@@ -90,7 +91,7 @@ def _new_maps(base: Tensor, match: Tensor, *options: Any) -> Tensor:
     return base.new_empty((3, batch, height, width), dtype=accumulation_dtype(base))
 
 
-@torch.library.custom_op("adu_kernels::correlation_disparity_backward", mutates_args=())
+@operator("adu_kernels::correlation_disparity_backward")
 def correlation_disparity_backward(
     maps: Tensor,
     base: Tensor,

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from .._triton import runtime
@@ -23,6 +22,7 @@ from .._triton.layout import (
     stride_divisor,
     unit_stride,
 )
+from .._triton.operators import operator
 from ..derivatives import differentiable_once, keep, kept
 from ..stereo import channels_per_group, reduction_factor, view_sign
 from . import table
@@ -55,7 +55,7 @@ class VolumeOptions(NamedTuple):
         return reduction_factor(self.reduction, channels_per_group(channels, self.num_groups))
 
 
-@torch.library.custom_op("adu_kernels::cost_volume", mutates_args=())
+@operator("adu_kernels::cost_volume")
 def cost_volume(
     left: Tensor | None,
     right: Tensor | None,
@@ -81,7 +81,7 @@ def _(left, right, left_thin, right_thin, *options):  # type: ignore[no-untyped-
     return new_volume(left, left_thin, VolumeOptions(*options))
 
 
-@torch.library.custom_op("adu_kernels::cost_volume_backward", mutates_args=())
+@operator("adu_kernels::cost_volume_backward")
 def cost_volume_backward(
     grad_output: Tensor,
     left: Tensor | None,

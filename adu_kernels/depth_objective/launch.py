@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._triton import runtime
 from .._triton.dtypes import accumulator
+from .._triton.operators import operator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
 from . import reference, table
@@ -121,7 +122,7 @@ def _floats(numbers: Numbers) -> list[float]:
 # --- the operators: compilation and autograd see one node each
 
 
-@torch.library.custom_op("adu_kernels::depth_losses", mutates_args=())
+@operator("adu_kernels::depth_losses")
 def depth_losses(
     depth: Tensor, log_scale: Tensor | None, teacher_depth: Tensor | None, target: Tensor | None,
     weight: Tensor | None, strength: Tensor | None, numbers: Sequence[float], silog: bool, laplace: bool, guide: int,
@@ -151,7 +152,7 @@ def _(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return _new_outputs(Maps(*inputs[:5]), LossOptions(*inputs[7:]))
 
 
-@torch.library.custom_op("adu_kernels::depth_losses_backward", mutates_args=())
+@operator("adu_kernels::depth_losses_backward")
 def depth_losses_backward(gradient: Tensor, grad_total: Tensor, link: Tensor, operation: str) -> Tensor:
     """gradient · grad_total, which depends on the inputs of the losses, through `link`, in a way nobody differentiates.
 
@@ -201,7 +202,7 @@ differentiable_once(
 )  # fmt: skip
 
 
-@torch.library.custom_op("adu_kernels::response_weights", mutates_args=())
+@operator("adu_kernels::response_weights")
 def response_weights(
     log_scale: Tensor | None, teacher_depth: Tensor, target: Tensor | None, strength: Tensor | None,
     numbers: Sequence[float], guide: int, per_image: bool,

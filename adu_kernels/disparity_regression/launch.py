@@ -11,6 +11,7 @@ from torch import Tensor
 from .._triton import runtime
 from .._triton.dtypes import accumulator
 from .._triton.layout import ceil_div
+from .._triton.operators import operator
 from ..checks import shown
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
@@ -75,7 +76,7 @@ def launch_shape(scale: int) -> LaunchShape:
     return next(shape for shape in LAUNCH_SHAPES if scale <= shape.scale)
 
 
-@torch.library.custom_op("adu_kernels::disparity_regression", mutates_args=())
+@operator("adu_kernels::disparity_regression")
 def regression(logits: Tensor, scale: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean, variance, row_max (the largest fine logit) and row_sum (Σ exp(logit − row_max)): all B×sH×sW."""
     from . import kernels  # here and below: Triton is needed only where a kernel runs
@@ -101,7 +102,7 @@ def _new_outputs(logits: Tensor, scale: int) -> tuple[Tensor, Tensor, Tensor, Te
     return mean, variance, row_max, row_sum
 
 
-@torch.library.custom_op("adu_kernels::disparity_regression_backward", mutates_args=())
+@operator("adu_kernels::disparity_regression_backward")
 def regression_backward(
     logits: Tensor, mean: Tensor, variance: Tensor, row_max: Tensor, row_sum: Tensor,
     grad_mean: Tensor, grad_variance: Tensor, scale: int,

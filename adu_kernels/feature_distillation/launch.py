@@ -16,6 +16,7 @@ from torch import Tensor
 from .._triton import runtime
 from .._triton.dtypes import accumulator
 from .._triton.layout import INT32_LIMIT, ceil_div, merged_axes, needs_int64
+from .._triton.operators import Operator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
 from .reference import POWER_FLOOR
@@ -291,7 +292,7 @@ def _divides(vector: int, numbers: Sequence[int]) -> bool:
     return all(number % vector == 0 for number in numbers)
 
 
-feature_distillation = torch.library.custom_op("adu_kernels::feature_distillation", forward, mutates_args=())
+feature_distillation = Operator("adu_kernels::feature_distillation", forward)
 
 
 @feature_distillation.register_fake
@@ -300,9 +301,7 @@ def _(adapted, teacher, weights):  # type: ignore[no-untyped-def]
     return adapted[0].new_empty(len(adapted), dtype=dtype), adapted[0].new_empty(len(adapted), dtype=dtype)
 
 
-feature_distillation_backward = torch.library.custom_op(
-    "adu_kernels::feature_distillation_backward", gradients, mutates_args=()
-)
+feature_distillation_backward = Operator("adu_kernels::feature_distillation_backward", gradients)
 
 
 @feature_distillation_backward.register_fake
@@ -336,5 +335,5 @@ differentiable_once(
 )
 
 
-pooled_guide = torch.library.custom_op("adu_kernels::pooled_guide", pool, mutates_args=())
+pooled_guide = Operator("adu_kernels::pooled_guide", pool)
 pooled_guide.register_fake(_pooled)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .._triton import runtime
-from .._triton.dtypes import accumulator
 from .._triton.layout import INT32_LIMIT, ceil_div, merged_axes, power_of_two, reach
+from .._triton.operators import operator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
 
@@ -152,15 +152,21 @@ class Tile(NamedTuple):
 
 
 def tile_of(x: Tensor, num_groups: int, elements: int, channels_last: bool) -> Tile:
-    channels = x.shape[1] // num_groups
     if x.dtype == torch.float64:  # whose sums would not stay in registers
         elements //= 4
+    return _tile(x.shape[1] // num_groups, num_groups, elements, channels_last)
+
+
+@lru_cache(maxsize=1024)
+def _tile(channels: int, num_groups: int, elements: int, channels_last: bool) -> Tile:
+    """channels: of a group."""
     lanes = min(power_of_two(channels), LANES)
     widest = LANES if channels_last else FEWEST_LANES
     groups = min(max(widest // lanes, 1), power_of_two(num_groups))
     return Tile(max(elements // (groups * lanes), 1), groups, lanes, ceil_div(channels, lanes))
 
 
+@lru_cache(maxsize=1024)
 def cut_of(shape: LaunchShape, tile: Tile, batch: int, num_groups: int, positions: int) -> Cut:
     blocks = num_groups * tile.split if tile.split > 1 else ceil_div(num_groups, tile.groups)
     tiles = ceil_div(positions, tile.positions)
@@ -171,19 +177,35 @@ def cut_of(shape: LaunchShape, tile: Tile, batch: int, num_groups: int, position
 
 def norm_config(
     layout: Layout, tile: Tile, x: Tensor, num_groups: int,
-    weight: Tensor | None, bias: Tensor | None, residual: bool, relu: bool, eps: float = 0.0,
+    weight: Tensor | None, bias: Tensor | None, residual: bool, relu: bool, eps: float = 0.0, joined: bool = False,
 ) -> NormConfig:  # fmt: skip
+    options = weight is not None, bias is not None, residual, relu, joined
+    return _config(layout, tile, x.shape[1], num_groups, options, eps, x.dtype)
+
+
+@lru_cache(maxsize=1024)
+def _config(
+    layout: Layout, tile: Tile, channels: int, num_groups: int, options: tuple[bool, ...], eps: float,
+    dtype: torch.dtype,
+) -> NormConfig:  # fmt: skip
+    """options: weighted, biased, with a residual, with ReLU, joined."""
     from .kernels import NormConfig  # here and below: Triton is needed only where a kernel runs
 
+    weighted, biased, residual, relu, joined = options
     return NormConfig(
-        NUM_GROUPS=num_groups, CHANNELS=x.shape[1] // num_groups,
+        NUM_GROUPS=num_groups, CHANNELS=channels // num_groups,
         POSITIONS=tile.positions, GROUPS=tile.groups, LANES=tile.lanes, SPLIT=tile.split,
         PARTS=max(PARTS // (tile.groups * tile.lanes), 16),
         FLAT=layout.flat, CONTIGUOUS_C=layout.contiguous_c, CONTIGUOUS_P=layout.contiguous_p,
         STRIDE_DIVISOR=layout.divisor, INT64=layout.int64,
-        WEIGHTED=weight is not None, BIASED=bias is not None, RESIDUAL=residual, RELU=relu, JOINED=False, EPS=eps,
-        ACC=str(accumulator(x)),
+        WEIGHTED=weighted, BIASED=biased, RESIDUAL=residual, RELU=relu, JOINED=joined, EPS=eps,
+        ACC="fp64" if dtype == torch.float64 else "fp32",
     )  # fmt: skip
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _with(config: NormConfig, groups: int, split: int, parts: int) -> NormConfig:
+    return config._replace(GROUPS=groups, SPLIT=split, PARTS=parts)
 
 
 def join(partials: Tensor, mean: Tensor, rstd: Tensor, config: NormConfig) -> None:
@@ -194,7 +216,7 @@ def join(partials: Tensor, mean: Tensor, rstd: Tensor, config: NormConfig) -> No
     _, batch, num_groups, parts = partials.shape
     runtime.run(
         kernels.join, batch * ceil_div(num_groups, groups), partials, mean, rstd, parts, batch,
-        config=config._replace(GROUPS=groups, SPLIT=1, PARTS=PARTS // (4 * groups)), num_warps=4, **UNFUSED,
+        config=_with(config, groups, 1, PARTS // (4 * groups)), num_warps=4, **UNFUSED,
     )  # fmt: skip
 
 
@@ -209,12 +231,12 @@ def totals(
     _, batch, chunks, _ = partials.shape
     runtime.run(
         kernels.totals, batch * blocks, partials, _or(weight, partials), group_sums, channel_sums, chunks, batch,
-        config=config._replace(GROUPS=groups, PARTS=max(PARTS // (groups * config.LANES), 16)),
+        config=_with(config, groups, config.SPLIT, max(PARTS // (groups * config.LANES), 16)),
         num_warps=4, **UNFUSED,
     )  # fmt: skip
 
 
-@torch.library.custom_op("adu_kernels::group_norm", mutates_args=())
+@operator("adu_kernels::group_norm")
 def norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None,
     num_groups: int, eps: float, relu: bool,
@@ -241,8 +263,7 @@ def norm(
         join(partials, mean, rstd, config)
     tile = tile_of(x, num_groups, NORMALISE.elements, layout.channels_last)
     cut = cut_of(NORMALISE, tile, batch, num_groups, layout.positions)
-    config = norm_config(layout, tile, x, num_groups, weight, bias, residual is not None, relu, eps)
-    config = config._replace(JOINED=apart)
+    config = norm_config(layout, tile, x, num_groups, weight, bias, residual is not None, relu, eps, apart)
     runtime.run(
         kernels.normalise, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), _or(residual, x),
         partials, y, mean, rstd, signs, *of_x, *of_r, *of_y, *layout.sizes, cut.chunks, cut.tiles, parts, batch,
@@ -275,7 +296,7 @@ def _or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
     return stand_in if tensor is None else tensor
 
 
-@torch.library.custom_op("adu_kernels::group_norm_backward", mutates_args=())
+@operator("adu_kernels::group_norm_backward")
 def norm_backward(
     grad_output: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, rstd: Tensor,
     signs: Tensor, num_groups: int, relu: bool,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._triton import runtime
 from .._triton.layout import power_of_two
+from .._triton.operators import operator
 from ..checks import shown
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
@@ -56,7 +57,7 @@ def _divided(shape: LaunchShape, x: Tensor, layout: Layout, eps: float = 0.0) ->
     return tile, cut, norm_config(layout, tile, x, x.shape[1], None, None, False, False, eps)
 
 
-@torch.library.custom_op("adu_kernels::cosine_features", mutates_args=())
+@operator("adu_kernels::cosine_features")
 def unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """y, and of each image and channel the mean and 1/√(variance + eps): B×C."""
     from . import kernels, unit_length  # here and below: Triton is needed only where a kernel runs
@@ -87,7 +88,7 @@ def _new_outputs(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(x), mean, rstd
 
 
-@torch.library.custom_op("adu_kernels::cosine_features_backward", mutates_args=())
+@operator("adu_kernels::cosine_features_backward")
 def unit_backward(grad_output: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
     """Gradient of x."""
     from . import unit_length

@@ -12,6 +12,7 @@ from torch import Tensor
 from .._triton import runtime
 from .._triton.dtypes import accumulator, factor
 from .._triton.layout import ceil_div, divided_strides, map_layout, needs_int64, power_of_two
+from .._triton.operators import operator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
 
@@ -93,7 +94,7 @@ def _shape(height: int, width: int, positions: int, columns: int) -> TileShape |
     return TileShape(rows, columns, halo_h, halo_w, ceil_div(height, inner_h), ceil_div(width, inner_w))
 
 
-@torch.library.custom_op("adu_kernels::single_output_conv3d", mutates_args=())
+@operator("adu_kernels::single_output_conv3d")
 def single_output_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """B×1×D×H×W. All of one dtype; weight: 1×C×3×3×3, bias: 1."""
     from . import kernels  # Triton is needed only where a kernel runs
@@ -122,7 +123,7 @@ def _new_result(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty((x.shape[0], 1, *x.shape[2:]))
 
 
-@torch.library.custom_op("adu_kernels::single_output_conv3d_backward", mutates_args=())
+@operator("adu_kernels::single_output_conv3d_backward")
 def single_output_conv3d_backward(grad_output: Tensor, x: Tensor, weight: Tensor, needed: list[bool]) -> list[Tensor]:
     """Gradients of those of x, weight and bias that need one."""
     from . import kernels
