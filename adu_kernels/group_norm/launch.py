@@ -154,10 +154,9 @@ class Tile(NamedTuple):
 def tile_of(x: Tensor, num_groups: int, elements: int, channels_last: bool) -> Tile:
     if x.dtype == torch.float64:  # whose sums would not stay in registers
         elements //= 4
-    return _tile(x.shape[1] // num_groups, num_groups, elements, channels_last)
+    return _known_tile(x.shape[1] // num_groups, num_groups, elements, channels_last)
 
 
-@lru_cache(maxsize=1024)
 def _tile(channels: int, num_groups: int, elements: int, channels_last: bool) -> Tile:
     """channels: of a group."""
     lanes = min(power_of_two(channels), LANES)
@@ -166,9 +165,17 @@ def _tile(channels: int, num_groups: int, elements: int, channels_last: bool) ->
     return Tile(max(elements // (groups * lanes), 1), groups, lanes, ceil_div(channels, lanes))
 
 
+_known_tile = lru_cache(maxsize=1024)(_tile)
+
+
+def _blocks(tile: Tile, num_groups: int) -> int:
+    """Of an image."""
+    return num_groups * tile.split if tile.split > 1 else ceil_div(num_groups, tile.groups)
+
+
 @lru_cache(maxsize=1024)
 def cut_of(shape: LaunchShape, tile: Tile, batch: int, num_groups: int, positions: int) -> Cut:
-    blocks = num_groups * tile.split if tile.split > 1 else ceil_div(num_groups, tile.groups)
+    blocks = _blocks(tile, num_groups)
     tiles = ceil_div(positions, tile.positions)
     chunks = min(max(shape.programs // (batch * blocks), 1), tiles)
     tiles = ceil_div(tiles, chunks)
@@ -227,7 +234,7 @@ def totals(
     from . import kernels
 
     groups = min(config.GROUPS, max(TOTALLED_LANES // config.LANES, 1))
-    blocks = config.NUM_GROUPS * config.SPLIT if config.SPLIT > 1 else ceil_div(config.NUM_GROUPS, groups)
+    blocks = _blocks(Tile(1, groups, config.LANES, config.SPLIT), config.NUM_GROUPS)
     _, batch, chunks, _ = partials.shape
     runtime.run(
         kernels.totals, batch * blocks, partials, _or(weight, partials), group_sums, channel_sums, chunks, batch,
@@ -285,9 +292,9 @@ def _new_outputs(
 
 def sign_bytes(x: Tensor, num_groups: int) -> int:
     """A bit for every lane of the tiles over x."""
-    # Not layout_of: traced shapes are no keys of its cache.
-    tile = tile_of(x, num_groups, NORMALISE.elements, lies_channels_last(x.shape, x.stride()))
-    blocks = cut_of(NORMALISE, tile, x.shape[0], num_groups, 1).blocks
+    # Traced shapes are no keys of a cache: neither layout_of nor tile_of.
+    tile = _tile(x.shape[1] // num_groups, num_groups, 1, lies_channels_last(x.shape, x.stride()))
+    blocks = _blocks(tile, num_groups)
     return x.shape[0] * blocks * math.prod(x.shape[2:]) * ceil_div(tile.groups * tile.lanes, 8)
 
 
