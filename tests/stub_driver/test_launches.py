@@ -79,6 +79,14 @@ def test_every_case_is_launched_as_it_is_called(library: Path, capability: int) 
     assert found.keys() == LAUNCHES.keys()
 
 
+def test_a_kept_kernel_is_started_where_triton_would_choose_it(library: Path) -> None:
+    found = _json("tests.stub_driver.kept", str(library))
+    assert {name: case["faults"] for name, case in found.items() if case["faults"]} == {}
+    assert {name: case["new kernels"] for name, case in found.items()} == {
+        name: 0 if name.startswith("same") else 1 for name in found
+    }
+
+
 def test_planted_faults_are_seen(library: Path) -> None:
     found = _json("tests.stub_driver.planted", str(library))
     assert found.pop("as called") == []
