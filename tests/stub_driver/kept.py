@@ -1,4 +1,4 @@
-"""python -m tests.stub_driver.kept LIBRARY: one kernel with other arguments each time, each twice; JSON on the last line.
+"""python -m tests.stub_driver.kept LIBRARY: a kernel with other arguments each time, each twice; JSON on the last line.
 
 The second of two alike starts the kernel that the first had compiled. Whatever Triton chooses a kernel by must be told
 apart, and everything else must not be.
