@@ -328,10 +328,7 @@ def test_a_cpu_tensor_without_the_interpreter(monkeypatch: pytest.MonkeyPatch) -
         disparity_regression(torch.randn(1, 3, 2, 2, device="cpu"), backend="triton")
 
 
-def _training_losses(regress: Callable[..., tuple[Tensor, Tensor]], monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """Losses of twenty steps of a tiny teacher that regresses its disparities with `regress`."""
-    monkeypatch.setattr(stereo_teacher, "disparity_regression", regress)
-    torch.manual_seed(0)
+def _training_task() -> TeacherTask:
     config = TeacherConfig(
         max_disparity=16,
         num_groups=2,
@@ -344,42 +341,44 @@ def _training_losses(regress: Callable[..., tuple[Tensor, Tensor]], monkeypatch:
     with torch.device("cpu"):  # the same first weights on every machine
         loss = TeacherLoss(TeacherLossConfig(), config.max_disparity, config.min_depth, config.max_depth)
         task = TeacherTask(StereoTeacher(config), loss, PairAugmentationConfig()).train()
-        sample = collate([SyntheticStereo(1, 32, 64, seed=0)[0]])
-    task = task.to(parity.DEVICE)
-    optimiser = torch.optim.AdamW(task.parameters(), lr=1e-4)
-    batch = TrainingBatch(sample).to(torch.device(parity.DEVICE))
-    losses = []
-    for step in range(20):
-        total = task(batch, StepContext(seed=0, step=step, rank=0, progress=step / 20, dense=True))["total"]
-        optimiser.zero_grad()
-        total.backward()
-        optimiser.step()
-        losses.append(total.item())
-    return np.array(losses)
+    return task.to(parity.DEVICE)
 
 
 def test_the_teacher_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interpreted, to 1e-5 over five steps. Then training amplifies rounding: over twenty the budget is 2 % of the
-    loss, where the reference differs from itself by 1.4 % when its disparities move by one unit in the last place.
+    """Twenty steps of a tiny teacher by the kernels; at each the reference has the same weights and the same images.
 
-    On a GPU sums of torch's own, as of a warped image's gradient, change their order from run to run, so rounding is
-    amplified from the first step on. There the budget is ten times what that one unit has come to by each step.
+    Two trainings side by side tell rounding from a fault no more: one unit in the last place of the reference's own
+    disparities, variances or gradients has come to anything from 3e-6 to 1e-2 of the loss after twenty steps. At the
+    same weights it is under 2e-5 of the gradient, but where a sum of the network crosses zero and ReLU's gradient jumps
+    (up to 4e-3, seldom more than once in twenty steps). A fault is there at every step: so three quarters are held to
+    rounding, and the rest to a jump.
     """
+    task = _training_task()
+    optimiser = torch.optim.AdamW(task.parameters(), lr=1e-4)
+    with torch.device("cpu"):
+        sample = collate([SyntheticStereo(1, 32, 64, seed=0)[0]])
+    batch = TrainingBatch(sample).to(torch.device(parity.DEVICE))
 
-    def regress_with(backend: str, factor: float = 1.0) -> Callable[..., tuple[Tensor, Tensor]]:
+    def total_and_gradient(backend: str, step: int) -> tuple[float, Tensor]:
         def regress(logits: Tensor, scale: int, **_: object) -> tuple[Tensor, Tensor]:
-            disparity, variance = disparity_regression(logits, scale, backend=backend)
-            return disparity * factor, variance
+            return disparity_regression(logits, scale, backend=backend)
 
-        return regress
+        monkeypatch.setattr(stereo_teacher, "disparity_regression", regress)
+        optimiser.zero_grad()
+        total = task(batch, StepContext(seed=0, step=step, rank=0, progress=step / 20, dense=True))["total"]
+        total.backward()
+        return total.item(), torch.cat([w.grad.flatten() for w in task.parameters() if w.grad is not None])
 
-    theirs = _training_losses(regress_with("torch"), monkeypatch)
-    difference = abs(_training_losses(regress_with("triton"), monkeypatch) / theirs - 1)
-    assert theirs[-1] < 0.8 * theirs[0]
-    assert difference[0] <= 1e-6
-    if runtime.interpreting():
-        assert difference[:5].max() <= 1e-5
-        assert difference.max() <= 0.02
-    else:
-        moved = abs(_training_losses(regress_with("torch", 1 + 2**-23), monkeypatch) / theirs - 1)
-        assert (difference <= 10 * np.maximum.accumulate(moved) + 1e-6).all(), (difference, moved)
+    totals, of_total, of_gradient = [], [], []
+    for step in range(20):
+        their_total, theirs = total_and_gradient("torch", step)
+        our_total, ours = total_and_gradient("triton", step)
+        optimiser.step()
+        totals.append(our_total)
+        of_total.append(abs(our_total / their_total - 1))
+        of_gradient.append(((ours - theirs).norm() / theirs.norm()).item())
+    assert totals[-1] < 0.8 * totals[0]
+    assert np.quantile(of_total, 0.75) <= 5e-7, of_total
+    assert max(of_total) <= 1e-4, of_total
+    assert np.quantile(of_gradient, 0.75) <= 3e-5, of_gradient
+    assert max(of_gradient) <= 0.02, of_gradient
