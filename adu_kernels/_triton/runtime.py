@@ -141,7 +141,7 @@ def _chosen_by(plain: Sequence[bool], given: Sequence[Any], config: Any, options
         kind = type(value)
         if kind is int:
             facts.append(_INT32 if unspecialised and -INT32 <= value < INT32 else _number(value, unspecialised))
-        elif kind is Tensor:
+        elif isinstance(value, Tensor):  # a Parameter too: Triton tells tensors apart by no more than this
             facts.append((value.dtype, value.data_ptr() % 16 == 0))
         elif kind is float or value is None:
             facts.append(kind)

@@ -45,6 +45,7 @@ def arguments() -> dict[str, tuple[list[Any], dict[str, Any]]]:
     return {
         "first": ([x, y, 50, 2, 0.5, pair], options),
         "same: another tensor, size and factor": ([torch.ones(64), y, 1, 2, 2.0, pair], options),
+        "same: a parameter": ([torch.nn.Parameter(x), y, 50, 2, 0.5, pair], options),
         "same: another size": ([x, y, 48, 2, 0.5, pair], options),
         "a size beyond 2³¹": ([x, y, 2**31, 2, 0.5, pair], options),
         "same: a negative step": ([x, y, 50, -6, 0.5, pair], options),
