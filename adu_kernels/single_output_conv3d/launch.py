@@ -139,7 +139,7 @@ def single_output_conv3d_backward(grad_output: Tensor, x: Tensor, weight: Tensor
     tile = _backward_tile(x)
     volumes = [x] if grad_x is None else [x, grad_x]
     config = _config(volumes, grad_output, weight, tile)
-    flat = all(map(_flat, [*volumes, grad_output])) and grad_output.stride(4) == 1
+    flat = all(_flat(volume, config.CONTIGUOUS_W) for volume in volumes) and _flat(grad_output, True)
     config = config._replace(FLAT=flat, NEEDS_X=grad_x is not None, NEEDS_WEIGHT=grad_weight is not None)
     blocks = ceil_div(depth * height * width, tile.positions)
     blocks = ceil_div(blocks, ceil_div(PROGRAMS_BACKWARD, batch * config.CHUNKS))
@@ -205,10 +205,15 @@ def _backward_tile(x: Tensor) -> Tile:
     return HALF_BACKWARD if x.shape[1] <= HALF_BACKWARD.channels and not needs_int64([x]) else HALF_BACKWARD_NARROW
 
 
-def _flat(volume: Tensor) -> bool:
-    """Whether the positions of an image lie at one stride."""
+def _flat(volume: Tensor, neighbours: bool) -> bool:
+    """Whether the positions of an image lie at one stride. neighbours: at 1 (a single column's own stride says nothing
+    of that)."""
     _, _, _, height, width = volume.shape
     step = volume.stride(4)
+    if neighbours:
+        if width > 1 and step != 1:
+            return False
+        step = 1
     return volume.stride()[2:4] == (height * width * step, width * step)
 
 
