@@ -98,18 +98,19 @@ class Layout(NamedTuple):
         return math.prod(self.sizes)
 
 
-def layout_of(maps: Sequence[Tensor]) -> Layout:
-    """Of B×C×H×W or B×C×D×H×W maps of one shape; the first decides how tiles lie."""
-    return _layout(tuple(maps[0].shape), tuple(m.stride() for m in maps))
+def layout_of(maps: Sequence[Tensor], channels_last: bool | None = None) -> Layout:
+    """Of B×C×H×W or B×C×D×H×W maps of one shape. channels_last: how tiles lie, where not the first map decides it."""
+    shape = tuple(maps[0].shape)
+    if channels_last is None:
+        channels_last = lies_channels_last(shape, maps[0].stride())
+    return _layout(shape, tuple(m.stride() for m in maps), channels_last)
 
 
 @lru_cache(maxsize=1024)
-def _layout(shape: tuple[int, ...], map_strides: tuple[tuple[int, ...], ...]) -> Layout:
+def _layout(shape: tuple[int, ...], map_strides: tuple[tuple[int, ...], ...], channels_last: bool) -> Layout:
     positions = (1, *shape[2:])[-3:]
     sizes, axes = merged_axes(positions, [(0, *one[2:])[-3:] for one in map_strides])
     full = [(one[0], *steps, one[1]) for one, steps in zip(map_strides, axes, strict=True)]
-    # By x alone: the signs that the backward reads lie as the forward's tiles.
-    channels_last = lies_channels_last(shape, map_strides[0])
     contiguous_c = channels_last and all(one[1] == 1 for one in map_strides)
     contiguous_p = not contiguous_c and all(sizes[2] == 1 or steps[2] == 1 for steps in axes)
     unit = 4 if contiguous_c else 3 if contiguous_p else -1
@@ -252,6 +253,7 @@ def norm(
     sum, a bit each, else none."""
     from . import kernels
 
+    weight, bias = _dense(weight), _dense(bias)
     y, mean, rstd, signs = outputs = _new_outputs(x, weight, bias, residual, num_groups, eps, relu)
     batch = x.shape[0]
     layout = layout_of([x, y] if residual is None else [x, y, residual])
@@ -298,6 +300,11 @@ def sign_bytes(x: Tensor, num_groups: int) -> int:
     return x.shape[0] * blocks * math.prod(x.shape[2:]) * ceil_div(tile.groups * tile.lanes, 8)
 
 
+def _dense(parameter: Tensor | None) -> Tensor | None:
+    """A parameter's channels are read as neighbours. So few are copied where they are not, an expanded number say."""
+    return None if parameter is None else parameter.contiguous()
+
+
 def _or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
     """A kernel compiled without a tensor does not read what is given in its place."""
     return stand_in if tensor is None else tensor
@@ -306,18 +313,23 @@ def _or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
 @operator("adu_kernels::group_norm_backward")
 def norm_backward(
     grad_output: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, rstd: Tensor,
-    signs: Tensor, num_groups: int, relu: bool,
+    signs: Tensor, num_groups: int, relu: bool, channels_last: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, weight and bias, and where there are signs what ReLU leaves of grad_output; those that are not
-    there have no elements."""
+    there have no elements.
+
+    channels_last: of the x that the forward saw, for the signs lie as its tiles do. What comes out of saved tensors may
+    lie differently (`torch.autograd.graph.save_on_cpu` with pinned memory hands contiguous copies back).
+    """
     from . import kernels
 
+    weight, bias = _dense(weight), _dense(bias)
     grad_x, grad_weight, grad_bias, behind = _new_gradients(
-        grad_output, x, weight, bias, mean, rstd, signs, num_groups, relu
+        grad_output, x, weight, bias, mean, rstd, signs, num_groups, relu, channels_last
     )
     residual = signs.numel() > 0
     batch = x.shape[0]
-    layout = layout_of([x, grad_output, grad_x, behind] if residual else [x, grad_output, grad_x])
+    layout = layout_of([x, grad_output, grad_x, behind] if residual else [x, grad_output, grad_x], channels_last)
     of_x, of_g, of_d = layout.strides[:3]
     of_behind = layout.strides[-1]
     tile = tile_of(x, num_groups, GRADIENT_SUMS.elements, layout.channels_last)
@@ -347,7 +359,7 @@ def norm_backward(
 @norm_backward.register_fake
 def _new_gradients(
     grad_output: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, rstd: Tensor,
-    signs: Tensor, num_groups: int, relu: bool,
+    signs: Tensor, num_groups: int, relu: bool, channels_last: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     grad_weight, grad_bias = (x.new_empty(0) if one is None else torch.empty_like(one) for one in (weight, bias))
     behind = torch.empty_like(x) if signs.numel() else x.new_empty(0)
@@ -355,8 +367,9 @@ def _new_gradients(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, residual, ctx.num_groups, ctx.eps, ctx.relu = inputs
+    x, weight, bias, residual, ctx.num_groups, _, ctx.relu = inputs
     _, mean, rstd, signs = output
+    ctx.channels_last = bool(lies_channels_last(x.shape, x.stride()))
     ctx.residual_dtype = None if residual is None else residual.dtype
     keep(ctx, "group_norm", [x, weight, bias, mean, rstd, signs])
     ctx.mark_non_differentiable(mean, rstd, signs)
@@ -368,7 +381,7 @@ def _backward(ctx: Any, grad_output: Tensor | None, *others: None) -> tuple[Tens
     if grad_output is None:
         return (None,) * 7
     grad_x, grad_weight, grad_bias, behind = norm_backward(
-        grad_output, x, weight, bias, mean, rstd, signs, ctx.num_groups, ctx.relu
+        grad_output, x, weight, bias, mean, rstd, signs, ctx.num_groups, ctx.relu, ctx.channels_last
     )
     grad_residual = None
     if ctx.residual_dtype is not None:

@@ -40,8 +40,8 @@ def group_norm(
 
     Returns:
         y in x's dtype, whatever autocast says, laid out as x is. Differentiable in x, weight, bias and residual (once:
-        the Triton kernels have no second derivative). Kept for the backward are x, two numbers per group and, only
-        where there are both a residual and ReLU, y.
+        the Triton kernels have no second derivative). Kept for the backward are x, weight and bias, two numbers per
+        group and, only where there are both a residual and ReLU, a bit per element.
 
     Raises:
         ValueError: a wrong shape, number, device or activation. TypeError: a wrong type. Each names the argument.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from adu_kernels import cosine_features, group_norm, reference
 from adu_kernels.group_norm import launch
@@ -253,6 +255,33 @@ def test_unusual_gradients(relu: bool) -> None:
             ])  # fmt: skip
         for ours, theirs in zip(*found, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_parameters_with_gaps_between_their_numbers() -> None:
+    """Every other number of a tensor, and one number for all channels."""
+    x, _, _ = _inputs(2, 8, 3, 5)
+    found = []
+    for run in (group_norm, reference.group_norm):
+        numbers, one = torch.linspace(-1, 1, 16, device=DEVICE).requires_grad_(), torch.full((1,), 0.3, device=DEVICE)
+        one.requires_grad_()
+        options = {"backend": "triton"} if run is group_norm else {}
+        y = run(x, 4, numbers[::2], one.expand(8), activation="relu", **options)
+        found.append([y, *torch.autograd.grad(y.square().sum(), [numbers, one])])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_saved_tensors_may_come_back_in_another_layout() -> None:
+    """As `save_on_cpu` with pinned memory hands them back. The signs lie as the forward's tiles, not as those would."""
+    x, weight, bias, residual = _inputs(2, 64, 3, 5, residual=True, last=True)
+    found = []
+    for hooks in (nullcontext(), saved_tensors_hooks(torch.Tensor.contiguous, lambda kept: kept)):
+        given = [x.detach().requires_grad_(), residual.detach().requires_grad_()]
+        with hooks:
+            (y,) = _operation(4, residual=True, relu=True).triton(given[0], weight, bias, given[1])
+        found.append(torch.autograd.grad(y.square().sum(), given))
+    for other, plain in zip(*found, strict=True):
+        torch.testing.assert_close(other, plain)
 
 
 def test_the_signs_are_all_that_is_kept_of_the_result() -> None:
