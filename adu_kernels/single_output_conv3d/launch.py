@@ -35,22 +35,25 @@ class Tile:
     num_stages: int
 
 
-# Chosen from the machine code and executed counts (README), no row is measured yet. Forward a tile with its border is
-# read for its inside; 8 warps for 256 positions take 116 registers on sm_90, so that a multiprocessor has two programs,
-# where 4 warps for 256 or 8 for 512 leave it half as many warps. fp32 and fp64 products are made of single
-# multiplications, unrolled: 256 positions ask shared memory for two thirds of what 64 do, and spill where channels are
-# no neighbours. Backward with 64-bit offsets or more channels 256 positions spill.
+# HALF, HALF_BACKWARD and PROGRAMS are measured (H200, 65f2ad8, bench/results/h200: bf16, B 8, C 32, 48×64×128), the
+# other rows chosen from the machine code and executed counts (README). Forward a tile with its border is read for its
+# inside; 8 warps for 256 positions take 116 registers on sm_90, so that a multiprocessor has two programs, where 4 warps
+# for 256 or 8 for 512 leave it half as many warps. fp32 and fp64 products are made of single multiplications, unrolled:
+# 256 positions ask shared memory for two thirds of what 64 do, and spill where channels are no neighbours.
+# HALF_BACKWARD, 256 positions and 8 warps → 128 and 4: 225 → 165 µs. With 64-bit offsets or more channels 256 spill.
+# PROGRAMS, 600 → 1056: 90 → 86 µs.
 HALF = Tile(positions=256, channels=64, num_warps=8, num_stages=3)
 HALF_CONTIGUOUS = Tile(positions=256, channels=64, num_warps=8, num_stages=1)
 SINGLE = Tile(positions=256, channels=32, num_warps=8, num_stages=1)
 SINGLE_CONTIGUOUS = Tile(positions=128, channels=32, num_warps=8, num_stages=1)
 DOUBLE = Tile(positions=64, channels=16, num_warps=4, num_stages=1)
-HALF_BACKWARD = Tile(positions=256, channels=32, num_warps=8, num_stages=2)
+HALF_BACKWARD = Tile(positions=128, channels=32, num_warps=4, num_stages=2)
+HALF_BACKWARD_CONTIGUOUS = Tile(positions=256, channels=32, num_warps=8, num_stages=2)  # 128: sm_120 spills 8 bytes
 HALF_BACKWARD_NARROW = Tile(positions=128, channels=64, num_warps=8, num_stages=2)
 WIDER_BACKWARD = Tile(positions=32, channels=32, num_warps=4, num_stages=1)
 COLUMNS = 32
 """Of a forward tile where columns, not channels, are neighbours."""
-PROGRAMS = 600
+PROGRAMS = 1056
 """Forward, a program takes so many planes that there are as many programs or a few more; at least
 LEAST_PLANES, for two more are read than written."""
 LEAST_PLANES = 4
@@ -202,7 +205,9 @@ def _tile(x: Tensor) -> Tile:
 def _backward_tile(x: Tensor) -> Tile:
     if x.dtype.itemsize > 2:
         return WIDER_BACKWARD
-    return HALF_BACKWARD if x.shape[1] <= HALF_BACKWARD.channels and not needs_int64([x]) else HALF_BACKWARD_NARROW
+    if x.shape[1] > HALF_BACKWARD.channels or needs_int64([x]):
+        return HALF_BACKWARD_NARROW
+    return HALF_BACKWARD if map_layout([x]).CONTIGUOUS_C else HALF_BACKWARD_CONTIGUOUS
 
 
 def _flat(volume: Tensor, neighbours: bool) -> bool:
