@@ -37,9 +37,9 @@ class Tile:
 
 # HALF, HALF_BACKWARD and PROGRAMS are measured (H200, 65f2ad8, bench/results/h200: bf16, B 8, C 32, 48×64×128), the
 # other rows chosen from the machine code and executed counts (README). Forward a tile with its border is read for its
-# inside; 8 warps for 256 positions take 116 registers on sm_90, so that a multiprocessor has two programs, where 4 warps
-# for 256 or 8 for 512 leave it half as many warps. fp32 and fp64 products are made of single multiplications, unrolled:
-# 256 positions ask shared memory for two thirds of what 64 do, and spill where channels are no neighbours.
+# inside; 8 warps for 256 positions take 116 registers on sm_90, so that a multiprocessor has two programs, where 4
+# warps for 256 or 8 for 512 leave it half as many warps. fp32 and fp64 products are made of single multiplications,
+# unrolled: 256 positions ask shared memory for two thirds of what 64 do, and spill where channels are no neighbours.
 # HALF_BACKWARD, 256 positions and 8 warps → 128 and 4: 225 → 165 µs. With 64-bit offsets or more channels 256 spill.
 # PROGRAMS, 600 → 1056: 90 → 86 µs.
 HALF = Tile(positions=256, channels=64, num_warps=8, num_stages=3)

@@ -55,21 +55,17 @@ def _said(change: Mapping[str, Any] | int) -> str:
 
 # The fewer columns, the more threads wait for loads side by side; the more, the fewer instructions a cell. Few items: a
 # finer grid. 4 and 8 columns, and 64 and 256 items of 2, were timed and are not faster (bench/results/h200).
-SLIDES = ({"pixels": 3}, {"pixels": 1}, {"items": 64, "num_warps": 2, "pixels": 3})
-SLIDE = one_row("cost_volume.table.SLIDE_CHANNELS_LAST", *SLIDES)
+SLIDE_BACKWARD = one_row("cost_volume.table.SLIDE_BACKWARD", {"items": 128, "num_warps": 4}, {"pixels": 2})
+SLIDE = one_row("cost_volume.table.SLIDE_CHANNELS_LAST", {"items": 256, "num_warps": 8}) + SLIDE_BACKWARD
 SLIDE_SINGLE = (
-    one_row("cost_volume.table.SLIDE_WIDE_TYPES", *SLIDES[:2], {"pixels": 2}, {"items": 64, "num_warps": 2}) + SLIDE[:1]
-)
-# Its own row is the forward's; the backward takes the row above.
-SLIDE_COMBINED = (
     *one_row(
-        "cost_volume.table.SLIDE_BESIDE_CONCAT",
-        {"pixels": 2},
-        {"items": 256, "num_warps": 8},
-        {"pixels": 3},
-        {"items": 256, "num_warps": 8, "pixels": 2},
+        "cost_volume.table.SLIDE_WIDE_TYPES", {"pixels": 3}, {"pixels": 1}, {"pixels": 2}, {"items": 64, "num_warps": 2}
     ),
-    *SLIDE[:1],
+    *one_row("cost_volume.table.SLIDE_BACKWARD_WIDE_TYPES", {"pixels": 3}),
+)
+SLIDE_COMBINED = (
+    *one_row("cost_volume.table.SLIDE_BESIDE_CONCAT", {"pixels": 4}, {"pixels": 3}, {"items": 512, "num_warps": 16}),
+    *SLIDE_BACKWARD,
 )
 REGRESSION = "disparity_regression.launch.LAUNCH_SHAPES[2]"
 REGRESSION_ROWS = one_row(REGRESSION, {"most_candidates": 16}, {"most_candidates": 24}, {"lanes": 64})
@@ -126,10 +122,9 @@ EXPECTATION_SINGLE = (
 BAND = (
     *one_row(
         "cost_volume.table.BAND_BACKWARD",
-        {"channels": 128, "num_stages": 2},
-        {"num_stages": 2},
-        {"channels": 128},
-        {"channels": 128, "num_warps": 8},
+        {"num_stages": 3},
+        {"num_stages": 1},
+        {"channels": 64, "num_stages": 3},
     ),
     *one_row("cost_volume.table.BAND", {"num_stages": 4}),
 )
@@ -175,10 +170,10 @@ SLIDE_CONTIGUOUS = one_row(
 NORM = tuple(
     candidate
     for kernel, changes in {
-        "STATISTICS": ({"elements": 2048}, {"elements": 8192, "threads": 256}, {"programs": 1056}, {"programs": 264}),
+        "STATISTICS": ({"elements": 1024}, {"elements": 4096, "threads": 256}, {"programs": 1056}, {"programs": 264}),
         "NORMALISE": ({"elements": 4096}, {"programs": 1056}, {"programs": 4224}, {"elements": 4096, "threads": 256}),
         "GRADIENT_SUMS": ({"elements": 4096}, {"programs": 1056}, {"elements": 4096, "threads": 256}),
-        "INPUT_GRADIENT": ({"elements": 4096}, {"programs": 1056}, {"programs": 4224}, {"elements": 1024}),
+        "INPUT_GRADIENT": ({"elements": 4096}, {"programs": 2112}, {"programs": 8448}, {"elements": 1024}),
     }.items()
     for candidate in one_row(f"group_norm.launch.{kernel}", *changes)
 )
@@ -193,11 +188,11 @@ CONVOLUTION = (
         {"num_warps": 4},
         {"num_stages": 2},
     ),
-    *one_row("single_output_conv3d.launch.PROGRAMS", 1056),
+    *one_row("single_output_conv3d.launch.PROGRAMS", 2112),
     *one_row(
         "single_output_conv3d.launch.HALF_BACKWARD",
-        {"positions": 128, "num_warps": 4},
-        {"positions": 128},
+        {"positions": 256, "num_warps": 8},
+        {"positions": 64},
         {"num_stages": 3},
     ),
     *one_row("single_output_conv3d.launch.PROGRAMS_BACKWARD", 1056),
