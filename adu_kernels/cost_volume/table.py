@@ -30,18 +30,22 @@ class BandTile:
 
 # Measured (H200, Triton 3.6.0, bench/results/h200): B 8, C 320, G 40, D 48, 64×128, by `gpu_check.sh tune`.
 # Channels-last, 2-byte maps: 2 columns an item take 48 registers, 1.6 times the warps of 4 columns: 174 µs against 250
-# forward, though a 16-byte load feeds half as many multiply-adds. Backward 344 against 386 µs; fp32 (96×312) 2645
-# against 4856.
+# forward, though a 16-byte load feeds half as many multiply-adds.
 SLIDE_CHANNELS_LAST = SlideTile(items=128, pixels=2, num_warps=4)
+# Backward 3 columns: 295 µs, with 2 343, and beside a concatenation 349 for 365 (65f2ad8); forward they take 200 µs.
+SLIDE_BACKWARD = SlideTile(items=64, pixels=3, num_warps=2)
+# fp32 (96×312): 2645 µs, with 4 columns 4856.
+SLIDE_BACKWARD_WIDE_TYPES = SlideTile(items=128, pixels=2, num_warps=4)
 # Executed counts: an A100 is busy 1.7 times as long with the backward's integers as with its bytes at 2 columns, 1.4 at
-# 4. Not measured there; an H200 is faster at 2 whatever the counts say. For gfx942 Triton 3.7.1 compiles 2 columns in
-# seconds and 4 not within minutes.
+# 4. Not measured there; an H200 is faster at 3 and 2 whatever the counts say. For gfx942 Triton 3.7.1 compiles 2 and 3
+# columns in seconds and 4 not within minutes.
 SLIDE_BACKWARD_BEFORE_HOPPER = SlideTile(items=128, pixels=4, num_warps=4)
 # fp32 forward is bound by its stores: 1029 µs against 1127 at 2 columns (96×312).
 SLIDE_WIDE_TYPES = SlideTile(items=128, pixels=4, num_warps=4)
 # Beside a concatenation, whose programs write the other part of each record: the larger the tile the less of a record
-# leaves the caches half written: 539 µs, at 2 columns 645. 256 items took 492, but spill 8 bytes under Triton 3.7.1.
-SLIDE_BESIDE_CONCAT = SlideTile(items=128, pixels=4, num_warps=4)
+# leaves the caches half written: 460 µs, with 128 items 480 (65f2ad8). With 4 columns 453, but under Triton 3.7.1
+# those spill 8 bytes on sm_80 and sm_90.
+SLIDE_BESIDE_CONCAT = SlideTile(items=256, pixels=2, num_warps=8)
 # Other layouts: a program's threads take 64 neighbouring columns of one group, an item of several would part them.
 SLIDE_OTHER = SlideTile(items=64, pixels=1, num_warps=2)
 SLIDE_MANY_CHANNELS = SlideTile(items=0, pixels=1, num_warps=4)
@@ -52,8 +56,9 @@ CONCAT_VECTOR = 8
 """Concatenated channels copied at once, where they divide C'."""
 # 64 fills the matrix unit of sm_90; 32 wastes less where there are few disparities.
 BAND = BandTile(block=64, channels=64, num_warps=8, num_stages=3)
-# The backward's two accumulators of 64 leave one program to a multiprocessor: 259 µs, with 32 columns 140.
-BAND_BACKWARD = BandTile(block=32, channels=64, num_warps=4, num_stages=3)
+# The backward's two accumulators of 64 leave one program to a multiprocessor: 259 µs, with 32 columns 140. With 128
+# channels in two stages 120, in three 124 (65f2ad8).
+BAND_BACKWARD = BandTile(block=32, channels=128, num_warps=4, num_stages=2)
 # Longer offsets take registers: in three stages the backward spills 8 bytes on sm_80.
 BAND_INT64 = BandTile(block=64, channels=64, num_warps=8, num_stages=1)
 BAND_FEW_DISPARITIES = BandTile(block=32, channels=64, num_warps=4, num_stages=3)
@@ -81,7 +86,9 @@ def slide_tile(
         tile = SLIDE_OTHER
     elif backward and before_hopper:
         tile = SLIDE_BACKWARD_BEFORE_HOPPER
-    elif backward or (dtype.itemsize <= 2 and not concat):
+    elif backward:
+        tile = SLIDE_BACKWARD if dtype.itemsize <= 2 else SLIDE_BACKWARD_WIDE_TYPES
+    elif dtype.itemsize <= 2 and not concat:
         tile = SLIDE_CHANNELS_LAST
     else:
         tile = SLIDE_BESIDE_CONCAT if dtype.itemsize <= 2 else SLIDE_WIDE_TYPES
