@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import checks
-from ..backend import choose
+from ..stereo import runs_kernels
 from . import launch, reference, unit_launch
 
 ACTIVATIONS = ("none", "relu")
@@ -69,7 +69,7 @@ def group_norm(
         checks.check_tensor("residual", residual, "B×C×H×W", "B×C×D×H×W")
         checks.check_same_shape("residual", residual, "x", x)
         checks.check_same_device("residual", residual, "x", x)
-    run = choose("group_norm", backend, x, torch_twin=reference.group_norm, triton_twin=launch.group_norm)
+    run = launch.group_norm if runs_kernels("group_norm", backend, x) else reference.group_norm
     return run(x, num_groups, weight, bias, eps, activation=activation, residual=residual)
 
 
@@ -99,7 +99,5 @@ def cosine_features(x: Tensor, eps: float = 1e-5, *, backend: str = "auto") -> T
     """
     checks.check_tensor("x", x, "B×C×H×W", "B×C×D×H×W")
     eps = checks.check_number("eps", eps, low=0.0)
-    run = choose(
-        "cosine_features", backend, x, torch_twin=reference.cosine_features, triton_twin=unit_launch.cosine_features
-    )
+    run = unit_launch.cosine_features if runs_kernels("cosine_features", backend, x) else reference.cosine_features
     return run(x, eps)

@@ -284,6 +284,16 @@ def test_saved_tensors_may_come_back_in_another_layout() -> None:
         torch.testing.assert_close(other, plain)
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_graph_runs_where_there_is_no_triton(strict: bool) -> None:
+    class Both(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return cosine_features(group_norm(x, 2, activation="relu", backend="triton"), backend="triton")
+
+    graph = torch.export.export(Both(), (torch.randn(1, 8, 3, 4, device=DEVICE),), strict=strict).graph
+    assert not [node for node in graph.nodes if "adu_kernels" in str(node.target)]
+
+
 def test_the_signs_are_all_that_is_kept_of_the_result() -> None:
     x, weight, bias, residual = (t.requires_grad_() for t in _inputs(1, 32, 8, 16, 16, residual=True, last=True))
     given = [x, weight, bias, residual]
