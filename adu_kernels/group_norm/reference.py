@@ -27,14 +27,14 @@ def group_norm(
         dtype = accumulation_dtype(x)
         scale, shift = (None if one is None else one.to(dtype) for one in (weight, bias))
         values = x.to(dtype)
-        apart = (
-            torch.is_grad_enabled()
-            and not values.requires_grad
-            and any(one is not None and one.requires_grad for one in (scale, shift))
-        )
+        # Asked for the parameters' gradients alone, torch 2.13 crashes on a CPU where the map is channels-last; asked
+        # for a bias's without a weight, it refuses.
+        graded = [one is not None and one.requires_grad for one in (scale, shift)]
+        alone = any(graded) and (not values.requires_grad or scale is None)
+        apart = torch.is_grad_enabled() and alone
         # Not F.group_norm: it refuses a group of one value, whose normalised value is 0.
         y = torch.group_norm(values, num_groups, *((None, None) if apart else (scale, shift)), eps)
-        if apart:  # asked for these gradients alone, torch 2.13 crashes on a CPU where the map is channels-last
+        if apart:
             y = _affine(y, scale, shift)
         if residual is not None:
             y = y + residual.to(dtype)

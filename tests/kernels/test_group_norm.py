@@ -48,6 +48,19 @@ def test_it_is_pytorch_s() -> None:
     torch.testing.assert_close(group_norm(x, 4, weight, bias), F.group_norm(x, 4, weight, bias))
 
 
+def test_a_bias_without_a_weight() -> None:
+    x, bias = torch.randn(2, 6, 3, 5, requires_grad=True), torch.randn(6, requires_grad=True)
+    for graded in ([x, bias], [bias], [x]):
+        with_ones = group_norm(x, 2, torch.ones(6), bias)
+        plain = group_norm(x, 2, None, bias)
+        for got, want in zip(
+            torch.autograd.grad(plain.square().sum(), graded),
+            torch.autograd.grad(with_ones.square().sum(), graded),
+            strict=True,
+        ):
+            torch.testing.assert_close(got, want)
+
+
 def test_one_value_per_group_is_the_bias() -> None:
     bias = torch.tensor([1.0, -2.0])
     got = group_norm(torch.randn(3, 2, 1, 1), 2, torch.ones(2), bias)
