@@ -103,7 +103,7 @@ def _start(kernel: Any, programs: int, given: tuple[Any, ...], config: Any, opti
     is kept with all that Triton chose it by, and started again where all of that is the same."""
     known, key = {}, None
     if not interpreting() and not kernel.pre_run_hooks:
-        known = _kept_kernels.setdefault((kernel, given[0].device), {})
+        known = _kept_kernels.setdefault((kernel, _driver().active, given[0].device), {})
         key = _chosen_by(_is_plain(kernel), given, config, options)
         found = known.get(key) if key is not None else None
         if found is not None and _hooks().jit_cache_hook is None:
@@ -117,8 +117,9 @@ def _start(kernel: Any, programs: int, given: tuple[Any, ...], config: Any, opti
         known[key] = compiled, tuple(options[name] for name in kernel.arg_names[len(given) :])
 
 
-_kept_kernels: dict[tuple[Any, torch.device], dict[Any, tuple[Any, tuple[Any, ...]]]] = {}
-"""By kernel and device, and what Triton chose it by: the compiled kernel, and its arguments that are constants."""
+_kept_kernels: dict[tuple[Any, Any, torch.device], dict[Any, tuple[Any, tuple[Any, ...]]]] = {}
+"""By kernel, Triton's driver and device, then by what Triton chose it by: the compiled kernel, and those of its arguments
+that are constants."""
 
 
 @cache
@@ -126,6 +127,13 @@ def _hooks() -> Any:
     from triton import knobs
 
     return knobs.runtime
+
+
+@cache
+def _driver() -> Any:
+    from triton.runtime import driver
+
+    return driver
 
 
 @cache

@@ -63,7 +63,7 @@ def arguments() -> dict[str, tuple[list[Any], dict[str, Any]]]:
 
 
 def kept() -> int:
-    return sum(len(kernels) for (kernel, _), kernels in runtime._kept_kernels.items() if kernel is scaled)
+    return sum(len(kernels) for (kernel, *_), kernels in runtime._kept_kernels.items() if kernel is scaled)
 
 
 def main() -> None:
