@@ -118,8 +118,8 @@ def _start(kernel: Any, programs: int, given: tuple[Any, ...], config: Any, opti
 
 
 _kept_kernels: dict[tuple[Any, Any, torch.device], dict[Any, tuple[Any, tuple[Any, ...]]]] = {}
-"""By kernel, Triton's driver and device, then by what Triton chose it by: the compiled kernel, and those of its arguments
-that are constants."""
+"""By kernel, Triton's driver and device, then by what Triton chose it by: the compiled kernel, and its arguments that
+are constants."""
 
 
 @cache
