@@ -51,11 +51,11 @@ class Tile:
     num_stages: int
 
 
-# HALF and HALF_BACKWARD are measured (H200, Triton 3.6.0, bench/results/h200, B 8, C 320, D 48, 64×128): 45 µs forward;
-# backward 178 µs with 5 chunks, which make the scores once for 320 channels, 287 with 3, 387 with 2. Where products
-# take their factors from registers 5 chunks spill (616 bytes a thread on sm_120), and 2 are kept. The other rows are
-# chosen from the machine code (README).
-HALF = Tile(block=64, channels=64, chunks=1, num_warps=4, num_stages=2)
+# HALF and HALF_BACKWARD are measured (H200, Triton 3.6.0, bench/results/h200, B 8, C 320, D 48, 64×128): forward
+# 36.5 µs, in two stages 41 (65f2ad8); backward 178 µs with 5 chunks, which make the scores once for 320 channels, 287
+# with 3, 387 with 2. Where products take their factors from registers 5 chunks spill (616 bytes a thread on sm_120),
+# and 2 are kept. The other rows are chosen from the machine code (README).
+HALF = Tile(block=64, channels=64, chunks=1, num_warps=4, num_stages=4)
 HALF_INT64 = Tile(block=64, channels=64, chunks=1, num_warps=4, num_stages=1)  # in two stages sm_80 spills 16 bytes
 HALF_BACKWARD = Tile(block=64, channels=64, chunks=5, num_warps=8, num_stages=1)
 HALF_BACKWARD_FROM_REGISTERS = Tile(block=64, channels=64, chunks=2, num_warps=8, num_stages=1)

@@ -92,9 +92,9 @@ ATTENTION_UNBIASED = (
 # the last few run alone.
 ATTENTION_NARROW = (
     *one_row(f"{ATTENTION}[0].forward", {"keys": 64}),
-    *one_row(f"{ATTENTION}[0].exact_delta", {"queries": 64, "threads": 128}),
+    *one_row(f"{ATTENTION}[0].exact_delta", {"keys": 64}),
     *one_row("attention_adaptation.table.PROGRAMS_WANTED", 528),
-    *one_row(f"{ATTENTION}[0].backward_keys", {"queries": 32, "stages": 3}, {"keys": 32}, {"stages": 3}),
+    *one_row(f"{ATTENTION}[0].backward_keys", {"queries": 32}, {"stages": 2}),
 )
 ATTENTION_SINGLE = (
     *one_row(f"{ATTENTION}[3].forward", {"queries": 32}, {"threads": 128}, {"keys": 16}),
@@ -104,7 +104,7 @@ ATTENTION_SINGLE = (
 # Counted on an H200: either pass waits, for loads and at barriers, and nothing is busy. Backward a multiprocessor has
 # room for one program of 64 columns; of half as many it has room for more.
 EXPECTATION_HALF = (
-    *one_row("correlation_disparity.launch.HALF", {"num_stages": 3}, {"num_stages": 4}),
+    *one_row("correlation_disparity.launch.HALF", {"num_stages": 3}, {"num_stages": 2}),
     *one_row(
         "correlation_disparity.launch.HALF_BACKWARD",
         {"block": 32, "num_warps": 4, "num_stages": 2},
