@@ -37,7 +37,7 @@ def unit(value, lane_mean, lane_rstd, mask, LEAST: tl.constexpr):
     """A tile normalised per channel, its length per position, and one over that."""
     normal = tl.where(mask, (value - lane_mean) * lane_rstd, 0.0)
     length = tl.sqrt(tl.sum(normal * normal, 1))[:, None]
-    return normal, length, 1.0 / tl.maximum(length, LEAST)
+    return normal, length, 1.0 / tl.maximum(length, LEAST, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit

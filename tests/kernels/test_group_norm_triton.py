@@ -332,3 +332,11 @@ def test_beyond_int32() -> None:
     x.copy_(torch.randn(1, 16, 4, 4))
     y = group_norm(x, 4, activation="relu", backend="triton")
     torch.testing.assert_close(y, reference.group_norm(x.contiguous(), 4, activation="relu"), rtol=2e-3, atol=2e-3)
+
+
+def test_nan_takes_its_whole_position_with_it() -> None:
+    """The length of such a position is no number, and neither is what is divided by it, in any channel."""
+    (x,) = _inputs(1, 8, 3, 5, weight=False, last=True)
+    x[0, 2, 1, 1] = torch.nan
+    got, want = (run(x)[0] for run in (TestCosineFeatures.operation.triton, TestCosineFeatures.operation.torch))
+    assert torch.equal(got.isnan(), want.isnan())
