@@ -250,4 +250,6 @@ def _config(volumes: list[Tensor], output: Tensor, weight: Tensor, tile: Tile) -
 
 
 def _options(tile: Tile) -> dict[str, Any]:
-    return {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": False}
+    # An AMD GPU has 64 kB of shared memory a program: what is loaded ahead of 64 channels does not fit.
+    stages = 1 if runtime.WARP_SIZE == 64 else tile.num_stages
+    return {"num_warps": tile.num_warps, "num_stages": stages, "enable_fp_fusion": False}

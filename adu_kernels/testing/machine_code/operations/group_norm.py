@@ -9,6 +9,8 @@ from .... import cosine_features, group_norm
 from ..cases import Case, OperationCases, Work
 
 BATCH, CHANNELS, GROUPS, DEPTH, HEIGHT, WIDTH = 1, 32, 8, 48, 64, 128
+PARTS = 512
+"""Of `gradient_sums`, into which the positions are cut."""
 HALF, SINGLE, DOUBLE = torch.bfloat16, torch.float32, torch.float64
 
 
@@ -41,7 +43,7 @@ def work(itemsize: int, residual: bool = False) -> dict[str, Work]:
         "statistics": Work(x, 0, flops=3 * values),
         "normalise": Work(x * (1 + residual), x + signs, flops=(3 + residual) * values),
         "gradient_sums": Work(2 * x + signs, x * residual, flops=7 * values),
-        "totals": Work(0, 0),
+        "totals": Work(4 * (2 * PARTS + 1) * CHANNELS, 8 * (GROUPS + CHANNELS)),
         "input_gradient": Work(2 * x, x, flops=8 * values),
     }
 
@@ -53,7 +55,7 @@ def features(dtype: torch.dtype, shape: tuple[int, ...], last: bool = True) -> N
 
 
 def at_size(height: int, width: int) -> None:
-    train(HALF, (BATCH, CHANNELS, 12, height, width))
+    """Contiguous: channels-last is compiled once, for its channels alone say how wide it loads."""
     train(SINGLE, (BATCH, CHANNELS, height, width), last=False)
 
 
