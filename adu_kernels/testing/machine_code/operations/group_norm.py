@@ -9,8 +9,6 @@ from .... import cosine_features, group_norm
 from ..cases import Case, OperationCases, Work
 
 BATCH, CHANNELS, GROUPS, DEPTH, HEIGHT, WIDTH = 1, 32, 8, 48, 64, 128
-PARTS = 512
-"""Of `gradient_sums`, into which the positions are cut."""
 HALF, SINGLE, DOUBLE = torch.bfloat16, torch.float32, torch.float64
 
 
@@ -35,15 +33,17 @@ def train(
 VOLUME = (BATCH, CHANNELS, DEPTH, HEIGHT, WIDTH)
 
 
-def work(itemsize: int, residual: bool = False) -> dict[str, Work]:
-    """ "Least bytes" of the operation's README, each kernel by itself: nothing is found in a cache."""
+def work(itemsize: int, residual: bool = False, chunks: int = 512) -> dict[str, Work]:
+    """ "Least bytes" of the operation's README, each kernel by itself: nothing is found in a cache.
+
+    chunks: into which `gradient_sums` cuts the positions."""
     values = BATCH * CHANNELS * DEPTH * HEIGHT * WIDTH
     x, signs = itemsize * values, values // 8 if residual else 0
     return {
         "statistics": Work(x, 0, flops=3 * values),
         "normalise": Work(x * (1 + residual), x + signs, flops=(3 + residual) * values),
         "gradient_sums": Work(2 * x + signs, x * residual, flops=7 * values),
-        "totals": Work(4 * (2 * PARTS + 1) * CHANNELS, 8 * (GROUPS + CHANNELS)),
+        "totals": Work(4 * (2 * chunks + 1) * CHANNELS, 8 * (GROUPS + CHANNELS)),
         "input_gradient": Work(2 * x, x, flops=8 * values),
     }
 
@@ -65,7 +65,7 @@ OPERATION = OperationCases(
         Case("bfloat16", lambda: train(HALF, VOLUME), work=work(2)),
         Case("bfloat16 residual", lambda: train(HALF, VOLUME, residual=True), work=work(2, True)),
         Case("bfloat16 no activation", lambda: train(HALF, VOLUME, activation="none"), work=work(2)),
-        Case("bfloat16 contiguous", lambda: train(HALF, VOLUME, last=False), work=work(2)),
+        Case("bfloat16 contiguous", lambda: train(HALF, VOLUME, last=False), work=work(2, chunks=256)),
         Case("float32", lambda: train(SINGLE, VOLUME), work=work(4)),
         Case("float32 residual", lambda: train(SINGLE, VOLUME, residual=True), work=work(4, True)),
         Case("bfloat16 C 64", lambda: train(HALF, (2, 64, 24, 32, 64))),
