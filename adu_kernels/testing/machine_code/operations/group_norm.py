@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from .... import cosine_features, group_norm
+from ....group_norm import launch, unit_launch
 from ..cases import Case, OperationCases, Work
 
 BATCH, CHANNELS, GROUPS, DEPTH, HEIGHT, WIDTH = 1, 32, 8, 48, 64, 128
@@ -33,18 +36,55 @@ def train(
 VOLUME = (BATCH, CHANNELS, DEPTH, HEIGHT, WIDTH)
 
 
-def work(itemsize: int, residual: bool = False, chunks: int = 512) -> dict[str, Work]:
-    """ "Least bytes" of the operation's README, each kernel by itself: nothing is found in a cache.
+def _cut(row: launch.LaunchShape, shape: tuple[int, ...], groups: int, last: bool) -> launch.Cut:
+    x = torch.empty(shape, device="meta")
+    tile = launch.tile_of(x, groups, row.elements, last)
+    return launch.cut_of(row, tile, shape[0], groups, math.prod(shape[2:]))
 
-    chunks: into which `gradient_sums` cuts the positions."""
-    values = BATCH * CHANNELS * DEPTH * HEIGHT * WIDTH
-    x, signs = itemsize * values, values // 8 if residual else 0
+
+def work(
+    itemsize: int, residual: bool = False, shape: tuple[int, ...] = VOLUME, groups: int = GROUPS, last: bool = True
+) -> dict[str, Work]:
+    """ "Least bytes" of the operation's README, each kernel by itself: nothing is found in a cache."""
+    values, x = math.prod(shape), itemsize * math.prod(shape)
+    per_group, per_channel, parameters = 8 * shape[0] * groups, 8 * shape[0] * shape[1], 8 * shape[1]
+    parts = 12 * shape[0] * groups * _cut(launch.STATISTICS, shape, groups, last).chunks
+    sums = per_channel * _cut(launch.GRADIENT_SUMS, shape, groups, last).chunks
+    signs = values // 8 if residual else 0
     return {
-        "statistics": Work(x, 0, flops=3 * values),
-        "normalise": Work(x * (1 + residual), x + signs, flops=(3 + residual) * values),
-        "gradient_sums": Work(2 * x + signs, x * residual, flops=7 * values),
-        "totals": Work(4 * (2 * chunks + 1) * CHANNELS, 8 * (GROUPS + CHANNELS)),
-        "input_gradient": Work(2 * x, x, flops=8 * values),
+        "statistics": Work(x, parts, flops=3 * values),
+        "join": Work(parts, per_group),
+        "normalise": Work(
+            x * (1 + residual) + parameters + parts, x + signs + per_group, flops=(3 + residual) * values
+        ),
+        "gradient_sums": Work(2 * x + signs + parameters + per_group, x * residual + sums, flops=7 * values),
+        "totals": Work(sums + parameters // 2, per_group + per_channel),
+        "input_gradient": Work(2 * x + parameters + 2 * per_group + per_channel, x + parameters, flops=8 * values),
+    }
+
+
+FEATURES, WIDER, MAPS = (2, 320, 64, 128), (2, 64, 24, 32, 64), (2, 48, 96, 312)
+
+
+def _some(found: dict[str, Work]) -> dict[str, Work]:
+    """Where groups are few: without `join`."""
+    return {kernel: one for kernel, one in found.items() if kernel != "join"}
+
+
+def features_work(itemsize: int) -> dict[str, Work]:
+    """A channel is a group; nothing of the normalised map is kept."""
+    values, x, channels = math.prod(FEATURES), itemsize * math.prod(FEATURES), FEATURES[1]
+    per_channel = 8 * FEATURES[0] * channels
+    tile = unit_launch._tile(unit_launch.UNIT_SUMS, torch.empty(FEATURES, device="meta"))
+    chunks = launch.cut_of(unit_launch.UNIT_SUMS, tile, FEATURES[0], channels, math.prod(FEATURES[2:])).chunks
+    shared = work(itemsize, shape=FEATURES, groups=channels)
+    return {
+        "statistics": shared["statistics"],
+        "join": shared["join"],
+        "unit_length": Work(x + per_channel, x, flops=5 * values),
+        "unit_gradient_sums": Work(2 * x + per_channel, per_channel * chunks, flops=12 * values),
+        "totals": Work(per_channel * chunks, 2 * per_channel),
+        "unit_input_gradient": Work(2 * x + 2 * per_channel, x, flops=13 * values),
     }
 
 
@@ -62,17 +102,17 @@ def at_size(height: int, width: int) -> None:
 OPERATION = OperationCases(
     name="group_norm",
     cases=(
-        Case("bfloat16", lambda: train(HALF, VOLUME), work=work(2)),
-        Case("bfloat16 residual", lambda: train(HALF, VOLUME, residual=True), work=work(2, True)),
-        Case("bfloat16 no activation", lambda: train(HALF, VOLUME, activation="none"), work=work(2)),
-        Case("bfloat16 contiguous", lambda: train(HALF, VOLUME, last=False), work=work(2, chunks=256)),
-        Case("float32", lambda: train(SINGLE, VOLUME), work=work(4)),
-        Case("float32 residual", lambda: train(SINGLE, VOLUME, residual=True), work=work(4, True)),
-        Case("bfloat16 C 64", lambda: train(HALF, (2, 64, 24, 32, 64))),
-        Case("bfloat16 instance norm", lambda: train(HALF, (2, 320, 64, 128), 320)),
-        Case("bfloat16 C 48", lambda: train(HALF, (2, 48, 96, 312))),
-        Case("cosine features bfloat16", lambda: features(HALF, (2, 320, 64, 128))),
-        Case("cosine features float32", lambda: features(SINGLE, (2, 320, 64, 128))),
+        Case("bfloat16", lambda: train(HALF, VOLUME), work=_some(work(2))),
+        Case("bfloat16 residual", lambda: train(HALF, VOLUME, residual=True), work=_some(work(2, True))),
+        Case("bfloat16 no activation", lambda: train(HALF, VOLUME, activation="none"), work=_some(work(2))),
+        Case("bfloat16 contiguous", lambda: train(HALF, VOLUME, last=False), work=_some(work(2, last=False))),
+        Case("float32", lambda: train(SINGLE, VOLUME), work=_some(work(4))),
+        Case("float32 residual", lambda: train(SINGLE, VOLUME, residual=True), work=_some(work(4, True))),
+        Case("bfloat16 C 64", lambda: train(HALF, WIDER), work=_some(work(2, shape=WIDER))),
+        Case("bfloat16 instance norm", lambda: train(HALF, FEATURES, 320), work=work(2, shape=FEATURES, groups=320)),
+        Case("bfloat16 C 48", lambda: train(HALF, MAPS), work=_some(work(2, shape=MAPS))),
+        Case("cosine features bfloat16", lambda: features(HALF, FEATURES), work=features_work(2)),
+        Case("cosine features float32", lambda: features(SINGLE, FEATURES), work=features_work(4)),
         Case("float64", lambda: train(DOUBLE, (1, 32, 12, 16)), double=True),
     ),
     at_size=at_size,
