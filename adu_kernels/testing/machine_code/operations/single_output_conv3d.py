@@ -41,11 +41,12 @@ def work(itemsize: int, channels: int = CHANNELS, batch: int = 1) -> dict[str, W
     """ "Least work" of the operation's README."""
     positions = batch * DEPTH * HEIGHT * WIDTH
     x, y, products = itemsize * positions * channels, itemsize * positions, 2 * 27 * positions * channels
-    matrix = itemsize == 2
+    matrix, taps = itemsize == 2, 27 * itemsize * channels
+    parts = 4 * (528 if batch == 3 else 512) * channels * 32  # of the weight's gradient, one per program
     return {
         "convolution": Work(x, y, products, matrix),
-        "convolution_backward": Work(x + y, x, 2 * products, matrix),
-        "add_parts": Work(4 * 528 * channels * 32, 27 * itemsize * channels),
+        "convolution_backward": Work(x + y + taps, x + parts, 2 * products, matrix),
+        "add_parts": Work(parts, taps),
     }
 
 
