@@ -9,12 +9,13 @@ that `torch.autograd.grad` and `hessian` pass it by in silence.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from ._triton.operators import library
 
 
 def differentiable_once(
@@ -143,13 +144,7 @@ def _loop_over_batches(operator: Any) -> None:
         return [torch._add_batch_dim(one, 0, level) for one in results]
 
     namespace, _, opname = operator._qualname.partition("::")
-    _library(namespace).impl(opname, older_rule, "Batched")
-
-
-@cache
-def _library(namespace: str) -> torch.library.Library:
-    """Registrations hold as long as it lives."""
-    return torch.library.Library(namespace, "FRAGMENT")
+    library(namespace).impl(opname, older_rule, "Batched")
 
 
 def _levels(value: Any) -> Iterator[int]:

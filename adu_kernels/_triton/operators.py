@@ -18,10 +18,10 @@ class Operator:
         self._qualname = name
         self._init_fn = run
         namespace, _, opname = name.partition("::")
-        library = _library(namespace)
+        defined = library(namespace)
         schema = torch.library.infer_schema(run, mutates_args=())
-        library.define(f"{opname}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-        library.impl(opname, run, "CompositeExplicitAutograd")
+        defined.define(f"{opname}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+        defined.impl(opname, run, "CompositeExplicitAutograd")
         self._opoverload = getattr(getattr(torch.ops, namespace), opname).default
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
@@ -43,6 +43,6 @@ def operator(name: str) -> Callable[[Callable[..., Any]], Operator]:
 
 
 @cache
-def _library(namespace: str) -> torch.library.Library:
+def library(namespace: str) -> torch.library.Library:
     """Registrations hold as long as it lives."""
     return torch.library.Library(namespace, "FRAGMENT")

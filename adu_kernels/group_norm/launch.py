@@ -216,6 +216,23 @@ def _with(config: NormConfig, groups: int, split: int, parts: int) -> NormConfig
     return config._replace(GROUPS=groups, SPLIT=split, PARTS=parts)
 
 
+def statistics(x: Tensor, mean: Tensor, layout: Layout, num_groups: int, eps: float) -> tuple[Tensor, NormConfig]:
+    """What each chunk found (3 × B × G × parts, of mean's type), and how its kernel was compiled."""
+    from . import kernels
+
+    batch = x.shape[0]
+    tile = tile_of(x, num_groups, STATISTICS.elements, layout.channels_last)
+    cut = cut_of(STATISTICS, tile, batch, num_groups, layout.positions)
+    parts = cut.chunks * tile.split
+    partials = mean.new_empty((3, batch, num_groups, parts))
+    config = norm_config(layout, tile, x, num_groups, None, None, False, False, eps)
+    runtime.run(
+        kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *layout.strides[0], *layout.sizes,
+        cut.chunks, cut.tiles, parts, batch, config=config, num_warps=STATISTICS.warps, **UNFUSED,
+    )  # fmt: skip
+    return partials, config
+
+
 def join(partials: Tensor, mean: Tensor, rstd: Tensor, config: NormConfig) -> None:
     """partials: 3 × B × G × parts, as `statistics` leaves them."""
     from . import kernels
@@ -258,16 +275,9 @@ def norm(
     batch = x.shape[0]
     layout = layout_of([x, y] if residual is None else [x, y, residual])
     of_x, of_y, of_r = layout.strides[0], layout.strides[1], layout.strides[-1]
-    tile = tile_of(x, num_groups, STATISTICS.elements, layout.channels_last)
-    cut = cut_of(STATISTICS, tile, batch, num_groups, layout.positions)
-    parts = cut.chunks * tile.split
-    partials = mean.new_empty((3, batch, num_groups, parts))
-    config = norm_config(layout, tile, x, num_groups, None, None, False, False, eps)
-    runtime.run(
-        kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *of_x, *layout.sizes,
-        cut.chunks, cut.tiles, parts, batch, config=config, num_warps=STATISTICS.warps, **UNFUSED,
-    )  # fmt: skip
-    apart = tile.groups * parts > MOST_PARTS
+    partials, config = statistics(x, mean, layout, num_groups, eps)
+    parts = partials.shape[-1]
+    apart = config.GROUPS * parts > MOST_PARTS
     if apart:
         join(partials, mean, rstd, config)
     tile = tile_of(x, num_groups, NORMALISE.elements, layout.channels_last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,21 +13,11 @@ from .._triton.operators import operator
 from ..checks import shown
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
-from .launch import (
-    STATISTICS,
-    UNFUSED,
-    Cut,
-    LaunchShape,
-    Layout,
-    Tile,
-    cut_of,
-    join,
-    layout_of,
-    norm_config,
-    tile_of,
-    totals,
-)
+from .launch import UNFUSED, Cut, LaunchShape, Layout, Tile, cut_of, join, layout_of, norm_config, statistics, totals
 from .reference import SHORTEST
+
+if TYPE_CHECKING:
+    from .kernels import NormConfig
 
 
 def cosine_features(x: Tensor, eps: float = 1e-5) -> Tensor:
@@ -51,30 +41,23 @@ def _tile(shape: LaunchShape, x: Tensor) -> Tile:
     return Tile(max(elements // lanes, 1), lanes, 1, 1)
 
 
-def _divided(shape: LaunchShape, x: Tensor, layout: Layout, eps: float = 0.0) -> tuple[Tile, Cut, Any]:
+def _divided(shape: LaunchShape, x: Tensor, layout: Layout) -> tuple[Cut, NormConfig]:
     tile = _tile(shape, x)
     cut = cut_of(shape, tile, x.shape[0], x.shape[1], layout.positions)
-    return tile, cut, norm_config(layout, tile, x, x.shape[1], None, None, False, False, eps)
+    return cut, norm_config(layout, tile, x, x.shape[1], None, None, False, False)
 
 
 @operator("adu_kernels::cosine_features")
 def unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """y, and of each image and channel the mean and 1/√(variance + eps): B×C."""
-    from . import kernels, unit_length  # here and below: Triton is needed only where a kernel runs
+    from . import unit_length  # here and below: Triton is needed only where a kernel runs
 
     y, mean, rstd = outputs = _new_outputs(x, eps)
     batch, channels = x.shape[:2]
     layout = layout_of([x, y])
-    tile = tile_of(x, channels, STATISTICS.elements, layout.channels_last)
-    cut = cut_of(STATISTICS, tile, batch, channels, layout.positions)
-    partials = mean.new_empty((3, batch, channels, cut.chunks))
-    config = norm_config(layout, tile, x, channels, None, None, False, False, eps)
-    runtime.run(
-        kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *layout.strides[0], *layout.sizes,
-        cut.chunks, cut.tiles, cut.chunks, batch, config=config, num_warps=STATISTICS.warps, **UNFUSED,
-    )  # fmt: skip
+    partials, config = statistics(x, mean, layout, channels, eps)
     join(partials, mean, rstd, config)
-    _, cut, config = _divided(UNIT, x, layout)
+    cut, config = _divided(UNIT, x, layout)
     runtime.run(
         unit_length.unit_length, batch * cut.chunks, x, mean, rstd, y, *layout.strides[0], *layout.strides[1],
         *layout.sizes, cut.chunks, cut.tiles, LEAST=SHORTEST, config=config, num_warps=UNIT.warps, **UNFUSED,
@@ -97,7 +80,7 @@ def unit_backward(grad_output: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) ->
     batch, channels = x.shape[:2]
     layout = layout_of([x, grad_output, grad_x])
     of_x, of_g, of_d = layout.strides
-    _, cut, config = _divided(UNIT_SUMS, x, layout)
+    cut, config = _divided(UNIT_SUMS, x, layout)
     partials = mean.new_empty((2, batch, cut.chunks, channels))
     runtime.run(
         unit_length.unit_gradient_sums, batch * cut.chunks, x, mean, rstd, grad_output, partials, *of_x, *of_g,
@@ -106,7 +89,7 @@ def unit_backward(grad_output: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) ->
     )  # fmt: skip
     sums, per_channel = (mean.new_empty((2, batch, channels)) for _ in range(2))  # a channel is a group: alike
     totals(partials, None, sums, per_channel, config)
-    _, cut, config = _divided(UNIT_GRADIENT, x, layout)
+    cut, config = _divided(UNIT_GRADIENT, x, layout)
     runtime.run(
         unit_length.unit_input_gradient, batch * cut.chunks, x, mean, rstd, grad_output, sums, grad_x,
         *of_x, *of_g, *of_d, *layout.sizes, cut.chunks, cut.tiles, batch,
