@@ -18,7 +18,7 @@ MAX_DEPTH = 60
 
 def with_backwards_in_another_thread(function: Callable[[], None]) -> None:
     """Calls the function, in this thread: every backward within it runs in another."""
-    _Within.apply(torch.zeros((), requires_grad=True), MAX_DEPTH, function).backward()
+    _Within.apply(torch.zeros((), device="cpu", requires_grad=True), MAX_DEPTH, function).backward()
 
 
 class _Within(torch.autograd.Function):
@@ -31,7 +31,7 @@ class _Within(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         with torch.enable_grad():
             if ctx.depth:
-                value = torch.zeros((), requires_grad=True)
+                value = torch.zeros((), device="cpu", requires_grad=True)
                 _Within.apply(value, ctx.depth - 1, ctx.function).backward()
             else:
                 ctx.function()

@@ -111,7 +111,7 @@ def _batched_twice(run: Run, flat: Tensor) -> Tensor:
 
 def test_such_a_thread_is_another() -> None:
     threads = []
-    value = torch.zeros((), requires_grad=True)
+    value = torch.zeros((), device="cpu", requires_grad=True)
     total = value * 1
     total.register_hook(lambda _: threads.append(threading.get_ident()))
     total.backward(retain_graph=True)
