@@ -15,15 +15,24 @@ from adu_depth.geometry import Camera, stack_cameras
 
 @dataclass(frozen=True)
 class StereoSample:
-    """A rectified pair. Shapes are given for one sample; `collate` puts a batch dimension in front of each.
+    """A rectified pair and what is known of it. Shapes are those of one sample; `collate` puts a batch dimension first.
 
-    left, right: 3×H×W float32 in [0, 1], RGB. A point at column x of the left image is at x − disparity in the right.
-    right is None in a data set of single images; its camera then has baseline 0.
-    depth: 1×H×W float32 metres, 0 where unknown. disparity: 1×H×W float32 pixels, 0 where unknown.
-    valid: 1×H×W bool, where depth and disparity are known.
-    occluded: 1×H×W bool or None, left pixels the right camera cannot see, where known.
-    sparse_depth: 1×H×W float32 metres or None, a LiDAR's measurements, 0 = none.
-    name: which sample this is, for messages and file names (a list of names in a batch).
+    Attributes:
+        left, right: 3×H×W float32 in [0, 1], RGB. A point at column x of the left image is at x − disparity in the
+            right. right is None in a data set of single images; its camera then has baseline 0.
+        depth: 1×H×W float32 metres, 0 where unknown.
+        disparity: 1×H×W float32 pixels, 0 where unknown.
+        valid: 1×H×W bool, where depth and disparity are known.
+        camera: fx, fy, cx, cy in pixels, baseline in metres.
+        occluded: 1×H×W bool or None, left pixels the right camera cannot see, where known.
+        sparse_depth: 1×H×W float32 metres or None, a LiDAR's measurements, 0 = none.
+        name: which sample this is, for messages and file names (a list of names in a batch).
+
+    Example:
+        >>> pair = SyntheticStereo(1, 64, 128)[0]
+        >>> half = pair.crop(top=0, left=64, height=64, width=64)
+        >>> half.left.shape, pair.camera.cx - half.camera.cx  # the principal point moves with the window
+        (torch.Size([3, 64, 64]), 64.0)
     """
 
     left: Tensor
@@ -68,7 +77,22 @@ class StereoSample:
 
 
 def collate(samples: list[StereoSample]) -> StereoSample:
-    """One batched StereoSample. An optional map, and the right image, is kept if every sample has it."""
+    """One batched StereoSample. An optional map, and the right image, is kept if every sample has it.
+
+    Args:
+        samples: at least one, with images of one size.
+
+    Returns:
+        A StereoSample whose tensors, the camera's numbers among them, have a batch dimension in front.
+
+    Raises:
+        InputError (a ValueError): images of several sizes.
+
+    Example:
+        >>> batch = collate(list(SyntheticStereo(2, 64, 128)))
+        >>> batch.left.shape, batch.name
+        (torch.Size([2, 3, 64, 128]), ['synthetic-0-000000', 'synthetic-0-000001'])
+    """
     shapes = {tuple(s.left.shape[-2:]) for s in samples}
     if len(shapes) != 1:
         found = ", ".join(f"{h}×{w}" for h, w in sorted(shapes))

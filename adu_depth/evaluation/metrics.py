@@ -57,12 +57,28 @@ def depth_pixels(
 
 
 def depth_metrics(prediction: Map, target: Map, min_depth: float = 1e-3, max_depth: float = 80.0) -> dict[str, float]:
-    """Errors of one depth map against its ground truth; both H×W or 1×H×W metres, numpy or torch.
+    """Errors of one depth map against its ground truth, as Eigen et al. define them (arXiv 1406.2283).
 
-    Which pixels count and how predictions are clamped: `depth_pixels`. With p predicted, g true, δ = ln p − ln g:
-    abs_rel = mean |p−g|/g, sq_rel = mean (p−g)²/g, rmse in metres, rmse_log with natural logarithms, log10 = mean
-    |log10 p − log10 g|, silog = 100·√(mean δ² − (mean δ)²) (biased variance), a1..a3 = share of max(p/g, g/p) < 1.25^k.
-    Raises InputError for different shapes, no valid pixel, or NaN among the predictions of valid pixels.
+    With p predicted, g true, δ = ln p − ln g: abs_rel = mean |p−g|/g, sq_rel = mean (p−g)²/g, rmse in metres, rmse_log
+    with natural logarithms, log10 = mean |log10 p − log10 g|, silog = 100·√(mean δ² − (mean δ)²) (biased variance),
+    a1..a3 = share of max(p/g, g/p) < 1.25^k.
+
+    Args:
+        prediction, target: H×W or 1×H×W metres, numpy or torch, any real dtype. A target that is NaN, inf, 0, negative
+            or outside the range does not count.
+        min_depth, max_depth: metres, 0 < min_depth < max_depth; the prediction is clamped to it, as the field's
+            evaluation code does.
+
+    Returns:
+        The nine numbers by name, calculated in float64.
+
+    Raises:
+        InputError (a ValueError): different shapes, no valid pixel, or NaN among the predictions of valid pixels.
+
+    Example:
+        >>> errors = depth_metrics(torch.tensor([[11.0, 9.0, 5.0]]), torch.tensor([[10.0, 10.0, 0.0]]))
+        >>> errors["abs_rel"], errors["rmse"], errors["a1"]  # the third pixel has no ground truth
+        (0.1, 1.0, 1.0)
     """
     p, g, _ = depth_pixels(prediction, target, min_depth, max_depth)
     difference, log_difference = p - g, np.log(p) - np.log(g)
@@ -82,13 +98,26 @@ def depth_metrics(prediction: Map, target: Map, min_depth: float = 1e-3, max_dep
 
 
 def kitti_depth_metrics(prediction: Map, target: Map) -> dict[str, float]:
-    """The four columns of KITTI's depth prediction benchmark for one image; both H×W or 1×H×W metres, numpy or torch.
+    """The four columns of KITTI's depth prediction benchmark for one image.
 
     With p predicted, g true, δ = ln p − ln g: SILog = 100·√(mean δ² − (mean δ)²), sqErrorRel = 100·mean (p−g)²/g² (the
     papers' sq_rel divides by g once), absErrorRel = 100·mean |p−g|/g, iRMSE = 1000·√(mean (1/p − 1/g)²) in 1/km. The
     benchmark caps no depth: every truth counts that its maps can hold (1/256 to 65535/256 m), and predictions are
     clamped to what a submission can hold, the same range. From its development kit, cpp/evaluate_depth.cpp.
-    Raises InputError for different shapes, no valid pixel, or NaN among the predictions of valid pixels.
+
+    Args:
+        prediction, target: H×W or 1×H×W metres, numpy or torch, any real dtype.
+
+    Returns:
+        The four numbers by the benchmark's names, calculated in float64.
+
+    Raises:
+        InputError (a ValueError): different shapes, no valid pixel, or NaN among the predictions of valid pixels.
+
+    Example:
+        >>> errors = kitti_depth_metrics(torch.tensor([[8.0, 20.0]]), torch.tensor([[10.0, 25.0]]))
+        >>> {name: round(value, 3) for name, value in errors.items()}  # a fifth too near everywhere
+        {'SILog': 0.0, 'sqErrorRel': 4.0, 'absErrorRel': 20.0, 'iRMSE': 19.039}
     """
     p, g, _ = depth_pixels(prediction, target, *KITTI_DEPTH_RANGE)
     relative = (p - g) / g
@@ -102,10 +131,23 @@ def kitti_depth_metrics(prediction: Map, target: Map) -> dict[str, float]:
 
 
 def stereo_metrics(disparity: Map, target: Map) -> dict[str, float]:
-    """Errors of one disparity map; both H×W or 1×H×W pixels, numpy or torch. Target ≤ 0, NaN or inf = none.
+    """Errors of one disparity map, as the KITTI stereo benchmark 2015 defines them.
 
     epe = mean |error| in pixels; d1 = percent of valid pixels whose error is above 3 px AND above 5 % of the truth.
-    Raises InputError for different shapes, no valid pixel, or NaN or inf among the predictions of valid pixels.
+
+    Args:
+        disparity, target: H×W or 1×H×W pixels, numpy or torch, any real dtype. Target ≤ 0, NaN or inf = none.
+
+    Returns:
+        The two numbers by name, calculated in float64.
+
+    Raises:
+        InputError (a ValueError): different shapes, no valid pixel, or NaN or inf among the predictions of valid
+            pixels.
+
+    Example:
+        >>> stereo_metrics(torch.tensor([[10.0, 24.0, 96.0]]), torch.tensor([[10.0, 20.0, 100.0]]))
+        {'epe': 2.6666666666666665, 'd1': 33.33333333333333}
     """
     predicted, truth = as_map(disparity, "disparity"), as_map(target, "target")
     _require_same_shape(predicted, truth, "disparity")

@@ -43,16 +43,33 @@ class UncertaintyScore:
 def uncertainty_metrics(
     prediction: Map, log_scale: Map, target: Map, min_depth: float = 1e-3, max_depth: float = 80.0
 ) -> dict[str, float]:
-    """Quality of one image's predicted uncertainty; maps H×W or 1×H×W, numpy or torch, on `depth_metrics`' pixels.
+    """Quality of one image's predicted uncertainty, on `depth_metrics`' pixels.
 
-    prediction, target: metres. log_scale: s, natural log of the Laplace scale b of ln(depth).
-    ause_*, aurg_*: area between the method's and the oracle's sparsification curve (0 is best), and gain over dropping
-    pixels at random (0 is useless), in the unit of the error: abs_rel, rmse in metres, and 1 − a1. The same map s ranks
-    the pixels for all three, in 50 steps; the oracle ranks by the error itself. nll: mean of |r|/b + ln 2b with
-    r = ln p − ln g. calibration_error: mean over q = 1 %, …, 99 % of |share of pixels whose truth lies below the
-    predicted q-quantile − q|; 0 is calibrated, 0.25 about the worst a centred prediction can do. best_temperature: mean
-    of |r|/b, the factor on b that would give this image its best nll; 1 is right, above 1 the prediction was too sure.
-    Raises InputError for different shapes, no valid pixel, or a log_scale that is not finite at a valid pixel.
+    ause_*, aurg_*: area between the method's and the oracle's sparsification curve (0 is best; arXiv 2005.06209), and
+    gain over dropping pixels at random (0 is useless), in the unit of the error: abs_rel, rmse in metres, and 1 − a1.
+    The same map s ranks the pixels for all three, in 50 steps; the oracle ranks by the error itself. nll: mean of
+    |r|/b + ln 2b with r = ln p − ln g. calibration_error: mean over q = 1 %, …, 99 % of |share of pixels whose truth
+    lies below the predicted q-quantile − q|; 0 is calibrated, 0.25 about the worst a centred prediction can do.
+    best_temperature: mean of |r|/b, the factor on b that would give this image its best nll; 1 is right, above 1 the
+    prediction was too sure.
+
+    Args:
+        prediction, target: H×W or 1×H×W metres, numpy or torch, any real dtype.
+        log_scale: H×W or 1×H×W, s, natural log of the Laplace scale b of ln(depth).
+        min_depth, max_depth: metres, as in `depth_metrics`.
+
+    Returns:
+        The numbers by name, calculated in float64: "ause_E" and "aurg_E" for E of abs_rel, rmse and a1; "nll",
+        "calibration_error", "best_temperature".
+
+    Raises:
+        InputError (a ValueError): different shapes, no valid pixel, or a log_scale that is not finite at a valid pixel.
+
+    Example:
+        >>> target, error = torch.full((20, 30), 10.0), torch.linspace(0.01, 0.2, 600).view(20, 30)
+        >>> sure = uncertainty_metrics(target * error.exp(), error.log(), target)  # knows how far it is off, everywhere
+        >>> round(sure["ause_abs_rel"], 6), round(sure["best_temperature"], 3)
+        (0.0, 1.0)
     """
     return uncertainty_score(prediction, log_scale, target, min_depth, max_depth).metrics
 

@@ -17,15 +17,24 @@ FEATURE_STRIDES = (8, 16, 32)
 
 @dataclass(frozen=True)
 class DepthPrediction:
-    """A prediction for a batch of B left images of H×W.
+    """What teacher and student return for a batch of B left images of H×W.
 
-    depth: B×1×H×W float32, metres. log_scale: B×1×H×W float32, natural log of the Laplace scale of ln(depth).
-    features: maps at 1/8, 1/16 and 1/32 of the image (finest first), B×C×⌈H/8⌉×⌈W/8⌉ and so on.
-    disparity: B×1×H×W float32 pixels; the teacher's alone.
-    heads: (disparity, variance), each B×1×H×W, of every regression head the teacher trains, coarsest first and the
-    final one last; empty at inference and for the student.
-    decoder_depth: B×1×H×W metres, what the teacher's feature decoder says by itself (it gives the features a task to
-    be trained by); None at inference and for the student.
+    Attributes:
+        depth: B×1×H×W float32, metres.
+        log_scale: B×1×H×W float32, natural log of the Laplace scale of ln(depth).
+        features: maps at 1/8, 1/16 and 1/32 of the image (finest first), B×C×⌈H/8⌉×⌈W/8⌉ and so on.
+        disparity: B×1×H×W float32 pixels; the teacher's alone.
+        heads: (disparity, variance), each B×1×H×W, of every regression head the teacher trains, coarsest first and the
+            final one last; empty at inference and for the student.
+        decoder_depth: B×1×H×W metres, what the teacher's feature decoder says by itself (it gives the features a task
+            to be trained by); None at inference and for the student.
+
+    Example:
+        >>> features = tuple(torch.zeros(1, 8, 64 // stride, 96 // stride) for stride in (8, 16, 32))
+        >>> prediction = DepthPrediction(torch.ones(1, 1, 64, 96), torch.zeros(1, 1, 64, 96), features)
+        >>> window = prediction.crop(top=32, left=0, height=32, width=64)
+        >>> window.depth.shape, window.features[0].shape
+        (torch.Size([1, 1, 32, 64]), torch.Size([1, 8, 4, 8]))
     """
 
     depth: Tensor

@@ -26,19 +26,33 @@ def attention_adaptation(
 ) -> Tensor:
     """Attention of many queries over few pooled keys: O = softmax(Q·Kᵀ·scale + bias)·V (our reconstruction, METHOD §3).
 
-    query: B×heads×N×d. key, value: B×heads×M×d. One floating dtype, one device, any strides.
-    key_bias: B×M or None, floating, in natural-log units, added to every query's score of that key. −inf masks the
-    key: nothing of it, NaN included, reaches the output or a gradient. So does, in fp32, any bias below −2.4e38, which
-    `torch.finfo(torch.float32).min` is. An image with every key masked gives 0 and zero gradients.
-    softmax_scale: a number; None is 1/√d.
-    backend: "auto", "triton" or "torch". "triton" takes heads of up to 128 channels; for wider ones "auto" is the
-    reference. Without a bias "auto" is torch's own attention where `table.py` has a measurement that it is faster.
+    Args:
+        query: B×heads×N×d, floating, any strides.
+        key, value: B×heads×M×d of query's dtype and device, any strides.
+        key_bias: B×M or None, floating, in natural-log units, added to every query's score of that key. −inf masks the
+            key: nothing of it, NaN included, reaches the output or a gradient. So does, in fp32, any bias below
+            −2.4e38, which `torch.finfo(torch.float32).min` is. An image with every key masked gives 0 and zero
+            gradients.
+        softmax_scale: a number; None is 1/√d.
+        backend: "auto", "triton" or "torch". "triton" takes heads of up to 128 channels; for wider ones "auto" is the
+            reference. Without a bias "auto" is torch's own attention where `table.py` has a measurement that it is
+            faster.
 
-    Returns B×heads×N×d in query's dtype; sums and softmax in fp32 (fp64 for fp64) whatever autocast says. The kernels
-    multiply half precision on matrix units, the probabilities rounded to it as well, and fp32 in true fp32 (no tf32).
-    Their output lies in memory as query does (tokens × channels, or channels × tokens), dense; the reference's is
-    contiguous. Differentiable in query, key, value and key_bias (once: the kernels have no second derivative).
-    Raises ValueError for wrong shapes or devices, TypeError for wrong types; each names the argument.
+    Returns:
+        B×heads×N×d in query's dtype; sums and softmax in fp32 (fp64 for fp64) whatever autocast says. The kernels
+        multiply half precision on matrix units, the probabilities rounded to it as well, and fp32 in true fp32 (no
+        tf32). Their output lies in memory as query does (tokens × channels, or channels × tokens), dense; the
+        reference's is contiguous. Differentiable in query, key, value and key_bias (once: the kernels have no second
+        derivative).
+
+    Raises:
+        ValueError: a wrong shape or device. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> query, key = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 2, 1)
+        >>> value, bias = torch.tensor([2.0, 6.0]).view(1, 1, 2, 1), torch.tensor([[0.0, -torch.inf]])
+        >>> attention_adaptation(query, key, value), attention_adaptation(query, key, value, bias)
+        (tensor([[[[4.]]]]), tensor([[[[2.]]]]))
     """
     _check_heads(query, key, value)
     if key_bias is not None:

@@ -16,7 +16,26 @@ __all__ = ["ConcatFreeConv3d", "concat_free_conv3d"]
 class ConcatFreeConv3d(nn.Module):
     """`nn.Conv3d(2·channels, out_channels, 3, padding=1)` over the concatenation volume of two maps, never made.
 
-    weight and bias are those of the convolution it stands for: O×2C×3×3×3 and O.
+    The volume is that of GC-Net (arXiv 1703.04309) and PSMNet (1803.08669), `concatenation_volume`.
+
+    Args:
+        channels: C of each map, ≥ 1.
+        out_channels: O ≥ 1.
+        num_disparities: D ≥ 1, may exceed the maps' width.
+        bias: whether there is one. weight (O×2C×3×3×3) and bias (O) are those of the convolution it stands for, and
+            begin as nn.Conv3d's do.
+        mask_left: as in `concatenation_volume`.
+
+    Returns:
+        Called with left and right, B×C×H×W of the weight's dtype, B×O×D×H×W in channels_last_3d.
+
+    Raises:
+        ValueError: a wrong shape or count. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> layer = ConcatFreeConv3d(channels=12, out_channels=32, num_disparities=24)
+        >>> layer(torch.randn(2, 12, 8, 16), torch.randn(2, 12, 8, 16)).shape
+        torch.Size([2, 32, 24, 8, 16])
     """
 
     def __init__(

@@ -34,10 +34,28 @@ def concat_free_conv3d(
 ) -> Tensor:
     """conv3d(concatenation_volume(left, right, D, mask_left=…), weight, bias, padding=1), the volume never made.
 
-    left, right: B×C×H×W, floating, any strides, fastest channels-last. weight: O×2C×3×3×3. bias: O or None.
-    num_disparities: D ≥ 1, may exceed W. Returns B×O×D×H×W in channels_last_3d; its differences from the convolution
-    are those of the order of the sums. Differentiable in all four. Raises ValueError for wrong shapes and counts,
-    TypeError for wrong types.
+    The volume is that of GC-Net (arXiv 1703.04309) and PSMNet (1803.08669); how it is done stands at the top.
+
+    Args:
+        left, right: B×C×H×W, floating, any strides, fastest channels-last.
+        weight: O×2C×3×3×3.
+        bias: O or None.
+        num_disparities: D ≥ 1, may exceed W.
+        mask_left: as in `concatenation_volume`.
+
+    Returns:
+        B×O×D×H×W in channels_last_3d; its differences from the convolution are those of the order of the sums.
+        Differentiable in all four, any number of times: it is made of torch's operators.
+
+    Raises:
+        ValueError: a wrong shape or count. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> left, right, weight = torch.randn(1, 4, 5, 8), torch.randn(1, 4, 5, 8), torch.randn(6, 8, 3, 3, 3)
+        >>> y = concat_free_conv3d(left, right, weight, num_disparities=7)
+        >>> expected = torch.nn.functional.conv3d(concatenation_volume(left, right, 7), weight, padding=1)
+        >>> y.shape, torch.allclose(y, expected, atol=1e-3)
+        (torch.Size([1, 6, 7, 5, 8]), True)
     """
     checks.check_tensor("left", left, "B×C×H×W")
     checks.check_tensor("right", right, "B×C×H×W")

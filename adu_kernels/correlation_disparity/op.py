@@ -26,17 +26,30 @@ def correlation_disparity(
     p = softmax over d of softmax_scale·Σ_c left[c,h,w]·right[c,h,w−d] (AANet, arXiv 2004.09548, without aggregation);
     disparity = Σ_d d·p_d, variance = Σ_d (d − disparity)²·p_d.
 
-    left, right: B×C×H×W of a rectified pair, one floating dtype, one device, any strides.
-    num_disparities: D ≥ 1, may exceed W. reduction: the sum over channels times 1/C ("mean"), 1 ("sum") or 1/√C
-    ("sqrt"). softmax_scale: a number.
-    zero_fill: disparities that lead out of the image stay out of the softmax (False), or enter it with score 0 (True),
-    as in the softmax of a zero-filled volume.
-    view: "left", or "right": disparities of the right map's pixels, partners at x + d.
-    backend: "auto", "triton" or "torch".
+    Args:
+        left, right: B×C×H×W of a rectified pair, one floating dtype, one device, any strides.
+        num_disparities: D ≥ 1, may exceed W.
+        reduction: the sum over channels times 1/C ("mean"), 1 ("sum") or 1/√C ("sqrt").
+        softmax_scale: a number, how sharply the softmax decides.
+        zero_fill: disparities that lead out of the image stay out of the softmax (False), or enter it with score 0
+            (True), as in the softmax of a zero-filled volume.
+        view: "left", or "right": disparities of the right map's pixels, partners at x + d.
+        backend: "auto", "triton" or "torch".
 
-    Returns disparity and variance, each B×H×W, in columns of the map and their squares, fp32 (fp64 for fp64) whatever
-    autocast says. Differentiable in left and right through both (once: the Triton kernels have no second derivative).
-    Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
+    Returns:
+        disparity and variance, each B×H×W, in columns of the map and their squares, fp32 (fp64 for fp64) whatever
+        autocast says. Differentiable in left and right through both (once: the Triton kernels have no second
+        derivative).
+
+    Raises:
+        ValueError: a wrong shape, device, count or name. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> right = torch.eye(6).view(1, 6, 1, 6)  # each of the six columns looks like no other
+        >>> left = right.roll(2, dims=3)
+        >>> disparity, variance = correlation_disparity(left, right, 4, reduction="sum", softmax_scale=30.0)
+        >>> disparity  # the first two columns have their partners outside of the image
+        tensor([[[0.0000, 0.5000, 2.0000, 2.0000, 2.0000, 2.0000]]])
     """
     check_pair("left", left, "right", right)
     num_disparities = checks.check_count("num_disparities", num_disparities)

@@ -1,11 +1,4 @@
-"""Stereo cost volumes: checks, choice of the implementation, and the public functions.
-
-What the correlations share. `normalize`: "none"; "group" divides each pixel's K channels of a group by their norm,
-"all" its C channels by theirs (cosine). `eps_rule`: "max" divides by the norm and counts a vector no longer than `eps`
-as 0, with zero gradient (F.normalize everywhere but there); "add" divides by norm + eps. `reduction`: the products of a
-group are summed and multiplied by 1/K ("mean"), 1 ("sum") or 1/√K ("sqrt"). `view`: "left", or "right", the volume of
-the right view: V_R[d,h,x] = V_L[d,h,x+d], 0 where x + d ≥ W.
-"""
+"""Stereo cost volumes: checks, choice of the implementation, and the public functions."""
 
 from __future__ import annotations
 
@@ -37,16 +30,33 @@ def groupwise_correlation_volume(
 
     V[b,g,d,h,w] = (1/K) Σ over the K = C/G channels c of group g of left[b,c,h,w] · right[b,c,h,w−d]; 0 where w < d.
 
-    left, right: B×C×H×W, one floating dtype, one device, any strides. A point at column x of the left map is at x − d
-    in the right one, d in columns of the map.
-    num_disparities: D ≥ 1, may exceed W. num_groups: G ≥ 1, divides C.
-    normalize: "none", "group" or "all"; eps > 0 and eps_rule "max" or "add" say how. reduction: "mean", "sum" or
-    "sqrt". view: "left" or "right". What each means stands at the top of this module.
-    backend: "auto", "triton" or "torch".
+    Args:
+        left, right: B×C×H×W, one floating dtype, one device, any strides; channels-last is the fast layout. A point at
+            column x of the left map is at x − d in the right one, d in columns of the map.
+        num_disparities: D ≥ 1, may exceed W.
+        num_groups: G ≥ 1, divides C.
+        normalize: "none"; "group" divides each pixel's K channels of a group by their norm, "all" its C channels by
+            theirs (cosine).
+        reduction: the products of a group are summed and multiplied by 1/K ("mean"), 1 ("sum") or 1/√K ("sqrt").
+        view: "left", or "right", the volume of the right view: V_R[d,h,x] = V_L[d,h,x+d], 0 where x + d ≥ W.
+        eps: > 0, at least 1e-15, the smallest norm; read where something is normalised.
+        eps_rule: "max" divides by the norm and counts a vector no longer than `eps` as 0, with zero gradient
+            (F.normalize everywhere but there); "add" divides by norm + eps.
+        backend: "auto", "triton" or "torch".
 
-    Returns B×G×D×H×W in the inputs' dtype; sums are taken in fp32 (fp64 for fp64). Differentiable in left and right.
-    The Triton kernels write channels_last_3d where left is channels_last, else contiguous; the reference contiguous.
-    Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
+    Returns:
+        B×G×D×H×W in the inputs' dtype; sums are taken in fp32 (fp64 for fp64). Differentiable in left and right (once:
+        the Triton kernels have no second derivative). They write channels_last_3d where left is channels_last, else
+        contiguous; the reference contiguous.
+
+    Raises:
+        ValueError: a wrong shape, device, count or name. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> row = torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(1, 2, 1, 4)  # both views, both channels
+        >>> groupwise_correlation_volume(row, row, num_disparities=2, num_groups=1)[0, 0, :, 0]
+        tensor([[ 1.,  4.,  9., 16.],
+                [ 0.,  2.,  6., 12.]])
     """
     check_pair("left", left, "right", right)
     num_disparities = checks.check_count("num_disparities", num_disparities)
@@ -76,17 +86,31 @@ def correlation_volume(
     eps_rule: str = "max",
     backend: str = "auto",
 ) -> Tensor:
-    """Correlation of a rectified pair of feature maps, averaged over the channels.
+    """Correlation of a rectified pair of feature maps, averaged over the channels (DispNetC, arXiv 1512.02134).
 
     V[b,d,h,w] = (1/C) Σ_c left[b,c,h,w] · right[b,c,h,w−d]; 0 where w < d.
 
-    left, right: B×C×H×W, one floating dtype, one device, any strides. num_disparities: D ≥ 1, may exceed W.
-    normalize, reduction, view, eps, eps_rule: as in `groupwise_correlation_volume`, with one group of all C channels.
-    backend: "auto", "triton" or "torch".
+    Args:
+        left, right: B×C×H×W, one floating dtype, one device, any strides; channels-last is the fast layout.
+        num_disparities: D ≥ 1, may exceed W.
+        normalize, reduction, view, eps, eps_rule: as in `groupwise_correlation_volume`, with one group of all C
+            channels.
+        backend: "auto", "triton" or "torch".
 
-    Returns B×D×H×W in the inputs' dtype; sums are taken in fp32 (fp64 for fp64). Differentiable in left and right.
-    The Triton kernels write channels_last where left is channels_last, else contiguous; the reference contiguous.
-    Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
+    Returns:
+        B×D×H×W in the inputs' dtype; sums are taken in fp32 (fp64 for fp64). Differentiable in left and right (once:
+        the Triton kernels have no second derivative). They write channels_last where left is channels_last, else
+        contiguous; the reference contiguous.
+
+    Raises:
+        ValueError: a wrong shape, device, count or name. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> right = torch.randn(1, 16, 4, 12)
+        >>> left = right.roll(3, dims=3)  # the left view sees everything three columns further right
+        >>> cosines = correlation_volume(left, right, num_disparities=5, normalize="all", reduction="sum")
+        >>> cosines.shape, cosines.argmax(1)[..., 3:].unique()
+        (torch.Size([1, 5, 4, 12]), tensor([3]))
     """
     check_pair("left", left, "right", right)
     num_disparities = checks.check_count("num_disparities", num_disparities)
@@ -115,14 +139,28 @@ def concatenation_volume(
 
     V[b,:C,d,h,w] = left[b,:,h,w], V[b,C:,d,h,w] = right[b,:,h,w−d]; both 0 where w < d.
 
-    left, right: B×C×H×W, one floating dtype, one device, any strides. num_disparities: D ≥ 1, may exceed W.
-    mask_left: False keeps left[b,:,h,w] at every d (IGEV, ACVNet). In the right view it is the right map that stays.
-    view: "left", or "right": V[b,:C,d,h,x] = left[b,:,h,x+d], V[b,C:,d,h,x] = right[b,:,h,x]; both 0 where x + d ≥ W.
-    backend: "auto", "triton" or "torch".
+    Args:
+        left, right: B×C×H×W, one floating dtype, one device, any strides; channels-last is the fast layout.
+        num_disparities: D ≥ 1, may exceed W.
+        mask_left: False keeps left[b,:,h,w] at every d (IGEV, ACVNet). In the right view it is the right map that
+            stays.
+        view: "left", or "right": V[b,:C,d,h,x] = left[b,:,h,x+d], V[b,C:,d,h,x] = right[b,:,h,x]; both 0 where
+            x + d ≥ W.
+        backend: "auto", "triton" or "torch".
 
-    Returns B×2C×D×H×W in the inputs' dtype, values copied exactly. Differentiable in left and right.
-    The Triton kernels write channels_last_3d where left is channels_last, else contiguous; the reference contiguous.
-    Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
+    Returns:
+        B×2C×D×H×W in the inputs' dtype, values copied exactly. Differentiable in left and right (once: the Triton
+        kernels have no second derivative). They write channels_last_3d where left is channels_last, else contiguous;
+        the reference contiguous.
+
+    Raises:
+        ValueError: a wrong shape, device, count or name. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> left, right = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).view(2, 1, 1, 1, 3)
+        >>> concatenation_volume(left, right, num_disparities=2)[0, :, 1, 0]  # at disparity 1
+        tensor([[0., 2., 3.],
+                [0., 4., 5.]])
     """
     check_pair("left", left, "right", right)
     num_disparities = checks.check_count("num_disparities", num_disparities)
@@ -152,16 +190,31 @@ def combined_volume(
 ) -> Tensor:
     """Group-wise correlation of one pair and concatenation of a second, thinner pair, in one volume (GwcNet-gc).
 
-    left, right: B×C×H×W. left_thin, right_thin: B×C'×H×W, same B, H, W, dtype and device; any strides.
-    num_disparities: D ≥ 1, may exceed W. num_groups: G ≥ 1, divides C.
-    normalize, reduction, eps, eps_rule: of the correlation, as in `groupwise_correlation_volume`. mask_left: of the
-    concatenation, as in `concatenation_volume`. view: "left" or "right", of both.
-    backend: "auto", "triton" or "torch".
+    GwcNet is arXiv 1903.04025. Both parts are made by one launch and written into one buffer.
 
-    Returns B×(G+2C')×D×H×W in the inputs' dtype: channels [0, G) as `groupwise_correlation_volume`, the rest as
-    `concatenation_volume`. Differentiable in all four maps.
-    The Triton kernels write channels_last_3d where left is channels_last, else contiguous; the reference contiguous.
-    Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
+    Args:
+        left, right: B×C×H×W, one floating dtype, one device, any strides; channels-last is the fast layout.
+        left_thin, right_thin: B×C'×H×W, the same B, H, W, dtype and device; any strides.
+        num_disparities: D ≥ 1, may exceed W.
+        num_groups: G ≥ 1, divides C.
+        normalize, reduction, eps, eps_rule: of the correlation, as in `groupwise_correlation_volume`.
+        mask_left: of the concatenation, as in `concatenation_volume`.
+        view: "left" or "right", of both.
+        backend: "auto", "triton" or "torch".
+
+    Returns:
+        B×(G+2C')×D×H×W in the inputs' dtype: channels [0, G) as `groupwise_correlation_volume`, the rest as
+        `concatenation_volume`. Differentiable in all four maps (once: the Triton kernels have no second derivative).
+        They write channels_last_3d where left is channels_last, else contiguous; the reference contiguous.
+
+    Raises:
+        ValueError: a wrong shape, device, count or name. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> left, right, left_thin, right_thin = torch.randn(2, 32, 4, 8).split((12, 12, 4, 4), dim=1)
+        >>> volume = combined_volume(left, right, left_thin, right_thin, num_disparities=6, num_groups=3)
+        >>> volume.shape, torch.equal(volume[:, 3:], concatenation_volume(left_thin, right_thin, 6))
+        (torch.Size([2, 11, 6, 4, 8]), True)
     """
     check_pair("left", left, "right", right)
     check_pair("left_thin", left_thin, "right_thin", right_thin)

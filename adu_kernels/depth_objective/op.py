@@ -48,12 +48,23 @@ def silog_loss(
     (2011.14141) and what followed it take torch.var there, with n − 1 in place of n, and no 1e-6: with variance_focus
     0.85, 10·√(var q + 0.15·(mean q)²), larger by a factor of at most √(n/(n − 1)) for n valid targets.
 
-    depth, target: B×1×H×W metres; a target of NaN, inf, ≤ 0 or outside [min_depth, max_depth] is not valid.
-    variance_focus: in [0, 1]; 1 ignores the overall scale. 0 < min_depth < max_depth.
-    normalize: "batch" or "image". backend: "auto", "triton" or "torch".
+    Args:
+        depth, target: B×1×H×W metres; a target of NaN, inf, ≤ 0 or outside [min_depth, max_depth] is not valid.
+        variance_focus: in [0, 1]; 1 ignores the overall scale.
+        min_depth, max_depth: metres, 0 < min_depth < max_depth.
+        normalize: "batch" or "image".
+        backend: "auto", "triton" or "torch".
 
-    Returns a scalar, fp32 (fp64 if an input is); exactly 0 where no target is valid. Differentiable in depth.
-    Raises ValueError or TypeError that names the argument.
+    Returns:
+        A scalar, fp32 (fp64 if an input is); exactly 0 where no target is valid. Differentiable in depth.
+
+    Raises:
+        ValueError: a wrong shape, device, number or name. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> depth, target = torch.tensor([[2.0, 4.0, 8.0], [4.0, 8.0, 0.0]]).view(2, 1, 1, 1, 3)
+        >>> silog_loss(depth, target), silog_loss(depth, target, variance_focus=1.0)  # half as far, 0 counts as none
+        (tensor(2.6846), tensor(0.0100))
     """
     _check_maps(depth=depth, target=target)
     variance_focus = checks.check_number("variance_focus", variance_focus, 0.0, 1.0)
@@ -80,14 +91,27 @@ def laplace_nll(
     mean over the valid targets of e^{−s}·|ln depth − ln target| + s, s = log_scale clamped to [−6, 3] (zero gradient
     where clamped).
 
-    depth, target: B×1×H×W metres. log_scale: B×1×H×W, natural log of the Laplace scale of ln depth.
-    joint: also send the gradient to depth; by default it trains log_scale alone.
-    beta_nll: β ≥ 0; each pixel's term is multiplied by e^{2βs} without gradient (β-NLL, arXiv 2203.09168, with the
-    Laplace scale in the place of σ), which keeps uncertain pixels learning. 0 is the plain likelihood.
-    0 < min_depth < max_depth. normalize: "batch" or "image". backend: "auto", "triton" or "torch".
+    Args:
+        depth, target: B×1×H×W metres.
+        log_scale: B×1×H×W, natural log of the Laplace scale of ln depth.
+        joint: also send the gradient to depth; by default it trains log_scale alone.
+        min_depth, max_depth: metres, 0 < min_depth < max_depth, the range of a valid target.
+        beta_nll: β ≥ 0; each pixel's term is multiplied by e^{2βs} without gradient (β-NLL, arXiv 2203.09168, with the
+            Laplace scale in the place of σ), which keeps uncertain pixels learning. 0 is the plain likelihood.
+        normalize: "batch" or "image".
+        backend: "auto", "triton" or "torch".
 
-    Returns a scalar, fp32 (fp64 if an input is); exactly 0 where no target is valid. Differentiable in log_scale, and
-    with `joint` in depth. Raises ValueError or TypeError that names the argument.
+    Returns:
+        A scalar, fp32 (fp64 if an input is); exactly 0 where no target is valid. Differentiable in log_scale, and with
+        `joint` in depth.
+
+    Raises:
+        ValueError: a wrong shape, device, number or name. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> depth, target, log_scale = torch.tensor([2.0, 4.0, 0.0]).view(3, 1, 1, 1, 1)
+        >>> laplace_nll(depth, log_scale, target)  # off by ln 2 where an error of 1 was expected
+        tensor(0.6931)
     """
     _check_maps(depth=depth, log_scale=log_scale, target=target)
     joint = checks.check_flag("joint", joint)
@@ -116,12 +140,26 @@ def focal_response_loss(
     After the focal loss (arXiv 1708.02002) and Focal-R (2102.09554): mean over the valid teacher depths of
     weight·e·tanh(βe/2)^γ, e = |ln depth − ln teacher_depth|.
 
-    depth, teacher_depth: B×1×H×W metres. weight: B×1×H×W or None (1 everywhere).
-    beta: > 0, how soon an error counts as large. gamma: ≥ 1. detach_focal: no gradient through tanh(βe/2)^γ.
-    0 < min_depth < max_depth. normalize: "batch" or "image". backend: "auto", "triton" or "torch".
+    Args:
+        depth, teacher_depth: B×1×H×W metres; a teacher's depth that is not finite and positive is not valid.
+        weight: B×1×H×W or None (1 everywhere).
+        beta: > 0, how soon an error counts as large.
+        gamma: ≥ 1.
+        detach_focal: no gradient through tanh(βe/2)^γ.
+        min_depth, max_depth: metres, 0 < min_depth < max_depth; both depths are clamped to it.
+        normalize: "batch" or "image".
+        backend: "auto", "triton" or "torch".
 
-    Returns a scalar, fp32 (fp64 if a depth is); exactly 0 where no teacher depth is valid. Differentiable in depth
-    alone. Raises ValueError or TypeError that names the argument.
+    Returns:
+        A scalar, fp32 (fp64 if a depth is); exactly 0 where no teacher depth is valid. Differentiable in depth alone.
+
+    Raises:
+        ValueError: a wrong shape, device, number or name. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> depth, teacher_depth = torch.tensor([2.0, 4.0]).view(2, 1, 1, 1, 1)
+        >>> focal_response_loss(depth, teacher_depth), focal_response_loss(3.9 * depth / 2, teacher_depth)
+        (tensor(0.6918), tensor(0.0032))
     """
     _check_maps(depth=depth, teacher_depth=teacher_depth)
     if weight is not None:
@@ -150,10 +188,25 @@ def uncertainty_guide(
     clip((1 − ρ) + ρ·exp(s − logmeanexp(s)), ¼, 4), s = log_scale clamped to [−6, 3], the mean over the valid
     pixels. "emphasise" gives uncertain pixels more weight, "attenuate" (−s in place of s) less, "none" is 1 everywhere.
 
-    log_scale: B×1×H×W. valid: B×1×H×W bool. strength: ρ, a number in [0, 1] or a floating 0-dim tensor (a ramp that
-    lives on the GPU; its value is not checked). normalize: "batch" or "image". backend: "auto", "triton" or "torch".
+    Args:
+        log_scale: B×1×H×W.
+        valid: B×1×H×W bool.
+        guide: "emphasise", "attenuate" or "none".
+        strength: ρ, a number in [0, 1] or a floating 0-dim tensor (a ramp that lives on the GPU; its value is not
+            checked).
+        normalize: "batch" or "image".
+        backend: "auto", "triton" or "torch".
 
-    Returns B×1×H×W, fp32 (fp64 for fp64), 1 where not valid. Raises ValueError or TypeError that names the argument.
+    Returns:
+        B×1×H×W, fp32 (fp64 for fp64), 1 where not valid.
+
+    Raises:
+        ValueError: a wrong shape, device, number or name. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> log_scale = torch.tensor([1.0, 3.0, 8.0]).log().view(1, 1, 1, 3)
+        >>> uncertainty_guide(log_scale, log_scale < 2)  # the third is not valid; of the others the mean is 2
+        tensor([[[[0.7500, 1.2500, 1.0000]]]])
     """
     _check_maps(log_scale=log_scale)
     checks.check_mask("valid", valid, "log_scale", log_scale)
@@ -179,10 +232,22 @@ def teacher_gate(
 
     exp(−sharpness·|d_t − g|/(d_t + g)) where teacher depth d_t and target g are both valid, else 1. No clamp.
 
-    teacher_depth, target: B×1×H×W metres. sharpness: ≥ 0. 0 < min_depth < max_depth, the range of a valid target.
-    backend: "auto", "triton" or "torch".
+    Args:
+        teacher_depth, target: B×1×H×W metres.
+        sharpness: ≥ 0.
+        min_depth, max_depth: metres, 0 < min_depth < max_depth, the range of a valid target.
+        backend: "auto", "triton" or "torch".
 
-    Returns B×1×H×W in (0, 1], fp32 (fp64 if an input is). Raises ValueError or TypeError that names the argument.
+    Returns:
+        B×1×H×W in (0, 1], fp32 (fp64 if an input is).
+
+    Raises:
+        ValueError: a wrong shape, device or number. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> teacher_depth, target = torch.tensor([[4.0, 4.0, 4.0], [4.0, 6.0, 0.0]]).view(2, 1, 1, 1, 3)
+        >>> teacher_gate(teacher_depth, target)  # right, off by a fifth of the sum, nothing known
+        tensor([[[[1.0000, 0.3679, 1.0000]]]])
     """
     _check_maps(teacher_depth=teacher_depth, target=target)
     sharpness = checks.check_number("sharpness", sharpness, 0.0)
@@ -220,16 +285,34 @@ def depth_objective(
     `focal_response_loss`, the last weighted per pixel by `uncertainty_guide` over the valid teacher depths times, with
     `gate`, `teacher_gate`. Each option means what it means there.
 
-    depth, teacher_depth, target: B×1×H×W metres. log_scale: B×1×H×W, natural log of the Laplace scale of ln depth.
-    teacher_depth: None for a student without a teacher; the response term is then exactly 0.
-    weights: (silog, uncertainty, response), a mapping with these keys, or `ObjectiveWeights`; finite numbers ≥ 0,
-    by default (1, 1, 10), untuned.
-    guide: "emphasise", "attenuate" or "none"; guide_strength: ρ in [0, 1], a number or a floating 0-dim tensor.
-    normalize: "batch" or "image". backend: "auto", "triton" or "torch".
+    Args:
+        depth, target: B×1×H×W metres.
+        log_scale: B×1×H×W, natural log of the Laplace scale of ln depth.
+        teacher_depth: B×1×H×W metres, or None for a student without a teacher; the response term is then exactly 0.
+        weights: (silog, uncertainty, response), a mapping with these keys, or `ObjectiveWeights`; finite numbers ≥ 0,
+            by default (1, 1, 10), untuned.
+        guide: "emphasise", "attenuate" or "none".
+        guide_strength: ρ in [0, 1], a number or a floating 0-dim tensor.
+        gate: whether `teacher_gate` takes part.
+        beta, gamma, detach_focal: of the response.
+        joint, beta_nll: of the uncertainty.
+        variance_focus: of the supervision.
+        min_depth, max_depth: metres, 0 < min_depth < max_depth, of all three.
+        normalize: "batch" or "image".
+        backend: "auto", "triton" or "torch".
 
-    Returns ObjectiveTerms(total, silog, uncertainty, response): scalars, fp32 (fp64 if an input is). total is
-    differentiable in depth and log_scale; the terms are unweighted and detached, for logging.
-    Raises ValueError or TypeError that names the argument.
+    Returns:
+        ObjectiveTerms(total, silog, uncertainty, response): scalars, fp32 (fp64 if an input is). total is
+        differentiable in depth and log_scale; the terms are unweighted and detached, for logging.
+
+    Raises:
+        ValueError: a wrong shape, device, number or name. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> depth, log_scale, teacher_depth, target = torch.tensor([2.0, 0.0, 2.5, 4.0]).view(4, 1, 1, 1, 1)
+        >>> terms = depth_objective(depth, log_scale, teacher_depth, target)
+        >>> terms.silog, terms.uncertainty, terms.response, terms.total
+        (tensor(2.6846), tensor(0.6931), tensor(0.0567), tensor(3.9451))
     """
     _check_maps(depth=depth, log_scale=log_scale, target=target)
     if teacher_depth is not None:

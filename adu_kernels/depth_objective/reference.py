@@ -22,7 +22,15 @@ SILOG_FLOOR = 1e-6  # under the root, whose slope at 0 is infinite
 
 
 class ObjectiveTerms(NamedTuple):
-    """Scalars. total = Σ weight · term carries the gradient; the terms are unweighted and detached, for logging."""
+    """What `depth_objective` returns, scalars. total = Σ weight · term carries the gradient.
+
+    The terms are unweighted and detached, for logging.
+
+    Example:
+        >>> terms = ObjectiveTerms(*torch.tensor([12.0, 1.0, 1.0, 1.0]))
+        >>> [f"{name} {value:.0f}" for name, value in terms._asdict().items()]
+        ['total 12', 'silog 1', 'uncertainty 1', 'response 1']
+    """
 
     total: Tensor
     silog: Tensor
@@ -31,7 +39,12 @@ class ObjectiveTerms(NamedTuple):
 
 
 class ObjectiveWeights(NamedTuple):
-    """What each term counts in the total: finite numbers ≥ 0."""
+    """What each term of `depth_objective` counts in the total: finite numbers ≥ 0.
+
+    Example:
+        >>> ObjectiveWeights(response=0.0)  # no distillation of depth
+        ObjectiveWeights(silog=1.0, uncertainty=1.0, response=0.0)
+    """
 
     silog: float = 1.0
     uncertainty: float = 1.0

@@ -20,13 +20,22 @@ def feature_distillation_loss(
 
     (1/(B·H·W)) Σ_{b,i} weight · mean_c (adapted − teacher)² / v, v = mean(teacher²) + 1e-6 over B, C, H and W.
 
-    adapted, teacher: B×C×H×W, floating, one device, any strides; the dtypes may differ.
-    weight: B×1×H×W or None (1 everywhere), floating. A weight of 0 does not hide a NaN: v covers the whole level.
-    backend: "auto", "triton" or "torch".
+    Args:
+        adapted, teacher: B×C×H×W, floating, one device, any strides; the dtypes may differ.
+        weight: B×1×H×W or None (1 everywhere), floating. A weight of 0 does not hide a NaN: v covers the whole level.
+        backend: "auto", "triton" or "torch".
 
-    Returns a scalar, fp32 (fp64 if a feature map is), whatever autocast says. Differentiable in adapted alone (once:
-    the Triton kernels have no second derivative).
-    Raises ValueError for wrong shapes or devices, TypeError for wrong types; each names the argument.
+    Returns:
+        A scalar, fp32 (fp64 if a feature map is), whatever autocast says. Differentiable in adapted alone (once: the
+        Triton kernels have no second derivative).
+
+    Raises:
+        ValueError: a wrong shape or device. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> adapted, teacher = torch.zeros(1, 2, 1, 1), torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)
+        >>> feature_distillation_loss(adapted, teacher)  # as far away as the teacher's features are from 0
+        tensor(1.0000)
     """
     _check_level(adapted, teacher, weight)
     run = choose(
@@ -48,12 +57,26 @@ def feature_distillation_losses(
 ) -> Tensor:
     """`feature_distillation_loss` of several levels at once: with Triton as many launches as one level needs.
 
-    adapted, teacher: L ≥ 1 maps each, all on one device; sizes, channels, dtypes and strides may differ from level to
-    level. weights: L maps B×1×H×W, or None (1 everywhere). backend: "auto", "triton" or "torch".
+    Our reconstruction, METHOD §4.
 
-    Returns the L losses, fp32 (fp64 if any feature map is). Differentiable (once) in adapted.
-    Raises ValueError for wrong shapes, devices or numbers of levels, TypeError for wrong types; each names the argument
-    and the level.
+    Args:
+        adapted, teacher: L ≥ 1 maps each, B×C×H×W, all on one device; sizes, channels, dtypes and strides may differ
+            from level to level.
+        weights: L maps B×1×H×W, or None (1 everywhere).
+        backend: "auto", "triton" or "torch".
+
+    Returns:
+        The L losses in one tensor, fp32 (fp64 if any feature map is). Differentiable in adapted (once: the Triton
+        kernels have no second derivative).
+
+    Raises:
+        ValueError: a wrong shape, device or number of levels. TypeError: a wrong type. Each names the argument and the
+            level.
+
+    Example:
+        >>> teacher = [torch.ones(1, 8, 4, 4), torch.ones(1, 16, 2, 2)]
+        >>> feature_distillation_losses([1.5 * teacher[0], 2.0 * teacher[1]], teacher)
+        tensor([0.2500, 1.0000])
     """
     _check_levels("adapted", adapted)
     for name, maps in (("teacher", teacher), ("weights", weights)):
@@ -82,11 +105,22 @@ def pooled_guide(weight: Tensor, sizes: Sequence[tuple[int, int]], *, backend: s
     ends left out, as in torch.nn.functional.adaptive_avg_pool2d. With Triton all sizes take one launch; where they are
     H/k×W/k with powers of two k ≤ 64, the map is read once for all of them, else once for each.
 
-    weight: B×1×H×W, floating, any strides. sizes: at least one (h, w), whole numbers ≥ 1.
-    backend: "auto", "triton" or "torch".
+    Args:
+        weight: B×1×H×W, floating, any strides.
+        sizes: at least one (h, w), whole numbers ≥ 1.
+        backend: "auto", "triton" or "torch".
 
-    Returns one B×1×h×w per size, contiguous, fp32 (fp64 for fp64), without gradient. A NaN stays in its cells.
-    Raises ValueError for wrong shapes and sizes, TypeError for wrong types; each names the argument.
+    Returns:
+        One B×1×h×w per size, contiguous, fp32 (fp64 for fp64), without gradient. A NaN stays in its cells.
+
+    Raises:
+        ValueError: a wrong shape or size. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> fine, coarse = pooled_guide(torch.arange(16.0).view(1, 1, 4, 4), [(2, 2), (1, 1)])
+        >>> fine[0, 0], coarse.item()
+        (tensor([[ 2.5000,  4.5000],
+                [10.5000, 12.5000]]), 7.5)
     """
     checks.check_tensor("weight", weight, "B×1×H×W")
     _check_levels("sizes", sizes)

@@ -20,20 +20,26 @@ def single_output_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
     each element read, so that memory decides. The regression heads of PSMNet (arXiv 1803.08669) and GwcNet (1903.04025)
     are such convolutions.
 
-    x: B×C×D×H×W, floating, any strides, fastest channels_last_3d. weight: 1×C×3×3×3 of x's dtype, as nn.Conv3d holds
-    it, any strides. bias: 1 number of x's dtype, or None. All on one device. Under autocast all three are cast to its
-    type first, as conv3d does (float64 is left alone).
-    backend: "auto", "triton" or "torch".
+    Args:
+        x: B×C×D×H×W, floating, any strides, fastest channels_last_3d.
+        weight: 1×C×3×3×3 of x's dtype and device, as nn.Conv3d holds it, any strides.
+        bias: 1 number of x's dtype and device, or None. Under autocast all three are cast to its type first, as conv3d
+            does (float64 is left alone).
+        backend: "auto", "triton" or "torch".
 
-    Returns B×1×D×H×W in the dtype of x, or autocast's; sums are fp32 (fp64 for fp64). Differentiable in all three
-    (once: the Triton kernels have no second derivative).
-    Raises ValueError for wrong shapes or devices, TypeError for wrong types; each names the argument.
+    Returns:
+        B×1×D×H×W in the dtype of x, or autocast's; sums are fp32 (fp64 for fp64). Differentiable in all three (once:
+        the Triton kernels have no second derivative).
 
-    >>> x, weight = torch.ones(1, 2, 3, 3, 3), torch.ones(1, 2, 3, 3, 3)
-    >>> single_output_conv3d(x, weight)[0, 0, 1]  # two channels × the taps that lie inside
-    tensor([[24., 36., 24.],
-            [36., 54., 36.],
-            [24., 36., 24.]])
+    Raises:
+        ValueError: a wrong shape or device. TypeError: a wrong type. Each names the argument.
+
+    Example:
+        >>> x, weight = torch.ones(1, 2, 3, 3, 3), torch.ones(1, 2, 3, 3, 3)
+        >>> single_output_conv3d(x, weight)[0, 0, 1]  # two channels × the taps that lie inside
+        tensor([[24., 36., 24.],
+                [36., 54., 36.],
+                [24., 36., 24.]])
     """
     checks.check_tensor("x", x, "B×C×D×H×W")
     checks.check_tensor("weight", weight, "1×C×3×3×3")

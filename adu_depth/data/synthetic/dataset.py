@@ -26,13 +26,27 @@ Result = TypeVar("Result")
 class SyntheticStereo:
     """Street scenes rendered on the fly, each with exact ground truth; a function of (seed, index) alone.
 
-    length: number of pairs, or None for an endless set. height, width: pixels, at least 32. rig, photometry, lidar:
-    what the cameras and the scanner are like (None: the defaults, a KITTI-like car). device: where to render.
+    Args:
+        length: number of pairs, or None for an endless set.
+        height, width: pixels, at least 32.
+        seed: ≥ 0; another seed gives other scenes.
+        rig, photometry, lidar: what the cameras and the scanner are like (None: the defaults, a KITTI-like car).
+        device: where to render.
 
-    `dataset[i]` is one StereoSample on `device`: left, right (3×H×W), depth in metres (camera z) and disparity in
-    pixels (1×H×W, 0 in the sky), valid (False in the sky and beyond 200 m), occluded (left pixels whose point the
-    right camera does not see, or sees outside the span of its pixel centres), sparse_depth (a scanner's, 0 = none),
-    camera with Python floats. An index outside 0 … length − 1 raises IndexError.
+    Returns:
+        `dataset[i]` is one StereoSample on `device`: left, right (3×H×W float32 in [0, 1]), depth in metres (camera z)
+        and disparity in pixels (1×H×W, 0 in the sky), valid (False in the sky and beyond 200 m), occluded (left pixels
+        whose point the right camera does not see, or sees outside the span of its pixel centres), sparse_depth (a
+        scanner's, 0 = none), camera with Python floats.
+
+    Raises:
+        InputError (a ValueError): a wrong length, size or seed. IndexError: an index outside 0 … length − 1.
+
+    Example:
+        >>> pair = SyntheticStereo(length=8, height=64, width=128, seed=1)[0]
+        >>> disparity = pair.camera.fx * pair.camera.baseline / pair.depth[pair.valid]
+        >>> pair.left.shape, torch.allclose(disparity, pair.disparity[pair.valid])
+        (torch.Size([3, 64, 128]), True)
     """
 
     def __init__(
