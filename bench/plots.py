@@ -74,7 +74,7 @@ def speed_bars(results: Sequence[Result]) -> Figure | None:
 def memory_bars(results: Sequence[Result]) -> Figure | None:
     """Peak memory of a step beside its inputs. Bars start at the power of ten below the smallest."""
     bars = [
-        Bar(case["name"], row["name"], row["peak_bytes"] / 2**20, megabytes(row["peak_bytes"]))
+        Bar(case["name"], row["name"], row["peak_bytes"] / 1e6, megabytes(row["peak_bytes"]))
         for result in results
         for case in result["cases"]
         for row in _measured(case["rows"])

@@ -184,7 +184,7 @@ def trainings(results: Value, red: Red) -> list[str]:
         if red:
             lines.append(f"- {run['kind']}, {run['backend']}: {red.refusal()}")
             continue
-        peak = "" if run["peak_bytes"] is None else f", peak {run['peak_bytes'] / 2**20:.0f} MB"
+        peak = "" if run["peak_bytes"] is None else f", peak {run['peak_bytes'] / 1e6:.0f} MB"
         first, last = (run["history"][k]["total"] for k in (0, -1))
         lines.append(
             f"- {run['kind']}, {run['backend']}: {run['images_per_second']['median']:.1f} images/s{peak}, loss "
@@ -262,7 +262,7 @@ def _share(row: Value | None) -> str:
 
 def _memory(row: Value | None) -> str:
     count = (row or {}).get("peak_bytes")
-    return "–" if count is None else f"{count / 2**20:.0f}"
+    return "–" if count is None else f"{count / 1e6:.0f}"
 
 
 def _speed(row: Value) -> str:

@@ -162,7 +162,7 @@ def trained_before(earlier: dict[str, Any] | None, now: dict[str, Any]) -> list[
 def line(run: Run) -> str:
     if "failure" in run:
         return f"{run['kind']}, {run['backend']}: failed"
-    peak = "" if run["peak_bytes"] is None else f"peak {run['peak_bytes'] / 2**20:.0f} MB, "
+    peak = "" if run["peak_bytes"] is None else f"peak {run['peak_bytes'] / 1e6:.0f} MB, "
     return (f"{run['kind']}, {run['backend']}: {run['images_per_second']['median']:.1f} images/s, {peak}"
             f"loss {run['history'][0]['total']:.4f} to {run['history'][-1]['total']:.4f}")  # fmt: skip
 
