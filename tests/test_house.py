@@ -44,6 +44,48 @@ def imported(name: str, path: Path, nodes: Iterator[ast.AST]) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
+def foreign_files(name: str, path: Path, tree: ast.Module) -> list[str]:
+    """What an operation's module imports of another operation, but for public functions and their references."""
+    operations = {other.parent.name for other in (ROOT / "adu_kernels").glob("*/op.py")}
+    found = []
+    for target in imported(name, path, ast.walk(tree)):
+        package, _, rest = target.partition(".")
+        operation, *inner = rest.split(".")
+        if package != "adu_kernels" or operation not in operations - {name.split(".")[1]}:
+            continue
+        if len(inner) != 2 or inner[0] not in ("op", "reference") or inner[1] not in adu_kernels.__all__:
+            found.append(target)
+    return found
+
+
+def test_an_operation_imports_of_another_what_is_public() -> None:
+    """correlation_disparity's reference takes correlation_volume's: what a correlation is stands in one place."""
+    found = {
+        name: foreign
+        for name, (path, tree) in modules("adu_kernels").items()
+        if (path.parent / "op.py").is_file() and (foreign := foreign_files(name, path, tree))
+    }
+    assert not found, found
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("from ..cost_volume.reference import correlation_volume", False),
+        ("from ..cost_volume.op import correlation_volume", False),
+        ("from ..cost_volume.reference import check_pair", True),
+        ("from ..cost_volume import reference", True),
+        ("from ..cost_volume.launch import cost_volume", True),
+        ("from ..stereo import check_pair", False),
+        ("from .launch import anything", False),
+        ("import adu_kernels.cost_volume.kernels", True),
+    ],
+)
+def test_a_private_import_is_seen(line: str, seen: bool) -> None:
+    here = ROOT / "adu_kernels" / "group_norm" / "reference.py"
+    assert bool(foreign_files("adu_kernels.group_norm.reference", here, ast.parse(line))) == seen
+
+
 def when_loaded(node: ast.AST) -> Iterator[ast.AST]:
     """Statements that run when the module is loaded: none within a function or for the type checker alone."""
     for child in ast.iter_child_nodes(node):

@@ -1,4 +1,7 @@
-"""Correlation, softmax over disparity, expectation and variance, in plain PyTorch: the volume is written."""
+"""Correlation, softmax over disparity, expectation and variance, in plain PyTorch: the volume is written.
+
+What a correlation is stands once, in the reference of `correlation_volume`; that is public, so it may be imported.
+"""
 
 from __future__ import annotations
 
