@@ -35,6 +35,7 @@ from adu_depth.inference.predictor import Flip
 from adu_depth.inference.render import write_samples
 from adu_depth.parsing import settings_registry
 from adu_depth.quickstart import QuickstartConfig, run_quickstart
+from adu_depth.report.command import ReportConfig, draw_report
 from adu_depth.stopping import Stopped
 from adu_depth.submission.command import SubmitConfig
 from adu_depth.submission.command import submit as write_or_check_submission
@@ -147,6 +148,11 @@ def quickstart(config: QuickstartConfig) -> int:
     return 0
 
 
+def report(config: ReportConfig) -> int:
+    console.print(f"report: {draw_report(config)}")
+    return 0
+
+
 def teacher(config: TeacherTrainingConfig) -> int:
     train_teacher(config)
     console.print(f"teacher in {config.run}: adu-depth evaluate {config.run}")
@@ -188,6 +194,7 @@ NARROWEST = 24  # columns that help is written for at the least
 ALIKE = "stopped by the same error as another process, which says it"
 COMMANDS: dict[type, Any] = {
     QuickstartConfig: quickstart,
+    ReportConfig: report,
     RenderConfig: render,
     DoctorConfig: doctor,
     SplitsConfig: splits,
@@ -201,6 +208,7 @@ COMMANDS: dict[type, Any] = {
 }
 Command = (
     Annotated[QuickstartConfig, subcommand("quickstart")]
+    | Annotated[ReportConfig, subcommand("report")]
     | Annotated[RenderConfig, subcommand("render")]
     | Annotated[DoctorConfig, subcommand("doctor")]
     | Annotated[SplitsConfig, subcommand("splits")]

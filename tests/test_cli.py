@@ -47,7 +47,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "command",
-    ["quickstart", "render", "train-teacher", "distill", "evaluate", "predict", "submit", "pack", "doctor", "splits"],
+    [
+        "quickstart",
+        "report",
+        "render",
+        "train-teacher",
+        "distill",
+        "evaluate",
+        "predict",
+        "submit",
+        "pack",
+        "doctor",
+        "splits",
+    ],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
@@ -73,6 +85,11 @@ def test_quickstart_writes_report_and_checkpoints(tmp_path: Path) -> None:
     assert page.count("data:image/") >= 3
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
+    (output / "report.html").unlink()
+    moved = output.rename(tmp_path / "moved")
+    assert run("report", moved, "--device", "cpu") == 0
+    assert (moved / "report.html").read_text() == page, "the same page, drawn from the folder"
+    moved.rename(output)
     assert run("quickstart", "--output", output, "--batch-size", "2", "--device", "cpu", *settings) == 0, (
         "replaces its own"
     )
