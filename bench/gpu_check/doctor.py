@@ -44,7 +44,7 @@ def findings(dry_run: bool) -> list[Finding]:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", (3, 10) <= sys.version_info[:2] < (3, 14), True, f"{version}, expected 3.10 to 3.13")
+    return Finding("python", (3, 11) <= sys.version_info[:2] < (3, 14), True, f"{version}, expected 3.11 to 3.13")
 
 
 def _package(name: str, needed: bool, stages: str) -> Finding:
