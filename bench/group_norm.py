@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import adu_kernels
+from adu_kernels import reference as references
 from bench.harness.case import Case, Work
 from bench.harness.suite import Suite, dtype_name, labelled
 
@@ -77,6 +78,10 @@ def ours(
     )  # fmt: skip
 
 
+def before_relu(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None, *, groups: int) -> Tensor:
+    return references.group_norm(x, groups, weight, bias, residual=residual)
+
+
 def norm_case(
     shape: Shape,
     dtype: torch.dtype,
@@ -98,6 +103,7 @@ def norm_case(
         shape={**shape.__dict__},
         kernel=partial(ours, groups=shape.groups),
         reference=partial(eager, groups=shape.groups),
+        pre_activation=partial(before_relu, groups=shape.groups),
         draw=_maps(shape, dtype, residual, channels_last),
         gradients=4 if residual else 3,
         work=Work(

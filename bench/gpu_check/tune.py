@@ -23,7 +23,7 @@ from bench.gpu_check.arguments import stage_arguments
 from bench.gpu_check.tuning import ahead, launches
 from bench.gpu_check.tuning.questions import Candidate, Question, questions
 from bench.gpu_check.tuning.rows import applied
-from bench.harness.case import Call, Item, draw_item, outputs_of
+from bench.harness.case import Call, Item, draw_item
 from bench.harness.environment import measured_environment
 from bench.harness.parity import Exact, Refused, bound, check_parity, drawn_grad_outputs, values_and_gradients
 from bench.harness.result import same_making
@@ -138,13 +138,11 @@ def _asked(question: Question, device: torch.device) -> Asked:
     torch.manual_seed(0)
     case, item = question.case, draw_item(question.case, device)
     call, reference = bound(case.kernel, case, backend="triton"), bound(case.reference, case)
-    with torch.no_grad():
-        given = outputs_of(reference(*item.tensors))
-    grad_outputs = drawn_grad_outputs(given)
+    grad_outputs, kinks = drawn_grad_outputs(case, item)
     same = values_and_gradients(reference, item, grad_outputs)
     with launches.noted() as present:
         ours = values_and_gradients(call, item, grad_outputs)
-    known = Exact(item, grad_outputs, same, [value.double() for value in ours], len(given))
+    known = Exact(item, grad_outputs, same, [value.double() for value in ours], len(grad_outputs), kinks)
     return Asked(question, call, known, input_ring(case, device), present)
 
 

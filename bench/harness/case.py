@@ -64,6 +64,9 @@ class Case:
     peers: Mapping[str, Call] = field(default_factory=dict)
     one_form: bool = False
     """The operation has no backends: it is another way of doing what the reference does, on any device."""
+    pre_activation: Call | None = None
+    """Called like the reference: of each output the values at whose sign its derivative jumps, as ReLU's. The gradient
+    that comes in at such a jump is 0 (`leave_out_kinks`)."""
     epsilon: float | None = None
     """ε of the error budget where it is not the usual one."""
     headline: bool = False

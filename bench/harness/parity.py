@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adu_kernels.testing.parity import EPSILON, ROUNDING, check_error_budget, nan_filled_memory
+from adu_kernels.testing.parity import EPSILON, ROUNDING, check_error_budget, leave_out_kinks, nan_filled_memory
 from bench.harness.case import Case, Item, differentiable, outputs_of
 
 
@@ -34,24 +34,40 @@ class Exact:
     """The same in fp64."""
     outputs: int
     """How many of these are outputs."""
+    kinks: int = 0
+    """Elements of the gradients that come in that are 0, where a derivative jumps."""
 
 
 def exact_results(case: Case, item: Item) -> Exact:
     reference = bound(case.reference, case)
-    with torch.no_grad():
-        given = outputs_of(reference(*item.tensors))
-    grad_outputs = drawn_grad_outputs(given)
-    double = tuple(t.detach().double() if t.is_floating_point() else t for t in item.tensors)
+    grad_outputs, kinks = drawn_grad_outputs(case, item)
+    double = _in_double(item)
     wide = Item(double, tuple(t.requires_grad_() for t in double[: case.gradients]))
     same = values_and_gradients(reference, item, grad_outputs)
     exact = values_and_gradients(reference, wide, grad_outputs)
-    return Exact(item, grad_outputs, same, exact, len(given))
+    return Exact(item, grad_outputs, same, exact, len(grad_outputs), kinks)
 
 
-def drawn_grad_outputs(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients that come in, the same for every implementation."""
+def drawn_grad_outputs(case: Case, item: Item) -> tuple[list[Tensor], int]:
+    """The gradients that come in, the same for every implementation; and how many of their elements are 0 because a
+    derivative jumps there."""
+    with torch.no_grad():
+        outputs = outputs_of(bound(case.reference, case)(*item.tensors))
     generator = torch.Generator(outputs[0].device).manual_seed(1)
-    return [torch.randn(o.shape, generator=generator, device=o.device) for o in outputs]
+    found = [torch.randn(o.shape, generator=generator, device=o.device) for o in outputs]
+    if case.pre_activation is None:
+        return found, 0
+    with torch.no_grad():
+        behind = outputs_of(bound(case.pre_activation, case)(*_in_double(item)))
+    return found, leave_out_kinks(found, behind, _epsilon(case))
+
+
+def _in_double(item: Item) -> tuple[Tensor, ...]:
+    return tuple(t.detach().double() if t.is_floating_point() else t for t in item.tensors)
+
+
+def _epsilon(case: Case) -> float:
+    return EPSILON[case.dtype] if case.epsilon is None else case.epsilon
 
 
 def check_parity(case: Case, run: Callable[..., Any], known: Exact, poison: bool = False) -> dict[str, float]:
@@ -64,7 +80,7 @@ def check_parity(case: Case, run: Callable[..., Any], known: Exact, poison: bool
     if len(ours) != len(known.exact):
         raise Refused(f"expected {known.outputs} outputs as the reference gives, got {len(ours) - case.gradients}")
     errors = {"forward": 0.0, "backward": 0.0}
-    epsilon = EPSILON[case.dtype] if case.epsilon is None else case.epsilon
+    epsilon = _epsilon(case)
     for number, (got, plain, want) in enumerate(zip(ours, known.same, known.exact, strict=True)):
         is_output = number < known.outputs
         what = f"output {number}" if is_output else f"gradient {number - known.outputs}"

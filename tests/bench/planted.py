@@ -47,6 +47,29 @@ def breaks(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     raise RuntimeError("planted\nsecond line")
 
 
+def rectified(a: Tensor, b: Tensor) -> Tensor:
+    """A reference with a kink."""
+    return torch.relu(a + b)
+
+
+def rectified_above(threshold: float) -> Callable[..., Any]:
+    """The same to the last bit or so, with the derivative of another side where a + b is below the threshold."""
+
+    def run(a: Tensor, b: Tensor) -> Tensor:
+        y = a + b
+        return torch.where((y > 0) & (y.abs() > threshold) | (y < 0) & (y.abs() < threshold), y, 0.0 * y)
+
+    return run
+
+
+def at_a_kink(device: torch.device) -> list[Tensor]:
+    """Of 4096 sums one is 10⁻⁸ and one −10⁻⁸; of the others few are below 10⁻³."""
+    a, b = torch.rand(64, 64, device=device) + 1e-3, torch.zeros(64, 64, device=device)
+    a *= torch.where(torch.rand_like(a) < 0.5, -1, 1)
+    a[0, 0], a[1, 1], a[2, 2] = 1e-8, -1e-8, 1e-4
+    return [a, b]
+
+
 def case_of(kernel: Callable[..., Any] = product, **changes: Any) -> Case:
     case = Case(
         name="planted, fp32",

@@ -43,6 +43,36 @@ def test_a_planted_fault_is_refused_and_not_timed(fault: Callable[..., Any], rea
     assert not ours_is_sound([{"rows": list(rows.values())}])
 
 
+def rectified(kernel: Callable[..., Any], **changes: Any) -> Any:
+    kinked = {"reference": planted.rectified, "draw": planted.at_a_kink, "pre_activation": torch.add}
+    return run_case(
+        case_of(kernel, **{**kinked, **changes}), CPU, compile_modes=(), peers={}, peaks=None,
+        effort=Effort(5, 0.01, 60),
+    )  # fmt: skip
+
+
+def test_which_side_of_a_kink_rounding_finds_is_no_fault():
+    """Among many values some are within rounding of the place where a derivative jumps."""
+    within_rounding = planted.rectified_above(1e-7)
+    found = rectified(within_rounding)
+    assert found["rows"][0]["status"] == "measured", found["rows"][0]
+    assert found["note"] == "Left out of the check of gradients: 2 elements at a kink."
+    without = rectified(within_rounding, pre_activation=None)
+    assert without["rows"][0]["reason"].startswith("parity failed: gradient 0: error"), "the case has no such value"
+
+
+@pytest.mark.parametrize("fault", [planted.rectified_above(2e-4), torch.add, planted.rectified_above(10.0)])
+def test_a_wrong_derivative_beside_a_kink_is_refused(fault: Callable[..., Any]):
+    row = rectified(lambda a, b: planted.rectified(a, b).detach() + (fault(a, b) - fault(a, b).detach()))["rows"][0]
+    assert row["status"] == "refused"
+    assert "gradient 0: error" in row["reason"]
+
+
+def test_values_that_all_lie_at_a_kink_are_no_check():
+    with pytest.raises(AssertionError, match="4096 of 4096 values lie at a kink"):
+        rectified(planted.rectified, draw=lambda device: [torch.zeros(64, 64, device=device)] * 2)
+
+
 def test_a_right_one_is_timed_with_its_error():
     row = rows_of(case_of())[OURS]
     assert set(row["times"]) == {"forward", "backward", "total"}

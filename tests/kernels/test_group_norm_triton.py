@@ -27,17 +27,18 @@ def _operation(
 ) -> parity.Operation:
     """As a function of x, weight and bias where there are, and the residual where there is one."""
 
-    def bound(function: Any) -> Any:
+    def bound(function: Any, activation: str) -> Any:
         def call(x: Tensor, *others: Tensor, **more: Any) -> Tensor:
             scale, shift = others[:2] if weight else (None, None)
             return function(
-                x, groups, scale, shift, eps, activation="relu" if relu else "none",
-                residual=others[-1] if residual else None, **more,
-            )  # fmt: skip
+                x, groups, scale, shift, eps, activation=activation, residual=others[-1] if residual else None, **more
+            )
 
         return call
 
-    return parity.Operation(bound(group_norm), bound(reference.group_norm))
+    activation = "relu" if relu else "none"
+    before = bound(reference.group_norm, "none") if relu else None
+    return parity.Operation(bound(group_norm, activation), bound(reference.group_norm, activation), {}, before)
 
 
 def _inputs(
