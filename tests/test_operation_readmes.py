@@ -62,9 +62,9 @@ def test_it_opens_on_one_screen(name: str) -> None:
     assert examples(first, name).examples
 
 
-@pytest.mark.parametrize("name", READMES)
-def test_its_examples_give_what_they_say(name: str) -> None:
-    run_examples(READMES[name].read_text(encoding="utf-8"), name)
+@pytest.mark.parametrize("path", [KERNELS / "README.md", *READMES.values()], ids=lambda path: path.parent.name)
+def test_its_examples_give_what_they_say(path: Path) -> None:
+    run_examples(path.read_text(encoding="utf-8"), path.parent.name)
 
 
 @pytest.mark.parametrize("text", ["    >>> 1 + 1\n    3\n", "```python\nx = 1\nprint(x + 1)  # 3\n```\n"])
