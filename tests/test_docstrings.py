@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import inspect
 import re
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 import adu_kernels
 from adu_depth import data, evaluation, models
 from adu_kernels.concat_free_conv.op import concat_free_conv3d
+from tests.doc_examples import run_examples
 
 OPERATIONS = {name: getattr(adu_kernels, name) for name in adu_kernels.__all__} | {
     "concat_free_conv3d": concat_free_conv3d
@@ -51,20 +51,13 @@ def parameters(value: Any) -> set[str]:
     return set(inspect.signature(value).parameters)
 
 
-def run_examples(value: Any, name: str) -> None:
-    """Fails where there is none, where none shows a result, or where one gives another."""
-    here = NAMESPACE | {name: value}
-    test = doctest.DocTestParser().get_doctest(inspect.getdoc(value) or "", here, name, None, 0)
-    assert any(example.want for example in test.examples), f"{name} has no example with a result"
-    torch.manual_seed(0)
-    said: list[str] = []
-    outcome = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=said.append)
-    assert not outcome.failed, "".join(said)
+def run(value: Any, name: str) -> None:
+    run_examples(inspect.getdoc(value) or "", name, NAMESPACE | {name: value})
 
 
 @pytest.mark.parametrize("name", [*OPERATIONS, *DEPTH, *RECORDS])
 def test_the_example_gives_what_it_says(name: str) -> None:
-    run_examples(NAMESPACE[name], name)
+    run(NAMESPACE[name], name)
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if not name.startswith("Objective")])
@@ -113,9 +106,9 @@ def without_example(x: int) -> int:
 
 def test_a_wrong_example_a_missing_one_and_a_wrong_name_are_seen() -> None:
     with pytest.raises(AssertionError, match=r"(?s)Expected:\s+3\s+Got:\s+2"):
-        run_examples(planted, "planted")
-    with pytest.raises(AssertionError, match="no example"):
-        run_examples(without_example, "without_example")
+        run(planted, "planted")
+    with pytest.raises(AssertionError, match="no call with a result"):
+        run(without_example, "without_example")
     found = sections(inspect.getdoc(planted) or "")
     assert list(found) == ["Args", "Example"]
     assert described(found["Args"]) == {"y"} != parameters(planted)

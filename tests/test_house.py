@@ -151,7 +151,7 @@ def test_a_circle_is_seen() -> None:
     assert "adu_kernels.cost_volume.op" in imports_of("adu_kernels")["adu_kernels"]
 
 
-@pytest.mark.parametrize("package", ["adu_kernels", "adu_depth"])
+@pytest.mark.parametrize("package", PRODUCT)
 def test_no_import_circle(package: str) -> None:
     assert not in_circles(imports_of(package))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
-from bench.step_model.cost import Launch, Unit, full, size
+from bench.step_model.launch import Launch, Unit, full, size
 
 SHARE = 0.85
 """Of a copy's rate that the kernels' accesses reach. An assumption."""

@@ -7,7 +7,7 @@ from math import gcd, prod
 
 from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
 from adu_kernels.testing.fake_cuda.rules import layout_conversions
-from bench.step_model.cost import Launch, Unit, full, relayout, size
+from bench.step_model.launch import Launch, Unit, full, relayout, size
 
 WARPS_OF_A_NORM = 132 * 4
 """Blocks of GroupNorm's statistics that run at once on an H100."""

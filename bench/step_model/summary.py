@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from adu_kernels.testing.fake_cuda import rules
 from adu_kernels.testing.fake_cuda.recorder import Row
 from adu_kernels.testing.gpu_specs import Gpu
-from bench.step_model.cost import Launch, launches_of
+from bench.step_model.cost import launches_of
+from bench.step_model.launch import Launch
 from bench.step_model.steps import StepTrace
 
 OURS = {

@@ -14,7 +14,8 @@ from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
 from adu_kernels.testing.gpu_specs import GPUS
 from bench.step_model import budgets
 from bench.step_model.command import StepModelReport
-from bench.step_model.cost import Launch, launches_of
+from bench.step_model.cost import launches_of
+from bench.step_model.launch import Launch
 from bench.step_model.summary import Counts, group_of
 
 H200 = GPUS["H200"]
