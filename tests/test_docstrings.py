@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import adu_kernels
-from adu_depth import data, evaluation, models
+from adu_depth import data, evaluation, inference, models
 from adu_kernels.concat_free_conv.op import concat_free_conv3d
 from tests.doc_examples import run_examples
 
@@ -20,9 +20,12 @@ OPERATIONS = {name: getattr(adu_kernels, name) for name in adu_kernels.__all__} 
 DEPTH = {name: getattr(evaluation, name) for name in evaluation.__all__ if name.endswith("_metrics")} | {
     "SyntheticStereo": data.SyntheticStereo,
     "collate": data.collate,
+    "MonoStudent": models.MonoStudent,
+    "StereoTeacher": models.StereoTeacher,
+    "Predictor": inference.Predictor,
 }
 RECORDS = {"StereoSample": data.StereoSample, "DepthPrediction": models.DepthPrediction}
-NAMESPACE = {"torch": torch, **OPERATIONS, **DEPTH, **RECORDS}
+NAMESPACE = {"torch": torch, "TeacherConfig": models.TeacherConfig, **OPERATIONS, **DEPTH, **RECORDS}
 SECTIONS = ["Args", "Returns", "Raises", "Example"]
 SOURCE = re.compile(r"arXiv \d{4}\.\d{4,5}|METHOD §\d|`torch\.nn\.functional\.")
 """Where the definition of an operation comes from."""

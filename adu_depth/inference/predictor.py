@@ -27,16 +27,29 @@ Flip = Literal["none", "mean", "monodepth"]
 class Predictor:
     """A network and the size it works at; predicts at the size of the image it is given.
 
-    model: forward(left, right, camera) if `stereo`, else forward(image, camera), returning DepthPrediction. Where
-    `stereo` is None, a forward with a parameter named `right` is a stereo one.
-    size: (height, width) images are resized to before the network sees them; None leaves them as they are.
-    trained_size: (height, width) of the images or windows the network was trained on, where that is known.
-    device: where the network and its inputs are put.
-    flip: also predict the mirrored image and merge the two (`merge_flipped`); for a student. A pair cannot be mirrored
-    so: what its network then sees as left is the right view, another picture with other depths.
-
     A network learns how large things look at one size, so the size it was trained at gives its best depths.
     `needs_camera` is true of a stereo network, and of a student whose depth is scaled by the focal length.
+
+    Args:
+        model: forward(left, right, camera) if `stereo`, else forward(image, camera), returning DepthPrediction.
+        size: (height, width) images are resized to before the network sees them; None leaves them as they are.
+        device: where the network and its inputs are put.
+        stereo: None: a forward with a parameter named `right` is a stereo one.
+        trained_size: (height, width) of the images or windows the network was trained on, where that is known.
+        flip: also predict the mirrored image and merge the two (`merge_flipped`); for a student. A pair cannot be
+            mirrored so: what its network then sees as left is the right view, another picture with other depths.
+
+    Returns:
+        Called with a batched StereoSample, a DepthPrediction at the sample's size, without features.
+
+    Raises:
+        InputError (a ValueError): a wrong size or flip, a device that is not there; views that are no floats in [0, 1].
+
+    Example:
+        >>> predict = Predictor(MonoStudent(), size=(64, 96))  # of a run: Predictor.from_checkpoint("runs/student")
+        >>> pair = collate([SyntheticStereo(1, 96, 160)[0]])
+        >>> predict(pair).depth.shape
+        torch.Size([1, 1, 96, 160])
     """
 
     def __init__(

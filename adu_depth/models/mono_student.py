@@ -51,7 +51,26 @@ class StudentConfig:
 
 
 class MonoStudent(nn.Module):
-    """Encoder → decoder → depth bounded in [min_depth, max_depth], log scale, features at 1/8, 1/16 and 1/32."""
+    """Encoder → decoder → depth bounded in [min_depth, max_depth], log scale, features at 1/8, 1/16 and 1/32.
+
+    Args:
+        config: a `StudentConfig`; None is the default one.
+        backbone: see `build_encoder`; for networks rebuilt from a checkpoint.
+
+    Returns:
+        Called with image, B×3×H×W floats in [0, 1] of any size, and camera (batched, read where the configuration has a
+        `reference_focal`), a DepthPrediction.
+
+    Raises:
+        InputError (a ValueError): an image of another shape or type, a camera that is missing, a setting out of range.
+
+    Example:
+        >>> student = MonoStudent().eval()
+        >>> with torch.no_grad():
+        ...     prediction = student(torch.rand(1, 3, 64, 96))
+        >>> prediction.depth.shape, [tuple(f.shape) for f in prediction.features]
+        (torch.Size([1, 1, 64, 96]), [(1, 64, 8, 12), (1, 96, 4, 6), (1, 128, 2, 3)])
+    """
 
     def __init__(self, config: StudentConfig | None = None, backbone: dict[str, Any] | None = None) -> None:
         """backbone: see `build_encoder`; for networks rebuilt from a checkpoint."""

@@ -106,6 +106,25 @@ class StereoTeacher(nn.Module):
     """Shared encoder → thin matching features at 1/4 → combined volume → 3-D aggregation → disparity → depth.
 
     The features for distillation come from a decoder over the left view's encoder maps and what the matching found.
+
+    Args:
+        config: a `TeacherConfig`; None is the default one.
+        backbone: see `build_encoder`; for networks rebuilt from a checkpoint.
+
+    Returns:
+        Called with left and right, B×3×H×W floats in [0, 1], rectified, of any size, and the left view's camera
+        (batched), a DepthPrediction; in training mode it also carries `heads` and `decoder_depth`.
+
+    Raises:
+        InputError (a ValueError): views of another shape or type, a setting out of range.
+
+    Example:
+        >>> pair = collate([SyntheticStereo(1, 64, 96)[0]])
+        >>> teacher = StereoTeacher(TeacherConfig(max_disparity=32)).eval()
+        >>> with torch.no_grad():
+        ...     prediction = teacher(pair.left, pair.right, pair.camera)
+        >>> prediction.depth.shape, prediction.disparity.shape
+        (torch.Size([1, 1, 64, 96]), torch.Size([1, 1, 64, 96]))
     """
 
     def __init__(self, config: TeacherConfig | None = None, backbone: dict[str, Any] | None = None) -> None:
