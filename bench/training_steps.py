@@ -20,8 +20,10 @@ from adu_depth.data.sample import StereoSample
 from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss, TeacherLossConfig
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
 from adu_depth.training.batches import TrainingBatch
-from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.config import OptimizerConfig, StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.step import make_optimizer, place_learning_rate
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
+from adu_depth.transfer import upload_together
 from adu_kernels._triton import runtime
 from adu_kernels.backend import use_backend
 from bench.harness.implementations import EAGER, OURS, compiled, kernels_run_on, time_limit
@@ -206,17 +208,19 @@ def _training(
 ) -> Built:
     task.to(device).train()
     parameters = [p for p in task.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
+    optimizer = make_optimizer(task, OptimizerConfig(learning_rate=1e-4), device)
+    place_learning_rate(optimizer, device)
     run: Callable[..., dict[str, Tensor]] = task if mode is None else compiled(task, mode)
 
     def work(sample: StereoSample, mark: Mark, backward: bool) -> dict[str, Tensor]:
         batch = TrainingBatch(sample)
+        draws = upload_together(task.draw(batch, CONTEXT), device)
         if isinstance(teach, OnlineTeacher):
             with _autocast(device, autocast):
                 batch = teach(batch)
             mark("teacher")
         with _autocast(device, autocast):
-            terms = run(batch, CONTEXT)
+            terms = run(batch, draws, CONTEXT.dense)
         mark("forward")
         if backward:
             terms["total"].backward()

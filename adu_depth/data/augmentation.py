@@ -1,8 +1,9 @@
 """Changes to a batch that keep its geometry true, a function of (seed, step, process): a resumed run repeats them.
 
 All of it runs on the training device, for a whole batch at once. The draws are made on the CPU, so that they are the
-same on every device, and go there by `upload`. Here is what the student sees; what a pair for the teacher goes through
-is in `pair_augmentation.py`.
+same on every device, and all of a step's before their first use: they go up together, and what uses them takes nothing
+from the CPU, as a CUDA graph must not. Here is what the student sees; what a pair for the teacher goes through is in
+`pair_augmentation.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from adu_depth.transfer import upload
 
 CUT_CELL = 32  # rows are cut between cells of the coarsest features, so that every map can follow exactly
 CUT_FROM, CUT_TO = 0.2, 0.8  # where an image is cut, as URCDC-Depth does (2302.08149, its CutFlip)
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -132,15 +134,14 @@ def draw_colours(count: int, config: ColourConfig, generator: torch.Generator) -
 
 
 def recolour(images: Tensor, factors: Tensor) -> Tensor:
-    """B×3×H×W images in [0, 1] with the factors of `draw_colours`; stays in [0, 1]."""
+    """B×3×H×W images in [0, 1] with the factors of `draw_colours`, on their device; stays in [0, 1]."""
     check_image("images", images)
-    factors = upload(factors.to(images.dtype), images.device)[..., None, None]
+    factors = factors.to(images.dtype)[..., None, None]
     changed = (images.pow(factors[:, 0:1]) * (factors[:, 1:2] * factors[:, 2:5])).clamp(0, 1)
     if factors.shape[1] == 5:
         return changed
     contrast, saturation = factors[:, 5:6], factors[:, 6:7]
-    grey_of = torch.tensor((0.299, 0.587, 0.114), dtype=images.dtype, device="cpu")  # ITU-R BT.601
-    weights = upload(grey_of, images.device).reshape(1, 3, 1, 1)
+    weights = torch.cat([images.new_full((1, 1, 1, 1), weight) for weight in GREY], 1)  # filled in on the device
     mean = (changed * weights).sum(1, keepdim=True).mean((-2, -1), keepdim=True)
     changed = (mean + contrast * (changed - mean)).clamp(0, 1)
     grey = (changed * weights).sum(1, keepdim=True)
@@ -149,4 +150,23 @@ def recolour(images: Tensor, factors: Tensor) -> Tensor:
 
 def colour_jitter(images: Tensor, config: ColourConfig, generator: torch.Generator) -> Tensor:
     """The colour changes of a batch of B×3×H×W images in [0, 1], each image its own."""
-    return recolour(images, draw_colours(images.shape[0], config, generator))
+    return recolour(images, upload(draw_colours(images.shape[0], config, generator), images.device))
+
+
+@dataclass(frozen=True)
+class ImageDraws:
+    """What happens to each image of a batch: made on the CPU, then with its tensors on the device.
+
+    flips: see `draw_flips`. colours: see `draw_colours`. cuts: see `draw_cuts`; None where none is ever cut.
+    """
+
+    flips: Tensor
+    colours: Tensor
+    cuts: Tensor | None
+
+
+def draw_image_changes(count: int, height: int, config: AugmentationConfig, generator: torch.Generator) -> ImageDraws:
+    """All that a batch of `count` images goes through. What is off draws nothing."""
+    flips = draw_flips(count, config.flip, generator)
+    colours = draw_colours(count, config, generator)
+    return ImageDraws(flips, colours, draw_cuts(count, height, config.cut_flip, generator) if config.cut_flip else None)

@@ -28,7 +28,7 @@ from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity
 from adu_depth.schema import Range, check_ranges
-from adu_depth.transfer import upload
+from adu_depth.transfer import upload_together
 
 PATCHES = 2  # at most, per image
 Side = Annotated[int, Range(1, 16_384)]
@@ -63,33 +63,69 @@ class PairAugmentationConfig(ColourConfig):
         check_ranges(self, "augmentation.")
 
 
+@dataclass(frozen=True)
+class PairDraws:
+    """What happens to each pair of a batch: made on the CPU, then with its tensors on the device; None where it is off.
+
+    left_colours, right_colours: see `draw_colours`. flips: bool, B. window: 3×B, the factor and the place across and
+    down, see `magnify`. shift: B, pixels. patches: see `draw_patches`.
+    """
+
+    left_colours: Tensor
+    right_colours: Tensor
+    flips: Tensor | None = None
+    window: Tensor | None = None
+    shift: Tensor | None = None
+    patches: Tensor | None = None
+
+
+def draw_pair_changes(
+    count: int, size: tuple[int, ...], config: PairAugmentationConfig, generator: torch.Generator
+) -> PairDraws:
+    """All that a batch of `count` pairs of size (height, width) goes through. What is off draws nothing."""
+    left, right = draw_colours(count, config, generator), draw_colours(count, config, generator)
+    if config.asymmetric < 1:
+        right = torch.where(draw_uniform(count, 1, generator=generator) < config.asymmetric, right, left)
+    flips = draw_flips(count, config.flip, generator) if config.flip else None
+    window = shift = None
+    if config.zoom > 1:
+        draws = draw_uniform(3, count, generator=generator)
+        window = torch.cat([1 + (config.zoom - 1) * draws[:1], draws[1:]])
+    if config.vertical_jitter:
+        shift = config.vertical_jitter * (2 * draw_uniform(count, generator=generator) - 1)
+    patches = draw_patches(count, size, config, generator) if config.erase else None
+    return PairDraws(left, right, flips, window, shift, patches)
+
+
+def change_pair(sample: StereoSample, draws: PairDraws) -> tuple[StereoSample, Tensor, Tensor]:
+    """A batch as it is supervised, and the left and right view as the network reads them. draws: on its device.
+
+    Raises InputError without right views.
+    """
+    sample.require_right("a stereo teacher")
+    if draws.flips is not None:
+        sample = mirror_pair(sample, draws.flips)
+    if draws.window is not None:
+        sample = magnify(sample, *draws.window)
+    left = recolour(sample.left, draws.left_colours)
+    right = recolour(sample.require_right("a stereo teacher"), draws.right_colours)
+    if draws.shift is not None:
+        right = shift_rows(right, draws.shift)
+    if draws.patches is not None:
+        right = cover(right, draws.patches)
+    return sample, left, right
+
+
 def augment_pair(
     sample: StereoSample, config: PairAugmentationConfig, generator: torch.Generator
 ) -> tuple[StereoSample, Tensor, Tensor]:
-    """A batch as it is supervised, and the left and right view as the network reads them.
+    """`change_pair` by what `draw_pair_changes` draws.
 
-    The same batch, configuration and state of `generator` give the same result. Raises InputError without right views.
+    The same batch, configuration and state of `generator` give the same result.
     """
-    sample.require_right("a stereo teacher")
-    count, device = sample.left.shape[0], sample.left.device
-    colours = draw_colours(count, config, generator), draw_colours(count, config, generator)
-    if config.asymmetric < 1:
-        apart = draw_uniform(count, 1, generator=generator) < config.asymmetric
-        colours = colours[0], torch.where(apart, colours[1], colours[0])
-    if config.flip:
-        sample = mirror_pair(sample, upload(draw_flips(count, config.flip, generator), device))
-    if config.zoom > 1:
-        draws = draw_uniform(3, count, generator=generator)
-        sample = magnify(sample, *upload(torch.cat([1 + (config.zoom - 1) * draws[:1], draws[1:]]), device))
-    left = recolour(sample.left, colours[0])
-    right = recolour(sample.require_right("a stereo teacher"), colours[1])
-    if config.vertical_jitter:
-        shift = config.vertical_jitter * (2 * draw_uniform(count, generator=generator) - 1)
-        right = shift_rows(right, upload(shift, device))
-    if config.erase:
-        patches = draw_patches(count, right.shape[-2:], config, generator)
-        right = cover(right, upload(patches, device))
-    return sample, left, right
+    left = sample.left
+    draws = draw_pair_changes(left.shape[0], left.shape[-2:], config, generator)
+    return change_pair(sample, upload_together(draws, left.device))
 
 
 def mirror_pair(sample: StereoSample, flips: Tensor) -> StereoSample:

@@ -85,11 +85,15 @@ class StudentLoss(nn.Module):
             )
 
     def forward(
-        self, prediction: DepthPrediction, teacher: DepthPrediction | None, target: Tensor, progress: float
+        self, prediction: DepthPrediction, teacher: DepthPrediction | None, target: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
-        """Scalars by name, "total" with gradients. target: B×1×H×W metres, 0 = none; progress: 0 … 1 of the run."""
+        """Scalars by name, "total" with gradients. target: B×1×H×W metres, 0 = none.
+
+        progress: 0 … 1 of the run, a number or (a CUDA graph would keep a number for ever) a 0-dim tensor beside the
+        maps.
+        """
         config = self.config
-        strength = config.guide_strength * (min(1.0, progress / config.guide_ramp) if config.guide_ramp > 0 else 1.0)
+        strength = self._guide_strength(progress)
         objective = depth_objective(
             prediction.depth,
             prediction.log_scale,
@@ -118,8 +122,21 @@ class StudentLoss(nn.Module):
             total = total + config.features * features
         return {"total": total, **terms}
 
+    def _guide_strength(self, progress: float | Tensor) -> float | Tensor:
+        """How much the guide weighs now: it grows over the first `guide_ramp` of the run."""
+        config = self.config
+        if config.guide_ramp <= 0:
+            return config.guide_strength
+        if isinstance(progress, Tensor):
+            return config.guide_strength * (progress / config.guide_ramp).clamp(max=1)
+        return config.guide_strength * min(1.0, progress / config.guide_ramp)
+
     def _feature_loss(
-        self, adapters: FeatureAdapters, prediction: DepthPrediction, teacher: DepthPrediction, strength: float
+        self,
+        adapters: FeatureAdapters,
+        prediction: DepthPrediction,
+        teacher: DepthPrediction,
+        strength: float | Tensor,
     ) -> Tensor:
         """Mean over levels of the weighted distance between adapted and teacher features."""
         config, log_scale = self.config, prediction.log_scale.detach()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from adu_depth.checkpoint import checkpoint_path, list_checkpoints
 from adu_depth.leftovers import remove
 from adu_depth.tensor_files import non_finite, some
 from adu_depth.training.batches import TrainingBatch
-from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
+from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask, step_losses
 
 FOLLOWING = ("total", "gradient_norm")  # bad wherever a term is
 
@@ -37,13 +37,14 @@ class NonFiniteLoss(RuntimeError):
 class SeenStep:
     """What is remembered of a step until its loss has been looked at.
 
-    batch: what the step was given, where it began from a checkpoint that no loss has proven yet.
+    given: makes what the step was given, the teacher's outputs included, where it began from a checkpoint that no loss
+    has proven yet.
     """
 
     number: int
     names: list[str]
     terms: dict[str, Tensor]
-    batch: TrainingBatch | None = None
+    given: Callable[[], TrainingBatch] | None = None
 
 
 def require_finite_loss(
@@ -51,8 +52,8 @@ def require_finite_loss(
 ) -> None:
     """Raises NonFiniteLoss, in every process, unless the weights are finite and give this batch a finite loss.
 
-    batch, context: those of the step that has just been done; it is repeated without gradients. Weights, running
-    statistics and whatever the next step draws stay as they are.
+    batch, with its teacher's outputs, and context: those of the step that has just been done; it is repeated without
+    gradients. Weights, running statistics and whatever the next step draws stay as they are.
     """
     fault = _fault(task, batch, context, accelerator)
     fault = next((found for found in gather_object([fault]) if found), "")
@@ -79,7 +80,7 @@ def find_fault(seen: SeenStep, values: Sequence[float], rank: int, processes: in
     own = {name: value for name, value in zip(seen.terms, values, strict=True) if name not in FOLLOWING}
     where = f" of process {rank}" if processes > 1 else ""
     text = f"{bad} at step {seen.number}, samples {', '.join(seen.names)}{where}"
-    suspect = seen.batch is not None and _inputs_finite(seen.batch)
+    suspect = seen.given is not None and _inputs_finite(seen.given())
     return Fault(seen.number, all(map(math.isfinite, own.values())), text, suspect)
 
 
@@ -134,7 +135,7 @@ def _fault(
         return f"weights are NaN or infinite after step {context.step}: {some(broken)}"
     buffers = [(buffer, buffer.clone()) for buffer in task.buffers()]
     with accelerator.autocast():
-        terms = task(batch, context)
+        terms = step_losses(task, batch, context)
     for buffer, before in buffers:  # running statistics saw the batch once, as in a run that is never saved
         buffer.copy_(before)
     bad = bad_terms(terms, torch.stack([term.float() for term in terms.values()]).tolist())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from adu_depth.checkpoint import (
     restore_checkpoint,
     save_checkpoint,
 )
-from adu_depth.data.augmentation import draw_seed
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
@@ -36,6 +35,14 @@ from adu_depth.training.resuming import chosen_checkpoint, offering_another, set
 from adu_depth.training.run_folder import prepare_run_folder
 from adu_depth.training.run_log import RunLog
 from adu_depth.training.schedule import learning_rate_factor
+from adu_depth.training.step import (
+    PartByPart,
+    StepRunner,
+    TrainingParts,
+    make_optimizer,
+    place_learning_rate,
+    set_learning_rate,
+)
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
 
 Batches = Callable[[int], Generator[TrainingBatch, None, None]]
@@ -86,9 +93,7 @@ def train(
     """
     group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
     config = {**config, "processes": group.world_size}
-    optimizer = torch.optim.AdamW(
-        task.parameters(), lr=optimizer_config.learning_rate, weight_decay=optimizer_config.weight_decay
-    )
+    optimizer = make_optimizer(task, optimizer_config, accelerator.device)
     if accelerator.is_main_process:
         prepare_run_folder(run, config, loop, defaults)
     accelerator.wait_for_everyone()
@@ -96,6 +101,7 @@ def train(
     done = chosen_checkpoint(run, loop)
     with offering_another(run, done):
         start = 0 if done is None else restore_checkpoint(done, task, optimizer)
+    place_learning_rate(optimizer, accelerator.device)
     if start > loop.steps:
         raise InputError(f"checkpoint {done} has done {start} steps, more than the run's loop.steps of {loop.steps}")
     if done is not None and accelerator.is_main_process:
@@ -106,10 +112,16 @@ def train(
     unseen: list[SeenStep] = []
     saved = start or None  # the step of the newest checkpoint
 
+    dense = bool(config["data"]["dense"])
+    parts = TrainingParts(
+        task, module, optimizer, accelerator, teach=teach, clip_norm=optimizer_config.clip_norm, dense=dense
+    )
+    runner: StepRunner = PartByPart(parts, accelerator.device)
+
     def save(context: StepContext, batch: TrainingBatch) -> None:
         """Every process looks at its losses first, then at what the new weights give: no checkpoint is a bad one."""
         check_finite(unseen, run, group)
-        require_finite_loss(task, batch, context, accelerator, run)
+        require_finite_loss(task, parts.taught(batch), context, accelerator, run)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             log.make_durable()  # a resumed run has its rows up to here
@@ -130,23 +142,15 @@ def train(
             factor = learning_rate_factor(
                 step, loop.steps, warmup_steps, optimizer_config.decay, optimizer_config.power
             )
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = optimizer_config.learning_rate * factor
-            context = StepContext(loop.seed, step, group.rank, step / loop.steps, bool(config["data"]["dense"]))
-            seed_step(context)
+            set_learning_rate(optimizer, optimizer_config.learning_rate * factor)
+            context = StepContext(loop.seed, step, group.rank, step / loop.steps, dense)
 
-            with accelerator.autocast():
-                batch = teach(batch)
-            terms = module(batch, context)
-            accelerator.backward(terms["total"])
-            clip_norm = optimizer_config.clip_norm or math.inf  # the norm is wanted in any case: it shows a NaN
-            terms["gradient_norm"] = accelerator.clip_grad_norm_(module.parameters(), clip_norm)
-            terms = {name: term.detach() for name, term in terms.items()}
-            unseen.append(SeenStep(step, list(batch.sample.name), terms, batch if step == saved else None))
+            terms = runner.gradients(batch, context)
+            given = partial(parts.taught, batch) if step == saved else None
+            unseen.append(SeenStep(step, list(batch.sample.name), terms, given))
             if len(unseen) >= loop.check_every or step + 1 == loop.steps:
                 check_finite(unseen, run, group)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            runner.update()
 
             clock.step()
             if (step + 1) % loop.log_every == 0 or step + 1 == loop.steps:
@@ -164,11 +168,6 @@ def train(
     if caught:  # too late for this training, but a quickstart has more to do
         raise Interrupted(caught[0], f"{run} is trained to its end")
     return log.rows
-
-
-def seed_step(context: StepContext) -> None:
-    """What a backbone draws (drop-path, dropout) must follow from the step too, or a resumed run would differ."""
-    torch.manual_seed(draw_seed(context.seed, context.step, context.rank))
 
 
 def stop_requested(caught: list[int], step: int, check_every: int, accelerator: Accelerator) -> bool:

@@ -1,7 +1,9 @@
 """What one training step computes: the teacher's task and the student's.
 
-A task is the module that is trained: `network` (what inference needs) beside whatever training adds. Its forward gives
-the loss terms by name, "total" the one with gradients, so that data-parallel wrappers see a single forward.
+A task is the module that is trained: `network` (what inference needs) beside whatever training adds. `draw` makes a
+step's random numbers on the CPU. `forward` takes them on the device and gives the loss terms by name, "total" the one
+with gradients, so that data-parallel wrappers see a single forward; it takes nothing else from the CPU, nor waits for
+the device, so that a CUDA graph can hold it.
 """
 
 from __future__ import annotations
@@ -14,19 +16,19 @@ from torch import Tensor, nn
 from adu_depth.checkpoint import Kind
 from adu_depth.data.augmentation import (
     AugmentationConfig,
-    colour_jitter,
+    ImageDraws,
     cut_rows,
-    draw_cuts,
-    draw_flips,
     draw_generator,
+    draw_image_changes,
     flip_where,
+    recolour,
 )
-from adu_depth.data.pair_augmentation import PairAugmentationConfig, augment_pair
+from adu_depth.data.pair_augmentation import PairAugmentationConfig, PairDraws, change_pair, draw_pair_changes
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.batches import TrainingBatch
-from adu_depth.transfer import upload
+from adu_depth.transfer import upload_together
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,14 @@ class StepContext:
     """Supervise with the dense ground truth."""
 
 
+@dataclass(frozen=True)
+class StepDraws:
+    """All that a step is told by the CPU, beside its batch. progress: that of its context."""
+
+    changes: PairDraws | ImageDraws
+    progress: float | Tensor
+
+
 class TeacherTask(nn.Module):
     """The stereo teacher on ground truth, and on the pair itself as it is beneath what makes its matching harder."""
 
@@ -51,11 +61,18 @@ class TeacherTask(nn.Module):
         super().__init__()
         self.network, self.loss, self.augmentation = network, loss, augmentation
 
-    def forward(self, batch: TrainingBatch, context: StepContext) -> dict[str, Tensor]:
+    def draw(self, batch: TrainingBatch, context: StepContext) -> StepDraws:
+        left = batch.sample.left
         generator = draw_generator(context.seed, context.step, context.rank)
-        sample, left, right = augment_pair(batch.sample, self.augmentation, generator)
+        changes = draw_pair_changes(left.shape[0], left.shape[-2:], self.augmentation, generator)
+        return StepDraws(changes, context.progress)
+
+    def forward(self, batch: TrainingBatch, draws: StepDraws, dense: bool) -> dict[str, Tensor]:
+        """dense: supervise with the dense ground truth."""
+        assert isinstance(draws.changes, PairDraws)
+        sample, left, right = change_pair(batch.sample, draws.changes)
         prediction = self.network(left, right, sample.camera)
-        target = sample.training_target(context.dense)
+        target = sample.training_target(dense)
         terms: dict[str, Tensor] = self.loss(
             prediction, target, sample.left, sample.require_right("a stereo teacher"), sample.camera
         )
@@ -71,22 +88,37 @@ class StudentTask(nn.Module):
         super().__init__()
         self.network, self.loss, self.augmentation = network, loss, augmentation
 
-    def forward(self, batch: TrainingBatch, context: StepContext) -> dict[str, Tensor]:
-        sample = batch.sample
+    def draw(self, batch: TrainingBatch, context: StepContext) -> StepDraws:
+        left = batch.sample.left
         generator = draw_generator(context.seed, context.step, context.rank)
-        device = sample.left.device
-        flips = upload(draw_flips(sample.left.shape[0], self.augmentation.flip, generator), device)
-        image = colour_jitter(flip_where(sample.left, flips), self.augmentation, generator)
-        target = flip_where(sample.training_target(context.dense), flips)
-        teacher = None if batch.teacher is None else batch.teacher.stored().map(lambda t: flip_where(t, flips))
-        if self.augmentation.cut_flip:
-            height = image.shape[-2]
-            cuts = upload(draw_cuts(len(image), height, self.augmentation.cut_flip, generator), device)
-            image, target = cut_rows(image, cuts, height), cut_rows(target, cuts, height)
-            teacher = None if teacher is None else teacher.map(lambda t: cut_rows(t, cuts, height))
+        changes = draw_image_changes(left.shape[0], left.shape[-2], self.augmentation, generator)
+        return StepDraws(changes, context.progress)
+
+    def forward(self, batch: TrainingBatch, draws: StepDraws, dense: bool) -> dict[str, Tensor]:
+        """dense: supervise with the dense ground truth."""
+        changes = draws.changes
+        assert isinstance(changes, ImageDraws)
+        sample, flips, height = batch.sample, changes.flips, batch.sample.left.shape[-2]
+
+        def changed(maps: Tensor) -> Tensor:
+            flipped = flip_where(maps, flips)
+            return flipped if changes.cuts is None else cut_rows(flipped, changes.cuts, height)
+
+        image = recolour(flip_where(sample.left, flips), changes.colours)
+        if changes.cuts is not None:
+            image = cut_rows(image, changes.cuts, height)
+        target = changed(sample.training_target(dense))
+        teacher = None if batch.teacher is None else batch.teacher.stored().map(changed)
         prediction = self.network(image, sample.camera)
-        terms: dict[str, Tensor] = self.loss(prediction, teacher, target, context.progress)
+        terms: dict[str, Tensor] = self.loss(prediction, teacher, target, draws.progress)
         return terms
+
+
+def step_losses(task: TeacherTask | StudentTask, batch: TrainingBatch, context: StepContext) -> dict[str, Tensor]:
+    """The loss terms of a step as a whole: what it draws, sent to the batch's device, and what it computes."""
+    draws = upload_together(task.draw(batch, context), batch.sample.left.device)
+    terms: dict[str, Tensor] = task(batch, draws, context.dense)
+    return terms
 
 
 class OnlineTeacher:

@@ -15,12 +15,22 @@ from adu_depth.data.sample import StereoSample
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.geometry import Camera
 from adu_depth.models import MonoStudent, StereoTeacher, TeacherConfig
+from adu_depth.models.prediction import FEATURE_STRIDES, DepthPrediction
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
-from adu_depth.training.loop import make_accelerator, seed_step
-from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
+from adu_depth.training.loop import make_accelerator
+from adu_depth.training.step import (
+    Terms,
+    TrainingParts,
+    make_optimizer,
+    place_learning_rate,
+    seed_step,
+    set_learning_rate,
+)
+from adu_depth.training.tasks import OnlineTeacher, StepContext, StepDraws, StudentTask, TeacherTask
+from adu_depth.transfer import upload_together
 from adu_kernels.backend import use_backend
-from adu_kernels.testing.fake_cuda.device import fake_cuda, to_fake
+from adu_kernels.testing.fake_cuda.device import capturing, fake_cuda, to_fake
 from adu_kernels.testing.fake_cuda.recorder import Recorder, Row
 
 Precision = Literal["bf16", "fp32"]
@@ -30,15 +40,45 @@ BACKENDS = {"kernels": "triton", "references": "torch"}
 
 @dataclass(frozen=True)
 class StepCase:
-    """A training as its configuration describes it. teacher: what teaches a student online; None for one alone."""
+    """A training as its configuration describes it.
+
+    teacher: what teaches a student; None for one alone. cached: its outputs come with the batch.
+    """
 
     name: str
     training: TeacherTrainingConfig | StudentTrainingConfig
     teacher: TeacherConfig | None = None
+    cached: bool = False
 
     @property
     def batch(self) -> int:
         return self.training.loop.batch_size
+
+
+class Recorded(TrainingParts):
+    """The loop's own parts of a step, told apart in what is recorded."""
+
+    recorder: Recorder
+
+    def taught(self, batch: TrainingBatch) -> TrainingBatch:
+        with self.recorder.during("teacher"):
+            return super().taught(batch)
+
+    def losses(self, batch: TrainingBatch, draws: StepDraws) -> Terms:
+        with self.recorder.keeping():
+            return super().losses(batch, draws)
+
+    def backward(self, total: Tensor) -> None:
+        with self.recorder.during("backward"):
+            super().backward(total)
+
+    def clip(self) -> Tensor:
+        with self.recorder.during("clip"):
+            return super().clip()
+
+    def update(self) -> None:
+        with self.recorder.during("optimizer"):
+            super().update()
 
 
 @dataclass(frozen=True)
@@ -75,31 +115,30 @@ def trace_step(
             if teacher is not None:
                 recorder.watch(teacher, "teacher")
             optimizer_config = case.training.optimizer
-            optimizer = torch.optim.AdamW(
-                task.parameters(), lr=optimizer_config.learning_rate, weight_decay=optimizer_config.weight_decay
-            )
-            module, optimizer = accelerator.prepare(task, optimizer)
+            module, optimizer = accelerator.prepare(task, make_optimizer(task, optimizer_config, accelerator.device))
+            place_learning_rate(optimizer, accelerator.device)
             module.train()
+            parts = Recorded(
+                task, module, optimizer, accelerator,
+                teach=teach or (lambda batch: batch), clip_norm=optimizer_config.clip_norm,
+                dense=case.training.data.dense,
+            )  # fmt: skip
+            parts.recorder = recorder
 
             def step(number: int) -> list[str]:
                 """As the loop's, between one look at the losses and the next."""
                 with recorder.during("batch"):
                     batch = host_batch(case).pin_memory().to(accelerator.device)
-                context = StepContext(case.training.loop.seed, number, 0, 0.5, case.training.data.dense)
+                    context = StepContext(case.training.loop.seed, number, 0, 0.5, case.training.data.dense)
+                    set_learning_rate(optimizer, optimizer_config.learning_rate)
+                    draws = upload_together(parts.draw(batch, context), accelerator.device)
                 seed_step(context)
-                if teach is not None:
-                    with recorder.during("teacher"), accelerator.autocast():
-                        batch = teach(batch)
-                with recorder.keeping():
-                    terms = module(batch, context)
-                with recorder.during("backward"):
-                    accelerator.backward(terms["total"])
+                with capturing():
+                    parts.gradients(batch, draws)
                 missing = [n for n, p in task.named_parameters() if p.requires_grad and p.grad is None]
-                with recorder.during("clip"):
-                    accelerator.clip_grad_norm_(module.parameters(), optimizer_config.clip_norm)
-                with recorder.during("optimizer"):
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
+                with capturing():
+                    parts.update()
+                parts.clear()
                 return missing
 
             step(0)
@@ -122,7 +161,7 @@ def build(case: StepCase) -> tuple[TeacherTask | StudentTask, StereoTeacher | No
         channels = None if teacher is None else teacher.config.feature_channels
         objective = StudentLoss(training.distillation, student.config.feature_channels, channels,
                                 training.model.min_depth, training.model.max_depth)  # fmt: skip
-    return StudentTask(student, objective, training.augmentation), teacher
+    return StudentTask(student, objective, training.augmentation), None if case.cached else teacher
 
 
 def fresh_accelerator(case: StepCase, precision: Precision) -> Accelerator:
@@ -146,4 +185,10 @@ def host_batch(case: StepCase) -> TrainingBatch:
         camera=Camera(*(torch.empty(batch) for _ in range(6))),
         occluded=maps(1, torch.bool), sparse_depth=maps(1), name=["fake"] * batch,
     )  # fmt: skip
-    return TrainingBatch(sample)
+    if not case.cached or case.teacher is None:
+        return TrainingBatch(sample)
+    features = tuple(
+        torch.empty(batch, channels, -(-height // stride), -(-width // stride), dtype=torch.half)
+        for channels, stride in zip(case.teacher.feature_channels, FEATURE_STRIDES, strict=True)
+    )
+    return TrainingBatch(sample, DepthPrediction(maps(1), maps(1), features))

@@ -36,7 +36,7 @@ from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth, w
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.batches import TrainingBatch
-from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
+from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask, step_losses
 from tests.training.tiny import STUDENT, TEACHER
 
 COUNT, HEIGHT, WIDTH = 4, 96, 192
@@ -224,7 +224,7 @@ def test_a_teacher_that_sees_the_mirrored_pair_is_supervised_by_it(batch: Stereo
 
     mirrored = mirror_pair(batch, torch.ones(COUNT, dtype=torch.bool))
     task = TeacherTask(StereoTeacher(TEACHER), Spy(TeacherLossConfig(), 16, 0.5, 80.0), OPTIONS["flip"])
-    task(TrainingBatch(batch), StepContext(0, 0, 0, 0.0, dense=True))
+    step_losses(task, TrainingBatch(batch), StepContext(0, 0, 0, 0.0, dense=True))
     assert torch.equal(seen["left"], mirrored.left)
     assert torch.equal(seen["right"], mirrored.right)  # type: ignore[arg-type]
     assert torch.equal(seen["target"], mirrored.training_target(True))
@@ -288,7 +288,7 @@ def test_a_cut_student_is_taught_by_outputs_cut_alike(batch: StereoSample) -> No
     taught = TrainingBatch(batch, DepthPrediction(batch.depth, torch.zeros_like(batch.depth), features))
     loss = Spy(DistillationConfig(), STUDENT.feature_channels, (8, 8, 8), 0.5, 80.0)
     still = AugmentationConfig(flip=0.0, colour=0.0, cut_flip=1.0)
-    StudentTask(MonoStudent(STUDENT), loss, still)(taught, StepContext(0, 0, 0, 0.0, dense=True))
+    step_losses(StudentTask(MonoStudent(STUDENT), loss, still), taught, StepContext(0, 0, 0, 0.0, dense=True))
     cut = 1 + torch.tensor([not torch.equal(seen["feature"][i], features[2][i].roll(-1, 1)) for i in range(COUNT)])
     for i, cells in enumerate(cut.tolist()):
         assert torch.equal(seen["feature"][i], features[2][i].roll(-cells, 1))

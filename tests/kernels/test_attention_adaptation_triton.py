@@ -20,7 +20,7 @@ from adu_depth.distillation import DistillationConfig, StudentLoss
 from adu_depth.models import FeatureAdapter, MonoStudent, StudentConfig
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.batches import TrainingBatch
-from adu_depth.training.tasks import StepContext, StudentTask
+from adu_depth.training.tasks import StepContext, StudentTask, step_losses
 from adu_kernels import attention_adaptation, reference
 from adu_kernels._triton import runtime
 from adu_kernels.testing import parity
@@ -495,7 +495,8 @@ def test_the_student_trains_through_the_kernels(monkeypatch: pytest.MonkeyPatch)
         optimiser = torch.optim.SGD(task.parameters(), lr=1e-3)
         losses = []
         for step in range(2):
-            total = task(batch, StepContext(seed=0, step=step, rank=0, progress=step / 2, dense=True))["total"]
+            context = StepContext(seed=0, step=step, rank=0, progress=step / 2, dense=True)
+            total = step_losses(task, batch, context)["total"]
             optimiser.zero_grad()
             total.backward()
             optimiser.step()

@@ -19,7 +19,7 @@ from adu_depth.data.sample import collate
 from adu_depth.distillation.teacher_loss import TeacherLoss, TeacherLossConfig
 from adu_depth.models import StereoTeacher, TeacherConfig, stereo_teacher
 from adu_depth.training.batches import TrainingBatch
-from adu_depth.training.tasks import StepContext, TeacherTask
+from adu_depth.training.tasks import StepContext, TeacherTask, step_losses
 from adu_kernels import disparity_regression, reference
 from adu_kernels._triton import runtime
 from adu_kernels.disparity_regression import launch
@@ -365,7 +365,8 @@ def test_the_teacher_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(stereo_teacher, "disparity_regression", regress)
         optimiser.zero_grad()
-        total = task(batch, StepContext(seed=0, step=step, rank=0, progress=step / 20, dense=True))["total"]
+        context = StepContext(seed=0, step=step, rank=0, progress=step / 20, dense=True)
+        total = step_losses(task, batch, context)["total"]
         total.backward()
         return total.item(), torch.cat([w.grad.flatten() for w in task.parameters() if w.grad is not None])
 

@@ -40,6 +40,22 @@ def uploads(task: Task) -> None:
     _after(_encoder(task), lambda m: m + torch.ones(1).to(m.device, non_blocking=True))
 
 
+def uploads_without_waiting(task: Task) -> None:
+    _after(_encoder(task), lambda m: m + torch.ones(1).pin_memory().to(m.device, non_blocking=True))
+
+
+def takes_a_number_of_the_host(task: Task) -> None:
+    _after(_encoder(task), lambda m: m * torch.tensor(2.0, device="cpu"))
+
+
+def seeds(task: Task) -> None:
+    _after(_encoder(task), lambda m: (m, torch.manual_seed(0))[0])
+
+
+def waits_for_the_stream(task: Task) -> None:
+    _after(_encoder(task), lambda m: (m, torch.cuda.Stream.synchronize(None))[0])
+
+
 def forgets_a_parameter(task: Task) -> None:
     task.network.unused = nn.Parameter(torch.zeros(3, device="meta"))
 

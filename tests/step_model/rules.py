@@ -24,6 +24,8 @@ def check_step(trace: StepTrace, precision: str, implementation: str) -> None:
     for rule in (rules.waits_for_device, rules.pageable_copies, rules.fp64_on_device):
         broken = rule(trace.rows)
         assert not broken, f"{rule.__name__}:\n" + "\n".join(map(str, broken))
+    broken = rules.touches_host([row for row in trace.rows if row.phase != "batch"])
+    assert not broken, "touches_host, in what a CUDA graph holds:\n" + "\n".join(map(str, broken))
     if implementation == "kernels":
         broken = rules.off_the_fast_path(trace.rows, STORAGE[precision]) + rules.volumes_copied(trace.rows)
         assert not broken, "\n".join(map(str, broken))

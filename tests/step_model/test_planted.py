@@ -34,6 +34,8 @@ def test_nothing_is_found_where_nothing_is_planted(sound: StepTrace) -> None:
     [
         (planted.looks, r"waits_for_device:\n_to_copy"),
         (planted.uploads, r"pageable_copies:\n_to_copy.*planted\.py"),
+        (planted.uploads_without_waiting, r"(?s)touches_host.*\n_pin_memory.*planted\.py"),
+        (planted.takes_a_number_of_the_host, r"(?s)touches_host.*\nmul.*planted\.py"),
         (planted.doubles, r"fp64_on_device:\n_to_copy.*planted\.py"),
         (planted.forgets_a_parameter, r"network\.unused"),
         (planted.leaves_channels_last, r"cost_volume\(bfloat16 2×64×24×80 contiguous"),
@@ -50,6 +52,18 @@ def test_a_planted_fault_is_told(fake_cuda: FakeCudaProcess, fault: Callable[...
 def test_a_wait_for_a_value_ends_the_step(fake_cuda: FakeCudaProcess) -> None:
     with pytest.raises(FakeCudaError, match="_local_scalar_dense"):
         fake_cuda.call(trace_step, CASE, "bf16", "kernels", planted.waits)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [(planted.seeds, r"torch\.manual_seed\(\)"), (planted.waits_for_the_stream, r"Stream\.synchronize\(\)")],
+)
+def test_what_a_graph_forbids_the_host_ends_the_step(
+    fake_cuda: FakeCudaProcess, fault: Callable[..., None], told: str
+) -> None:
+    with pytest.raises(FakeCudaError, match=told) as caught:
+        fake_cuda.call(trace_step, CASE, "bf16", "kernels", fault)
+    assert caught.value.kind == "NotCapturable"
 
 
 def test_the_budget_sees_one_copy_and_one_launch_more(fake_cuda: FakeCudaProcess, sound: StepTrace) -> None:

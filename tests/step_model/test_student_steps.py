@@ -10,7 +10,7 @@ import torch
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.distillation import DistillationConfig
 from adu_depth.models import MonoStudent, StudentConfig, TeacherConfig
-from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.presets import PRESETS
 from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
 from bench.step_model import budgets
@@ -50,6 +50,15 @@ def test_every_preset_is_run() -> None:
 def test_options_keep_them_too(fake_cuda: FakeCudaProcess, option: StudentTrainingConfig, precision: Precision) -> None:
     case = StepCase("options", replace(option, loop=FEW), TeacherConfig())
     check_step(fake_cuda.call(trace_step, case, precision), precision, "kernels")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_outputs_that_come_with_the_batch_keep_them_too(fake_cuda: FakeCudaProcess, precision: Precision) -> None:
+    every_change = AugmentationConfig(cut_flip=0.5, contrast=0.2, saturation=0.2)
+    training = StudentTrainingConfig(data=DataConfig(dense=True), augmentation=every_change, loop=FEW)
+    trace = fake_cuda.call(trace_step, StepCase("cached", training, TeacherConfig(), cached=True), precision)
+    check_step(trace, precision, "kernels")
+    assert not [row for row in trace.rows if row.phase == "teacher"]
 
 
 def test_a_norm_with_sum_and_relu_is_one_operation(traced: Traced) -> None:

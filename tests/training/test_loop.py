@@ -24,7 +24,7 @@ from adu_depth.training.loop import check_finite
 from adu_depth.training.run_folder import differing_settings
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.schedule import learning_rate_factor
-from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask
+from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, step_losses
 from tests.training.tiny import DATA, LOOP, STUDENT, TEACHER, tiny_scenes, tiny_student, tiny_teacher
 
 CPU = torch.device("cpu")
@@ -145,7 +145,7 @@ def test_a_flipped_student_is_taught_by_the_flipped_outputs_of_the_unflipped_pai
     loss = Spy(DistillationConfig(), STUDENT.feature_channels, TEACHER.feature_channels, 0.5, 80.0)
     batch = teacher(first_batch())
     task = StudentTask(student, loss, AugmentationConfig(flip=1.0, colour=0.0))
-    task(batch, StepContext(seed=0, step=0, rank=0, progress=0.0, dense=False))
+    step_losses(task, batch, StepContext(seed=0, step=0, rank=0, progress=0.0, dense=False))
     assert batch.teacher is not None
     assert batch.sample.sparse_depth is not None
     assert torch.equal(seen["target"], batch.sample.sparse_depth.flip(-1))

@@ -26,7 +26,7 @@ from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.progress import Progress
 from adu_depth.training.batches import TrainingBatch, batches
 from adu_depth.training.config import DataConfig
-from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
+from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask, step_losses
 from adu_depth.training.teacher_outputs import OutputsOnDisk
 from adu_kernels.precision import storage_dtype
 from tests.training.tiny import LOOP, SIZE, STUDENT, TEACHER, tiny_scenes
@@ -137,7 +137,7 @@ def run(task: TeacherTask | StudentTask, batch: TrainingBatch, dtype: torch.dtyp
     """One step; every parameter gets a gradient."""
     with CudaRules():
         with under(dtype):
-            terms = task.train()(batch, CONTEXT)
+            terms = step_losses(task.train(), batch, CONTEXT)
         terms["total"].backward()
     assert torch.isfinite(terms["total"])
     assert all(p.grad is not None for p in task.parameters())

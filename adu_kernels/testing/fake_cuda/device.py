@@ -26,6 +26,10 @@ class WaitForDevice(RuntimeError):
     """The host would wait for the device here."""
 
 
+class NotCapturable(RuntimeError):
+    """The host does something that a CUDA graph's capture does not hold, or forbids."""
+
+
 class _OfThread(threading.local):
     def __init__(self) -> None:
         self.in_kernel = False
@@ -61,6 +65,8 @@ class _FakeCudaMode(FakeTensorMode):
         kwargs = kwargs or {}
         if func is aten.is_pinned.default:
             return args[0].untyped_storage()._cdata in self._pinned
+        if func is aten._fused_adamw_.tensor_lr:  # torch has no fake kernel for it: it writes in place, returns nothing
+            return None
         pin = func is aten._pin_memory.default
         if not pin and _on_real_host_tensors(args, kwargs):
             return func(*args, **kwargs)
@@ -120,6 +126,35 @@ def pretend_cuda() -> None:
     # Optimizers and clipping take their multi-tensor forms for plain tensors alone; on a GPU these would be such.
     for supported in (of_optimizers, of_clipping):
         supported.append(FakeTensor)
+
+
+@contextmanager
+def capturing() -> Iterator[None]:
+    """As while a CUDA graph is captured: seeding, and looking at streams and events, raise NotCapturable.
+
+    What is copied or made on the host shows in a Recorder's rows, see `rules.touches_host`.
+    """
+
+    def refused(name: str) -> Callable[..., Any]:
+        def refuse(*args: object, **options: object) -> None:
+            raise NotCapturable(f"{name} while a CUDA graph is captured")
+
+        return refuse
+
+    places = [
+        (torch, "manual_seed"), (torch, "seed"), (torch.random, "manual_seed"),
+        *((torch.cuda, name) for name in ("manual_seed", "manual_seed_all", "seed", "seed_all", "synchronize")),
+        *((kind, name) for kind in (torch.cuda.Event, torch.cuda.Stream) for name in ("synchronize", "query")),
+    ]  # fmt: skip
+    before: list[tuple[Any, str, Any]] = []
+    try:
+        for owner, name in places:
+            before.append((owner, name, getattr(owner, name)))
+            setattr(owner, name, refused(f"{getattr(owner, '__name__', owner)}.{name}()"))
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
 
 
 def _refuse_to_wait(device: object = None) -> None:

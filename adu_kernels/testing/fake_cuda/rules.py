@@ -52,6 +52,12 @@ def pageable_copies(rows: Sequence[Row]) -> list[Row]:
     ]  # fmt: skip
 
 
+def touches_host(rows: Sequence[Row]) -> list[Row]:
+    """What a captured CUDA graph must not hold: it would keep the host's memory or number of that one step for ever, or
+    cannot hold it at all. Stricter than the two rules before: pinned memory and numbers without dimensions count."""
+    return [row for row in rows if any(t.device == "cpu" for t in row.inputs + row.outputs)]
+
+
 def fp64_on_device(rows: Sequence[Row]) -> list[Row]:
     """Double precision, which runs at a 32nd or less of single precision's rate on most GPUs."""
     return [row for row in rows if any(t.dtype == "float64" and t.device == "cuda" for t in row.inputs + row.outputs)]

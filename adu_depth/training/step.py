@@ -1,0 +1,148 @@
+"""One training step in two halves, between which its losses can be looked at: gradients, then the weights' update.
+
+What a step is told by the CPU beside its batch (random numbers, how far the run is) is drawn first and sent up; what
+follows runs on the device alone. So the same parts can be run one by one, or captured in a CUDA graph (`graph.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from adu_depth.data.augmentation import draw_seed
+from adu_depth.training.batches import TrainingBatch
+from adu_depth.training.config import OptimizerConfig
+from adu_depth.training.tasks import StepContext, StepDraws, StudentTask, TeacherTask
+from adu_depth.transfer import upload_together
+
+Terms = dict[str, Tensor]
+
+
+class StepParts(Protocol):
+    """What a step is made of."""
+
+    def draw(self, batch: TrainingBatch, context: StepContext) -> StepDraws:
+        """What the step is told, on the CPU."""
+
+    def gradients(self, batch: TrainingBatch, draws: StepDraws) -> Terms:
+        """Fills the gradients. batch, draws: on the device. Takes nothing else from the CPU, waits for nothing."""
+
+    def update(self) -> None:
+        """Changes the weights by their gradients, on the device alone."""
+
+    def clear(self) -> None:
+        """Forgets the gradients."""
+
+
+class StepRunner(Protocol):
+    """How steps are executed."""
+
+    def gradients(self, batch: TrainingBatch, context: StepContext) -> Terms:
+        """The first half: the loss terms by name, detached, the caller's own."""
+
+    def update(self) -> None:
+        """The second half of the same step."""
+
+
+class PartByPart:
+    """Runs the parts of each step as they are."""
+
+    def __init__(self, parts: StepParts, device: torch.device) -> None:
+        self.parts, self.device = parts, device
+
+    def gradients(self, batch: TrainingBatch, context: StepContext) -> Terms:
+        draws = upload_together(self.parts.draw(batch, context), self.device)
+        seed_step(context)
+        return {name: term.detach() for name, term in self.parts.gradients(batch, draws).items()}
+
+    def update(self) -> None:
+        self.parts.update()
+        self.parts.clear()
+
+
+class TrainingParts:
+    """The parts of a step of teacher or student: frozen teacher, forward with its losses, backward, clipping, AdamW."""
+
+    def __init__(
+        self,
+        task: TeacherTask | StudentTask,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Accelerator,
+        *,
+        teach: Callable[[TrainingBatch], TrainingBatch],
+        clip_norm: float,
+        dense: bool,
+    ) -> None:
+        """module: `task` as the accelerator has wrapped it. teach: adds a teacher's outputs to a batch."""
+        self.task, self.module, self.optimizer, self.accelerator = task, module, optimizer, accelerator
+        self.teach, self.dense = teach, dense
+        self.clip_norm = clip_norm or math.inf  # the norm is wanted in any case: it shows a NaN
+
+    def draw(self, batch: TrainingBatch, context: StepContext) -> StepDraws:
+        return self.task.draw(batch, context)
+
+    def taught(self, batch: TrainingBatch) -> TrainingBatch:
+        with self.accelerator.autocast():
+            return self.teach(batch)
+
+    def losses(self, batch: TrainingBatch, draws: StepDraws) -> Terms:
+        terms: Terms = self.module(batch, draws, self.dense)
+        return terms
+
+    def gradients(self, batch: TrainingBatch, draws: StepDraws) -> Terms:
+        terms = self.losses(self.taught(batch), draws)
+        self.backward(terms["total"])
+        return terms | {"gradient_norm": self.clip()}
+
+    def backward(self, total: Tensor) -> None:
+        self.accelerator.backward(total)
+
+    def clip(self) -> Tensor:
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.module.parameters(), self.clip_norm)
+        return norm
+
+    def update(self) -> None:
+        self.optimizer.step()
+
+    def clear(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def make_optimizer(task: nn.Module, config: OptimizerConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW. On CUDA in the form that a graph can hold, whether one is captured or not, so that the bits are the same:
+    fused, with its count of steps on the device. Call `place_learning_rate` when it is prepared and restored."""
+    on_cuda = device.type == "cuda"
+    return torch.optim.AdamW(
+        task.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        capturable=on_cuda,
+        fused=on_cuda or None,
+    )
+
+
+def place_learning_rate(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """On CUDA the rate becomes a tensor of the device, for good: a graph reads it where it lies."""
+    if device.type == "cuda":
+        for group in optimizer.param_groups:
+            group["lr"] = torch.full((), float(group["lr"]), device=device)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Where the rate is a tensor it is filled, not replaced: a graph reads it where it lies."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def seed_step(context: StepContext) -> None:
+    """What a backbone draws (drop-path, dropout) must follow from the step too, or a resumed run would differ."""
+    torch.manual_seed(draw_seed(context.seed, context.step, context.rank))
