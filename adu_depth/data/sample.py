@@ -86,7 +86,7 @@ def collate(samples: list[StereoSample]) -> StereoSample:
         A StereoSample whose tensors, the camera's numbers among them, have a batch dimension in front.
 
     Raises:
-        InputError (a ValueError): images of several sizes.
+        InputError: images of several sizes.
 
     Example:
         >>> batch = collate(list(SyntheticStereo(2, 64, 128)))

@@ -73,7 +73,7 @@ def depth_metrics(prediction: Map, target: Map, min_depth: float = 1e-3, max_dep
         The nine numbers by name, calculated in float64.
 
     Raises:
-        InputError (a ValueError): different shapes, no valid pixel, or NaN among the predictions of valid pixels.
+        InputError: different shapes, no valid pixel, or NaN among the predictions of valid pixels.
 
     Example:
         >>> errors = depth_metrics(torch.tensor([[11.0, 9.0, 5.0]]), torch.tensor([[10.0, 10.0, 0.0]]))
@@ -112,7 +112,7 @@ def kitti_depth_metrics(prediction: Map, target: Map) -> dict[str, float]:
         The four numbers by the benchmark's names, calculated in float64.
 
     Raises:
-        InputError (a ValueError): different shapes, no valid pixel, or NaN among the predictions of valid pixels.
+        InputError: different shapes, no valid pixel, or NaN among the predictions of valid pixels.
 
     Example:
         >>> errors = kitti_depth_metrics(torch.tensor([[8.0, 20.0]]), torch.tensor([[10.0, 25.0]]))
@@ -142,7 +142,7 @@ def stereo_metrics(disparity: Map, target: Map) -> dict[str, float]:
         The two numbers by name, calculated in float64.
 
     Raises:
-        InputError (a ValueError): different shapes, no valid pixel, or NaN or inf among the predictions of valid
+        InputError: different shapes, no valid pixel, or NaN or inf among the predictions of valid
             pixels.
 
     Example:

@@ -63,7 +63,7 @@ def uncertainty_metrics(
         "calibration_error", "best_temperature".
 
     Raises:
-        InputError (a ValueError): different shapes, no valid pixel, or a log_scale that is not finite at a valid pixel.
+        InputError: different shapes, no valid pixel, or a log_scale that is not finite at a valid pixel.
 
     Example:
         >>> target, error = torch.full((20, 30), 10.0), torch.linspace(0.01, 0.2, 600).view(20, 30)

@@ -43,7 +43,7 @@ class Predictor:
         Called with a batched StereoSample, a DepthPrediction at the sample's size, without features.
 
     Raises:
-        InputError (a ValueError): a wrong size or flip, a device that is not there; views that are no floats in [0, 1].
+        InputError: a wrong size or flip, a device that is not there; views that are no floats in [0, 1].
 
     Example:
         >>> predict = Predictor(MonoStudent(), size=(64, 96))  # of a run: Predictor.from_checkpoint("runs/student")

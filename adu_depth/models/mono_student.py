@@ -62,7 +62,7 @@ class MonoStudent(nn.Module):
         `reference_focal`), a DepthPrediction.
 
     Raises:
-        InputError (a ValueError): an image of another shape or type, a camera that is missing, a setting out of range.
+        InputError: an image of another shape or type, a camera that is missing, a setting out of range.
 
     Example:
         >>> student = MonoStudent().eval()

@@ -116,7 +116,7 @@ class StereoTeacher(nn.Module):
         (batched), a DepthPrediction; in training mode it also carries `heads` and `decoder_depth`.
 
     Raises:
-        InputError (a ValueError): views of another shape or type, a setting out of range.
+        InputError: views of another shape or type, a setting out of range.
 
     Example:
         >>> pair = collate([SyntheticStereo(1, 64, 96)[0]])

@@ -46,7 +46,8 @@ def attention_adaptation(
         derivative).
 
     Raises:
-        ValueError: a wrong shape or device. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape or device; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> query, key = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 2, 1)

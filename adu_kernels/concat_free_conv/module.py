@@ -30,7 +30,8 @@ class ConcatFreeConv3d(nn.Module):
         Called with left and right, B×C×H×W of the weight's dtype, B×O×D×H×W in channels_last_3d.
 
     Raises:
-        ValueError: a wrong shape or count. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape or count; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> layer = ConcatFreeConv3d(channels=12, out_channels=32, num_disparities=24)

@@ -48,7 +48,8 @@ def concat_free_conv3d(
         Differentiable in all four, any number of times: it is made of torch's operators.
 
     Raises:
-        ValueError: a wrong shape or count. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape or count; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> left, right, weight = torch.randn(1, 4, 5, 8), torch.randn(1, 4, 5, 8), torch.randn(6, 8, 3, 3, 3)

@@ -42,7 +42,8 @@ def correlation_disparity(
         derivative).
 
     Raises:
-        ValueError: a wrong shape, device, count or name. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape, device, count or name; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> right = torch.eye(6).view(1, 6, 1, 6)  # each of the six columns looks like no other

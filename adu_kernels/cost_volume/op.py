@@ -50,7 +50,8 @@ def groupwise_correlation_volume(
         contiguous; the reference contiguous.
 
     Raises:
-        ValueError: a wrong shape, device, count or name. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape, device, count or name; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> row = torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(1, 2, 1, 4)  # both views, both channels
@@ -103,7 +104,8 @@ def correlation_volume(
         contiguous; the reference contiguous.
 
     Raises:
-        ValueError: a wrong shape, device, count or name. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape, device, count or name; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> right = torch.randn(1, 16, 4, 12)
@@ -154,7 +156,8 @@ def concatenation_volume(
         the reference contiguous.
 
     Raises:
-        ValueError: a wrong shape, device, count or name. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape, device, count or name; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> left, right = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).view(2, 1, 1, 1, 3)
@@ -208,7 +211,8 @@ def combined_volume(
         They write channels_last_3d where left is channels_last, else contiguous; the reference contiguous.
 
     Raises:
-        ValueError: a wrong shape, device, count or name. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape, device, count or name; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> left, right, left_thin, right_thin = torch.randn(2, 32, 4, 8).split((12, 12, 4, 4), dim=1)

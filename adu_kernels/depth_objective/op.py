@@ -59,7 +59,8 @@ def silog_loss(
         A scalar, fp32 (fp64 if an input is); exactly 0 where no target is valid. Differentiable in depth.
 
     Raises:
-        ValueError: a wrong shape, device, number or name. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape, device, number or name; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> depth, target = torch.tensor([[2.0, 4.0, 8.0], [4.0, 8.0, 0.0]]).view(2, 1, 1, 1, 3)
@@ -106,7 +107,8 @@ def laplace_nll(
         `joint` in depth.
 
     Raises:
-        ValueError: a wrong shape, device, number or name. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape, device, number or name; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> depth, target, log_scale = torch.tensor([2.0, 4.0, 0.0]).view(3, 1, 1, 1, 1)
@@ -154,7 +156,8 @@ def focal_response_loss(
         A scalar, fp32 (fp64 if a depth is); exactly 0 where no teacher depth is valid. Differentiable in depth alone.
 
     Raises:
-        ValueError: a wrong shape, device, number or name. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape, device, number or name; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> depth, teacher_depth = torch.tensor([2.0, 4.0]).view(2, 1, 1, 1, 1)
@@ -201,7 +204,8 @@ def uncertainty_guide(
         B×1×H×W, fp32 (fp64 for fp64), 1 where not valid.
 
     Raises:
-        ValueError: a wrong shape, device, number or name. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape, device, number or name; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> log_scale = torch.tensor([1.0, 3.0, 8.0]).log().view(1, 1, 1, 3)
@@ -242,7 +246,8 @@ def teacher_gate(
         B×1×H×W in (0, 1], fp32 (fp64 if an input is).
 
     Raises:
-        ValueError: a wrong shape, device or number. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape, device or number; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> teacher_depth, target = torch.tensor([[4.0, 4.0, 4.0], [4.0, 6.0, 0.0]]).view(2, 1, 1, 1, 3)
@@ -306,7 +311,8 @@ def depth_objective(
         differentiable in depth and log_scale; the terms are unweighted and detached, for logging.
 
     Raises:
-        ValueError: a wrong shape, device, number or name. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape, device, number or name; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> depth, log_scale, teacher_depth, target = torch.tensor([2.0, 0.0, 2.5, 4.0]).view(4, 1, 1, 1, 1)

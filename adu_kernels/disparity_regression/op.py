@@ -38,7 +38,8 @@ def disparity_regression(
         the Triton kernels have no second derivative).
 
     Raises:
-        ValueError: a wrong shape or number. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape or number; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> logits = torch.tensor([1.0, 3.0]).log().view(1, 2, 1, 1)  # two candidates, p = ¼ and ¾

@@ -30,7 +30,8 @@ def feature_distillation_loss(
         Triton kernels have no second derivative).
 
     Raises:
-        ValueError: a wrong shape or device. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape or device; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> adapted, teacher = torch.zeros(1, 2, 1, 1), torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)
@@ -70,8 +71,8 @@ def feature_distillation_losses(
         kernels have no second derivative).
 
     Raises:
-        ValueError: a wrong shape, device or number of levels. TypeError: a wrong type. Each names the argument and the
-            level.
+        ValueError: a wrong shape, device or number of levels; it names the argument and the level.
+        TypeError: a wrong type; it names the argument and the level.
 
     Example:
         >>> teacher = [torch.ones(1, 8, 4, 4), torch.ones(1, 16, 2, 2)]
@@ -114,7 +115,8 @@ def pooled_guide(weight: Tensor, sizes: Sequence[tuple[int, int]], *, backend: s
         One B×1×h×w per size, contiguous, fp32 (fp64 for fp64), without gradient. A NaN stays in its cells.
 
     Raises:
-        ValueError: a wrong shape or size. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape or size; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> fine, coarse = pooled_guide(torch.arange(16.0).view(1, 1, 4, 4), [(2, 2), (1, 1)])

@@ -44,7 +44,8 @@ def group_norm(
         group and, only where there are both a residual and ReLU, a bit per element.
 
     Raises:
-        ValueError: a wrong shape, number, device or activation. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape, number, device or activation; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> x = torch.randn(2, 32, 8, 16, 24).to(memory_format=torch.channels_last_3d)
@@ -90,7 +91,8 @@ def cosine_features(x: Tensor, eps: float = 1e-5, *, backend: str = "auto") -> T
         second derivative). Kept for the backward are x and two numbers per image and channel.
 
     Raises:
-        ValueError: a wrong shape or number. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape or number; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> y = cosine_features(torch.randn(2, 32, 8, 16))

@@ -32,7 +32,8 @@ def single_output_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None = None, 
         the Triton kernels have no second derivative).
 
     Raises:
-        ValueError: a wrong shape or device. TypeError: a wrong type. Each names the argument.
+        ValueError: a wrong shape or device; it names the argument.
+        TypeError: a wrong type; it names the argument.
 
     Example:
         >>> x, weight = torch.ones(1, 2, 3, 3, 3), torch.ones(1, 2, 3, 3, 3)

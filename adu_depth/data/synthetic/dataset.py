@@ -40,7 +40,8 @@ class SyntheticStereo:
         scanner's, 0 = none), camera with Python floats.
 
     Raises:
-        InputError (a ValueError): a wrong length, size or seed. IndexError: an index outside 0 … length − 1.
+        InputError: a wrong length, size or seed; it is a ValueError.
+        IndexError: an index outside 0 … length − 1.
 
     Example:
         >>> pair = SyntheticStereo(length=8, height=64, width=128, seed=1)[0]
