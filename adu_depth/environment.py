@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -43,15 +44,13 @@ def _commit() -> str | None:
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
+    return output_of(["git", "describe", "--always", "--dirty=+", "--exclude=*"], seconds=10, folder=root)
+
+
+def output_of(command: Sequence[str], seconds: float, folder: Path | None = None) -> str | None:
+    """What a command prints; None where there is no such command, or it fails or takes longer."""
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=seconds)
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip()
+    return done.stdout.strip()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from adu_depth.environment import describe_environment
+from adu_depth.environment import describe_environment, output_of
 from adu_kernels._triton import runtime
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,17 +55,7 @@ def _driver() -> str | None:
 
 
 def _smi(query: str) -> str | None:
-    try:
-        said = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", "--id=0"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return said.stdout.strip() or None
+    return output_of(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", "--id=0"], seconds=20) or None
 
 
 @cache

@@ -38,18 +38,6 @@ from tests.data.pack_files import (
 )
 
 
-@pytest.fixture(scope="module")
-def kitti(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_kitti(tmp_path_factory.mktemp("kitti"))
-
-
-@pytest.fixture(scope="module")
-def packed(kitti: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("packed") / "pack"
-    pack(kitti, output)
-    return output
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_bit_comes_back_in_frames_of_any_size_and_in_windows(layout: str, tmp_path: Path) -> None:
     raw = open_dataset(LAYOUTS[layout](tmp_path / "raw"))

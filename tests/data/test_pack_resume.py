@@ -28,18 +28,6 @@ from tests.data.pack_files import assert_same_bits, contents, pack, write_kitti,
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def kitti(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_kitti(tmp_path_factory.mktemp("kitti"))
-
-
-@pytest.fixture(scope="module")
-def packed(kitti: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("packed") / "pack"
-    pack(kitti, output)
-    return output
-
-
 def test_a_stopped_packing_is_no_data_set_and_goes_on_where_it_was(packed: Path, tmp_path: Path) -> None:
     broken = write_kitti(tmp_path / "raw")
     last = broken / "training" / "image_3" / "000004_10.png"
