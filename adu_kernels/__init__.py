@@ -16,6 +16,7 @@ from .cost_volume.op import (
     concatenation_volume,
     correlation_volume,
     groupwise_correlation_volume,
+    volume_with_scores,
 )
 from .depth_objective.op import (
     ObjectiveTerms,
@@ -41,6 +42,7 @@ __all__ = [
     "correlation_volume",
     "concatenation_volume",
     "combined_volume",
+    "volume_with_scores",
     "correlation_disparity",
     "disparity_regression",
     "attention_adaptation",

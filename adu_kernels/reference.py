@@ -11,6 +11,7 @@ from .cost_volume.reference import (
     concatenation_volume,
     correlation_volume,
     groupwise_correlation_volume,
+    volume_with_scores,
 )
 from .depth_objective.reference import (
     depth_objective,
@@ -34,6 +35,7 @@ __all__ = [
     "correlation_volume",
     "concatenation_volume",
     "combined_volume",
+    "volume_with_scores",
     "correlation_disparity",
     "disparity_regression",
     "attention_adaptation",

@@ -40,7 +40,7 @@ from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.ranges import MOST_CHANNELS, MOST_LETTERS, Channels, Metres
 from adu_depth.models.refinement import Refinement
 from adu_depth.schema import Length, Range, check_ranges
-from adu_kernels import combined_volume, cosine_features, disparity_regression, groupwise_correlation_volume
+from adu_kernels import cosine_features, disparity_regression, volume_with_scores
 
 INITIAL_SHARPNESS = 20.0  # of cosines in [−1, 1]: 60 matches better untrained, 20 learns faster (5, 20, 60 tried)
 SCALE = 4  # the volume stands at a quarter of the image
@@ -173,8 +173,8 @@ class StereoTeacher(nn.Module):
         batch, height, width = views.shape[0] // 2, views.shape[-2], views.shape[-1]
         views = pad_to_cells(views)
         maps = self.encoder(views)
-        volume, thin = self._volume(maps)
-        logits, volume = self.aggregation(volume, self._correlation_scores(volume), thin)
+        volume, scores, thin = self._volume(maps)
+        logits, volume = self.aggregation(volume, self._prior(scores), thin)
         heads = [self._regress(head) for head in logits]
         disparity, variance = heads[-1]
         if self.refinement is not None:
@@ -196,24 +196,24 @@ class StereoTeacher(nn.Module):
             decoder_depth=crop_map(self.decoder_head(quarter)[0], height, width) if self.training else None,
         )
 
-    def _volume(self, maps: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """The combined volume; with `concat_free` that of the correlation alone, and the pair left to concatenate."""
+    def _volume(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        """The combined volume; with `concat_free` that of the correlation alone, and the pair left to concatenate.
+        Between them the mean correlation over the groups."""
         wide, thin = self.matching(maps)
         (left, right), (left_thin, right_thin) = wide.chunk(2), thin.chunk(2)
         levels, groups, backend = self.config.max_disparity // SCALE, self.config.num_groups, self.config.backend
         if self.config.concat_free:
-            volume = groupwise_correlation_volume(left, right, levels, groups, backend=backend)
-            return volume, (left_thin, right_thin)
-        return combined_volume(left, right, left_thin, right_thin, levels, groups, backend=backend), None
+            volume, scores = volume_with_scores(left, right, None, None, levels, groups, backend=backend)
+            return volume, scores, (left_thin, right_thin)
+        volume, scores = volume_with_scores(left, right, left_thin, right_thin, levels, groups, backend=backend)
+        return volume, scores, None
 
-    def _correlation_scores(self, volume: Tensor) -> Tensor:
+    def _prior(self, scores: Tensor) -> Tensor:
         """Mean correlation over the groups, sharpened: random features match by it already, so training starts there.
 
         Level k of the volume compares at 4k pixels, but the ×4 regression reads level k as 4k + 1.5 (the middle of the
         pixels 4k … 4k + 3), so the scores are read ⅜ of a level further on. Without that all starts 1.5 pixels off.
         """
-        # Sliced as the volume lies in memory, so that its gradient lies so too.
-        scores = volume.permute(0, 2, 3, 4, 1)[..., : self.config.num_groups].mean(-1)
         following = torch.cat([scores[:, 1:], scores[:, -1:]], 1)
         return self.log_sharpness.exp() * torch.lerp(scores, following, 0.5 - 0.5 / SCALE)
 

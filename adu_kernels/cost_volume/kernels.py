@@ -23,6 +23,7 @@ from .._triton.device import dtype_of, wide_index
 from .._triton.layout import MapLayout
 from .._triton.maps import Map, row_start
 from .slide import (
+    Scores,
     Volume,
     correlate,
     correlation_gradient,
@@ -39,6 +40,7 @@ STRIDES = [
     f"{tensor}_{axis}"
     for tensor, axes in {
         "base": "bchw", "match": "bchw", "base_concat": "bchw", "match_concat": "bchw", "volume": "bcdhw",
+        "scores": "bdhw",
         "grad_base": "bchw", "grad_match": "bchw", "grad_base_concat": "bchw", "grad_match_concat": "bchw",
     }.items()
     for axis in axes
@@ -76,6 +78,8 @@ class SlideConfig(NamedTuple):
     ACC: str
     NEEDED: tuple[bool, ...] = (True, True, True, True)
     """Gradients that are written: base, match, base_concat, match_concat."""
+    SCORE_SHARE: float = 0.0
+    """A group's share of the scores, 1 / NUM_GROUPS; 0 where there is no gradient of scores."""
 
 
 @triton.jit
@@ -194,10 +198,10 @@ def volume_forward(
 
 @triton.jit(do_not_specialize=[*SIZES, *STRIDES[:8], *STRIDES[16:]])
 def volume_backward(
-    base, match, volume, grad_base, grad_match, grad_base_concat, grad_match_concat,
+    base, match, volume, scores, grad_base, grad_match, grad_base_concat, grad_match_concat,
     height, width, num_disparities, correlation_tiles, concat_tiles,
     base_b, base_c, base_h, base_w, match_b, match_c, match_h, match_w,
-    volume_b, volume_c, volume_d, volume_h, volume_w,
+    volume_b, volume_c, volume_d, volume_h, volume_w, scores_b, scores_d, scores_h, scores_w,
     grad_base_b, grad_base_c, grad_base_h, grad_base_w, grad_match_b, grad_match_c, grad_match_h, grad_match_w,
     grad_base_concat_b, grad_base_concat_c, grad_base_concat_h, grad_base_concat_w,
     grad_match_concat_b, grad_match_concat_c, grad_match_concat_h, grad_match_concat_w,
@@ -210,6 +214,7 @@ def volume_backward(
     base = Map(base, base_b, base_c, base_h, base_w)
     match = Map(match, match_b, match_c, match_h, match_w)
     volume = Volume(volume, volume_b, volume_c, volume_d, volume_h, volume_w)
+    scores = Scores(scores, scores_b, scores_d, scores_h, scores_w)
     grad_base = Map(grad_base, grad_base_b, grad_base_c, grad_base_h, grad_base_w)
     grad_match = Map(grad_match, grad_match_b, grad_match_c, grad_match_h, grad_match_w)
     grad_base_concat = Map(
@@ -227,14 +232,14 @@ def volume_backward(
     if config.NEEDED[0]:
         if tile < correlation_tiles:
             correlation_gradient(
-                base, match, volume, grad_base, batch, row, tile, width, num_disparities, True, config
-            )  # fmt: skip
+                base, match, volume, scores, grad_base, batch, row, tile, width, num_disparities, True, config
+            )
         tile -= correlation_tiles
     if config.NEEDED[1]:
         if (tile >= 0) & (tile < correlation_tiles):
             correlation_gradient(
-                match, base, volume, grad_match, batch, row, tile, width, num_disparities, False, config
-            )  # fmt: skip
+                match, base, volume, scores, grad_match, batch, row, tile, width, num_disparities, False, config
+            )
         tile -= correlation_tiles
     if config.NEEDED[2]:
         if (tile >= 0) & (tile < concat_tiles):

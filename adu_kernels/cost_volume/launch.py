@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .._triton import runtime
@@ -50,6 +51,8 @@ class VolumeOptions(NamedTuple):
     view: str = "left"
     eps: float = 1e-12
     eps_rule: str = "max"
+    scores: bool = False
+    """Whether the mean over the groups is asked for too."""
 
     def scale(self, channels: int) -> float:
         return reduction_factor(self.reduction, channels_per_group(channels, self.num_groups))
@@ -70,15 +73,19 @@ def cost_volume(
     view: str,
     eps: float,
     eps_rule: str,
-) -> Tensor:
-    """Correlation of the first pair, then concatenation of the second; either pair may be absent."""
-    options = VolumeOptions(num_disparities, num_groups, plain, normalize, reduction, mask_left, view, eps, eps_rule)
+    scores: bool,
+) -> tuple[Tensor, Tensor]:
+    """Correlation of the first pair, then concatenation of the second; either pair may be absent. And the mean over
+    the groups, empty where it is not asked for."""
+    options = VolumeOptions(
+        num_disparities, num_groups, plain, normalize, reduction, mask_left, view, eps, eps_rule, scores
+    )
     return run_forward((left, right, left_thin, right_thin), options)
 
 
 @cost_volume.register_fake
 def _(left, right, left_thin, right_thin, *options):  # type: ignore[no-untyped-def]
-    return new_volume(left, left_thin, VolumeOptions(*options))
+    return new_outputs(left, left_thin, VolumeOptions(*options))
 
 
 @operator("adu_kernels::cost_volume_backward")
@@ -88,6 +95,7 @@ def cost_volume_backward(
     right: Tensor | None,
     left_thin: Tensor | None,
     right_thin: Tensor | None,
+    grad_scores: Tensor | None,
     needed: list[bool],
     num_disparities: int,
     num_groups: int,
@@ -98,40 +106,57 @@ def cost_volume_backward(
     view: str,
     eps: float,
     eps_rule: str,
+    scores: bool,
 ) -> list[Tensor]:
     """Gradients of those of the four maps that are there and needed, in order."""
-    options = VolumeOptions(num_disparities, num_groups, plain, normalize, reduction, mask_left, view, eps, eps_rule)
-    return run_backward(grad_output, (left, right, left_thin, right_thin), needed, options)
+    options = VolumeOptions(
+        num_disparities, num_groups, plain, normalize, reduction, mask_left, view, eps, eps_rule, scores
+    )
+    return run_backward(grad_output, (left, right, left_thin, right_thin), needed, options, grad_scores)
 
 
 @cost_volume_backward.register_fake
-def _(grad_output, left, right, left_thin, right_thin, needed, *options):  # type: ignore[no-untyped-def]
+def _(grad_output, left, right, left_thin, right_thin, grad_scores, needed, *options):  # type: ignore[no-untyped-def]
     maps = (left, right, left_thin, right_thin)
     return [empty_like_map(m) for m, need in zip(maps, needed, strict=True) if m is not None and need]
 
 
-def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     # Of the concatenated pair the backward asks how it lies in memory, and no value.
-    keep(ctx, _operation(None, *inputs[:4], None, *inputs[4:]), inputs[:2])
+    keep(ctx, _operation(None, *inputs[:4], None, None, *inputs[4:]), inputs[:2])
     ctx.concatenated = [None if one is None else (one.shape, one.stride()) for one in inputs[2:4]]
     ctx.options = inputs[4:]
+    ctx.set_materialize_grads(False)
+    ctx.volume_shape = output[0].shape
 
 
-def backward(ctx: Any, grad_output: Tensor) -> tuple:
+def backward(ctx: Any, grad_output: Tensor | None, grad_scores: Tensor | None) -> tuple:
     needed = list(ctx.needs_input_grad[:4])
     correlated, _ = kept(ctx)
-    concatenated = [None if one is None else grad_output.new_empty_strided(*one) for one in ctx.concatenated]
-    grads = iter(cost_volume_backward(grad_output, *correlated, *concatenated, needed, *ctx.options))
+    given = grad_output if grad_output is not None else grad_scores
+    if given is None:
+        return (None,) * (4 + len(ctx.options))
+    if grad_output is None:  # a zero that is read again and again, in place of a volume of them
+        grad_output = given.new_zeros(()).expand(ctx.volume_shape)
+    concatenated = [None if one is None else given.new_empty_strided(*one) for one in ctx.concatenated]
+    if not VolumeOptions(*ctx.options).scores:
+        grad_scores = None  # of an output that is empty
+    grads = iter(cost_volume_backward(grad_output, *correlated, *concatenated, grad_scores, needed, *ctx.options))
     return *(next(grads) if need else None for need in needed), *(None for _ in ctx.options)
 
 
-def _operation(grad_output: Any, left: Any, right: Any, left_thin: Any, right_thin: Any, *rest: Any) -> str:
+def _operation(
+    grad_output: Any, left: Any, right: Any, left_thin: Any, right_thin: Any, grad_scores: Any, needed: Any,
+    *options: Any,
+) -> str:  # fmt: skip
     """The public name, from what `cost_volume_backward` takes."""
+    if VolumeOptions(*options).scores:
+        return "volume_with_scores"
     if left is None:
         return "concatenation_volume"
     if left_thin is not None:
         return "combined_volume"
-    return "correlation_volume" if rest[3] else "groupwise_correlation_volume"
+    return "correlation_volume" if VolumeOptions(*options).plain else "groupwise_correlation_volume"
 
 
 differentiable_once(
@@ -139,19 +164,38 @@ differentiable_once(
 )
 
 
-def run_forward(maps: Maps, options: VolumeOptions) -> Tensor:
-    """The volume, in one launch."""
-    volume = new_volume(maps[0], maps[2], options)
+def run_forward(maps: Maps, options: VolumeOptions) -> tuple[Tensor, Tensor]:
+    """The volume, in one launch; the scores, where they are asked for, in another."""
+    volume, scores = new_outputs(maps[0], maps[2], options)
     grouped = volume.unsqueeze(1) if options.plain else volume
     correlated, concatenated = _base_first(*maps[:2], options), _base_first(*maps[2:], options)
     if correlated and not concatenated and options.num_groups == 1:
         _band_forward(correlated, grouped, options)
     else:
         _slide_forward(correlated, concatenated, grouped, options)
-    return volume
+    if options.scores:
+        assert correlated is not None
+        _mean_over_groups(correlated, volume, scores, options)
+    return volume, scores
 
 
-def run_backward(grad_output: Tensor, maps: Maps, needed: Sequence[bool], options: VolumeOptions) -> list[Tensor]:
+def _mean_over_groups(correlated: Pair, volume: Tensor, scores: Tensor, options: VolumeOptions) -> None:
+    """Of maps of 2 bytes the mean is the correlation of all channels, which matrix units make from the maps in less
+    time than the volume takes to be read. Without them, in wider types, it takes longer; and groups that are
+    normalised each by itself have no such sum."""
+    if volume.dtype.itemsize > 2 or options.normalize == "group":
+        torch.mean(volume[:, : options.num_groups], 1, out=scores)
+        return
+    _band_forward(correlated, scores.unsqueeze(1), options)
+
+
+def run_backward(
+    grad_output: Tensor,
+    maps: Maps,
+    needed: Sequence[bool],
+    options: VolumeOptions,
+    grad_scores: Tensor | None = None,
+) -> list[Tensor]:
     """The gradients of the maps that are there and need one, in one launch."""
     grads = [empty_like_map(m) if m is not None and need else None for m, need in zip(maps, needed, strict=True)]
     present = [g for g in grads if g is not None]
@@ -162,14 +206,25 @@ def run_backward(grad_output: Tensor, maps: Maps, needed: Sequence[bool], option
     turn = slice(None) if options.view == "left" else slice(None, None, -1)
     written = [*grads[:2][turn], *grads[2:][turn]]
     if correlated and not concatenated and options.num_groups == 1 and options.normalize == "none":
+        if grad_scores is not None:  # of the only group
+            grouped = grouped + grad_scores.unsqueeze(1)
         _band_backward(correlated, grouped, written[:2], options)
     else:
-        _slide_backward(correlated, concatenated, grouped, written, options)
+        _slide_backward(correlated, concatenated, grouped, grad_scores, written, options)
     return present
 
 
+def new_outputs(left: Tensor | None, left_thin: Tensor | None, options: VolumeOptions) -> tuple[Tensor, Tensor]:
+    """Volume and scores, unwritten."""
+    first = left if left is not None else left_thin
+    assert first is not None
+    batch, _, height, width = first.shape
+    shape = (batch, options.num_disparities, height, width) if options.scores else (0,)
+    return new_volume(left, left_thin, options), first.new_empty(shape)
+
+
 def new_volume(left: Tensor | None, left_thin: Tensor | None, options: VolumeOptions) -> Tensor:
-    """The output, unwritten: channels-last where the (first) left map is, else contiguous."""
+    """The volume, unwritten: channels-last where the (first) left map is, else contiguous."""
     first = left if left is not None else left_thin
     assert first is not None
     batch, _, height, width = first.shape
@@ -213,6 +268,7 @@ def _slide_backward(
     correlated: Pair | None,
     concatenated: Pair | None,
     grad_output: Tensor,
+    grad_scores: Tensor | None,
     grads: Sequence[Tensor | None],
     options: VolumeOptions,
 ) -> None:
@@ -220,7 +276,8 @@ def _slide_backward(
 
     maps = correlated or concatenated
     assert maps is not None
-    config, num_warps = _slide_config(correlated, concatenated, grads, grad_output, options)
+    config, num_warps = _slide_config(correlated, concatenated, grads, grad_output, options, grad_scores)
+    scores = grad_output[:, 0] if grad_scores is None else grad_scores  # without them not read
     needed = config.NEEDED
     spare = next(g for g in grads if g is not None)  # stands where no gradient is asked for, and is not written there
     written = [spare if g is None else g for g in grads]
@@ -229,9 +286,9 @@ def _slide_backward(
     runtime.run(
         kernels.volume_backward,
         batch * height * (correlation_tiles * sum(needed[:2]) + concat_tiles * sum(needed[2:])),
-        *maps, grad_output, *written, height, width, num_disparities, correlation_tiles, concat_tiles,
+        *maps, grad_output, scores, *written, height, width, num_disparities, correlation_tiles, concat_tiles,
         *divided_strides(maps, config.FEATURES.STRIDE_DIVISOR),
-        *divided_strides([grad_output], config.VOLUME.STRIDE_DIVISOR),
+        *divided_strides([grad_output], config.VOLUME.STRIDE_DIVISOR), *scores.stride(),
         *divided_strides(written[:2], config.FEATURES.STRIDE_DIVISOR),
         *divided_strides(written[2:], config.CONCAT_FEATURES.STRIDE_DIVISOR),
         config=config, num_warps=num_warps, enable_fp_fusion=False,
@@ -244,6 +301,7 @@ def _slide_config(
     grads: Sequence[Tensor | None] | None,
     volume: Tensor,
     options: VolumeOptions,
+    grad_scores: Tensor | None = None,
 ) -> tuple[SlideConfig, int]:
     """What the kernels of kernels.py are compiled for, and their warps.
 
@@ -277,7 +335,7 @@ def _slide_config(
         PIXELS=tile.pixels,
         SIGN=view_sign(options.view),
         CHANNELS_LAST=channels_last,
-        INT64=needs_int64([*features, *concat_features, volume]),
+        INT64=needs_int64([*features, *concat_features, volume, *([] if grad_scores is None else [grad_scores])]),
         SCALE=options.scale(channels) if correlated else 1.0,
         NORMALIZE=options.normalize,
         EPS=options.eps,
@@ -290,6 +348,7 @@ def _slide_config(
         VOLUME=volume_layout,
         ACC=str(accumulator(volume)),
         NEEDED=tuple(g is not None for g in grads) if backward else (True,) * 4,
+        SCORE_SHARE=0.0 if grad_scores is None else 1 / groups,
     )
     return config, tile.num_warps
 
@@ -310,6 +369,7 @@ def _concat_tiles(config: SlideConfig, width: int, halves: int) -> int:
 
 
 def _band_forward(maps: Pair, volume: Tensor, options: VolumeOptions) -> None:
+    """The correlation of all channels; of several groups their mean."""
     from . import banded
 
     config, how = _band_config([*maps], volume, options, backward=False)
@@ -358,7 +418,7 @@ def _band_config(
         BLOCK_C=min(tile.channels, max(power_of_two(channels), 16)),
         SIGN=view_sign(options.view),
         INT64=int64,
-        SCALE=options.scale(channels),
+        SCALE=options.scale(channels) / options.num_groups,
         FEATURES=layout,
         CONTIGUOUS_D=contiguous_d,
         CONTIGUOUS_W=not contiguous_d and unit_stride([volume], 4),

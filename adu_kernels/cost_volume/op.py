@@ -72,7 +72,7 @@ def groupwise_correlation_volume(
     options = VolumeOptions(
         num_disparities, num_groups, normalize=normalize, reduction=reduction, view=view, eps=eps, eps_rule=eps_rule
     )
-    return cost_volume(left, right, None, None, *options)
+    return cost_volume(left, right, None, None, *options)[0]
 
 
 def correlation_volume(
@@ -125,7 +125,7 @@ def correlation_volume(
     options = VolumeOptions(
         num_disparities, plain=True, normalize=normalize, reduction=reduction, view=view, eps=eps, eps_rule=eps_rule
     )
-    return cost_volume(left, right, None, None, *options)
+    return cost_volume(left, right, None, None, *options)[0]
 
 
 def concatenation_volume(
@@ -172,7 +172,7 @@ def concatenation_volume(
     if not runs_kernels("concatenation_volume", backend, left):
         return reference.concatenation_volume(left, right, num_disparities, mask_left=mask_left, view=view)
     options = VolumeOptions(num_disparities, mask_left=mask_left, view=view)
-    return cost_volume(None, None, left, right, *options)
+    return cost_volume(None, None, left, right, *options)[0]
 
 
 def combined_volume(
@@ -237,7 +237,59 @@ def combined_volume(
         num_disparities, num_groups, normalize=normalize, reduction=reduction, mask_left=mask_left, view=view,
         eps=eps, eps_rule=eps_rule,
     )  # fmt: skip
-    return cost_volume(left, right, left_thin, right_thin, *options)
+    return cost_volume(left, right, left_thin, right_thin, *options)[0]
+
+
+def volume_with_scores(
+    left: Tensor,
+    right: Tensor,
+    left_thin: Tensor | None,
+    right_thin: Tensor | None,
+    num_disparities: int,
+    num_groups: int,
+    *,
+    normalize: str = "none",
+    reduction: str = "mean",
+    mask_left: bool = True,
+    view: str = "left",
+    eps: float = 1e-12,
+    eps_rule: str = "max",
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """A combined volume, or a group-wise one, and the mean of its correlation over the groups.
+
+    scores[b,d,h,w] = (1/G) Σ over the groups g of volume[b,g,d,h,w]: how well a pixel fits at each disparity, with one
+    rounding to the storage type or with the volume's and one more.
+
+    left_thin, right_thin: a pair of maps for `combined_volume`, None, None for `groupwise_correlation_volume`; all
+    other arguments as there.
+    backend: "auto", "triton" or "torch".
+
+    Returns volume, as `combined_volume` or `groupwise_correlation_volume` does, and scores, B×D×H×W, contiguous, in the
+    inputs' dtype; sums are taken in fp32 (fp64 for fp64). Both are differentiable in all maps that are given. The
+    kernels join the gradient of scores with the volume's as they read it: it is never added to it in memory.
+    Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
+    """
+    check_pair("left", left, "right", right)
+    if left_thin is not None or right_thin is not None:
+        check_pair("left_thin", left_thin, "right_thin", right_thin)
+        assert left_thin is not None  # it was a tensor
+        _check_thin(left_thin, left)
+    num_disparities = checks.check_count("num_disparities", num_disparities)
+    num_groups = checks.check_count("num_groups", num_groups)
+    channels_per_group(left.shape[1], num_groups)
+    eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
+    mask_left = checks.check_flag("mask_left", mask_left)
+    if not runs_kernels("volume_with_scores", backend, left):
+        return reference.volume_with_scores(
+            left, right, left_thin, right_thin, num_disparities, num_groups, normalize=normalize,
+            reduction=reduction, mask_left=mask_left, view=view, eps=eps, eps_rule=eps_rule,
+        )  # fmt: skip
+    options = VolumeOptions(
+        num_disparities, num_groups, normalize=normalize, reduction=reduction, mask_left=mask_left, view=view,
+        eps=eps, eps_rule=eps_rule, scores=True,
+    )  # fmt: skip
+    return cost_volume(left, right, left_thin, right_thin, *options)  # type: ignore[no-any-return]
 
 
 def _check_thin(left_thin: Tensor, left: Tensor) -> None:

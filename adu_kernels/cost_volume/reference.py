@@ -99,6 +99,33 @@ def combined_volume(
     return torch.cat((correlation, thin), dim=1)
 
 
+def volume_with_scores(
+    left: Tensor,
+    right: Tensor,
+    left_thin: Tensor | None,
+    right_thin: Tensor | None,
+    num_disparities: int,
+    num_groups: int,
+    *,
+    normalize: str = "none",
+    reduction: str = "mean",
+    mask_left: bool = True,
+    view: str = "left",
+    eps: float = 1e-12,
+    eps_rule: str = "max",
+) -> tuple[Tensor, Tensor]:
+    """The combined volume, without thin maps the group-wise one, and its mean over the groups."""
+    volume = groupwise_correlation_volume(
+        left, right, num_disparities, num_groups,
+        normalize=normalize, reduction=reduction, view=view, eps=eps, eps_rule=eps_rule,
+    )  # fmt: skip
+    scores = volume.mean(1)
+    if left_thin is None or right_thin is None:
+        return volume, scores
+    thin = concatenation_volume(left_thin, right_thin, num_disparities, mask_left=mask_left, view=view)
+    return torch.cat((volume, thin), dim=1), scores
+
+
 def _normalized(grouped: Tensor, normalize: str, eps: float, eps_rule: str) -> Tensor:
     """B×G×K×H×W divided by the norm of each pixel's group ("group") or of all its channels ("all")."""
     if normalize == "none":

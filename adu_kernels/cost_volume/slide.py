@@ -30,6 +30,16 @@ class Volume(NamedTuple):
     stride_w: Any
 
 
+class Scores(NamedTuple):
+    """B×D×H×W, the mean over the groups."""
+
+    pointer: Any
+    stride_b: Any
+    stride_d: Any
+    stride_h: Any
+    stride_w: Any
+
+
 class Items(NamedTuple):
     """Of a program: the first column and the group of each, and whether there is such an item."""
 
@@ -216,6 +226,31 @@ def cell_pointers(p_volume, volume, items, slide, step, BASE_TILE: tl.constexpr,
 
 
 @triton.jit
+def score_pointers(scores, batch, row, items, slide, step, BASE_TILE: tl.constexpr, SIGN: tl.constexpr, config):
+    """The same in the scores; nothing where none has a gradient."""
+    cells = ()
+    if config.SCORE_SHARE > 0:
+        p_row = scores.pointer + batch * scores.stride_b + row * scores.stride_h
+        for pixel in tl.static_range(config.PIXELS):
+            disparity = slide_disparity(step, pixel, config.PIXELS, SIGN)
+            column = slide
+            if BASE_TILE:
+                column = items.column + pixel
+            cells = cells + (p_row + disparity * scores.stride_d + column * scores.stride_w,)  # noqa: RUF005
+    return cells
+
+
+@triton.jit
+def advanced_by_two(pointers, by, scores_by, config):
+    """The cells' pointers, then the scores' where there are such."""
+    moved = advanced(pointers, by, config.PIXELS)
+    if config.SCORE_SHARE > 0:
+        for pixel in tl.static_range(config.PIXELS):
+            moved = moved + (pointers[config.PIXELS + pixel] + scores_by,)  # noqa: RUF005
+    return moved
+
+
+@triton.jit
 def correlate_step(
     p_slide, p_cells, base, slide, items, step, width, num_disparities,
     EDGE: tl.constexpr, REACHED: tl.constexpr, config,
@@ -322,6 +357,9 @@ def gradient_step(
                 disparity = slide_disparity(step, pixel, PIXELS, SIGN)
                 m_load = tl.where((disparity >= 0) & (disparity < num_disparities), m_load, False)
             gradient = tl.load(p_cells[pixel], mask=m_load, other=0.0).to(dtype_of(config.ACC))
+            if config.SCORE_SHARE > 0:
+                score = tl.load(p_cells[PIXELS + pixel], mask=m_load, other=0.0).to(dtype_of(config.ACC))
+                gradient = tl.fma(score, tl.full(score.shape, config.SCORE_SHARE, score.dtype), gradient)
             moved = tl.fma(tl.broadcast_to(gradient[:, None], vectors.shape), vectors, sums[pixel])
             if EDGE:
                 moved = tl.where(m_load[:, None], moved, sums[pixel])  # 0 times an infinite feature is not 0
@@ -331,9 +369,12 @@ def gradient_step(
 
 @triton.jit
 def correlation_gradient(
-    tile_map, slide_map, volume, grad, batch, row, tile, width, num_disparities, BASE_TILE: tl.constexpr, config
+    tile_map, slide_map, volume, scores, grad, batch, row, tile, width, num_disparities, BASE_TILE: tl.constexpr, config
 ):
-    """Gradient of the map the tile stands in, from the volume's and the map that slides. BASE_TILE: of the base map."""
+    """Gradient of the map the tile stands in, from the volume's and the map that slides. BASE_TILE: of the base map.
+
+    The scores' gradient is added to a cell's where it is loaded: no pass adds them up, and no sum is stored.
+    """
     K: tl.constexpr = config.K
     BLOCK_K: tl.constexpr = config.BLOCK_K
     PIXELS: tl.constexpr = config.PIXELS
@@ -350,12 +391,16 @@ def correlation_gradient(
     way = wide_index(volume.stride_d, INT64) * config.VOLUME.STRIDE_DIVISOR
     if not BASE_TILE:
         way -= wide_index(volume.stride_w, INT64) * config.VOLUME.STRIDE_DIVISOR * SIGN
+    scores_way = wide_index(scores.stride_d, INT64)
+    if not BASE_TILE:
+        scores_way -= wide_index(scores.stride_w, INT64) * SIGN
     for part in tl.static_range(3):
         if PIXELS > 1 or part == 1:
             start = wide_index(first_step(part, num_disparities, PIXELS), INT64)
             slide = items.column + slide_column(start, PIXELS, SIGN)
             p_step = vector_pointers(p_slide, slide_map, slide, items.groups, K, BLOCK_K, config.FEATURES)
             p_cells = cell_pointers(p_volume, volume, items, slide, start, BASE_TILE, SIGN, config)
+            p_cells = p_cells + score_pointers(scores, batch, row, items, slide, start, BASE_TILE, SIGN, config)
             if part == 0:
                 for known in tl.static_range(PIXELS - 1):
                     sums = gradient_step(
@@ -363,7 +408,7 @@ def correlation_gradient(
                     )
                     slide -= SIGN
                     p_step -= config.FEATURES.STRIDE_DIVISOR * slide_map.stride_w * SIGN
-                    p_cells = advanced(p_cells, way, PIXELS)
+                    p_cells = advanced_by_two(p_cells, way, scores_way, config)
             else:
                 for step in range(first_step(part, num_disparities, PIXELS), end_step(part, num_disparities, PIXELS)):
                     sums = gradient_step(
@@ -372,7 +417,7 @@ def correlation_gradient(
                     )  # fmt: skip
                     slide -= SIGN
                     p_step -= config.FEATURES.STRIDE_DIVISOR * slide_map.stride_w * SIGN
-                    p_cells = advanced(p_cells, way, PIXELS)
+                    p_cells = advanced_by_two(p_cells, way, scores_way, config)
     for pixel in tl.static_range(PIXELS):
         column = items.column + pixel
         here = items.inside & (column < width)

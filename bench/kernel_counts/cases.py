@@ -27,6 +27,7 @@ from adu_kernels import (
     groupwise_correlation_volume,
     pooled_guide,
     single_output_conv3d,
+    volume_with_scores,
 )
 from adu_kernels.group_norm import launch as norm_launch
 
@@ -80,6 +81,13 @@ def _combined(dtype: torch.dtype, last: bool) -> None:
     (left, right), thin = _maps(CHANNELS, dtype, 2, last), _maps(THIN, dtype, 2, last)
     volume = combined_volume(left, right, thin[0], thin[1], DISPARITIES, GROUPS, backend="triton")
     _both_ways(volume, [left, right, *thin])
+
+
+def _with_scores(dtype: torch.dtype, last: bool) -> None:
+    left, right = _maps(CHANNELS, dtype, 2, last)
+    left_thin, right_thin = _maps(THIN, dtype, 2, last)
+    outputs = volume_with_scores(left, right, left_thin, right_thin, DISPARITIES, GROUPS, backend="triton")
+    _both_ways(outputs, [left, right, left_thin, right_thin])
 
 
 def _correlation_disparity(dtype: torch.dtype, last: bool) -> None:
@@ -160,6 +168,7 @@ CASES = [
     *_layouts("cost_volume", "concatenation ", _concatenation, HALF),
     *_layouts("cost_volume", "concatenation of 12 ", _concatenation, HALF, channels=THIN),
     *_layouts("cost_volume", "combined ", _combined, HALF),
+    *_layouts("cost_volume", "combined with scores ", _with_scores, HALF),
     *_layouts("correlation_disparity", "", _correlation_disparity, HALF, SINGLE),
     CountCase("disparity_regression", "fp32 x4", partial(_disparity, SINGLE, 4)),
     CountCase("disparity_regression", "bf16 x4", partial(_disparity, HALF, 4)),

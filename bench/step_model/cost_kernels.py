@@ -21,9 +21,10 @@ def ours(row: Row) -> list[Launch]:
     name = row.name.partition("::")[2]
     moved = size(row.inputs) + size(row.outputs)
     if name == "cost_volume":
-        return [_issuing(moved, CORRELATION * _correlated(row.outputs[0], row.inputs[2:3]))]
+        return _cost_volume(row)
     if name == "cost_volume_backward":
-        return [_issuing(moved, CORRELATION_BACKWARD * _correlated(row.inputs[0], row.inputs[3:4]))]
+        thin = row.inputs[3:4] if len(row.inputs) >= 5 else ()  # a fourth alone is the gradient of the scores
+        return [_issuing(moved, CORRELATION_BACKWARD * _correlated(row.inputs[0], thin))]
     if name == "disparity_regression":
         cells = full(row.outputs[0]) * row.inputs[0].shape[1]
         return [_issuing(moved, REGRESSION * cells, REGRESSION_REACHES)]
@@ -53,6 +54,17 @@ def ours(row: Row) -> list[Launch]:
         x = size(row.inputs[1:2])
         return [_moving(2 * x), Launch("ours", 0.0), _moving(3 * x)]
     return [_moving(moved)]
+
+
+def _cost_volume(row: Row) -> list[Launch]:
+    """The volume; then, where they are asked for, the scores, from the maps or in wide types from the volume."""
+    volume, scores = row.outputs
+    issued = CORRELATION * _correlated(volume, row.inputs[2:3])
+    launches = [_issuing(size(row.inputs) + size([volume]), issued)]
+    if scores.bytes:
+        read = volume.bytes if volume.dtype in ("float32", "float64") else size(row.inputs[:2])
+        launches.append(_moving(read + scores.bytes))
+    return launches
 
 
 def _moving(moved: float) -> Launch:

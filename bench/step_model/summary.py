@@ -105,7 +105,9 @@ def group_of(row: Row) -> str:
 def volumes(trace: StepTrace) -> str:
     """Layout and type of the cost volumes that adu_kernels wrote, and how often one is copied; "–": it wrote none."""
     written = {
-        f"{t.layout} {t.dtype}" for row in trace.rows if row.name == "adu_kernels::cost_volume" for t in row.outputs
+        f"{row.outputs[0].layout} {row.outputs[0].dtype}"
+        for row in trace.rows
+        if row.name == "adu_kernels::cost_volume"
     }
     if not written:
         return "–"

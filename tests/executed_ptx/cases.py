@@ -66,6 +66,8 @@ VOLUMES: dict[tuple[str, str], tuple[dict[str, Any], frozenset[str]]] = {
     ("correlation_volume", "cosine"): ({"normalize": "all"}, MIXED),
     ("concatenation_volume", ""): ({}, SLIDE),
     ("combined_volume", ""): ({}, SLIDE),
+    ("volume_with_scores", ""): ({}, SLIDE),
+    ("volume_with_scores", "cosine"): ({"normalize": "group"}, SLIDE),
     ("correlation_disparity", ""): ({}, EXPECTATION),
     ("correlation_disparity", "zero fill"): ({"zero_fill": True}, EXPECTATION),
 }
@@ -81,19 +83,22 @@ def _volumes() -> Iterator[Case]:
                     if size == "aligned" and (dtype == "fp64" or name):  # wide loads of every dtype once
                         continue
                     positional = [disparities]
-                    if operation in ("groupwise_correlation_volume", "combined_volume"):
+                    if operation not in ("correlation_volume", "concatenation_volume", "correlation_disparity"):
                         positional.append(groups)
+                    launched = kernels
+                    if operation == "volume_with_scores" and not name and dtype in ("fp16", "bf16"):
+                        launched = kernels | {"cost_volume.band_forward"}  # the scores
 
                     def inputs(
                         shape: tuple[int, ...] = (batch, channels, height, width), dtype: str = dtype,
-                        layout: str = layout, thin: bool = operation == "combined_volume",
+                        layout: str = layout, thin: bool = operation in ("combined_volume", "volume_with_scores"),
                     ) -> list[Tensor]:  # fmt: skip
                         maps = _maps(*shape, count=2, dtype=dtype, layout=layout)
                         b, _, h, w = shape
                         return maps + (_maps(b, 5, h, w, count=2, dtype=dtype, layout=layout) if thin else [])
 
                     pair = _both(operation, *positional, **options)
-                    yield Case(operation, name, dtype, layout, size, pair, inputs, kernels)
+                    yield Case(operation, name, dtype, layout, size, pair, inputs, launched)
 
 
 ATTENTION = frozenset(f"attention_adaptation.{name}" for name in ("forward", "backward_queries", "backward_keys"))

@@ -46,6 +46,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "correlation_volume": (lambda f, a, b: f(a, b, 2), [MAPS, MAPS]),
     "concatenation_volume": (lambda f, a, b: f(a, b, 2), [MAPS, MAPS]),
     "combined_volume": (lambda f, a, b, c, d: f(a, b, c, d, 2, 1), [MAPS, MAPS, MAPS, MAPS]),
+    "volume_with_scores": (lambda f, a, b: f(a, b, None, None, 2, 2), [MAPS, MAPS]),
     "correlation_disparity": (lambda f, a, b: f(a, b, 3), [MAPS, MAPS]),
     "disparity_regression": (lambda f, a: f(a, 2), [MAPS]),
     "attention_adaptation": (lambda f, q, k, v, bias: f(q, k, v, bias), [(1, 1, 3, 2), *[(1, 1, 2, 2)] * 2, (1, 2)]),

@@ -178,16 +178,17 @@ def test_a_compiler_that_takes_every_graph_for_an_export(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("plain", "last"), [(False, True), (True, False)])
 def test_registration(plain: bool, last: bool) -> None:
     left, right, left_thin, right_thin = _maps(WIDE, WIDE, THIN, THIN, last=last)
-    counts = (3, 1 if plain else 3, plain, "none", "mean", True, "left", 1e-12, "max")
+    counts = (3, 1 if plain else 3, plain, "none", "mean", True, "left", 1e-12, "max", False)
     maps = [left, right, None, None] if plain else [left, right, left_thin, right_thin]
     for m in maps:
         if m is not None:
             m.requires_grad_()
     torch.library.opcheck(torch.ops.adu_kernels.cost_volume.default, (*maps, *counts))
-    volume = torch.ops.adu_kernels.cost_volume(*maps, *counts).detach()
+    volume, _ = torch.ops.adu_kernels.cost_volume(*maps, *counts)
     arguments = (
-        torch.randn_like(volume),
+        torch.randn_like(volume.detach()),
         *[m if m is None else m.detach() for m in maps],
+        None,
         [m is not None for m in maps],
     )
     torch.library.opcheck(torch.ops.adu_kernels.cost_volume_backward.default, (*arguments, *counts))
@@ -307,7 +308,7 @@ def test_int64_is_chosen_where_a_tensor_reaches_beyond_int32(monkeypatch: pytest
     def chosen(batch: int, disparities: int, groups: int, plain: bool) -> bool:
         left, right = (torch.empty(batch, 8, 64, 128, device="meta") for _ in range(2))
         options = VolumeOptions(disparities, groups, plain)
-        volume = launch.run_forward((left, right, None, None), options)
+        volume, _ = launch.run_forward((left, right, None, None), options)
         launch.run_backward(volume, (left, right, None, None), (True, True, False, False), options)
         forward, backward = (options["config"].INT64 for _, options in launches.seen[-2:])
         assert forward == backward
@@ -342,7 +343,7 @@ def test_int64_gives_the_same_numbers(plain: bool, monkeypatch: pytest.MonkeyPat
     runs = []
     for answer in (False, True):
         monkeypatch.setattr(launch, "needs_int64", lambda tensors, answer=answer: answer)
-        runs.append([launch.run_forward(maps, options), *launch.run_backward(grad_output, maps, needed, options)])
+        runs.append([launch.run_forward(maps, options)[0], *launch.run_backward(grad_output, maps, needed, options)])
     for one, two in zip(*runs, strict=True):
         same_but_for_rounding(one, two)
 

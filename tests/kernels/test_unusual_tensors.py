@@ -18,6 +18,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "correlation_volume": (lambda f, a, b: f(a, b, 3), [MAPS, MAPS]),
     "concatenation_volume": (lambda f, a, b: f(a, b, 3), [MAPS, MAPS]),
     "combined_volume": (lambda f, a, b, c, d: f(a, b, c, d, 3, 2), [MAPS] * 4),
+    "volume_with_scores": (lambda f, a, b, c, d: f(a, b, c, d, 3, 2), [MAPS] * 4),
     "correlation_disparity": (lambda f, a, b: f(a, b, 3), [MAPS, MAPS]),
     "disparity_regression": (lambda f, a: f(a, 2), [MAPS]),
     "attention_adaptation": (lambda f, q, k, v: f(q, k, v), [HEADS] * 3),

@@ -100,6 +100,25 @@ def test_a_group_norm_reads_its_map_twice_and_its_gradient_too() -> None:
     assert (sums.bytes, last.bytes) == (3 * x.bytes + bits.bytes, 3 * x.bytes)
 
 
+def test_the_scores_of_a_volume_are_made_from_the_maps_and_those_of_wide_types_from_it() -> None:
+    for dtype in ("bfloat16", "float32"):
+        maps = [tensor(2, 32, 8, 16, dtype=dtype), tensor(2, 32, 8, 16, dtype=dtype)]
+        volume, none = tensor(2, 8, 6, 8, 16, dtype=dtype), tensor(0, dtype=dtype)
+        scores = tensor(2, 6, 8, 16, dtype=dtype)
+        (alone,) = launches_of(row("adu_kernels::cost_volume", maps, [volume, none]))
+        first, second = launches_of(row("adu_kernels::cost_volume", maps, [volume, scores]))
+        assert first == alone
+        assert second.bytes == scores.bytes + (2 * maps[0].bytes if dtype == "bfloat16" else volume.bytes)
+    thin = [tensor(2, 4, 8, 16), tensor(2, 4, 8, 16)]
+    combined = tensor(2, 16, 6, 8, 16)
+    for concatenated, given in ((thin, combined), ([], volume)):
+        backward = "adu_kernels::cost_volume_backward"
+        (without,) = launches_of(row(backward, [given, *maps, *concatenated], maps))
+        (with_them,) = launches_of(row(backward, [given, *maps, *concatenated, scores], maps))
+        assert with_them.bytes == without.bytes + scores.bytes
+        assert with_them.flops == without.flops
+
+
 def test_multi_tensor_kernels_take_so_many_tensors_at_a_time() -> None:
     tensors = [tensor(10, dtype="float32", number=n) for n in range(200)]
     (launch,) = launches_of(row("_foreach_mul_", tensors, [], tensors=200))

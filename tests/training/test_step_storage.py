@@ -28,6 +28,7 @@ from adu_depth.training.batches import TrainingBatch, batches
 from adu_depth.training.config import DataConfig
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask, step_losses
 from adu_depth.training.teacher_outputs import OutputsOnDisk
+from adu_kernels import volume_with_scores
 from adu_kernels.precision import storage_dtype
 from tests.training.tiny import LOOP, SIZE, STUDENT, TEACHER, tiny_scenes
 
@@ -78,8 +79,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
         monkeypatch.setattr(module, name, call)
 
-    spy(stereo_teacher, "combined_volume")
-    spy(stereo_teacher, "groupwise_correlation_volume")
+    spy(stereo_teacher, "volume_with_scores")
     spy(stereo_teacher, "disparity_regression")
     spy(aggregation, "concat_free_conv3d", 2)
     spy(adapter, "attention_adaptation")
@@ -96,7 +96,7 @@ def test_a_teacher_takes_a_step(norm: Any, concat_free: bool, dtype: torch.dtype
     loss = TeacherLoss(TeacherLossConfig(), config.max_disparity, config.min_depth, config.max_depth)
     task = TeacherTask(StereoTeacher(config), loss, PairAugmentationConfig())
     run(task, scenes(), dtype)
-    volumes = {"groupwise_correlation_volume", "concat_free_conv3d"} if concat_free else {"combined_volume"}
+    volumes = {"volume_with_scores", *(["concat_free_conv3d"] if concat_free else [])}
     assert {name for name, _ in seen} == {"disparity_regression", *volumes}
     check_storage(seen, dtype)
 
@@ -160,15 +160,12 @@ def test_no_volume_is_copied_before_the_3d_convolutions(concat_free: bool, monke
     """Written channels-last, as the kernels do, it is what the first convolution reads; so are the weights."""
     written: list[Tensor] = []
 
-    def as_kernels_write(name: str) -> None:
-        operation = getattr(stereo_teacher, name)
+    def as_kernels_write(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        volume, scores = volume_with_scores(*args, **options)
+        written.append(volume.contiguous(memory_format=torch.channels_last_3d))
+        return written[-1], scores
 
-        def call(*args: Any, **options: Any) -> Tensor:
-            written.append(operation(*args, **options).contiguous(memory_format=torch.channels_last_3d))
-            return written[-1]
-
-        monkeypatch.setattr(stereo_teacher, name, call)
-
+    monkeypatch.setattr(stereo_teacher, "volume_with_scores", as_kernels_write)
     read: list[tuple[Tensor, Tensor]] = []
 
     class Convolutions(TorchFunctionMode):
@@ -177,8 +174,6 @@ def test_no_volume_is_copied_before_the_3d_convolutions(concat_free: bool, monke
                 read.append((args[0], args[1]))
             return func(*args, **(kwargs or {}))
 
-    as_kernels_write("combined_volume")
-    as_kernels_write("groupwise_correlation_volume")
     sample = scenes().sample
     with CudaRules(), Convolutions():
         StereoTeacher(replace(TEACHER, concat_free=concat_free, norm="batch"))(sample.left, sample.right, sample.camera)

@@ -105,10 +105,18 @@ def off_the_fast_path(rows: Sequence[Row], storage: str) -> list[Row]:
         name = name.removesuffix("_backward")
         if name not in STORED | FP32:
             raise ValueError(f"off_the_fast_path: unknown operation {row.name}; add it to STORED or FP32")
-        maps = [t for t in row.inputs + row.outputs if len(t.shape) >= 4]
+        maps = [t for t in row.inputs + row.outputs if len(t.shape) >= 4 and not _is_scores(t, name, row)]
         if not all(_fits(t, name, storage) for t in maps):
             found.append(row)
     return found
+
+
+def _is_scores(tensor: TensorInfo, operation: str, row: Row) -> bool:
+    """A volume's mean over its groups, or the gradient of one, which lies as who made it had it."""
+    if operation != "cost_volume":
+        return False
+    volume = (row.outputs if row.phase != "backward" else row.inputs)[0].shape
+    return tensor.shape == (volume[0], *volume[2:])
 
 
 def _fits(tensor: TensorInfo, operation: str, storage: str) -> bool:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .... import combined_volume, concatenation_volume, correlation_volume, groupwise_correlation_volume
+from .... import (
+    combined_volume,
+    concatenation_volume,
+    correlation_volume,
+    groupwise_correlation_volume,
+    volume_with_scores,
+)
 from ..cases import Case, OperationCases, Work, beyond_int32
 
 CHANNELS, GROUPS, DISPARITIES, THIN, CONCATENATED = 320, 40, 48, 12, 32
@@ -54,6 +61,13 @@ def combined(
     _both_ways(combined_volume(*maps, DISPARITIES, GROUPS, backend="triton", **options), maps)
 
 
+def with_scores(dtype: torch.dtype, last: bool = True, **options: Any) -> None:
+    maps = [*_maps(CHANNELS, dtype, HEIGHT, WIDTH, 2, last), *_maps(THIN, dtype, HEIGHT, WIDTH, 2, last)]
+    outputs = volume_with_scores(*maps, DISPARITIES, GROUPS, backend="triton", **options)
+    given = [torch.empty_like(o, memory_format=torch.preserve_format) for o in outputs]
+    torch.autograd.grad(outputs, maps, given)
+
+
 def at_size(height: int, width: int) -> None:
     combined(torch.bfloat16, height=height, width=width)
     plain(torch.bfloat16, height=height, width=width)
@@ -84,6 +98,17 @@ def work(
     }  # fmt: skip
 
 
+def scores_work(itemsize: int, matrix: bool = True) -> dict[str, Work]:
+    """Of maps of 2 bytes the scores are a correlation of their own, on matrix units."""
+    scores = itemsize * HEIGHT * WIDTH * DISPARITIES
+    found = work(itemsize, CHANNELS, GROUPS, THIN)
+    backward = found["volume_backward"]
+    found["volume_backward"] = replace(backward, read=backward.read + scores)
+    if matrix:
+        found |= {"band_forward": work(itemsize, CHANNELS, 1, matrix=(True, False))["volume_forward"]}
+    return found
+
+
 GROUPWISE = {"channels": CHANNELS, "groups": GROUPS}
 PLAIN: dict[str, Any] = {"channels": CHANNELS, "groups": 1, "kernels": ("band_forward", "band_backward")}
 UNITS = {"matrix": (True, True)}
@@ -105,6 +130,8 @@ OPERATION = OperationCases(
             work=work(2, **GROUPWISE, normalized=True),
         ),
         Case("combined bfloat16", lambda: combined(HALF), work=work(2, **GROUPWISE, thin=THIN)),
+        Case("combined bfloat16 with scores", lambda: with_scores(HALF), work=scores_work(2)),
+        Case("combined float32 with scores", lambda: with_scores(SINGLE), work=scores_work(4, matrix=False)),
         Case(
             "combined bfloat16 beyond int32",
             lambda: combined(HALF, far=True),
