@@ -258,17 +258,35 @@ def volume_with_scores(
 ) -> tuple[Tensor, Tensor]:
     """A combined volume, or a group-wise one, and the mean of its correlation over the groups.
 
-    scores[b,d,h,w] = (1/G) Σ over the groups g of volume[b,g,d,h,w]: how well a pixel fits at each disparity, with one
-    rounding to the storage type or with the volume's and one more.
+    scores[b,d,h,w] = (1/G) Σ over the groups g of volume[b,g,d,h,w]: how well a pixel fits at each disparity, from
+    which a network's matching can start. The volume is GwcNet's (arXiv 1903.04025). The kernels add the gradient of
+    scores to the volume's as they read it; it is not added in memory.
 
-    left_thin, right_thin: a pair of maps for `combined_volume`, None, None for `groupwise_correlation_volume`; all
-    other arguments as there.
-    backend: "auto", "triton" or "torch".
+    Args:
+        left, right: B×C×H×W, one floating dtype, one device, any strides; channels-last is the fast layout.
+        left_thin, right_thin: None and None for a volume as `groupwise_correlation_volume` makes it; B×C'×H×W for one
+            as `combined_volume` does.
+        num_disparities: D ≥ 1, may exceed W.
+        num_groups: G ≥ 1, divides C.
+        normalize, reduction, eps, eps_rule: of the correlation, as in `groupwise_correlation_volume`.
+        mask_left: of the concatenation, as in `concatenation_volume`.
+        view: "left" or "right", of both.
+        backend: "auto", "triton" or "torch".
 
-    Returns volume, as `combined_volume` or `groupwise_correlation_volume` does, and scores, B×D×H×W, contiguous, in the
-    inputs' dtype; sums are taken in fp32 (fp64 for fp64). Both are differentiable in all maps that are given. The
-    kernels join the gradient of scores with the volume's as they read it: it is never added to it in memory.
-    Raises ValueError for wrong shapes, devices, counts or names, TypeError for wrong types; each names the argument.
+    Returns:
+        volume, as `groupwise_correlation_volume` or `combined_volume` returns it, and scores, B×D×H×W, contiguous, in
+        the inputs' dtype: sums are taken in fp32 (fp64 for fp64), of the group-wise products or of the volume's rounded
+        ones. Differentiable in all maps that are given (once: the Triton kernels have no second derivative).
+
+    Raises:
+        ValueError: a wrong shape, device, count or name; it names the argument.
+        TypeError: a wrong type; it names the argument.
+
+    Example:
+        >>> left, right = torch.randn(2, 1, 32, 4, 8).unbind()
+        >>> volume, scores = volume_with_scores(left, right, None, None, num_disparities=6, num_groups=8)
+        >>> volume.shape, scores.shape, torch.allclose(scores, correlation_volume(left, right, 6), atol=1e-6)
+        (torch.Size([1, 8, 6, 4, 8]), torch.Size([1, 6, 4, 8]), True)
     """
     check_pair("left", left, "right", right)
     if left_thin is not None or right_thin is not None:
