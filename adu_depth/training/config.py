@@ -59,6 +59,9 @@ class LoopConfig:
     device: str = "auto"
     """"auto" (CUDA where there is one), "cuda" or "cpu"."""
     mixed_precision: Literal["no", "bf16"] = "no"
+    graph: bool = True
+    """On one GPU, replay each step from a CUDA graph: the host then starts it at once, not kernel by kernel. The same
+    bits. A step that cannot be captured is run as it is, which is said; several processes are not captured."""
     workers: Annotated[int, Range(0, 1024)] = 2
     """Processes that read and decode the data set."""
     prefetch: Annotated[int, Range(1, 1024)] = 2

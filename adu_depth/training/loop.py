@@ -25,18 +25,21 @@ from adu_depth.progress import Progress
 from adu_depth.stopping import catch_signals
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import LoopConfig, OptimizerConfig
+from adu_depth.training.cuda_graphs import CudaGraphs
 from adu_depth.training.good_checkpoints import (
     SeenStep,
     find_fault,
     require_finite_loss,
     require_no_fault,
 )
+from adu_depth.training.graph import Graphs, StepByGraph
 from adu_depth.training.resuming import chosen_checkpoint, offering_another, set_aside_newer
 from adu_depth.training.run_folder import prepare_run_folder
 from adu_depth.training.run_log import RunLog
 from adu_depth.training.schedule import learning_rate_factor
 from adu_depth.training.step import (
     PartByPart,
+    StepParts,
     StepRunner,
     TrainingParts,
     make_optimizer,
@@ -116,7 +119,7 @@ def train(
     parts = TrainingParts(
         task, module, optimizer, accelerator, teach=teach, clip_norm=optimizer_config.clip_norm, dense=dense
     )
-    runner: StepRunner = PartByPart(parts, accelerator.device)
+    runner = make_runner(parts, loop, accelerator, progress)
 
     def save(context: StepContext, batch: TrainingBatch) -> None:
         """Every process looks at its losses first, then at what the new weights give: no checkpoint is a bad one."""
@@ -168,6 +171,21 @@ def train(
     if caught:  # too late for this training, but a quickstart has more to do
         raise Interrupted(caught[0], f"{run} is trained to its end")
     return log.rows
+
+
+def make_runner(parts: StepParts, loop: LoopConfig, accelerator: Accelerator, progress: Progress) -> StepRunner:
+    """By CUDA graphs where loop.graph is on, on one GPU; part by part elsewhere."""
+    device = accelerator.device
+    if loop.graph and accelerator.num_processes > 1 and device.type == "cuda":
+        progress.say("several processes: steps are run without a CUDA graph (loop.graph)")
+    elif loop.graph and (graphs := graphs_for(device)) is not None:
+        return StepByGraph(parts, device, graphs, progress.say)
+    return PartByPart(parts, device)
+
+
+def graphs_for(device: torch.device) -> Graphs | None:
+    """Where steps are captured on this device; None where there is no such thing."""
+    return CudaGraphs(device) if device.type == "cuda" else None
 
 
 def stop_requested(caught: list[int], step: int, check_every: int, accelerator: Accelerator) -> bool:

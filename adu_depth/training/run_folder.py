@@ -91,7 +91,7 @@ def places_free(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
 FREE_TO_CHANGE = {"run", "teacher_cache"} | {
     f"loop.{name}"
     for name in (
-        *("resume", "resume_from", "workers", "prefetch", "device"),
+        *("resume", "resume_from", "workers", "prefetch", "device", "graph"),
         *("log_every", "check_every", "checkpoint_every", "keep_checkpoints"),
     )
 }

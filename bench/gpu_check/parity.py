@@ -1,4 +1,4 @@
-"""The kernel tests on the GPU, as many at once as there are cores; every outcome is kept as it comes.
+"""The tests on the GPU, of kernels and of graphs, as many at once as there are cores; outcomes are kept as they come.
 
 A later call runs what failed again, and what was not reached, and keeps whole tracebacks.
 """
@@ -23,8 +23,8 @@ from bench.harness.environment import MEASURED, ROOT, measured_environment, sour
 from bench.harness.result import same_making
 from bench.operations import OPERATIONS
 
-SOURCES = (*MEASURED, "tests/kernels")
-TESTS = "tests/kernels"
+TESTS = ("tests/kernels", "tests/training/test_graph_gpu.py")
+SOURCES = (*MEASURED, "tests/kernels", "tests/training")
 DRY_TESTS = ("tests/kernels/test_public_face.py", "tests/kernels/test_feature_distillation.py")
 MARKED, DRY_MARKED = "gpu and not slow", "not slow"
 SPOILT = ("illegal memory access", "device-side assert", "misaligned address", "unspecified launch failure")
@@ -39,9 +39,11 @@ ALIASES = {
 
 
 def operation_of(test: str) -> str | None:
-    """The benchmark's name of the operation that a test is of; None for what holds for all of them."""
+    """The benchmark's name of the operation that a test is of, or "training-steps"; None for what holds for all."""
     text = test.replace("-", "_")
     file = text.split("::", 1)[0]
+    if file.startswith("tests/training/"):
+        return "training-steps"
     for place in (file, text):  # test_correlation_disparity.py may name volumes in its cases
         for name in OPERATIONS:
             if any(word in place for word in (name.replace("-", "_"), *ALIASES.get(name, ()))):
@@ -183,7 +185,7 @@ def pytest_arguments(tests: Iterable[str], dry_run: bool, again: bool) -> list[s
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = 2 if dry_run else max(1, min(16, cores))
     return [
-        *(tests or (DRY_TESTS if dry_run else (TESTS,))),
+        *(tests or (DRY_TESTS if dry_run else TESTS)),
         *("-q", "--no-header", "-r", "N", "--tb", "long" if again else "short", "-p", "no:cacheprovider"),
         "--continue-on-collection-errors",
         *("-m", DRY_MARKED if dry_run else MARKED, "-n", str(processes), "--dist", "load"),

@@ -102,6 +102,7 @@ def test_what_fails_after_a_spoilt_context_is_marked():
         ("tests/kernels/test_public_face.py::test_x[combined_volume]", "cost-volume"),
         ("tests/kernels/test_depth_objective_triton.py::TestSilog::test_y", "depth-objective"),
         ("tests/kernels/test_kit.py::test_z", None),
+        ("tests/training/test_graph_gpu.py::test_the_same_bits[teacher]", "training-steps"),
     ],
 )
 def test_a_test_is_of_the_operation_it_names(test: str, operation: str | None):

@@ -22,7 +22,7 @@ import sys, torch
 torch.cuda.is_available = lambda: True
 import pytest
 chosen = ["-m", {parity.MARKED!r}, "-p", "no:cacheprovider", "-p", "no:xdist"]
-sys.exit(pytest.main(["--collect-only", "-q", *chosen, {parity.TESTS!r}]))
+sys.exit(pytest.main(["--collect-only", "-q", *chosen, *{parity.TESTS!r}]))
 """
 
 
@@ -58,4 +58,5 @@ def test_every_stage_and_every_benchmark_is_imported(without: dict[str, str]) ->
 
 def test_every_kernel_test_is_collected(without: dict[str, str]) -> None:
     collected = {line.split("::")[0] for line in run(COLLECT, without).splitlines() if "::" in line}
-    assert {f"{parity.TESTS}/{path.name}" for path in (ROOT / parity.TESTS).glob("test_*_triton.py")} <= collected
+    kernels, graphs = parity.TESTS
+    assert {graphs, *(f"{kernels}/{path.name}" for path in (ROOT / kernels).glob("test_*_triton.py"))} <= collected
