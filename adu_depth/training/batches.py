@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Protocol
 
 import torch
@@ -88,17 +88,16 @@ class Resized:
 def step_indices(length: int, step: int, batch_size: int, seed: int, group: ProcessGroup) -> list[int]:
     """Indices of one process's batch at a step: epochs are permutations of 0 … length − 1, laid end to end."""
     first = (step * group.world_size + group.rank) * batch_size
-    orders: dict[int, Tensor] = {}
     indices = []
     for position in range(first, first + batch_size):
         epoch, offset = divmod(position, length)
-        if epoch not in orders:
-            orders[epoch] = _permutation(length, draw_generator(seed, epoch, rank=EPOCH_DRAWS))
-        indices.append(int(orders[epoch][offset]))
+        indices.append(int(_order(length, seed, epoch)[offset]))
     return indices
 
 
-def _permutation(length: int, generator: torch.Generator) -> Tensor:
+@lru_cache(maxsize=2)  # a step may end one epoch and begin the next; of a million samples an order takes 8 MB
+def _order(length: int, seed: int, epoch: int) -> Tensor:
+    generator = draw_generator(seed, epoch, rank=EPOCH_DRAWS)
     return torch.randperm(length, generator=generator, device=generator.device)
 
 

@@ -33,6 +33,21 @@ def test_an_epoch_is_a_permutation_and_processes_share_it() -> None:
     assert second != order
 
 
+def test_an_epochs_order_is_drawn_once_not_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A permutation of a million samples takes 5 ms."""
+    drawn: list[int] = []
+    randperm = torch.randperm
+
+    def counted(length: int, **settings: object) -> torch.Tensor:
+        drawn.append(length)
+        return randperm(length, **settings)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(torch, "randperm", counted)
+    for step in range(10):  # 80 samples: two epochs and the start of a third; the fifth step has samples of two
+        step_indices(37, step, 8, seed=9182, group=ProcessGroup())
+    assert drawn == [37] * 3
+
+
 def names(stream: list[TrainingBatch]) -> list[list[str]]:
     return [list(batch.sample.name) for batch in stream]
 
