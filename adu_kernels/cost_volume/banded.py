@@ -5,7 +5,7 @@ columns with B disparities. `gather` moves the band upright, so that loads and s
 B×B block. The backward moves the volume's gradient back into the band and multiplies it with the map
 that slides past.
 
-Base, match and SIGN as in kernels.py. DOT is the type of the factors, ACC that of the sums.
+Base, match, SIGN and target as in shared.py. DOT is the type of the factors, ACC that of the sums.
 """
 
 # mypy: disable-error-code="no-untyped-def, assignment"
@@ -20,8 +20,7 @@ import triton.language as tl
 from .._triton.device import dtype_of, wide_index
 from .._triton.layout import MapLayout
 from .._triton.maps import Map, block_offsets, load_block, row_start
-from .kernels import SIZES
-from .slide import inverse_norm
+from .shared import SIZES, inverse_norm
 
 STRIDES = [f"{tensor}_{axis}" for tensor in ("base", "match", "grad_base", "grad_match") for axis in "bchw"]
 VOLUME_STRIDES = [f"volume_{axis}" for axis in "bdhw"]
@@ -93,7 +92,7 @@ def band_columns(first_column, first_disparity, BLOCK: tl.constexpr, SIGN: tl.co
 
 @triton.jit
 def place_of_disparity(BLOCK: tl.constexpr, SIGN: tl.constexpr):
-    """Row m of a tile finds its disparity i in this column of the band."""
+    """Row m of a block finds its disparity i in this column of the band."""
     m, i = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK)[None, :]
     if SIGN == 1:
         return BLOCK + m - i
@@ -108,9 +107,9 @@ def disparity_of_place(rows, places, BLOCK: tl.constexpr, SIGN: tl.constexpr):
     return places - rows
 
 
-@triton.jit(do_not_specialize=["column_tiles", "disparity_tiles", *SIZES[:3], *STRIDES[:8], *VOLUME_STRIDES])
+@triton.jit(do_not_specialize=["column_blocks", "disparity_blocks", *SIZES[:3], *STRIDES[:8], *VOLUME_STRIDES])
 def band_forward(
-    base, match, volume, height, width, num_disparities, column_tiles, disparity_tiles,
+    base, match, volume, height, width, num_disparities, column_blocks, disparity_blocks,
     base_b, base_c, base_h, base_w, match_b, match_c, match_h, match_w, volume_b, volume_d, volume_h, volume_w,
     config: BandConfig,
 ):  # fmt: skip
@@ -124,10 +123,10 @@ def band_forward(
     match = Map(match, match_b, match_c, match_h, match_w)
     volume = BandVolume(volume, volume_b, volume_d, volume_h, volume_w)
     program = tl.program_id(0)
-    image_row = program // (column_tiles * disparity_tiles)
-    tile = program % (column_tiles * disparity_tiles)
-    first_column = (tile // disparity_tiles) * BLOCK
-    first_disparity = (tile % disparity_tiles) * BLOCK
+    image_row = program // (column_blocks * disparity_blocks)
+    index = program % (column_blocks * disparity_blocks)
+    first_column = (index // disparity_blocks) * BLOCK
+    first_disparity = (index % disparity_blocks) * BLOCK
     batch, row = wide_index(image_row // height, INT64), wide_index(image_row % height, INT64)
     p_base = row_start(base, batch, row, config.FEATURES)
     p_match = row_start(match, batch, row, config.FEATURES)
@@ -160,9 +159,9 @@ def band_forward(
 @triton.jit
 def band_of_gradient(
     p_volume, volume, first_column, columns, slides, first_disparity, width, num_disparities,
-    BASE_TILE: tl.constexpr, SIGN: tl.constexpr, config,
+    BASE_TARGET: tl.constexpr, SIGN: tl.constexpr, config,
 ):  # fmt: skip
-    """The volume's gradient as a band, tile columns × 2·BLOCK sliding columns, 0 beside the band.
+    """The volume's gradient as a band, BLOCK of the target's columns × 2·BLOCK sliding columns, 0 beside the band.
 
     STRIDE_DIVISOR disparities are loaded together; those without a partner are taken out afterwards.
     """
@@ -171,7 +170,7 @@ def band_of_gradient(
     disparities = wide_index(first_disparity + tl.arange(0, BLOCK), config.INT64)
     m_exists = exists(disparities, num_disparities, config)[None, :]
     rows, places = tl.arange(0, BLOCK), tl.arange(0, 2 * BLOCK)
-    if BASE_TILE:  # the volume's columns are the tile's: rows of BLOCK disparities, moved apart
+    if BASE_TARGET:  # the volume's columns are the target's: rows of BLOCK disparities, moved apart
         offsets = volume_offsets(volume, columns, disparities, config)
         upright = tl.load(p_volume + offsets, mask=m_exists & (columns < width)[:, None], other=0.0)
         partner = columns[:, None] - SIGN * disparities[None, :]
@@ -195,18 +194,18 @@ def band_of_gradient(
 
 @triton.jit
 def band_gradient(
-    slide_map, p_volume, volume, grad, batch, row, tile, width, num_disparities, column_tiles,
-    BASE_TILE: tl.constexpr, config,
+    slide_map, p_volume, volume, grad, batch, row, index, width, num_disparities, column_blocks,
+    BASE_TARGET: tl.constexpr, config,
 ):  # fmt: skip
-    """Gradient of the map the tile stands in, from the volume's and the map that slides. BASE_TILE: of the base map."""
+    """Gradient of the target map, from the volume's and the map that slides. BASE_TARGET: it is the base map."""
     BLOCK: tl.constexpr = config.BLOCK
-    SIGN: tl.constexpr = config.SIGN if BASE_TILE else -config.SIGN
+    SIGN: tl.constexpr = config.SIGN if BASE_TARGET else -config.SIGN
     INT64: tl.constexpr = config.INT64
     DOT: tl.constexpr = dtype_of(config.DOT)
     ACC: tl.constexpr = dtype_of(config.ACC)
-    first_column = (tile % column_tiles) * BLOCK
+    first_column = (index % column_blocks) * BLOCK
     columns = wide_index(first_column + tl.arange(0, BLOCK), INT64)
-    channels = wide_index((tile // column_tiles) * config.BLOCK_C + tl.arange(0, config.BLOCK_C), INT64)
+    channels = wide_index((index // column_blocks) * config.BLOCK_C + tl.arange(0, config.BLOCK_C), INT64)
     p_slide = row_start(slide_map, batch, row, config.FEATURES)
     p_grad = row_start(grad, batch, row, config.FEATURES)
     sums = tl.zeros([BLOCK, config.BLOCK_C], ACC)
@@ -215,7 +214,7 @@ def band_gradient(
         vectors = load_block(p_slide, slide_map, slides, channels, width, config.C, config.FEATURES)
         band = band_of_gradient(
             p_volume, volume, first_column, columns, slides, first_disparity, width, num_disparities,
-            BASE_TILE, SIGN, config,
+            BASE_TARGET, SIGN, config,
         )  # fmt: skip
         sums = tl.dot(band.to(DOT), vectors.to(DOT), sums, input_precision="ieee", out_dtype=ACC)
     o_w, o_c = block_offsets(grad, columns, channels, config.FEATURES)
@@ -224,9 +223,9 @@ def band_gradient(
     tl.store(p_store, (sums * config.SCALE).to(p_grad.dtype.element_ty), mask=m_store)
 
 
-@triton.jit(do_not_specialize=["column_tiles", *SIZES[:3], *STRIDES, *VOLUME_STRIDES])
+@triton.jit(do_not_specialize=["column_blocks", *SIZES[:3], *STRIDES, *VOLUME_STRIDES])
 def band_backward(
-    base, match, volume, grad_base, grad_match, height, width, num_disparities, column_tiles,
+    base, match, volume, grad_base, grad_match, height, width, num_disparities, column_blocks,
     base_b, base_c, base_h, base_w, match_b, match_c, match_h, match_w, volume_b, volume_d, volume_h, volume_w,
     grad_base_b, grad_base_c, grad_base_h, grad_base_w, grad_match_b, grad_match_c, grad_match_h, grad_match_w,
     config: BandConfig,
@@ -237,21 +236,22 @@ def band_backward(
     volume = BandVolume(volume, volume_b, volume_d, volume_h, volume_w)
     grad_base = Map(grad_base, grad_base_b, grad_base_c, grad_base_h, grad_base_w)
     grad_match = Map(grad_match, grad_match_b, grad_match_c, grad_match_h, grad_match_w)
-    tiles = column_tiles * ((config.C + config.BLOCK_C - 1) // config.BLOCK_C)
+    programs = column_blocks * ((config.C + config.BLOCK_C - 1) // config.BLOCK_C)
     program = tl.program_id(0)
-    tile = program % (tiles * (config.NEEDED[0] + config.NEEDED[1]))
-    image_row = program // (tiles * (config.NEEDED[0] + config.NEEDED[1]))
+    index = program % (programs * (config.NEEDED[0] + config.NEEDED[1]))
+    image_row = program // (programs * (config.NEEDED[0] + config.NEEDED[1]))
     batch, row = wide_index(image_row // height, config.INT64), wide_index(image_row % height, config.INT64)
     p_volume = row_start(volume, batch, row, config)
     if config.NEEDED[0]:
-        if tile < tiles:
+        if index < programs:
             band_gradient(
-                match, p_volume, volume, grad_base, batch, row, tile, width, num_disparities, column_tiles, True, config
+                match, p_volume, volume, grad_base, batch, row, index, width, num_disparities, column_blocks, True,
+                config,
             )  # fmt: skip
-        tile -= tiles
+        index -= programs
     if config.NEEDED[1]:  # noqa: SIM102  the first `if` is settled when compiling, the second when running
-        if tile >= 0:
+        if index >= 0:
             band_gradient(
-                base, p_volume, volume, grad_match, batch, row, tile, width, num_disparities, column_tiles, False,
+                base, p_volume, volume, grad_match, batch, row, index, width, num_disparities, column_blocks, False,
                 config,
             )  # fmt: skip

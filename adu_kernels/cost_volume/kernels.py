@@ -1,41 +1,33 @@
 """Triton kernels of the cost volumes by multiply and add: group-wise correlation, concatenation, or both at once.
 
-Words. The *base* map is the one whose columns the volume's columns are (left in the left view), the *match* map is read
-at column − SIGN·d; SIGN is 1 in the left view, −1 in the right. A program owns one image row (b, h) and a run of items;
-an item is a group (slide.py correlates it) or a few concatenated channels, of one column or of a few neighbouring ones.
+Words and items are in shared.py; slide.py correlates.
 
 Every fused multiply-add is written out, and launches say enable_fp_fusion=False: left to the compiler, a lane fuses its
 own product with the one it is sent, and two lanes round the same sum differently.
-
-What stands in a cell without a partner is neither read into the volume nor into a gradient, NaN included.
 """
 
 # mypy: disable-error-code="no-untyped-def, assignment"
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import triton
 import triton.language as tl
 
 from .._triton.device import dtype_of, wide_index
-from .._triton.layout import MapLayout
 from .._triton.maps import Map, row_start
-from .slide import (
+from .shared import (
+    SIZES,
     Scores,
+    SlideConfig,
     Volume,
-    correlate,
-    correlation_gradient,
     load_vectors,
     split_items,
     store_vectors,
     vector_mask,
     vector_pointers,
 )
+from .slide import correlate, correlation_gradient
 
-# Sizes and strides vary with the image: specialised, each new size would be a new compilation.
-SIZES = ["height", "width", "num_disparities", "correlation_tiles", "concat_tiles"]
 STRIDES = [
     f"{tensor}_{axis}"
     for tensor, axes in {
@@ -45,41 +37,6 @@ STRIDES = [
     }.items()
     for axis in axes
 ]  # fmt: skip
-
-
-class SlideConfig(NamedTuple):
-    NUM_GROUPS: int
-    """0 where nothing is correlated."""
-    GROUPS: int
-    """Groups of a block of columns: NUM_GROUPS, with NORMALIZE "all" the next power of two."""
-    K: int
-    """Channels of a group; BLOCK_K the next power of two."""
-    BLOCK_K: int
-    BLOCK_N: int
-    """Items of a program."""
-    PIXELS: int
-    """Neighbouring columns of an item."""
-    SIGN: int
-    CHANNELS_LAST: bool
-    """Neighbouring items are groups of one pixel, else columns of one group."""
-    INT64: bool
-    SCALE: float
-    NORMALIZE: str
-    EPS: float
-    EPS_ADDED: bool
-    CONCAT: int
-    """Channels of a concatenated map, 0 where there is none; an item holds CONCAT_SIZE of them."""
-    CONCAT_SIZE: int
-    MASK_BASE: bool
-    FEATURES: MapLayout
-    """Of the correlated maps and their gradients."""
-    CONCAT_FEATURES: MapLayout
-    VOLUME: MapLayout
-    ACC: str
-    NEEDED: tuple[bool, ...] = (True, True, True, True)
-    """Gradients that are written: base, match, base_concat, match_concat."""
-    SCORE_SHARE: float = 0.0
-    """A group's share of the scores, 1 / NUM_GROUPS; 0 where there is no gradient of scores."""
 
 
 @triton.jit
@@ -94,7 +51,7 @@ def half_start(volume, batch, row, FIRST: tl.constexpr, config):
 
 
 @triton.jit
-def concatenate(base, match, volume, batch, row, tile, width, num_disparities, config):
+def concatenate(base, match, volume, batch, row, index, width, num_disparities, config):
     """Both halves of the concatenation, CONCAT_SIZE channels an item, copied as they are.
 
     Nothing in the loop chooses by the half alone: of a choice that no step changes LLVM made two loops, which a warp
@@ -104,7 +61,7 @@ def concatenate(base, match, volume, batch, row, tile, width, num_disparities, c
     PER_HALF: tl.constexpr = config.CONCAT // SIZE
     SIGN: tl.constexpr = config.SIGN
     INT64: tl.constexpr = config.INT64
-    items = tile * config.BLOCK_N + tl.arange(0, config.BLOCK_N)
+    items = index * config.BLOCK_N + tl.arange(0, config.BLOCK_N)
     columns, parts = split_items(items, width, 2 * PER_HALF, config.CHANNELS_LAST)
     inside = (columns < width) & (parts < 2 * PER_HALF)
     left_half = parts < PER_HALF
@@ -140,14 +97,14 @@ def concatenate(base, match, volume, batch, row, tile, width, num_disparities, c
 
 
 @triton.jit
-def concatenation_gradient(volume, grad, batch, row, tile, width, num_disparities, BASE_TILE: tl.constexpr, config):
+def concatenation_gradient(volume, grad, batch, row, index, width, num_disparities, BASE_TARGET: tl.constexpr, config):
     """Gradient of one concatenated map, the sum over the disparities of its half of the volume's."""
     SIZE: tl.constexpr = config.CONCAT_SIZE
     PARTS: tl.constexpr = config.CONCAT // SIZE
-    SIGN: tl.constexpr = config.SIGN if BASE_TILE else -config.SIGN
+    SIGN: tl.constexpr = config.SIGN if BASE_TARGET else -config.SIGN
     FIRST: tl.constexpr = config.NUM_GROUPS + (0 if SIGN == 1 else config.CONCAT)  # the left map's half comes first
     INT64: tl.constexpr = config.INT64
-    items = tile * config.BLOCK_N + tl.arange(0, config.BLOCK_N)
+    items = index * config.BLOCK_N + tl.arange(0, config.BLOCK_N)
     columns, parts = split_items(items, width, PARTS, config.CHANNELS_LAST)
     inside = (columns < width) & (parts < PARTS)
     columns, parts = wide_index(columns, INT64), wide_index(parts, INT64)
@@ -158,10 +115,10 @@ def concatenation_gradient(volume, grad, batch, row, tile, width, num_disparitie
         d = wide_index(disparity, INT64)
         slide = columns - SIGN * d
         m_load = inside
-        if config.MASK_BASE or not BASE_TILE:
+        if config.MASK_BASE or not BASE_TARGET:
             m_load = inside & (slide >= 0) & (slide < width)
         volume_column = slide
-        if BASE_TILE:
+        if BASE_TARGET:
             volume_column = columns
         p_slab = p_volume + d * config.VOLUME.STRIDE_DIVISOR * volume.stride_d
         values = load_vectors(p_slab, volume, volume_column, parts, m_load, SIZE, SIZE, config.VOLUME)
@@ -171,35 +128,35 @@ def concatenation_gradient(volume, grad, batch, row, tile, width, num_disparitie
 
 @triton.jit(do_not_specialize=[*SIZES, *STRIDES[:21]])
 def volume_forward(
-    base, match, base_concat, match_concat, volume, height, width, num_disparities, correlation_tiles, concat_tiles,
+    base, match, base_concat, match_concat, volume, height, width, num_disparities, correlating, concatenating,
     base_b, base_c, base_h, base_w, match_b, match_c, match_h, match_w,
     base_concat_b, base_concat_c, base_concat_h, base_concat_w,
     match_concat_b, match_concat_c, match_concat_h, match_concat_w,
     volume_b, volume_c, volume_d, volume_h, volume_w, config: SlideConfig,
 ):  # fmt: skip
-    """One launch: the first correlation_tiles programs of a row correlate, the concat_tiles after them concatenate."""
+    """One launch: a row's first programs correlate, those behind them concatenate."""
     base = Map(base, base_b, base_c, base_h, base_w)
     match = Map(match, match_b, match_c, match_h, match_w)
     base_concat = Map(base_concat, base_concat_b, base_concat_c, base_concat_h, base_concat_w)
     match_concat = Map(match_concat, match_concat_b, match_concat_c, match_concat_h, match_concat_w)
     volume = Volume(volume, volume_b, volume_c, volume_d, volume_h, volume_w)
     program = tl.program_id(0)
-    tile = program % (correlation_tiles + concat_tiles)
-    image_row = program // (correlation_tiles + concat_tiles)
+    index = program % (correlating + concatenating)
+    image_row = program // (correlating + concatenating)
     batch, row = wide_index(image_row // height, config.INT64), wide_index(image_row % height, config.INT64)
     if config.NUM_GROUPS > 0:  # noqa: SIM102  the first `if` is settled when compiling, the second when running
-        if tile < correlation_tiles:
-            correlate(base, match, volume, batch, row, tile, width, num_disparities, config)
+        if index < correlating:
+            correlate(base, match, volume, batch, row, index, width, num_disparities, config)
     if config.CONCAT > 0:  # noqa: SIM102
-        if tile >= correlation_tiles:
-            tile -= correlation_tiles
-            concatenate(base_concat, match_concat, volume, batch, row, tile, width, num_disparities, config)
+        if index >= correlating:
+            index -= correlating
+            concatenate(base_concat, match_concat, volume, batch, row, index, width, num_disparities, config)
 
 
 @triton.jit(do_not_specialize=[*SIZES, *STRIDES[:8], *STRIDES[16:]])
 def volume_backward(
     base, match, volume, scores, grad_base, grad_match, grad_base_concat, grad_match_concat,
-    height, width, num_disparities, correlation_tiles, concat_tiles,
+    height, width, num_disparities, correlating, concatenating,
     base_b, base_c, base_h, base_w, match_b, match_c, match_h, match_w,
     volume_b, volume_c, volume_d, volume_h, volume_w, scores_b, scores_d, scores_h, scores_w,
     grad_base_b, grad_base_c, grad_base_h, grad_base_w, grad_match_b, grad_match_c, grad_match_h, grad_match_w,
@@ -223,28 +180,28 @@ def volume_backward(
     grad_match_concat = Map(
         grad_match_concat, grad_match_concat_b, grad_match_concat_c, grad_match_concat_h, grad_match_concat_w
     )
-    tiles = correlation_tiles * (config.NEEDED[0] + config.NEEDED[1])
-    tiles += concat_tiles * (config.NEEDED[2] + config.NEEDED[3])
+    programs = correlating * (config.NEEDED[0] + config.NEEDED[1])
+    programs += concatenating * (config.NEEDED[2] + config.NEEDED[3])
     program = tl.program_id(0)
-    tile = program % tiles
-    image_row = program // tiles
+    index = program % programs
+    image_row = program // programs
     batch, row = wide_index(image_row // height, config.INT64), wide_index(image_row % height, config.INT64)
     if config.NEEDED[0]:
-        if tile < correlation_tiles:
+        if index < correlating:
             correlation_gradient(
-                base, match, volume, scores, grad_base, batch, row, tile, width, num_disparities, True, config
+                base, match, volume, scores, grad_base, batch, row, index, width, num_disparities, True, config
             )
-        tile -= correlation_tiles
+        index -= correlating
     if config.NEEDED[1]:
-        if (tile >= 0) & (tile < correlation_tiles):
+        if (index >= 0) & (index < correlating):
             correlation_gradient(
-                match, base, volume, scores, grad_match, batch, row, tile, width, num_disparities, False, config
+                match, base, volume, scores, grad_match, batch, row, index, width, num_disparities, False, config
             )
-        tile -= correlation_tiles
+        index -= correlating
     if config.NEEDED[2]:
-        if (tile >= 0) & (tile < concat_tiles):
-            concatenation_gradient(volume, grad_base_concat, batch, row, tile, width, num_disparities, True, config)
-        tile -= concat_tiles
+        if (index >= 0) & (index < concatenating):
+            concatenation_gradient(volume, grad_base_concat, batch, row, index, width, num_disparities, True, config)
+        index -= concatenating
     if config.NEEDED[3]:  # noqa: SIM102
-        if tile >= 0:
-            concatenation_gradient(volume, grad_match_concat, batch, row, tile, width, num_disparities, False, config)
+        if index >= 0:
+            concatenation_gradient(volume, grad_match_concat, batch, row, index, width, num_disparities, False, config)

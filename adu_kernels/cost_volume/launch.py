@@ -30,7 +30,7 @@ from . import table
 
 if TYPE_CHECKING:
     from .banded import BandConfig
-    from .kernels import SlideConfig
+    from .shared import SlideConfig
 
 Maps = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 """left, right, left_thin, right_thin."""
@@ -253,10 +253,10 @@ def _slide_forward(correlated: Pair | None, concatenated: Pair | None, volume: T
     assert concat_maps is not None
     config, num_warps = _slide_config(correlated, concatenated, None, volume, options)
     batch, _, num_disparities, height, width = volume.shape
-    correlation_tiles, concat_tiles = _correlation_tiles(config, width), _concat_tiles(config, width, halves=2)
+    correlating, concatenating = _correlating(config, width), _concatenating(config, width, halves=2)
     runtime.run(
-        kernels.volume_forward, batch * height * (correlation_tiles + concat_tiles),
-        *maps, *concat_maps, volume, height, width, num_disparities, correlation_tiles, concat_tiles,
+        kernels.volume_forward, batch * height * (correlating + concatenating),
+        *maps, *concat_maps, volume, height, width, num_disparities, correlating, concatenating,
         *divided_strides(maps, config.FEATURES.STRIDE_DIVISOR),
         *divided_strides(concat_maps, config.CONCAT_FEATURES.STRIDE_DIVISOR),
         *divided_strides([volume], config.VOLUME.STRIDE_DIVISOR),
@@ -282,11 +282,11 @@ def _slide_backward(
     spare = next(g for g in grads if g is not None)  # stands where no gradient is asked for, and is not written there
     written = [spare if g is None else g for g in grads]
     batch, _, num_disparities, height, width = grad_output.shape
-    correlation_tiles, concat_tiles = _correlation_tiles(config, width), _concat_tiles(config, width, halves=1)
+    correlating, concatenating = _correlating(config, width), _concatenating(config, width, halves=1)
     runtime.run(
         kernels.volume_backward,
-        batch * height * (correlation_tiles * sum(needed[:2]) + concat_tiles * sum(needed[2:])),
-        *maps, grad_output, scores, *written, height, width, num_disparities, correlation_tiles, concat_tiles,
+        batch * height * (correlating * sum(needed[:2]) + concatenating * sum(needed[2:])),
+        *maps, grad_output, scores, *written, height, width, num_disparities, correlating, concatenating,
         *divided_strides(maps, config.FEATURES.STRIDE_DIVISOR),
         *divided_strides([grad_output], config.VOLUME.STRIDE_DIVISOR), *scores.stride(),
         *divided_strides(written[:2], config.FEATURES.STRIDE_DIVISOR),
@@ -308,7 +308,7 @@ def _slide_config(
     grads: of the four maps, in the backward; None in the forward. volume: it, or its gradient.
     """
     runtime.check_device(volume)  # before the GPU is asked what it is
-    from .kernels import SlideConfig
+    from .shared import SlideConfig
 
     backward, grads = grads is not None, grads or (None,) * 4
     features = [*(correlated or ()), *(g for g in grads[:2] if g is not None)]
@@ -353,7 +353,7 @@ def _slide_config(
     return config, tile.num_warps
 
 
-def _correlation_tiles(config: SlideConfig, width: int) -> int:
+def _correlating(config: SlideConfig, width: int) -> int:
     """Programs of one image row that correlate."""
     if not config.NUM_GROUPS:
         return 0
@@ -363,7 +363,7 @@ def _correlation_tiles(config: SlideConfig, width: int) -> int:
     return ceil_div(blocks, config.BLOCK_N) * config.GROUPS
 
 
-def _concat_tiles(config: SlideConfig, width: int, halves: int) -> int:
+def _concatenating(config: SlideConfig, width: int, halves: int) -> int:
     """Programs of one image row for one half of the concatenation, or both."""
     return ceil_div(width * halves * config.CONCAT // config.CONCAT_SIZE, config.BLOCK_N)
 
@@ -375,10 +375,10 @@ def _band_forward(maps: Pair, volume: Tensor, options: VolumeOptions) -> None:
     config, how = _band_config([*maps], volume, options, backward=False)
     config = config._replace(NORMALIZE=options.normalize, EPS=options.eps, EPS_ADDED=options.eps_rule == "add")
     batch, _, num_disparities, height, width = volume.shape
-    column_tiles, disparity_tiles = (ceil_div(n, config.BLOCK) for n in (width, num_disparities))
+    column_blocks, disparity_blocks = (ceil_div(n, config.BLOCK) for n in (width, num_disparities))
     runtime.run(
-        banded.band_forward, batch * height * column_tiles * disparity_tiles,
-        *maps, volume, height, width, num_disparities, column_tiles, disparity_tiles,
+        banded.band_forward, batch * height * column_blocks * disparity_blocks,
+        *maps, volume, height, width, num_disparities, column_blocks, disparity_blocks,
         *divided_strides(maps, config.FEATURES.STRIDE_DIVISOR), *_strides_of_band(volume, config.STRIDE_DIVISOR),
         config=config, **how,
     )  # fmt: skip
@@ -392,11 +392,11 @@ def _band_backward(maps: Pair, grad_output: Tensor, grads: Sequence[Tensor | Non
     config = config._replace(NEEDED=tuple(g is not None for g in grads))
     written = [present[0] if g is None else g for g in grads]
     batch, _, num_disparities, height, width = grad_output.shape
-    column_tiles = ceil_div(width, config.BLOCK)
-    programs = column_tiles * ceil_div(config.C, config.BLOCK_C) * len(present)
+    column_blocks = ceil_div(width, config.BLOCK)
+    programs = column_blocks * ceil_div(config.C, config.BLOCK_C) * len(present)
     runtime.run(
         banded.band_backward, batch * height * programs,
-        *maps, grad_output, *written, height, width, num_disparities, column_tiles,
+        *maps, grad_output, *written, height, width, num_disparities, column_blocks,
         *divided_strides(maps, config.FEATURES.STRIDE_DIVISOR), *_strides_of_band(grad_output, config.STRIDE_DIVISOR),
         *divided_strides(written, config.FEATURES.STRIDE_DIVISOR), config=config, **how,
     )  # fmt: skip

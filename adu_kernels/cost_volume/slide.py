@@ -1,4 +1,4 @@
-"""Triton functions that correlate by sliding one map past the other; kernels.py starts them. Words as there.
+"""Triton functions that correlate by sliding one map past the other; kernels.py starts them. Words as in shared.py.
 
 An item's base features stay in registers while the match map's columns slide past: a column loaded once meets PIXELS of
 the volume's cells. The backward is the same slide, the volume's gradient in the place of the stores: a gather for
@@ -16,28 +16,10 @@ import triton.language as tl
 
 from .._triton.device import dtype_of, wide_index
 from .._triton.maps import row_start
+from .shared import inverse_norm, load_vectors, split_items, store_vectors, vector_mask, vector_pointers
 
 MANY = tl.constexpr(16)
 """Channels of a group that one thread adds up."""
-
-
-class Volume(NamedTuple):
-    pointer: Any
-    stride_b: Any
-    stride_c: Any
-    stride_d: Any
-    stride_h: Any
-    stride_w: Any
-
-
-class Scores(NamedTuple):
-    """B×D×H×W, the mean over the groups."""
-
-    pointer: Any
-    stride_b: Any
-    stride_d: Any
-    stride_h: Any
-    stride_w: Any
 
 
 class Items(NamedTuple):
@@ -49,15 +31,7 @@ class Items(NamedTuple):
 
 
 @triton.jit
-def split_items(items, num_blocks, GROUPS: tl.constexpr, CHANNELS_LAST: tl.constexpr):
-    """Item number → block of columns and group. The faster of the two is the one neighbouring in memory."""
-    if CHANNELS_LAST:
-        return items // GROUPS, items % GROUPS
-    return items % num_blocks, items // num_blocks
-
-
-@triton.jit
-def items_of_tile(tile, width, config):
+def items_of_program(index, width, config):
     """A correlating program's items, neighbours in memory next to each other: a run over all groups, or BLOCK_N blocks
     of columns of one group, plainly counted so that the compiler sees them to be neighbours."""
     GROUPS: tl.constexpr = config.GROUPS
@@ -65,46 +39,12 @@ def items_of_tile(tile, width, config):
     PIXELS: tl.constexpr = config.PIXELS
     num_blocks = (width + PIXELS - 1) // PIXELS
     if config.CHANNELS_LAST:
-        blocks, groups = split_items(tile * BLOCK_N + tl.arange(0, BLOCK_N), num_blocks, GROUPS, True)
+        blocks, groups = split_items(index * BLOCK_N + tl.arange(0, BLOCK_N), num_blocks, GROUPS, True)
     else:
-        blocks = tile // GROUPS * BLOCK_N + tl.arange(0, BLOCK_N)
-        groups = tl.full([BLOCK_N], 0, tl.int32) + tile % GROUPS
+        blocks = index // GROUPS * BLOCK_N + tl.arange(0, BLOCK_N)
+        groups = tl.full([BLOCK_N], 0, tl.int32) + index % GROUPS
     inside = (blocks < num_blocks) & (groups < config.NUM_GROUPS)
     return Items(wide_index(blocks * PIXELS, config.INT64), wide_index(groups, config.INT64), inside)
-
-
-@triton.jit
-def vector_pointers(p_row, m, columns, groups, SIZE: tl.constexpr, BLOCK: tl.constexpr, layout):
-    """items × BLOCK: where the channels of each item's group stand at its column, in the row that starts at p_row."""
-    o_c = groups[:, None] * SIZE + tl.arange(0, BLOCK)[None, :]
-    if not layout.CONTIGUOUS_C:
-        o_c = o_c * m.stride_c
-    o_w = columns
-    if not layout.CONTIGUOUS_W:
-        o_w = o_w * layout.STRIDE_DIVISOR * m.stride_w
-    return p_row + o_w[:, None] + o_c
-
-
-@triton.jit
-def vector_mask(mask, SIZE: tl.constexpr, BLOCK: tl.constexpr):
-    # One `return`: Triton wants them all of one type, also those behind a constexpr `if`.
-    vectors = mask[:, None]
-    if BLOCK != SIZE:
-        vectors = vectors & (tl.arange(0, BLOCK) < SIZE)[None, :]
-    return vectors
-
-
-@triton.jit
-def load_vectors(p_row, m, columns, groups, mask, SIZE: tl.constexpr, BLOCK: tl.constexpr, layout):
-    """items × BLOCK: the SIZE channels of each item's group at its column, 0 where masked."""
-    p_load = vector_pointers(p_row, m, columns, groups, SIZE, BLOCK, layout)
-    return tl.load(p_load, mask=vector_mask(mask, SIZE, BLOCK), other=0.0)
-
-
-@triton.jit
-def store_vectors(p_row, m, values, columns, groups, mask, SIZE: tl.constexpr, BLOCK: tl.constexpr, layout):
-    p_store = vector_pointers(p_row, m, columns, groups, SIZE, BLOCK, layout)
-    tl.store(p_store, values.to(p_row.dtype.element_ty), mask=vector_mask(mask, SIZE, BLOCK))
 
 
 @triton.jit
@@ -142,15 +82,6 @@ def over_norm_group(values, config):
         total = tl.broadcast_to(tl.sum(pixels, 1)[:, None], pixels.shape)
         values = tl.reshape(total, values.shape)
     return values
-
-
-@triton.jit
-def inverse_norm(squares, config):
-    """1 / (norm + eps), or 1 / norm with 0 for a vector no longer than eps."""
-    if config.EPS_ADDED:
-        return 1.0 / (tl.sqrt(squares) + config.EPS)
-    present = squares > config.EPS * config.EPS
-    return tl.where(present, 1.0 / tl.sqrt(tl.where(present, squares, 1.0)), 0.0)
 
 
 @triton.jit
@@ -211,14 +142,14 @@ def advanced(pointers, by, PIXELS: tl.constexpr):
 
 
 @triton.jit
-def cell_pointers(p_volume, volume, items, slide, step, BASE_TILE: tl.constexpr, SIGN: tl.constexpr, config):
+def cell_pointers(p_volume, volume, items, slide, step, BASE_TARGET: tl.constexpr, SIGN: tl.constexpr, config):
     """Per pixel of the items, where the volume's cell of this step stands; the next step's is a fixed way further."""
     VEC: tl.constexpr = config.VOLUME.STRIDE_DIVISOR
     cells = ()
     for pixel in tl.static_range(config.PIXELS):
         disparity = slide_disparity(step, pixel, config.PIXELS, SIGN)
         column = slide
-        if BASE_TILE:
+        if BASE_TARGET:
             column = items.column + pixel
         p_cell = p_volume + disparity * VEC * volume.stride_d + column * VEC * volume.stride_w
         cells = cells + (p_cell + items.groups * volume.stride_c,)  # noqa: RUF005
@@ -226,7 +157,7 @@ def cell_pointers(p_volume, volume, items, slide, step, BASE_TILE: tl.constexpr,
 
 
 @triton.jit
-def score_pointers(scores, batch, row, items, slide, step, BASE_TILE: tl.constexpr, SIGN: tl.constexpr, config):
+def score_pointers(scores, batch, row, items, slide, step, BASE_TARGET: tl.constexpr, SIGN: tl.constexpr, config):
     """The same in the scores; nothing where none has a gradient."""
     cells = ()
     if config.SCORE_SHARE > 0:
@@ -234,7 +165,7 @@ def score_pointers(scores, batch, row, items, slide, step, BASE_TILE: tl.constex
         for pixel in tl.static_range(config.PIXELS):
             disparity = slide_disparity(step, pixel, config.PIXELS, SIGN)
             column = slide
-            if BASE_TILE:
+            if BASE_TARGET:
                 column = items.column + pixel
             cells = cells + (p_row + disparity * scores.stride_d + column * scores.stride_w,)  # noqa: RUF005
     return cells
@@ -252,44 +183,44 @@ def advanced_by_two(pointers, by, scores_by, config):
 
 @triton.jit
 def correlate_step(
-    p_slide, p_cells, base, slide, items, step, width, num_disparities,
+    p_slide, p_cells, base_features, slide, items, step, width, num_disparities,
     EDGE: tl.constexpr, REACHED: tl.constexpr, config,
 ):  # fmt: skip
-    """One column of the match map, at p_slide, against every pixel of the items; `base` holds the scale already."""
+    """One column of the match map, at p_slide, against every pixel of the items; the base's hold the scale already."""
     PIXELS: tl.constexpr = config.PIXELS
     SIGN: tl.constexpr = config.SIGN
     BLOCK_K: tl.constexpr = config.BLOCK_K
     reachable = items.inside & (slide >= 0) & (slide < width)
-    match = tl.load(p_slide, mask=vector_mask(reachable, config.K, BLOCK_K), other=0.0).to(dtype_of(config.ACC))
-    match = channels_of(match, BLOCK_K)
+    match_features = tl.load(p_slide, mask=vector_mask(reachable, config.K, BLOCK_K), other=0.0)
+    match_features = channels_of(match_features.to(dtype_of(config.ACC)), BLOCK_K)
     if config.NORMALIZE != "none":
-        squares = over_norm_group(dot_product(match, match, BLOCK_K), config)
+        squares = over_norm_group(dot_product(match_features, match_features, BLOCK_K), config)
         inverse = inverse_norm(squares, config)
     for pixel in tl.static_range(PIXELS):
         if (PIXELS - 1 - pixel if SIGN == 1 else pixel) <= REACHED:  # else its disparity is below 0
-            value = dot_product(base[pixel], match, BLOCK_K)
+            value = dot_product(base_features[pixel], match_features, BLOCK_K)
             if config.NORMALIZE != "none":
                 value = value * inverse
             m_store = items.inside & (items.column + pixel < width)
             if EDGE:
                 disparity = slide_disparity(step, pixel, PIXELS, SIGN)
                 m_store = tl.where((disparity >= 0) & (disparity < num_disparities), m_store, False)
-            value = tl.where(reachable, value, 0.0)  # 0 times what stands in base, were it NaN, is not 0
+            value = tl.where(reachable, value, 0.0)  # 0 times a base feature, were it NaN, is not 0
             tl.store(p_cells[pixel], value.to(p_cells[pixel].dtype.element_ty), mask=m_store)
 
 
 @triton.jit
-def correlate(base, match, volume, batch, row, tile, width, num_disparities, config):
+def correlate(base, match, volume, batch, row, index, width, num_disparities, config):
     K: tl.constexpr = config.K
     BLOCK_K: tl.constexpr = config.BLOCK_K
     PIXELS: tl.constexpr = config.PIXELS
     SIGN: tl.constexpr = config.SIGN
     INT64: tl.constexpr = config.INT64
-    items = items_of_tile(tile, width, config)
+    items = items_of_program(index, width, config)
     p_base = row_start(base, batch, row, config.FEATURES)
     p_match = row_start(match, batch, row, config.FEATURES)
     p_volume = row_start(volume, batch, row, config.VOLUME)
-    features = ()
+    base_features = ()
     for pixel in tl.static_range(PIXELS):
         column = items.column + pixel
         here = items.inside & (column < width)
@@ -298,7 +229,7 @@ def correlate(base, match, volume, batch, row, tile, width, num_disparities, con
         if config.NORMALIZE != "none":
             squares = over_norm_group(tl.sum(vectors * vectors, 1), config)
             vectors = vectors * inverse_norm(squares, config)[:, None]
-        features = features + (channels_of(vectors * config.SCALE, BLOCK_K),)  # noqa: RUF005
+        base_features = base_features + (channels_of(vectors * config.SCALE, BLOCK_K),)  # noqa: RUF005
     for part in tl.static_range(3):
         if PIXELS > 1 or part == 1:
             start = wide_index(first_step(part, num_disparities, PIXELS), INT64)
@@ -309,26 +240,18 @@ def correlate(base, match, volume, batch, row, tile, width, num_disparities, con
             if part == 0:
                 for known in tl.static_range(PIXELS - 1):
                     correlate_step(
-                        p_slide, p_cells, features, slide, items, known, width, num_disparities, True, known, config
-                    )
+                        p_slide, p_cells, base_features, slide, items, known, width, num_disparities,
+                        True, known, config,
+                    )  # fmt: skip
                     slide -= SIGN
                     p_slide -= config.FEATURES.STRIDE_DIVISOR * match.stride_w * SIGN
                     p_cells = advanced(p_cells, way, PIXELS)
             else:
                 for step in range(first_step(part, num_disparities, PIXELS), end_step(part, num_disparities, PIXELS)):
                     correlate_step(
-                        p_slide,
-                        p_cells,
-                        features,
-                        slide,
-                        items,
-                        step,
-                        width,
-                        num_disparities,
-                        part == 2,
-                        PIXELS,
-                        config,
-                    )
+                        p_slide, p_cells, base_features, slide, items, step, width, num_disparities,
+                        part == 2, PIXELS, config,
+                    )  # fmt: skip
                     slide -= SIGN
                     p_slide -= config.FEATURES.STRIDE_DIVISOR * match.stride_w * SIGN
                     p_cells = advanced(p_cells, way, PIXELS)
@@ -369,19 +292,20 @@ def gradient_step(
 
 @triton.jit
 def correlation_gradient(
-    tile_map, slide_map, volume, scores, grad, batch, row, tile, width, num_disparities, BASE_TILE: tl.constexpr, config
-):
-    """Gradient of the map the tile stands in, from the volume's and the map that slides. BASE_TILE: of the base map.
+    target_map, slide_map, volume, scores, grad, batch, row, index, width, num_disparities, BASE_TARGET: tl.constexpr,
+    config,
+):  # fmt: skip
+    """Gradient of the target map, from the volume's and the map that slides. BASE_TARGET: it is the base map.
 
     The scores' gradient is added to a cell's where it is loaded: no pass adds them up, and no sum is stored.
     """
     K: tl.constexpr = config.K
     BLOCK_K: tl.constexpr = config.BLOCK_K
     PIXELS: tl.constexpr = config.PIXELS
-    SIGN: tl.constexpr = config.SIGN if BASE_TILE else -config.SIGN
+    SIGN: tl.constexpr = config.SIGN if BASE_TARGET else -config.SIGN
     INT64: tl.constexpr = config.INT64
-    items = items_of_tile(tile, width, config)
-    p_tile = row_start(tile_map, batch, row, config.FEATURES)
+    items = items_of_program(index, width, config)
+    p_target = row_start(target_map, batch, row, config.FEATURES)
     p_slide = row_start(slide_map, batch, row, config.FEATURES)
     p_grad = row_start(grad, batch, row, config.FEATURES)
     p_volume = row_start(volume, batch, row, config.VOLUME)
@@ -389,18 +313,18 @@ def correlation_gradient(
     for _ in tl.static_range(PIXELS):
         sums = sums + (tl.zeros([config.BLOCK_N, BLOCK_K], dtype_of(config.ACC)),)  # noqa: RUF005
     way = wide_index(volume.stride_d, INT64) * config.VOLUME.STRIDE_DIVISOR
-    if not BASE_TILE:
+    if not BASE_TARGET:
         way -= wide_index(volume.stride_w, INT64) * config.VOLUME.STRIDE_DIVISOR * SIGN
     scores_way = wide_index(scores.stride_d, INT64)
-    if not BASE_TILE:
+    if not BASE_TARGET:
         scores_way -= wide_index(scores.stride_w, INT64) * SIGN
     for part in tl.static_range(3):
         if PIXELS > 1 or part == 1:
             start = wide_index(first_step(part, num_disparities, PIXELS), INT64)
             slide = items.column + slide_column(start, PIXELS, SIGN)
             p_step = vector_pointers(p_slide, slide_map, slide, items.groups, K, BLOCK_K, config.FEATURES)
-            p_cells = cell_pointers(p_volume, volume, items, slide, start, BASE_TILE, SIGN, config)
-            p_cells = p_cells + score_pointers(scores, batch, row, items, slide, start, BASE_TILE, SIGN, config)
+            p_cells = cell_pointers(p_volume, volume, items, slide, start, BASE_TARGET, SIGN, config)
+            p_cells = p_cells + score_pointers(scores, batch, row, items, slide, start, BASE_TARGET, SIGN, config)
             if part == 0:
                 for known in tl.static_range(PIXELS - 1):
                     sums = gradient_step(
@@ -423,6 +347,6 @@ def correlation_gradient(
         here = items.inside & (column < width)
         gradient = sums[pixel] * config.SCALE
         if config.NORMALIZE != "none":
-            vectors = load_vectors(p_tile, tile_map, column, items.groups, here, K, BLOCK_K, config.FEATURES)
+            vectors = load_vectors(p_target, target_map, column, items.groups, here, K, BLOCK_K, config.FEATURES)
             gradient = norm_backward(gradient, vectors.to(dtype_of(config.ACC)), config)
         store_vectors(p_grad, grad, gradient, column, items.groups, here, K, BLOCK_K, config.FEATURES)
