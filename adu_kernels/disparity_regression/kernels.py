@@ -1,9 +1,8 @@
 """Triton kernels of the disparity head. The README beside this file derives them; the names below are its names.
 
-A cell lies between four coarse pixels (rows h, h + 1, columns w, w + 1) and holds s × s fine pixels, so cells run from
-−1 to the last row and column, their corners clamped at the border. Along disparity an interval lies between two
-candidates k, k + 1 and holds s fine disparities at equal steps of the logit. The softmax has a row per fine pixel: its
-row_max is the largest fine logit there, its row_sum that of exp(logit − row_max).
+Along disparity an interval lies between two candidates k, k + 1 and holds s fine disparities at equal steps of the
+logit. The softmax has a row per fine pixel: its row_max is the largest fine logit there, its row_sum that of
+exp(logit − row_max). `cells.py` says what a cell is.
 """
 
 # mypy: disable-error-code="no-untyped-def, assignment"
@@ -15,9 +14,9 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from .._triton.device import LOG2E, constant, dtype_of
+from .._triton.device import constant, dtype_of
+from . import cells
 
-LOWEST = tl.constexpr(-(2.0**100))  # what −inf counts as (reference.py): differences, interpolated values stay finite
 LARGE = tl.constexpr(50.0)  # exponent of a sum of weights that no pixel has
 ABSENT = tl.constexpr(1e38)  # as the largest logit of a pixel: whatever is relative to it has no weight
 NOTHING = tl.constexpr(-(2.0**80))  # as in reference.py
@@ -28,8 +27,9 @@ class RegressionConfig(NamedTuple):
 
     SCALE: int
     """s, fine pixels per coarse one, along each axis."""
-    SIDE: int
-    """Fine columns of a cell per thread, forward; fine rows and columns, backward."""
+    ROWS: int
+    """Fine rows of a cell per thread, as `COLUMNS`."""
+    COLUMNS: int
     LANES: int
     """Cells per program, one per thread."""
     CANDIDATES: int
@@ -37,111 +37,101 @@ class RegressionConfig(NamedTuple):
     ACC: str
 
 
-class Corners(NamedTuple):
-    """Of the coarse pixels around a cell: how far from the start of a plane each lies."""
-
-    upper_left: tl.tensor
-    upper_right: tl.tensor
-    lower_left: tl.tensor
-    lower_right: tl.tensor
-
-
-class Border(NamedTuple):
-    """Whether a cell hangs over the border, on each of the map's sides."""
-
-    left: tl.tensor
-    right: tl.tensor
-    top: tl.tensor
-    bottom: tl.tensor
-
-
-class Part(NamedTuple):
-    """SIDE × SIDE fine pixels of each cell (h, w), from one of its fine rows and columns on."""
-
-    h: tl.tensor
-    w: tl.tensor
-    first_row: tl.tensor
-    first_column: tl.tensor
-    height: tl.tensor
-    """Of the coarse map, as `width`."""
-    width: tl.tensor
-
-
-class FineMap(NamedTuple):
-    """One image of a B×sH×sW map."""
-
-    start: tl.tensor
-    stride_y: tl.tensor
-    stride_x: tl.tensor
-
-
 @triton.jit
-def _load(pointers, ACC: tl.constexpr):
-    return tl.maximum(tl.load(pointers).to(ACC), LOWEST, propagate_nan=tl.PropagateNan.ALL)
+def _largest(plane, plane_step, D, corners, across, down, ACC: tl.constexpr, S: tl.constexpr):
+    """The largest fine logit of each pixel, and where it is.
 
-
-@triton.jit
-def _corners(h, w, H, W, stride_h, stride_w):
-    """The `Corners` of cell (h, w).
-
-    Clamped at the border, and for lanes past the last cell too: every lane reads inside the tensor.
+    It is beside a coarse candidate, or, for odd s, at one: no other fine point is looked at. NaN where a logit is.
     """
-    upper = tl.minimum(tl.maximum(h, 0), H - 1).to(tl.int64) * stride_h
-    lower = tl.minimum(h + 1, H - 1).to(tl.int64) * stride_h
-    left = tl.maximum(w, 0).to(tl.int64) * stride_w
-    right = tl.minimum(w + 1, W - 1).to(tl.int64) * stride_w
-    return Corners(upper + left, upper + right, lower + left, lower + right)
-
-
-@triton.jit
-def _quotient(a, b):
-    """a / b, correctly rounded: in fp32 a plain `/` may be off by two units in the last place."""
-    if a.dtype == tl.float32:
-        quotient = tl.div_rn(a, b)
-    else:
-        quotient = a / b
-    return quotient
-
-
-@triton.jit
-def _share(place, S: tl.constexpr):
-    """place / S to the last bit: between logits 1000 apart its rounding is 1e-4 of a probability."""
-    if S & (S - 1) == 0:
-        share = place * (1.0 / S)
-    else:
-        share = _quotient(place, tl.full(place.shape, S, place.dtype))
-    return share
-
-
-@triton.jit
-def _interval(here, there, S: tl.constexpr):
-    """First and last fine logit between two candidates, and their difference over the interval."""
-    difference = there - here
-    inset: tl.constexpr = (0.5 if S % 2 == 0 else 1.0) / S
-    first = here
+    here = cells.scores(plane, corners, across, down, ACC)
+    place = tl.zeros_like(here)
     if S % 2 == 0:
-        first = here + difference * inset
-    last = first
-    if S > 1:
-        last = there - difference * inset
-    return first, last, difference
+        before = here
+        # 2s times the logit: a sum of whole multiples is rounded once, and a power of two costs none to divide by.
+        most = tl.full(here.shape, -float("inf"), ACC)
+        position = tl.full([], S // 2, ACC)
+        for k in tl.range(1, D + 1, loop_unroll_factor=3):
+            plane += tl.where(k < D, plane_step, 0)  # after the last candidate its own logit is held
+            there = cells.scores(plane, corners, across, down, ACC)
+            beside = here * (2 * S - 1) + tl.maximum(before, there)
+            place = tl.where(beside > most, tl.where(before > there, position - 1, position), place)
+            most = tl.maximum(most, beside, propagate_nan=tl.PropagateNan.ALL)
+            position += S
+            before = here
+            here = there
+        largest = most * (1.0 / (2 * S))
+    else:
+        largest = here
+        place += S // 2
+        position = tl.full([], S + S // 2, ACC)
+        for _ in tl.range(1, D, loop_unroll_factor=2):
+            plane += plane_step
+            there = cells.scores(plane, corners, across, down, ACC)
+            place = tl.where(there > largest, position, place)
+            largest = tl.maximum(largest, there, propagate_nan=tl.PropagateNan.ALL)
+            position += S
+    return largest, place
 
 
 @triton.jit
-def _relative(scores, top):
-    """Logits relative to their pixel's largest, in units of log₂. Both passes interpolate these, not the logits: near
-    the largest the subtraction is exact, and no rounding of a large logit reaches a probability or tells them apart."""
-    return (scores - top) * LOG2E
+def _sign(x):
+    """±1."""
+    if x.dtype == tl.float32:
+        # One instruction where a comparison and a choice are two.
+        sign = ((x.to(tl.int32, bitcast=True) & -0x80000000) | 0x3F800000).to(tl.float32, bitcast=True)
+    else:
+        sign = tl.where(x < 0, -1.0, 1.0).to(x.dtype)
+    return sign
 
 
 @triton.jit
-def _fine_scores(plane, corners, across, down, ACC: tl.constexpr):
-    """Logits of one candidate at SIDE fine columns × LANES cells; `down` is LANES, `across` SIDE × 1."""
-    left_top = _load(plane + corners.upper_left, ACC)
-    right_top = _load(plane + corners.upper_right, ACC)
-    left = left_top + down * (_load(plane + corners.lower_left, ACC) - left_top)
-    right = right_top + down * (_load(plane + corners.lower_right, ACC) - right_top)
-    return left[None, :] + across * (right - left)[None, :]
+def _add_interval(sums, here, there, centre, S: tl.constexpr):
+    """Adds the s fine points between two candidates to the sums of weight, weight · e and weight · e², e the distance
+    from the pixel's place. `centre`: that of the middle of the interval's points."""
+    sum0, sum1, sum2 = sums
+    if S == 1:  # the interval's one point is the candidate itself
+        weight = tl.exp2(here)
+        about = weight * centre
+        return sum0 + weight, sum1 + about, sum2 + about * centre
+    difference = there - here
+    # From the larger end down, no power can overflow, and every sum is one of non-negative terms but for the place
+    # within its own interval. Every ratio is used once: each use adds what an exponential is off by.
+    step = tl.abs(difference) * (-1.0 / S)
+    if S % 2 == 0:
+        start = tl.maximum(here, there) + 0.5 * step
+    else:
+        start = tl.maximum(here, there + step)
+    first = tl.exp2(start)  # the weight of point 0, at the larger end
+    even0 = first  # Σ jⁿ · weight of the points j = 0, 2, …
+    odd0 = first  # of the points 1, 3, …, each over the ratio: the weight of the point before it
+    odd1 = first
+    odd2 = first
+    even1 = tl.zeros_like(first)
+    even2 = tl.zeros_like(first)
+    for j in tl.static_range(2, S, 2):
+        weight = tl.exp2(start + j * step)
+        even0 += weight
+        if j == 2:  # not added to 0, which would be an instruction
+            even1 = 2 * weight
+            even2 = 4 * weight
+        else:
+            even1 += j * weight
+            even2 += (j * j) * weight
+        if j + 1 < S:
+            odd0 += weight
+            odd1 += (j + 1) * weight
+            odd2 += ((j + 1) * (j + 1)) * weight
+    ratio = tl.exp2(step)
+    moment0 = even0 + ratio * odd0
+    moment1 = even1 + ratio * odd1
+    sum2 += even2
+    sum2 += ratio * odd2
+    rises = _sign(difference)
+    # Distances grow from the larger end away from it: turned around where that is the far end.
+    distance = -rises * centre - (S - 1) / 2
+    about = distance * moment0 + moment1
+    sum2 += distance * (about + moment1)
+    return sum0 + moment0, sum1 - rises * about, sum2
 
 
 @triton.jit(do_not_specialize=["D", "H", "W", "tiles", "stride_b", "stride_d", "stride_h", "stride_w"])
@@ -149,155 +139,79 @@ def forward(
     logits, mean, variance, row_max, row_sum,
     D, H, W, tiles, stride_b, stride_d, stride_h, stride_w, config: RegressionConfig,
 ):  # fmt: skip
-    """One program: LANES (fine row, cell) pairs of one image, SIDE of the s fine columns of each cell."""
+    """One program: ROWS × COLUMNS fine pixels of LANES cells of one image. The s fine rows of a row of cells are
+    divided into groups of ROWS, and lanes run over those groups, cell by cell."""
     S: tl.constexpr = constant(config.SCALE)
-    P: tl.constexpr = constant(config.SIDE)
+    R: tl.constexpr = constant(config.ROWS)
+    P: tl.constexpr = constant(config.COLUMNS)
     N: tl.constexpr = constant(config.LANES)
     ACC: tl.constexpr = dtype_of(config.ACC)
-    GROUPS: tl.constexpr = (S + P - 1) // P
+    ACROSS: tl.constexpr = (S + P - 1) // P
+    DOWN: tl.constexpr = (S + R - 1) // R
+    ABOVE: tl.constexpr = (S - S // 2) // R  # groups of the first row of cells that lie outside of the image
     HALF: tl.constexpr = 0.5 if S % 2 == 0 else 0.0
     program = tl.program_id(0)
-    group = program % GROUPS
-    tile = (program // GROUPS) % tiles
-    image = (program // (GROUPS * tiles)).to(tl.int64)
+    part = program % ACROSS
+    tile = (program // ACROSS) % tiles
+    image = (program // (ACROSS * tiles)).to(tl.int64)
 
     lane = tile * N + tl.arange(0, N)
-    y = lane // (W + 1)
+    group = lane // (W + 1) + ABOVE
     w = lane % (W + 1) - 1
-    h = (y + (S - S // 2)) // S - 1
-    down = (y - S // 2 - h * S).to(ACC)
-    down = _share(down + HALF, S)
-    corners = _corners(h, w, H, W, stride_h, stride_w)
-    column = group * P + tl.arange(0, P)[:, None]
-    across = _share(column.to(ACC) + HALF, S)
-
-    image_base = logits + image * stride_b
+    h = group // DOWN - 1
+    corners = cells.corners_of(h, w, H, W, stride_h, stride_w)
+    row = (group % DOWN * R)[None, None, :] + tl.arange(0, R)[:, None, None]
+    column = part * P + tl.arange(0, P)[None, :, None]
+    down = cells.share(row.to(ACC) + HALF, S)
+    across = cells.share(column.to(ACC) + HALF, S)
+    plane = logits + image * stride_b
     plane_step = stride_d.to(tl.int64)
 
-    # First pass: the largest fine logit and where it is. Everything after is taken relative to both.
-    plane = image_base
-    here = _fine_scores(plane, corners, across, down, ACC)
-    top = here
-    place = tl.zeros([P, N], ACC)
-    position = tl.full([], S // 2, ACC)
-    for _ in tl.range(1, D, loop_unroll_factor=2):
-        plane += plane_step
-        there = _fine_scores(plane, corners, across, down, ACC)
-        first, last, difference = _interval(here, there, S)
-        larger = tl.maximum(first, last)
-        better = larger > top
-        top = tl.where(better, larger, top)
-        place = tl.where(better, tl.where(difference > 0, position + (S - 1), position), place)
-        position += S
-        here = there
-    # The last candidate's own half: only for odd s is it above its neighbours' points.
-    better = here > top
-    top = tl.where(better, here, top)
-    place = tl.where(better, position, place)
+    # First the largest fine logit and where it is: everything after is taken relative to both.
+    top, place = _largest(plane, plane_step, D, corners, across, down, ACC, S)
 
-    # Second pass: moments about that place, one interval at a time.
-    plane = image_base
-    here = _fine_scores(plane, corners, across, down, ACC)
-    here = _relative(here, top)
+    here = cells.relative(cells.scores(plane, corners, across, down, ACC), top)
     weight = tl.exp2(here)
-    sum0 = tl.zeros([P, N], ACC)
-    sum1 = tl.zeros([P, N], ACC)
-    sum2 = tl.zeros([P, N], ACC)
+    sum0 = tl.zeros([R, P, N], ACC)
+    sum1 = tl.zeros([R, P, N], ACC)
+    sum2 = tl.zeros([R, P, N], ACC)
     for j in tl.static_range(S // 2):  # the clamped end before the first candidate
         distance = j - place
         sum0 += weight
         sum1 += weight * distance
         sum2 += weight * distance * distance
-    position = tl.full([], S // 2, ACC)
+    position = tl.full([], S // 2 + (S - 1) / 2, ACC)
     for _ in tl.range(1, D, loop_unroll_factor=2):
         plane += plane_step
-        there = _fine_scores(plane, corners, across, down, ACC)
-        there = _relative(there, top)
-        first, last, difference = _interval(here, there, S)
-        # From the larger end down: no power can overflow, and every moment is a sum of non-negative terms.
-        # A ratio is used once at a time: each of its uses adds what an exponential is off by.
-        start = tl.minimum(tl.maximum(first, last), 2.0 * LARGE, propagate_nan=tl.PropagateNan.ALL)
-        step = tl.abs(difference) * (-1.0 / S)
-        term = tl.exp2(start)
-        ratio = tl.exp2(step)
-        moment0 = term
-        moment1 = tl.zeros([P, N], ACC)
-        moment2 = tl.zeros([P, N], ACC)
-        for j in tl.static_range(1, S):
-            if j % 2 == 0:
-                term = tl.exp2(start + j * step)
-            else:
-                term *= ratio
-            moment0 += term
-            moment1 += j * term
-            moment2 += (j * j) * term
-        rises = difference > 0
-        moment1 = tl.where(rises, -moment1, moment1)
-        distance = tl.where(rises, position + (S - 1), position) - place
-        about = distance * moment0 + moment1
-        sum0 += moment0
-        sum1 += about
-        sum2 += distance * (about + moment1) + moment2
+        there = cells.relative(cells.scores(plane, corners, across, down, ACC), top)
+        sum0, sum1, sum2 = _add_interval((sum0, sum1, sum2), here, there, position - place, S)
         position += S
         here = there
     weight = tl.exp2(here)
     for j in tl.static_range(S - S // 2):  # the last candidate and the clamped end after it
-        distance = (position + j) - place
+        distance = (position + (j - (S - 1) / 2)) - place
         sum0 += weight
         sum1 += weight * distance
         sum2 += weight * distance * distance
 
     # The largest logit weighs 1, unless it lies between logits so far apart (10⁹ and more) that rounding put it far
-    # above or below 0. Then its place is all that is known.
-    lost = (sum0 > 2.0**LARGE) | (sum0 < 1e-30)
+    # above or below 0. Then its place is all that is known. A sum may have become ∞ − ∞; the largest tells of real NaN.
+    known = (sum0 <= 2.0**LARGE) & (sum0 >= 1e-30)
+    lost = (top == top) & (known == 0)
     sum0 = tl.where(lost, 1.0, sum0)
     sum1 = tl.where(lost, 0.0, sum1)
     sum2 = tl.where(lost, 0.0, sum2)
-    shift = _quotient(sum1, sum0)
-    x = S * w[None, :] + S // 2 + column
-    inside = (y[None, :] < S * H) & (x >= 0) & (x < S * W) & (column < S)
-    pixel = image * (S * H) * (S * W) + (y[None, :].to(tl.int64) * (S * W) + x)
+    shift = cells.quotient(sum1, sum0)
+    y = S * h[None, None, :] + S // 2 + row
+    x = S * w[None, None, :] + S // 2 + column
+    inside = (y >= 0) & (y < S * H) & (x >= 0) & (x < S * W) & (row < S) & (column < S)
+    pixel = image * (S * H) * (S * W) + (y.to(tl.int64) * (S * W) + x)
     tl.store(mean + pixel, place + shift, mask=inside)
-    about_mean = tl.maximum(_quotient(sum2, sum0) - shift * shift, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    about_mean = tl.maximum(cells.quotient(sum2, sum0) - shift * shift, 0.0, propagate_nan=tl.PropagateNan.ALL)
     tl.store(variance + pixel, about_mean, mask=inside)
     top = tl.where(lost | (top < NOTHING), ABSENT, top)  # no gradient comes from there
     tl.store(row_max + pixel, top, mask=inside)
     tl.store(row_sum + pixel, sum0, mask=inside)
-
-
-@triton.jit
-def _cell_scores(plane, corners, across, down, top, ACC: tl.constexpr):
-    """Relative logits of one candidate at SIDE × SIDE fine pixels of LANES cells; `down` is SIDE × 1 × 1, `across`
-    1 × SIDE × 1."""
-    left_top = _load(plane + corners.upper_left, ACC)[None, None, :]
-    right_top = _load(plane + corners.upper_right, ACC)[None, None, :]
-    left = left_top + down * (_load(plane + corners.lower_left, ACC)[None, None, :] - left_top)
-    right = right_top + down * (_load(plane + corners.lower_right, ACC)[None, None, :] - right_top)
-    return _relative(left + across * (right - left), top)
-
-
-@triton.jit
-def _load_pixels(m, part, other: tl.constexpr, config):
-    """SIDE × SIDE × LANES values of a `FineMap`: the part's pixels of each cell, `other` where none is.
-
-    One load per pixel and not one for all: so each thread holds all pixels of its cell, whatever layout Triton would
-    choose for such a load, and sums over them need no exchange between threads. The choosing below costs nothing then.
-    """
-    S: tl.constexpr = constant(config.SCALE)
-    R: tl.constexpr = constant(config.SIDE)
-    row = tl.arange(0, R)[:, None, None]
-    column = tl.arange(0, R)[None, :, None]
-    values = tl.full([R, R, config.LANES], other, dtype_of(config.ACC))
-    for i in tl.static_range(R):
-        for j in tl.static_range(R):
-            y = S * part.h + (S // 2 + i) + part.first_row
-            x = S * part.w + (S // 2 + j) + part.first_column
-            inside = (y >= 0) & (y < S * part.height) & (x >= 0) & (x < S * part.width)
-            inside = tl.where((part.first_row + i < S) & (part.first_column + j < S), inside, False)
-            p_one = m.start + y.to(tl.int64) * m.stride_y + x.to(tl.int64) * m.stride_x
-            one = tl.load(p_one, mask=inside, other=other)
-            values = tl.where((row == i) & (column == j), one[None, None, :], values)
-    return values
 
 
 @triton.jit
@@ -382,18 +296,19 @@ def backward(
     grad_mean_stride_b, grad_mean_stride_y, grad_mean_stride_x,
     grad_variance_stride_b, grad_variance_stride_y, grad_variance_stride_x, config: RegressionConfig,
 ):  # fmt: skip
-    """One program: CANDIDATES of LANES cells of one image; the s × s fine pixels of a cell in parts of SIDE × SIDE.
+    """One program: CANDIDATES of LANES cells of one image; the s × s fine pixels of a cell in parts of ROWS × COLUMNS.
 
     Writes, per cell and candidate, what each of its corners receives: grad_corners is 4 × B × D × (H + 1) × (W + 1).
     """
     S: tl.constexpr = constant(config.SCALE)
-    R: tl.constexpr = constant(config.SIDE)
+    R: tl.constexpr = constant(config.ROWS)
+    P: tl.constexpr = constant(config.COLUMNS)
     N: tl.constexpr = constant(config.LANES)
     CHUNK: tl.constexpr = constant(config.CANDIDATES)
     ACC: tl.constexpr = dtype_of(config.ACC)
     HALF: tl.constexpr = 0.5 if S % 2 == 0 else 0.0
-    ACROSS: tl.constexpr = (S + R - 1) // R
-    PARTS: tl.constexpr = ACROSS * ACROSS
+    ACROSS: tl.constexpr = (S + P - 1) // P
+    PARTS: tl.constexpr = ACROSS * ((S + R - 1) // R)
     program = tl.program_id(0)
     tile = program % tiles
     chunks = (D + CHUNK - 1) // CHUNK
@@ -403,13 +318,13 @@ def backward(
     lane = tile * N + tl.arange(0, N)
     h = lane // (W + 1) - 1
     w = lane % (W + 1) - 1
-    corners = _corners(h, w, H, W, stride_h, stride_w)
-    cells = (H + 1) * (W + 1)
-    there_is = lane[None, None, :] < cells
-    border = Border(
+    corners = cells.corners_of(h, w, H, W, stride_h, stride_w)
+    cell_count = (H + 1) * (W + 1)
+    there_is = lane[None, None, :] < cell_count
+    border = cells.Border(
         (w < 0)[None, None, :], (w == W - 1)[None, None, :], (h < 0)[None, None, :], (h == H - 1)[None, None, :]
     )
-    corner_plane = B.to(tl.int64) * D * cells
+    corner_plane = B.to(tl.int64) * D * cell_count
     step = stride_d.to(tl.int64)
     map_start = image * (S * H) * (S * W)
     grad_mean += image * grad_mean_stride_b
@@ -417,42 +332,42 @@ def backward(
 
     for part in range(PARTS):
         row = (part // ACROSS) * R
-        column = (part % ACROSS) * R
-        down = _share((row + tl.arange(0, R)[:, None, None]).to(ACC) + HALF, S)
-        across = _share((column + tl.arange(0, R)[None, :, None]).to(ACC) + HALF, S)
-        pixels = Part(h, w, row, column, H, W)
+        column = (part % ACROSS) * P
+        down = cells.share((row + tl.arange(0, R)[:, None, None]).to(ACC) + HALF, S)
+        across = cells.share((column + tl.arange(0, P)[None, :, None]).to(ACC) + HALF, S)
+        pixels = cells.Part(h, w, row, column, H, W)
         # A pixel that is not there has probability 0 (and, the number being finite, no NaN from ∞ − ∞).
-        top = _load_pixels(FineMap(row_max + map_start, S * W, 1), pixels, ABSENT, config)
-        whole = _load_pixels(FineMap(row_sum + map_start, S * W, 1), pixels, 1.0, config)
-        per_sum = _quotient(tl.full([R, R, N], 1.0, ACC), whole)
-        average = _load_pixels(FineMap(mean + map_start, S * W, 1), pixels, 0.0, config)
-        level = _load_pixels(FineMap(variance + map_start, S * W, 1), pixels, 0.0, config)
-        m_grad_mean = FineMap(grad_mean, grad_mean_stride_y, grad_mean_stride_x)
-        slope = per_sum * _load_pixels(m_grad_mean, pixels, 0.0, config)
-        m_grad_variance = FineMap(grad_variance, grad_variance_stride_y, grad_variance_stride_x)
-        curve = per_sum * _load_pixels(m_grad_variance, pixels, 0.0, config)
+        top = cells.load_pixels(cells.FineMap(row_max + map_start, S * W, 1), pixels, ABSENT, config)
+        whole = cells.load_pixels(cells.FineMap(row_sum + map_start, S * W, 1), pixels, 1.0, config)
+        per_sum = cells.quotient(tl.full([R, P, N], 1.0, ACC), whole)
+        average = cells.load_pixels(cells.FineMap(mean + map_start, S * W, 1), pixels, 0.0, config)
+        level = cells.load_pixels(cells.FineMap(variance + map_start, S * W, 1), pixels, 0.0, config)
+        m_grad_mean = cells.FineMap(grad_mean, grad_mean_stride_y, grad_mean_stride_x)
+        slope = per_sum * cells.load_pixels(m_grad_mean, pixels, 0.0, config)
+        m_grad_variance = cells.FineMap(grad_variance, grad_variance_stride_y, grad_variance_stride_x)
+        curve = per_sum * cells.load_pixels(m_grad_variance, pixels, 0.0, config)
         level *= curve
 
-        out = grad_corners + (image * D + begin) * cells + lane[None, None, :]
+        out = grad_corners + (image * D + begin) * cell_count + lane[None, None, :]
         plane = logits + image * stride_b + begin * step
-        here = _cell_scores(plane, corners, across, down, top, ACC)
+        here = cells.relative(cells.scores(plane, corners, across, down, ACC), top)
         if begin == 0:
             pending = _end_gradient(here, -average, slope, curve, level, S // 2)
         else:
-            before = _cell_scores(plane - step, corners, across, down, top, ACC)
+            before = cells.relative(cells.scores(plane - step, corners, across, down, ACC), top)
             distance = ((begin - 1) * S + S // 2).to(ACC) - average
             _, pending = _interval_gradient(before, here, distance, slope, curve, level, S)
         distance = (begin * S + S // 2).to(ACC) - average
         for _ in range(begin, tl.minimum(begin + CHUNK, D - 1)):
             plane += step
-            there = _cell_scores(plane, corners, across, down, top, ACC)
+            there = cells.relative(cells.scores(plane, corners, across, down, ACC), top)
             nearer, farther = _interval_gradient(here, there, distance, slope, curve, level, S)
             gradient = pending + nearer
             _store_corners(out, corner_plane, across, down, gradient, border, there_is, part, PARTS)
             pending = farther
             here = there
             distance += S
-            out += cells
+            out += cell_count
         if begin + CHUNK >= D:
             gradient = pending + _end_gradient(here, distance, slope, curve, level, S - S // 2)
             _store_corners(out, corner_plane, across, down, gradient, border, there_is, part, PARTS)
@@ -479,10 +394,10 @@ def gather(
     h = lane // W
     w = lane % W
     inside = h < H
-    cells = (H + 1) * (W + 1)
-    corner_plane = B.to(tl.int64) * D * cells
+    cell_count = (H + 1) * (W + 1)
+    corner_plane = B.to(tl.int64) * D * cell_count
     # Cell (h, w) has coarse pixel (h, w) as its upper left corner; the first row and column of cells are number −1.
-    lower_right = grad_corners + plane.to(tl.int64) * cells + (h * (W + 1) + w)
+    lower_right = grad_corners + plane.to(tl.int64) * cell_count + (h * (W + 1) + w)
     total = tl.load(lower_right + 3 * corner_plane, mask=inside, other=0.0)
     total += tl.load(lower_right + 2 * corner_plane + 1, mask=inside, other=0.0)
     total += tl.load(lower_right + corner_plane + (W + 1), mask=inside, other=0.0)
@@ -492,7 +407,7 @@ def gather(
     h = h.to(tl.int64)
     w = w.to(tl.int64)
     source = logits + image * stride_b + candidate * stride_d + h * stride_h + w * stride_w
-    total = tl.where(tl.load(source, mask=inside, other=0.0).to(total.dtype) < LOWEST, 0.0, total)
+    total = tl.where(tl.load(source, mask=inside, other=0.0).to(total.dtype) < cells.LOWEST, 0.0, total)
     target = grad_logits + image * grad_logits_stride_b + candidate * grad_logits_stride_d
     target += h * grad_logits_stride_h + w * grad_logits_stride_w
     tl.store(target, total.to(grad_logits.dtype.element_ty), mask=inside)

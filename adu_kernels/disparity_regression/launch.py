@@ -36,20 +36,33 @@ class LaunchShape:
     """How the kernels divide their work, for every scale up to `scale`."""
 
     scale: int
-    columns: int
-    """Fine columns of a cell per thread, forward: its loads serve so many pixels."""
-    rows: int
-    """Side of the square of fine pixels per thread, backward."""
+    forward: tuple[int, int]
+    """Fine rows and columns of a cell per thread, forward: its loads serve so many pixels."""
+    backward: tuple[int, int]
     lanes: int
     """Cells per program, one per thread: then all sums over a cell's pixels stay in its thread."""
     candidates: int
     """Coarse candidates per program, backward: the one before them is calculated twice."""
     most_candidates: int
     """The same where that leaves `PROGRAMS_WANTED` programs."""
+    forward_registers: int | None = None
+    """What a thread may have, where that can be said (not on AMD); None: what the compiler takes."""
+    backward_registers: int | None = None
 
     @property
     def warps(self) -> int:
         return self.lanes // runtime.WARP_SIZE
+
+    def programs(self, scale: int, height: int, width: int) -> tuple[int, int]:
+        """Of one image, forward: tiles of lanes, and programs beside one another for the columns of a cell.
+
+        A row of cells has its s fine rows in groups; of the first row, which hangs over the border, groups above the
+        image are left out, of the last those below.
+        """
+        rows, columns = self.forward
+        above, within = (scale - scale // 2) // rows, ceil_div(scale - scale // 2, rows)
+        groups = height * ceil_div(scale, rows) + within - above
+        return ceil_div(groups * (width + 1), self.lanes), ceil_div(scale, columns)
 
     def candidates_of(self, tiles: int, candidates: int) -> int:
         """Per program, for so many coarse candidates of so many tiles of all images."""
@@ -60,12 +73,13 @@ class LaunchShape:
 LAUNCH_SHAPES = (
     # Chosen from the machine code (README): registers, no exchange between threads. Measured for ×4 alone (H200,
     # bench/results/h200, `gpu_check.sh tune`): backward at B 8 with 16 candidates 157 µs, 48 142 µs; at B 1, where 48
-    # leave 66 programs, 25 and 44.
-    LaunchShape(scale=1, columns=1, rows=1, lanes=128, candidates=16, most_candidates=16),
-    LaunchShape(scale=2, columns=2, rows=2, lanes=128, candidates=16, most_candidates=16),
-    LaunchShape(scale=4, columns=4, rows=4, lanes=128, candidates=16, most_candidates=48),
+    # leave 66 programs, 25 and 44. Not measured: two fine rows a thread forward, 42.6 instructions a pixel and
+    # candidate in place of 53.
+    LaunchShape(scale=1, forward=(1, 1), backward=(1, 1), lanes=128, candidates=16, most_candidates=16),
+    LaunchShape(scale=2, forward=(1, 2), backward=(2, 2), lanes=128, candidates=16, most_candidates=16),
+    LaunchShape(scale=4, forward=(2, 4), backward=(4, 4), lanes=128, candidates=16, most_candidates=48),
     # With 4 × 4 pixels the longer series of s = 8 spills on gfx942.
-    LaunchShape(scale=2**31, columns=4, rows=2, lanes=128, candidates=16, most_candidates=16),
+    LaunchShape(scale=2**31, forward=(2, 4), backward=(2, 2), lanes=128, candidates=16, most_candidates=16),
 )
 PROGRAMS_WANTED = 264
 """Two for each of an H200's 132 multiprocessors: the registers leave room for no more."""
@@ -76,6 +90,10 @@ def launch_shape(scale: int) -> LaunchShape:
     return next(shape for shape in LAUNCH_SHAPES if scale <= shape.scale)
 
 
+def _limit(registers: int | None) -> dict[str, int]:
+    return {"maxnreg": registers} if registers and runtime.WARP_SIZE == 32 else {}
+
+
 @operator("adu_kernels::disparity_regression")
 def regression(logits: Tensor, scale: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean, variance, row_max (the largest fine logit) and row_sum (Σ exp(logit − row_max)): all B×sH×sW."""
@@ -84,12 +102,11 @@ def regression(logits: Tensor, scale: int) -> tuple[Tensor, Tensor, Tensor, Tens
     batch, candidates, height, width = logits.shape
     outputs = _new_outputs(logits, scale)
     shape = launch_shape(scale)
-    tiles = ceil_div(scale * height * (width + 1), shape.lanes)
-    programs = batch * tiles * ceil_div(scale, shape.columns)
+    tiles, across = shape.programs(scale, height, width)
     runtime.run(
-        kernels.forward, programs, logits, *outputs, candidates, height, width, tiles, *logits.stride(),
-        config=kernels.RegressionConfig(scale, shape.columns, shape.lanes, 0, str(accumulator(logits))),
-        num_warps=shape.warps, num_stages=1,
+        kernels.forward, batch * tiles * across, logits, *outputs, candidates, height, width, tiles, *logits.stride(),
+        config=kernels.RegressionConfig(scale, *shape.forward, shape.lanes, 0, str(accumulator(logits))),
+        num_warps=shape.warps, num_stages=1, **_limit(shape.forward_registers),
     )  # fmt: skip
     return outputs
 
@@ -119,8 +136,8 @@ def regression_backward(
     runtime.run(
         kernels.backward, programs, logits, mean, variance, row_max, row_sum, grad_mean, grad_variance, grad_corners,
         *logits.shape, tiles, *logits.stride(), *grad_mean.stride(), *grad_variance.stride(),
-        config=kernels.RegressionConfig(scale, shape.rows, shape.lanes, each, str(accumulator(logits))),
-        num_warps=shape.warps, num_stages=1,
+        config=kernels.RegressionConfig(scale, *shape.backward, shape.lanes, each, str(accumulator(logits))),
+        num_warps=shape.warps, num_stages=1, **_limit(shape.backward_registers),
     )  # fmt: skip
     grad_logits = torch.empty_like(logits)
     tiles = ceil_div(height * width, GATHER_LANES)

@@ -68,9 +68,17 @@ SLIDE_COMBINED = (
     *SLIDE_BACKWARD,
 )
 REGRESSION = "disparity_regression.launch.LAUNCH_SHAPES[2]"
-# A dry run asks the first two: at its tiny size most_candidates changes nothing.
-REGRESSION_ROWS = one_row(REGRESSION, {"lanes": 64}, {"lanes": 256}, {"most_candidates": 16}, {"most_candidates": 24})
-REGRESSION_FEW = one_row(REGRESSION, {"candidates": 24}, {"lanes": 64}, {"candidates": 12})
+# Both passes are bound by instructions and by what they wait for with few warps: 128 and 239 registers a thread leave
+# 16 and 8 a multiprocessor, 96 and 168 leave 20 and 12.
+REGRESSION_ROWS = one_row(
+    REGRESSION,
+    {"backward_registers": 168},
+    {"forward_registers": 96},
+    {"forward": (1, 4)},
+    {"forward": (4, 4)},
+    {"lanes": 64},
+)
+REGRESSION_FEW = one_row(REGRESSION, {"forward": (1, 4)}, {"lanes": 64})
 ATTENTION = "attention_adaptation.table.LAUNCH_SHAPES"
 # One group of warps a program: a finer grid, and programs that hide each other's waits. The keys' pass holds two
 # accumulators, so that half the keys let three programs stand on a multiprocessor in place of one.
