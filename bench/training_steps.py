@@ -1,7 +1,8 @@
 """Whole steps: a teacher's training step, a distillation step, inference. What a user waits for, gaps included.
 
 The implementations differ in what the operations of adu_kernels are: ours (kernels where there are any) or the plain
-references, each as it is or with the network compiled.
+references, each as it is or with the network compiled; "ours, graph" replays training steps as the trainer does
+(`adu_depth.training.graph`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherC
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import OptimizerConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.step import make_optimizer, place_learning_rate
-from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask
+from adu_depth.training.tasks import OnlineTeacher, StudentTask, TeacherTask
 from adu_depth.transfer import upload_together
 from adu_kernels._triton import runtime
 from adu_kernels.backend import use_backend
@@ -33,8 +34,18 @@ from bench.harness.result import CaseResult, Row
 from bench.harness.runner import Effort, fill, row_without_times
 from bench.harness.suite import Planned, Suite, dtype_name, float32_products, labelled
 from bench.harness.timing import Mark, Step, first_line, measure, no_mark
+from bench.training_parts import (
+    CONTEXT,
+    GRAPH,
+    OURS_BY_GRAPH,
+    Built,
+    StepParts,
+    Work,
+    autocast_on,
+    by_graph,
+    graphs_on,
+)
 
-CONTEXT = StepContext(seed=0, step=100, rank=0, progress=0.5, dense=False)
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
 """Of a loss term or the gradient's norm, relative, on top of twice what the references' own rounding does."""
 
@@ -67,19 +78,8 @@ SCALES = {
     "small": (Scale(2, 64, 128, TeacherConfig(max_disparity=32), StudentConfig()),),
     "tiny": (Scale(1, 32, 64, THIN, StudentConfig(feature_channels=(8, 8, 12), head_channels=8)),),
 }
-Work = Callable[[StereoSample, Mark, bool], "dict[str, Tensor]"]
-"""A step on one batch; returns what is compared between implementations, by name."""
-
 Implementation = tuple[str, str, "str | None"]
 """Name, what backend="auto" means, mode of torch.compile or None."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """One implementation with weights of its own, the same in all."""
-
-    work: Work
-    parameters: Sequence[nn.Parameter]
 
 
 Build = Callable[[Scale, torch.device, "torch.dtype | None", "str | None"], Built]
@@ -88,6 +88,8 @@ Build = Callable[[Scale, torch.device, "torch.dtype | None", "str | None"], Buil
 
 class _StepSuite(Suite):
     """Options of the whole steps; --dtype bfloat16 is autocast."""
+
+    trains: ClassVar[bool] = False
 
     def build(self) -> Build:
         raise NotImplementedError
@@ -114,7 +116,9 @@ class _StepSuite(Suite):
 
     def measure(self, name: str, scale: Scale, device: torch.device, dtype: torch.dtype) -> CaseResult:
         effort = Effort(self.repeats, self.seconds, self.compile_seconds)
-        implementations = list_implementations(kernels_run_on(device), self.compile_modes(device, False))
+        by_graph = self.trains and device.type == "cuda"
+        modes = self.compile_modes(device, False)
+        implementations = list_implementations(kernels_run_on(device), modes, by_graph)
         rows = step_rows(self.build(), scale, device, dtype, implementations, effort)
         return {
             "name": name,
@@ -130,6 +134,8 @@ class _StepSuite(Suite):
 class TeacherStepBenchmark(_StepSuite):
     """One training step of the stereo teacher: forward with its losses, backward, AdamW."""
 
+    trains: ClassVar[bool] = True
+
     @property
     def name(self) -> str:
         return "teacher-step"
@@ -141,6 +147,8 @@ class TeacherStepBenchmark(_StepSuite):
 @dataclass(frozen=True)
 class DistillationStepBenchmark(_StepSuite):
     """One training step of the student: frozen teacher online, forward with adapters and losses, backward, AdamW."""
+
+    trains: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -207,30 +215,32 @@ def _training(
     mode: str | None,
 ) -> Built:
     task.to(device).train()
-    parameters = [p for p in task.parameters() if p.requires_grad]
-    optimizer = make_optimizer(task, OptimizerConfig(learning_rate=1e-4), device)
+    config = OptimizerConfig(learning_rate=1e-4)
+    optimizer = make_optimizer(task, config, device)
     place_learning_rate(optimizer, device)
-    run: Callable[..., dict[str, Tensor]] = task if mode is None else compiled(task, mode)
+    run: Callable[..., dict[str, Tensor]] = task if mode is None or mode == GRAPH else compiled(task, mode)
+    parts = StepParts(task, run, teach, optimizer, config.clip_norm, device, autocast)
+    if mode == GRAPH:
+        return by_graph(parts, graphs_on(device))
 
     def work(sample: StereoSample, mark: Mark, backward: bool) -> dict[str, Tensor]:
         batch = TrainingBatch(sample)
-        draws = upload_together(task.draw(batch, CONTEXT), device)
+        draws = upload_together(parts.draw(batch, CONTEXT), device)
         if isinstance(teach, OnlineTeacher):
-            with _autocast(device, autocast):
-                batch = teach(batch)
+            batch = parts.taught(batch)
             mark("teacher")
-        with _autocast(device, autocast):
-            terms = run(batch, draws, CONTEXT.dense)
+        terms = parts.losses(batch, draws)
         mark("forward")
         if backward:
             terms["total"].backward()
+            parts.clip()
             mark("backward")
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            parts.update()
+            parts.clear()
             mark("update")
         return terms
 
-    return Built(work, parameters)
+    return Built(work, parts.parameters())
 
 
 def teacher_inference(scale: Scale, device: torch.device, autocast: torch.dtype | None, mode: str | None) -> Built:
@@ -249,16 +259,12 @@ def _inference(
     predict: Callable[[StereoSample], Any], network: nn.Module, device: torch.device, autocast: torch.dtype | None
 ) -> Built:
     def work(sample: StereoSample, mark: Mark, backward: bool) -> dict[str, Tensor]:
-        with torch.no_grad(), _autocast(device, autocast):
+        with torch.no_grad(), autocast_on(device, autocast):
             prediction = predict(sample)
         mark("forward")
         return {"depth": prediction.depth, "log_scale": prediction.log_scale}
 
     return Built(work, [])
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def step_rows(
@@ -301,6 +307,8 @@ def step_rows(
     for name, row in rows.items():
         if row["status"] == "measured":
             row["images_per_second"] = scale.batch / row["times"]["total"]["median"] * 1e6
+            if name == OURS_BY_GRAPH:  # its memory is held between steps: a replay allocates nothing
+                continue
             try:
                 row["peak_bytes"] = peak_bytes(partial(steps[name], 0, no_mark, True), device)
             except Exception as error:  # the times stand without it
@@ -308,10 +316,12 @@ def step_rows(
     return list(rows.values())
 
 
-def list_implementations(kernels: bool, modes: Sequence[str]) -> list[Implementation]:
+def list_implementations(kernels: bool, modes: Sequence[str], by_graph: bool = False) -> list[Implementation]:
     found: list[Implementation] = []
     if kernels:
         found.append((OURS, "triton", None))
+        if by_graph:
+            found.append((OURS_BY_GRAPH, "triton", GRAPH))
     found.append((EAGER, "torch", None))
     for mode in modes:
         suffix = "" if mode == "default" else f", {mode}"
@@ -348,6 +358,8 @@ def _step(work: Work, ring: Sequence[StereoSample]) -> Step:
 def _values(built: Built, sample: StereoSample, backend: str) -> dict[str, Tensor]:
     """What is compared: the outputs by name, and the norm of the gradient of each parameter."""
     with use_backend(backend):
+        if built.values is not None:
+            return {name: value.double() for name, value in built.values(sample).items()}
         terms = built.work(sample, no_mark, False)
         found = {name: value.detach().double() for name, value in terms.items()}
         if built.parameters:

@@ -56,11 +56,14 @@ class StepByGraph:
         self.kinds: dict[Hashable, _Kind] = {}
         self.replayed: _Kind | None = None
         """Whose graphs the step under way is replayed from; None where it is run part by part."""
+        self.warming: _Kind | None = None
+        """Whose step is under way part by part. It is done once the weights are updated, which makes the optimizer's
+        state: made while work is captured, each replay would begin it anew."""
         self.off = False
         self.told_of_many = False
 
     def gradients(self, batch: TrainingBatch, context: StepContext) -> Terms:
-        self.replayed = None
+        self.replayed = self.warming = None
         with self.graphs.running():
             self.parts.clear()  # what is captured then makes them anew, and so does each replay
             kind = None if self.off else self._kind(batch, context)
@@ -70,7 +73,7 @@ class StepByGraph:
             if kind is None or self.off:
                 return self.plain.gradients(batch, context)
             if kind.halves is None:
-                kind.steps += 1
+                self.warming = kind
                 terms = self.parts.gradients(kind.inputs.batch, kind.inputs.draws)
                 return {name: term.detach() for name, term in terms.items()}
             self.replayed = kind
@@ -82,6 +85,8 @@ class StepByGraph:
                 self.replayed.halves.update.replay()
             else:
                 self.plain.update()
+                if self.warming is not None:
+                    self.warming.steps += 1
 
     def _kind(self, batch: TrainingBatch, context: StepContext) -> _Kind | None:
         """The kind of batch that this is, its inputs filled with it; None where there are too many."""
