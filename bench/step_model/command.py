@@ -17,13 +17,14 @@ from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
 from adu_kernels.testing.gpu_specs import GPUS
 from bench.step_model import budgets
 from bench.step_model.cases import cases
-from bench.step_model.steps import Implementation, Precision, trace_step
-from bench.step_model.summary import counts, groups, ours_ms, volumes
+from bench.step_model.steps import Implementation, Precision, trace_replay, trace_step
+from bench.step_model.summary import counts, groups, host_with_graph_ms, ours_ms, volumes
 
 MODEL = (
     "Modelled, not measured: each operation of one training step, recorded on fake CUDA tensors, takes the longer of "
     "its bytes at a device copy's rate and its operations at a matrix product's; `likely` adds known losses. Launches "
-    "are the host's, at the stated time each; host and device overlap, so a step takes the longer of the two at least."
+    "are the host's, at the stated time each; by graph: those around a replayed step, the host's own operations and "
+    "two replays. Host and device overlap, so a step takes the longer of the two at least."
 )
 SHOWN = (
     "teacher 96×320", "teacher 256×512 D192", "student 256×512", "teacher gwc-sized 256×512",
@@ -80,6 +81,10 @@ class StepModelReport:
                     trace = process.call(trace_step, case, precision, implementation)
                     counted, parts = counts(trace), groups(trace, gpu)
                     likely = sum(part.likely for part in parts.values())
+                    by_graph = None
+                    if implementation == "kernels":
+                        replayed = process.call(trace_replay, case, precision)
+                        by_graph = host_with_graph_ms(replayed, self.host_us)
                     rows.append(
                         {
                             "case": case.name,
@@ -91,6 +96,7 @@ class StepModelReport:
                             "ours_ms": ours_ms(trace, gpu),
                             "teacher_ms": sum(p.likely for name, p in parts.items() if name.startswith("teacher ")),
                             "host_ms": counted.launches * self.host_us / 1e3,
+                            "host_with_graph_ms": by_graph,
                             "volumes": volumes(trace),
                             "counts": asdict(counted),
                             "groups": {name: asdict(part) for name, part in parts.items()},
@@ -120,8 +126,8 @@ class StepModelReport:
         table = Table(title=title, title_justify="left")
         for heading in ("training", "with"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("least ms", "likely ms", "ours", "teacher", "launches", "host ms", "layouts", "copies", "casts",
-                        "kept MB"):  # fmt: skip
+        for heading in ("least ms", "likely ms", "ours", "teacher", "launches", "host ms", "by graph", "layouts",
+                        "copies", "casts", "kept MB"):  # fmt: skip
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("volumes written", no_wrap=True)
         for row in report["steps"]:
@@ -131,6 +137,7 @@ class StepModelReport:
                 f"{row['least_ms']:.1f}", f"{row['likely_ms']:.1f}",
                 f"{row['ours_ms'] / row['likely_ms']:.1%}", f"{row['teacher_ms'] / row['likely_ms']:.0%}",
                 str(counted["launches"]), f"{row['host_ms']:.1f}",
+                "–" if row["host_with_graph_ms"] is None else f"{row['host_with_graph_ms']:.2f}",
                 str(counted["layouts"]), str(counted["copies"]), str(counted["casts"]),
                 f"{counted['saved_bytes'] / 1e6 / row['batch']:.0f}", row["volumes"],
             )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +19,7 @@ from adu_depth.models import MonoStudent, StereoTeacher, TeacherConfig
 from adu_depth.models.prediction import FEATURE_STRIDES, DepthPrediction
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.graph import WARM_UP, Captured, StepByGraph
 from adu_depth.training.loop import make_accelerator
 from adu_depth.training.step import (
     Terms,
@@ -30,7 +32,7 @@ from adu_depth.training.step import (
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StepDraws, StudentTask, TeacherTask
 from adu_depth.transfer import upload_together
 from adu_kernels.backend import use_backend
-from adu_kernels.testing.fake_cuda.device import capturing, fake_cuda, to_fake
+from adu_kernels.testing.fake_cuda.device import DEVICE, capturing, fake_cuda, to_fake
 from adu_kernels.testing.fake_cuda.recorder import Recorder, Row
 
 Precision = Literal["bf16", "fp32"]
@@ -102,50 +104,105 @@ def trace_step(
     change: called with the task before anything moves to the device; for tests that plant a fault.
     """
     recorder = Recorder()
-    with use_backend(BACKENDS[implementation]):
-        task, teacher = build(case)
-        if change is not None:
-            change(task)
-        with fake_cuda():
-            accelerator = fresh_accelerator(case, precision)
-            to_fake(task)
-            teach = None if teacher is None else OnlineTeacher(to_fake(teacher), accelerator.device)
-            recorder.watch(task.network, "network")
-            recorder.watch(task.loss, "loss")
-            if teacher is not None:
-                recorder.watch(teacher, "teacher")
-            optimizer_config = case.training.optimizer
-            module, optimizer = accelerator.prepare(task, make_optimizer(task, optimizer_config, accelerator.device))
-            place_learning_rate(optimizer, accelerator.device)
-            module.train()
-            parts = Recorded(
-                task, module, optimizer, accelerator,
-                teach=teach or (lambda batch: batch), clip_norm=optimizer_config.clip_norm,
-                dense=case.training.data.dense,
-            )  # fmt: skip
-            parts.recorder = recorder
+    task, teacher = build(case)
+    if change is not None:
+        change(task)
+    with use_backend(BACKENDS[implementation]), fake_cuda():
+        parts = prepared(case, precision, recorder, task, teacher)
 
-            def step(number: int) -> list[str]:
-                """As the loop's, between one look at the losses and the next."""
-                with recorder.during("batch"):
-                    batch = host_batch(case).pin_memory().to(accelerator.device)
-                    context = StepContext(case.training.loop.seed, number, 0, 0.5, case.training.data.dense)
-                    set_learning_rate(optimizer, optimizer_config.learning_rate)
-                    draws = upload_together(parts.draw(batch, context), accelerator.device)
-                seed_step(context)
-                with capturing():
-                    parts.gradients(batch, draws)
-                missing = [n for n, p in task.named_parameters() if p.requires_grad and p.grad is None]
-                with capturing():
-                    parts.update()
-                parts.clear()
-                return missing
+        def step(number: int) -> list[str]:
+            """As the loop's, between one look at the losses and the next."""
+            with recorder.during("batch"):
+                pinned = host_batch(case).pin_memory()
+            batch, context = arrived(case, number, parts, pinned)
+            with recorder.during("batch"):
+                draws = upload_together(parts.draw(batch, context), DEVICE)
+            seed_step(context)
+            with capturing():
+                parts.gradients(batch, draws)
+            missing = [n for n, p in parts.task.named_parameters() if p.requires_grad and p.grad is None]
+            with capturing():
+                parts.update()
+            parts.clear()
+            return missing
 
-            step(0)
-            with recorder:
-                missing = step(1)
-    parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
+        step(0)
+        with recorder:
+            missing = step(1)
+    parameters = sum(p.numel() for p in parts.task.parameters() if p.requires_grad)
     return StepTrace(recorder.rows, sum(recorder.saved.values()), missing, parameters)
+
+
+def trace_replay(case: StepCase, precision: Precision) -> list[Row]:
+    """What a step does beside its two replays, once it is captured as `adu_depth.training.graph` captures it; what the
+    host does with tensors of its own included. Runs in a FakeCudaProcess."""
+    recorder = Recorder()
+    task, teacher = build(case)
+    with use_backend(BACKENDS["kernels"]), fake_cuda():
+        parts = prepared(case, precision, Recorder(), task, teacher)
+        runner = StepByGraph(parts, DEVICE, _NothingReplayed(), _fail)
+
+        pinned = host_batch(case).pin_memory()  # by the loader's thread
+
+        def step(number: int) -> None:
+            runner.gradients(*arrived(case, number, parts, pinned))
+            runner.update()
+
+        for number in range(WARM_UP + 1):
+            step(number)
+        with recorder:
+            step(WARM_UP + 1)
+    return recorder.rows
+
+
+class _NothingReplayed:
+    """Runs what is to be captured once, under a capture's rules; a replay does nothing here."""
+
+    def running(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def capture(self, work: Callable[[], Tensor | None]) -> Captured:
+        with capturing():
+            return Captured(lambda: None, work())
+
+
+def _fail(text: str) -> None:
+    raise RuntimeError(text)
+
+
+def prepared(
+    case: StepCase,
+    precision: Precision,
+    recorder: Recorder,
+    task: TeacherTask | StudentTask,
+    teacher: StereoTeacher | None,
+) -> Recorded:
+    """The parts of the case's steps on the fake device, as the loop makes them, of what `build` gave."""
+    accelerator = fresh_accelerator(case, precision)
+    to_fake(task)
+    teach = None if teacher is None else OnlineTeacher(to_fake(teacher), accelerator.device)
+    recorder.watch(task.network, "network")
+    recorder.watch(task.loss, "loss")
+    if teacher is not None:
+        recorder.watch(teacher, "teacher")
+    config = case.training.optimizer
+    module, optimizer = accelerator.prepare(task, make_optimizer(task, config, accelerator.device))
+    place_learning_rate(optimizer, accelerator.device)
+    module.train()
+    parts = Recorded(
+        task, module, optimizer, accelerator,
+        teach=teach or (lambda batch: batch), clip_norm=config.clip_norm, dense=case.training.data.dense,
+    )  # fmt: skip
+    parts.recorder = recorder
+    return parts
+
+
+def arrived(case: StepCase, number: int, parts: Recorded, pinned: TrainingBatch) -> tuple[TrainingBatch, StepContext]:
+    """A step's batch on the device, and where in the run it stands; its learning rate is set."""
+    with parts.recorder.during("batch"):
+        batch = pinned.to(DEVICE)
+        set_learning_rate(parts.optimizer, case.training.optimizer.learning_rate)
+    return batch, StepContext(case.training.loop.seed, number, 0, 0.5, case.training.data.dense)
 
 
 def build(case: StepCase) -> tuple[TeacherTask | StudentTask, StereoTeacher | None]:

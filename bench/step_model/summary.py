@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from adu_kernels.testing.fake_cuda import rules
@@ -48,6 +49,18 @@ class Group:
     least: float
     likely: float
     launches: int
+
+
+REPLAY_US = 170.0
+"""Of the host, to start a captured graph: the longest of those seen on an H200 (30 to 170; torch 2.11, bf16, B 8)."""
+
+
+def host_with_graph_ms(rows: Sequence[Row], host_us: float) -> float:
+    """The host's time for a step that is replayed. rows: of `trace_replay`; what the host does with its own tensors
+    counts as a launch each, which is more than it takes."""
+    launches = sum(launch.count for row in rows for launch in launches_of(row))
+    own = sum(not rules.on_device(row.inputs + row.outputs) for row in rows)
+    return ((launches + own) * host_us + 2 * REPLAY_US) / 1e3
 
 
 def counts(trace: StepTrace) -> Counts:

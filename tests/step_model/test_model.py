@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adu_depth.errors import InputError
+from adu_depth.models import TeacherConfig
+from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
+from adu_kernels.testing.fake_cuda import rules
 from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
 from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
 from adu_kernels.testing.gpu_specs import GPUS
@@ -16,7 +20,9 @@ from bench.step_model import budgets
 from bench.step_model.command import StepModelReport
 from bench.step_model.cost import launches_of
 from bench.step_model.launch import Launch
-from bench.step_model.summary import Counts, group_of
+from bench.step_model.steps import StepCase, trace_replay
+from bench.step_model.summary import Counts, group_of, host_with_graph_ms
+from tests.step_model.test_teacher_steps import EVERY_CHANGE
 
 H200 = GPUS["H200"]
 
@@ -186,6 +192,25 @@ def test_the_command_says_that_it_models(tmp_path: Path, capsys: pytest.CaptureF
     assert 0 < step["least_ms"] < step["likely_ms"]
     assert step["host_ms"] == pytest.approx(step["counts"]["launches"] * 7.5e-3)
     assert sum(part["launches"] for part in step["groups"].values()) == step["counts"]["launches"]
+
+
+STUDENT, TAUGHT = StudentTrainingConfig(), TeacherConfig()
+REPLAYED = [
+    StepCase("teacher", TeacherTrainingConfig(augmentation=EVERY_CHANGE)),
+    StepCase("student", STUDENT, TAUGHT),
+    StepCase("student, cached outputs", STUDENT, TAUGHT, cached=True),
+]
+
+
+@pytest.mark.parametrize("case", REPLAYED, ids=lambda case: case.name)
+def test_a_replayed_step_takes_the_host_a_millisecond_at_most(fake_cuda: FakeCudaProcess, case: StepCase) -> None:
+    """Modelled. What is left are copies of the batch and the draws into their place, the rate, and the losses out."""
+    rows = fake_cuda.call(trace_replay, case, "bf16")
+    assert host_with_graph_ms(rows, 7.5) <= 1.0
+    assert not rules.waits_for_device(rows) + rules.pageable_copies(rows)
+    names = Counter(row.name for row in rows if rules.on_device(row.inputs + row.outputs))
+    assert names.keys() <= {"_to_copy", "fill_", "_foreach_copy_", "copy_", "clone"}, names
+    assert names["_foreach_copy_"] <= 3
 
 
 def test_an_unknown_case_is_refused(fake_cuda: FakeCudaProcess) -> None:
