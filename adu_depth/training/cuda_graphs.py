@@ -11,6 +11,9 @@ from torch import Tensor
 
 from adu_depth.training.graph import Captured
 
+_abandoned: list[torch.cuda.CUDAGraph] = []
+"""Captures that CUDA called invalid, kept for good: torch's allocators may refer to them still."""
+
 
 class CudaGraphs:
     """Captures work on `device`. Graphs must be replayed one at a time, each pair of halves in the order of its
@@ -20,8 +23,6 @@ class CudaGraphs:
         self.index = torch.cuda.current_device() if device.index is None else device.index
         self.stream = torch.cuda.Stream(self.index)
         self.pool = torch.cuda.graph_pool_handle()
-        self.abandoned: list[torch.cuda.CUDAGraph] = []
-        """Those that could not be captured. torch's allocators may refer to them still."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -65,4 +66,4 @@ class CudaGraphs:
         with suppress(RuntimeError):  # raised by the first of the two where it has ended
             torch._C._cuda_endAllocateToPool(self.index, self.pool)
             torch._C._cuda_releasePool(self.index, self.pool)
-            self.abandoned.append(graph)
+            _abandoned.append(graph)

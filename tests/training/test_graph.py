@@ -141,6 +141,23 @@ def test_a_run_goes_on_with_a_graph_or_without(graph: bool, tape: Tape, tmp_path
     assert_same(tmp_path / "whole", tmp_path / "resumed")
 
 
+def test_a_checkpoint_of_another_form_of_adamw_is_gone_on_from(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a CPU, or from before AdamW was fused on CUDA; and back."""
+    run = tmp_path / "run"
+    train_teacher(tiny_teacher(run, loop=LONGER))
+    tape: Tape = request.getfixturevalue("tape")
+    rows = train_teacher(tiny_teacher(run, loop=replace(LONGER, resume_from="2")))
+    assert tape.replays == 2 * (STEPS - 2 - WARM_UP)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert {float(t) for name, t in kept(run).items() if name.endswith(".step")} == {STEPS}
+    monkeypatch.undo()
+    assert loop.make_optimizer is not fused
+    train_teacher(tiny_teacher(run, loop=replace(LONGER, resume_from="4")))
+    assert {float(t) for name, t in kept(run).items() if name.endswith(".step")} == {STEPS}
+
+
 class Broken:
     """A data set that gives a NaN in a step that is replayed."""
 
