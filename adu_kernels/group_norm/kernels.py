@@ -46,6 +46,8 @@ class NormConfig(NamedTuple):
     JOINED: bool
     """The statistics were put together by a launch of their own."""
     EPS: float
+    STAGES: int
+    """Tiles that are loaded ahead, and one: where a program adds up alone (`statistics`, `gradient_sums`)."""
     ACC: str
 
 
@@ -236,7 +238,7 @@ def statistics(
     origin = tl.load(start + o_x, mask=tile_mask(first, total, lanes, config), other=0.0).to(ACC)
     distance = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
     square = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
-    for tile in range(1, tiles):
+    for tile in tl.range(1, tiles, num_stages=config.STAGES):
         position = first + tile * config.POSITIONS
         mask = tile_mask(position, total, lanes, config)
         o_x = offsets(x, position, lanes.channel, size_1, size_2, config)
@@ -343,7 +345,8 @@ def normalise(
     """y of the positions of a chunk; the first chunk's program writes mean and rstd (B × G), for the backward. So do
     signs where there are a residual and ReLU: without a residual the backward calculates them again.
 
-    From the last program to the first: what `statistics` has read last is still in the cache.
+    From the last program to the first, and from a chunk's last tile to its first: what `statistics` has read last, the
+    end of every chunk of its own, is still in the cache.
     """
     ACC: tl.constexpr = dtype_of(config.ACC)
     place = place_of(tl.num_programs(0) - 1 - tl.program_id(0), chunks, config)
@@ -357,7 +360,7 @@ def normalise(
     total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     for tile in range(tiles):
-        position = first + tile * config.POSITIONS
+        position = first + (tiles - 1 - tile) * config.POSITIONS
         mask = tile_mask(position, total, lanes, config)
         o_x = offsets(x, position, lanes.channel, size_1, size_2, config)
         value = tl.load(image_start(x, place.batch, config) + o_x, mask=mask, other=0.0).to(ACC)
@@ -415,7 +418,7 @@ def gradient_sums(
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     sums = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
     products = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
-    for tile in range(tiles):
+    for tile in tl.range(tiles, num_stages=config.STAGES):
         position = first + tile * config.POSITIONS
         mask = tile_mask(position, total, lanes, config)
         o_x = offsets(x, position, lanes.channel, size_1, size_2, config)

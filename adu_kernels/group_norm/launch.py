@@ -44,6 +44,8 @@ class LaunchShape:
     programs: int
     """A launch has about so many, where there are positions enough for a tile each."""
     threads: int = 128
+    stages: int = 1
+    """Tiles that are loaded ahead, and one; for `statistics` and `gradient_sums`."""
 
     @property
     def warps(self) -> int:
@@ -53,10 +55,13 @@ class LaunchShape:
 # Measured (H200, 65f2ad8, bench/results/h200: bf16, B 8, C 32, G 8, 48×64×128). Sums stay in registers over the tiles
 # of a program, so those that add up are few: what they find is put together by every program after them.
 # STATISTICS, 4096 → 2048 elements: 255 → 218 µs forward; 72 registers instead of 130, twice the warps a multiprocessor.
+# NORMALISE, 2048 elements by 128 threads → 4096 by 256: 255 → 249 µs forward; 64 registers instead of 80.
 # INPUT_GRADIENT, 132·16 → 132·32 programs: 305 → 290 µs backward.
-STATISTICS = LaunchShape(elements=2048, programs=132 * 4)
-NORMALISE = LaunchShape(elements=2048, programs=132 * 16)
-GRADIENT_SUMS = LaunchShape(elements=2048, programs=132 * 4)
+# stages are by the machine code, not measured: without them a thread waits for one 16-byte load of its tile before it
+# asks for the next, 8 KB on their way a multiprocessor where the memory's rate needs some 30; bf16 took as long as fp32.
+STATISTICS = LaunchShape(elements=2048, programs=132 * 4, stages=4)
+NORMALISE = LaunchShape(elements=4096, programs=132 * 16, threads=256)
+GRADIENT_SUMS = LaunchShape(elements=2048, programs=132 * 4, stages=2)
 INPUT_GRADIENT = LaunchShape(elements=2048, programs=132 * 32)
 LANES = 256
 """At most, of a tile over channels; a power of two."""
@@ -186,14 +191,15 @@ def cut_of(shape: LaunchShape, tile: Tile, batch: int, num_groups: int, position
 def norm_config(
     layout: Layout, tile: Tile, x: Tensor, num_groups: int,
     weight: Tensor | None, bias: Tensor | None, residual: bool, relu: bool, eps: float = 0.0, joined: bool = False,
+    stages: int = 1,
 ) -> NormConfig:  # fmt: skip
     options = weight is not None, bias is not None, residual, relu, joined
-    return _config(layout, tile, x.shape[1], num_groups, options, eps, x.dtype)
+    return _config(layout, tile, x.shape[1], num_groups, options, eps, stages, x.dtype)
 
 
 @lru_cache(maxsize=1024)
 def _config(
-    layout: Layout, tile: Tile, channels: int, num_groups: int, options: tuple[bool, ...], eps: float,
+    layout: Layout, tile: Tile, channels: int, num_groups: int, options: tuple[bool, ...], eps: float, stages: int,
     dtype: torch.dtype,
 ) -> NormConfig:  # fmt: skip
     """options: weighted, biased, with a residual, with ReLU, joined."""
@@ -207,7 +213,7 @@ def _config(
         FLAT=layout.flat, CONTIGUOUS_C=layout.contiguous_c, CONTIGUOUS_P=layout.contiguous_p,
         STRIDE_DIVISOR=layout.divisor, INT64=layout.int64,
         WEIGHTED=weighted, BIASED=biased, RESIDUAL=residual, RELU=relu, JOINED=joined, EPS=eps,
-        ACC="fp64" if dtype == torch.float64 else "fp32",
+        STAGES=stages, ACC="fp64" if dtype == torch.float64 else "fp32",
     )  # fmt: skip
 
 
@@ -225,7 +231,7 @@ def statistics(x: Tensor, mean: Tensor, layout: Layout, num_groups: int, eps: fl
     cut = cut_of(STATISTICS, tile, batch, num_groups, layout.positions)
     parts = cut.chunks * tile.split
     partials = mean.new_empty((3, batch, num_groups, parts))
-    config = norm_config(layout, tile, x, num_groups, None, None, False, False, eps)
+    config = norm_config(layout, tile, x, num_groups, None, None, False, False, eps, stages=STATISTICS.stages)
     runtime.run(
         kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *layout.strides[0], *layout.sizes,
         cut.chunks, cut.tiles, parts, batch, config=config, num_warps=STATISTICS.warps, **UNFUSED,
@@ -345,7 +351,9 @@ def norm_backward(
     tile = tile_of(x, num_groups, GRADIENT_SUMS.elements, layout.channels_last)
     cut = cut_of(GRADIENT_SUMS, tile, batch, num_groups, layout.positions)
     partials = mean.new_empty((2, batch, cut.chunks, x.shape[1]))
-    config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu)
+    config = norm_config(
+        layout, tile, x, num_groups, weight, bias, residual, relu, stages=GRADIENT_SUMS.stages
+    )
     runtime.run(
         kernels.gradient_sums, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
         grad_output, signs, behind, partials, *of_x, *of_g, *of_behind, *layout.sizes,
