@@ -97,7 +97,7 @@ def exporting() -> bool:
     return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
 
 
-def choose(
+def dispatch(
     operation: str,
     backend: str,
     tensor: Tensor,
@@ -113,7 +113,8 @@ def choose(
     else (unless `use_backend` says otherwise). Another name is a ValueError.
 
     Within torch.func's transforms and forward-mode differentiation, for which kernels have no rule, "auto" is the
-    reference and "triton" a RuntimeError.
+    reference and "triton" a RuntimeError. What is exported is the reference whatever was asked for: it runs where there
+    is no Triton.
     """
     check_choice("backend", backend, BACKENDS)
     if backend == "triton" and triton_twin is None:
@@ -126,6 +127,7 @@ def choose(
     if around:
         return torch_twin
     meant = _meaning_of_auto() if backend == "auto" else backend
-    if triton_twin is not None and (meant == "triton" or (meant == "auto" and tensor.is_cuda and HAS_TRITON)):
+    wanted = meant == "triton" or (meant == "auto" and tensor.is_cuda and HAS_TRITON)
+    if triton_twin is not None and wanted and not exporting():
         return triton_twin
     return torch_twin

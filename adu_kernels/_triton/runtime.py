@@ -104,9 +104,12 @@ def _start(kernel: Any, programs: int, given: tuple[Any, ...], config: Any, opti
     known, key = {}, None
     if not interpreting() and not kernel.pre_run_hooks:
         known = _kept_kernels.setdefault((kernel, _driver().active, given[0].device), {})
+        knobs = _knobs()
         key = _chosen_by(_is_plain(kernel), given, config, options)
+        if key is not None:  # what Triton reads anew for every call: set later, another kernel is compiled
+            key = (*key, knobs.runtime.debug, knobs.compilation.instrumentation_mode)
         found = known.get(key) if key is not None else None
-        if found is not None and _hooks().jit_cache_hook is None:
+        if found is not None and not _watched(knobs.runtime):
             compiled, rest = found
             compiled[(programs, 1, 1)](*given, *rest)
             return
@@ -123,10 +126,15 @@ are constants."""
 
 
 @cache
-def _hooks() -> Any:
+def _knobs() -> Any:
     from triton import knobs
 
-    return knobs.runtime
+    return knobs
+
+
+def _watched(runtime: Any) -> bool:
+    """Whether somebody is to be told how a kernel is chosen, or has a say in how it is compiled."""
+    return runtime.jit_cache_hook is not None or getattr(runtime, "add_stages_inspection_hook", None) is not None
 
 
 @cache

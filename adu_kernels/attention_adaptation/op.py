@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from .. import checks
-from ..backend import choose
+from ..backend import dispatch
 from ..precision import without_autocast
 from . import launch, reference
 from .table import library_is_faster
@@ -63,7 +63,7 @@ def attention_adaptation(
     triton_twin: Callable[..., Tensor] | None = launch.attention_adaptation
     if backend == "auto" and query.shape[3] > launch.WIDEST_HEAD:
         triton_twin = None
-    run = choose(
+    run = dispatch(
         "attention_adaptation", backend, query, torch_twin=reference.attention_adaptation, triton_twin=triton_twin
     )
     if backend == "auto" and run is triton_twin and key_bias is None and library_is_faster(query, key, value):

@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import checks
-from ..backend import choose
+from ..backend import dispatch
 from . import launch, reference
 from .reference import ObjectiveOptions, ObjectiveTerms, ObjectiveWeights, objective_weights
 
@@ -71,7 +71,7 @@ def silog_loss(
     variance_focus = checks.check_number("variance_focus", variance_focus, 0.0, 1.0)
     min_depth, max_depth = _check_range(min_depth, max_depth)
     checks.check_choice("normalize", normalize, NORMALIZE)
-    run = choose("silog_loss", backend, depth, torch_twin=reference.silog_loss, triton_twin=launch.silog_loss)
+    run = dispatch("silog_loss", backend, depth, torch_twin=reference.silog_loss, triton_twin=launch.silog_loss)
     return run(depth, target, variance_focus, min_depth, max_depth, normalize=normalize)
 
 
@@ -120,7 +120,7 @@ def laplace_nll(
     min_depth, max_depth = _check_range(min_depth, max_depth)
     beta_nll = checks.check_number("beta_nll", beta_nll, 0.0)
     checks.check_choice("normalize", normalize, NORMALIZE)
-    run = choose("laplace_nll", backend, depth, torch_twin=reference.laplace_nll, triton_twin=launch.laplace_nll)
+    run = dispatch("laplace_nll", backend, depth, torch_twin=reference.laplace_nll, triton_twin=launch.laplace_nll)
     return run(depth, log_scale, target, joint, min_depth, max_depth, beta_nll, normalize=normalize)
 
 
@@ -170,7 +170,7 @@ def focal_response_loss(
     beta, gamma, detach_focal = _check_focus(beta, gamma, detach_focal)
     min_depth, max_depth = _check_range(min_depth, max_depth)
     checks.check_choice("normalize", normalize, NORMALIZE)
-    run = choose(
+    run = dispatch(
         "focal_response_loss", backend, depth,
         torch_twin=reference.focal_response_loss, triton_twin=launch.focal_response_loss,
     )  # fmt: skip
@@ -216,7 +216,7 @@ def uncertainty_guide(
     checks.check_mask("valid", valid, "log_scale", log_scale)
     strength = _check_guide("guide", guide, "strength", strength)
     checks.check_choice("normalize", normalize, NORMALIZE)
-    run = choose(
+    run = dispatch(
         "uncertainty_guide", backend, log_scale,
         torch_twin=reference.uncertainty_guide, triton_twin=launch.uncertainty_guide,
     )  # fmt: skip
@@ -257,7 +257,7 @@ def teacher_gate(
     _check_maps(teacher_depth=teacher_depth, target=target)
     sharpness = checks.check_number("sharpness", sharpness, 0.0)
     min_depth, max_depth = _check_range(min_depth, max_depth)
-    run = choose(
+    run = dispatch(
         "teacher_gate", backend, teacher_depth, torch_twin=reference.teacher_gate, triton_twin=launch.teacher_gate
     )
     return run(teacher_depth, target, sharpness, min_depth, max_depth)
@@ -336,7 +336,7 @@ def depth_objective(
         factors, guide, guide_strength, gate, beta, gamma, detach_focal, joint, beta_nll, variance_focus,
         min_depth, max_depth, normalize,
     )  # fmt: skip
-    run = choose("depth_objective", backend, depth, torch_twin=reference.objective, triton_twin=launch.objective)
+    run = dispatch("depth_objective", backend, depth, torch_twin=reference.objective, triton_twin=launch.objective)
     return run(depth, log_scale, teacher_depth, target, options)
 
 

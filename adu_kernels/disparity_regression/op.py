@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import checks
-from ..backend import choose
+from ..backend import dispatch
 from . import launch, reference
 
 
@@ -54,7 +54,7 @@ def disparity_regression(
     start = checks.check_number("start", start)
     interval = checks.check_number("interval", interval, low=1e-6)
     temperature = checks.check_number("temperature", temperature, low=1e-6)
-    run = choose(
+    run = dispatch(
         "disparity_regression", backend, logits,
         torch_twin=reference.disparity_regression, triton_twin=launch.disparity_regression,
     )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..backend import choose
+from ..backend import dispatch
 from . import launch, reference
 
 
@@ -39,7 +39,7 @@ def feature_distillation_loss(
         tensor(1.0000)
     """
     _check_level(adapted, teacher, weight)
-    run = choose(
+    run = dispatch(
         "feature_distillation_loss",
         backend,
         adapted,
@@ -89,7 +89,7 @@ def feature_distillation_losses(
         checks.check_tensor(f"adapted[{number}]", mine, "B×C×H×W")
         checks.check_same_device(f"adapted[{number}]", mine, "adapted[0]", adapted[0])
         _check_level(mine, theirs, None if weights is None else weights[number], f"[{number}]")
-    run = choose(
+    run = dispatch(
         "feature_distillation_losses",
         backend,
         adapted[0],
@@ -127,7 +127,7 @@ def pooled_guide(weight: Tensor, sizes: Sequence[tuple[int, int]], *, backend: s
     checks.check_tensor("weight", weight, "B×1×H×W")
     _check_levels("sizes", sizes)
     checked = [_check_size(f"sizes[{number}]", size) for number, size in enumerate(sizes)]
-    run = choose("pooled_guide", backend, weight, torch_twin=reference.pooled_guide, triton_twin=_triton_pooled)
+    run = dispatch("pooled_guide", backend, weight, torch_twin=reference.pooled_guide, triton_twin=_triton_pooled)
     return run(weight, checked)
 
 

@@ -43,6 +43,8 @@ class NormConfig(NamedTuple):
     BIASED: bool
     RESIDUAL: bool
     RELU: bool
+    SIGNED: bool
+    """Signs behind a residual are written, for the backward."""
     JOINED: bool
     """The statistics were put together by a launch of their own."""
     EPS: float
@@ -343,7 +345,7 @@ def normalise(
     size_0, size_1, size_2, chunks, tiles, parts, batches, config: NormConfig,
 ):  # fmt: skip
     """y of the positions of a chunk; the first chunk's program writes mean and rstd (B × G), for the backward. So do
-    signs where there are a residual and ReLU: without a residual the backward calculates them again.
+    signs where there are a residual and ReLU, if asked for: without a residual the backward calculates them again.
 
     From the last program to the first, and from a chunk's last tile to its first: what `statistics` has read last, the
     end of every chunk of its own, is still in the cache.
@@ -371,7 +373,7 @@ def normalise(
             o_r = offsets(r, position, lanes.channel, size_1, size_2, config)
             value += tl.load(image_start(r, place.batch, config) + o_r, mask=mask, other=0.0).to(ACC)
         if config.RELU:
-            if config.RESIDUAL:
+            if config.SIGNED:
                 o_signs = sign_offsets(place, position, total, config)
                 tl.store(signs + o_signs, packed_signs(value, config), mask=(position < total)[:, None])
             value = tl.where(value < 0, 0.0, value)  # NaN stays

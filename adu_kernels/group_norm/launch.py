@@ -31,7 +31,11 @@ def group_norm(
     activation: str = "none",
     residual: Tensor | None = None,
 ) -> Tensor:
-    y, _, _, _ = torch.ops.adu_kernels.group_norm(x, weight, bias, residual, num_groups, eps, activation == "relu")
+    graded = torch.is_grad_enabled() and any(
+        one is not None and one.requires_grad for one in (x, weight, bias, residual)
+    )
+    relu = activation == "relu"
+    y, _, _, _ = torch.ops.adu_kernels.group_norm(x, weight, bias, residual, num_groups, eps, relu, graded)
     return y
 
 
@@ -58,7 +62,7 @@ class LaunchShape:
 # NORMALISE, 2048 elements by 128 threads → 4096 by 256: 255 → 249 µs forward; 64 registers instead of 80.
 # INPUT_GRADIENT, 132·16 → 132·32 programs: 305 → 290 µs backward.
 # stages are by the machine code, not measured: without them a thread waits for one 16-byte load of its tile before it
-# asks for the next, 8 KB on their way a multiprocessor where the memory's rate needs some 30; bf16 took as long as fp32.
+# asks for the next, 8 KB on their way a multiprocessor where the memory's rate needs some 30.
 STATISTICS = LaunchShape(elements=2048, programs=132 * 4, stages=4)
 NORMALISE = LaunchShape(elements=4096, programs=132 * 16, threads=256)
 GRADIENT_SUMS = LaunchShape(elements=2048, programs=132 * 4, stages=2)
@@ -212,14 +216,27 @@ def _config(
         PARTS=max(PARTS // (tile.groups * tile.lanes), 16),
         FLAT=layout.flat, CONTIGUOUS_C=layout.contiguous_c, CONTIGUOUS_P=layout.contiguous_p,
         STRIDE_DIVISOR=layout.divisor, INT64=layout.int64,
-        WEIGHTED=weighted, BIASED=biased, RESIDUAL=residual, RELU=relu, JOINED=joined, EPS=eps,
+        WEIGHTED=weighted, BIASED=biased, RESIDUAL=residual, RELU=relu, SIGNED=False, JOINED=joined, EPS=eps,
         STAGES=stages, ACC="fp64" if dtype == torch.float64 else "fp32",
     )  # fmt: skip
 
 
 @lru_cache(maxsize=1024, typed=True)
+def _signed(config: NormConfig, signed: bool) -> NormConfig:
+    return config._replace(SIGNED=signed)
+
+
+@lru_cache(maxsize=1024, typed=True)
 def _with(config: NormConfig, groups: int, split: int, parts: int) -> NormConfig:
     return config._replace(GROUPS=groups, SPLIT=split, PARTS=parts)
+
+
+def new_partials(like: Tensor, *size: int) -> Tensor:
+    """Memory for what programs find, whose offsets kernels count in 32 bits."""
+    count = math.prod(size)
+    if count >= INT32_LIMIT:
+        raise ValueError(f"x: {count} partial sums of its groups and channels are too many: use backend='torch'")
+    return like.new_empty(size)
 
 
 def statistics(x: Tensor, mean: Tensor, layout: Layout, num_groups: int, eps: float) -> tuple[Tensor, NormConfig]:
@@ -230,7 +247,7 @@ def statistics(x: Tensor, mean: Tensor, layout: Layout, num_groups: int, eps: fl
     tile = tile_of(x, num_groups, STATISTICS.elements, layout.channels_last)
     cut = cut_of(STATISTICS, tile, batch, num_groups, layout.positions)
     parts = cut.chunks * tile.split
-    partials = mean.new_empty((3, batch, num_groups, parts))
+    partials = new_partials(mean, 3, batch, num_groups, parts)
     config = norm_config(layout, tile, x, num_groups, None, None, False, False, eps, stages=STATISTICS.stages)
     runtime.run(
         kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *layout.strides[0], *layout.sizes,
@@ -270,14 +287,14 @@ def totals(
 @operator("adu_kernels::group_norm")
 def norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None,
-    num_groups: int, eps: float, relu: bool,
+    num_groups: int, eps: float, relu: bool, graded: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """y; of each image and group the mean and 1/√(variance + eps), B×G; with a residual and ReLU the signs behind the
-    sum, a bit each, else none."""
+    """y; of each image and group the mean and 1/√(variance + eps), B×G; with a residual and ReLU, if a backward may
+    follow (`graded`), the signs behind the sum, a bit each, else none."""
     from . import kernels
 
     weight, bias = _dense(weight), _dense(bias)
-    y, mean, rstd, signs = outputs = _new_outputs(x, weight, bias, residual, num_groups, eps, relu)
+    y, mean, rstd, signs = outputs = _new_outputs(x, weight, bias, residual, num_groups, eps, relu, graded)
     batch = x.shape[0]
     layout = layout_of([x, y] if residual is None else [x, y, residual])
     of_x, of_y, of_r = layout.strides[0], layout.strides[1], layout.strides[-1]
@@ -289,6 +306,7 @@ def norm(
     tile = tile_of(x, num_groups, NORMALISE.elements, layout.channels_last)
     cut = cut_of(NORMALISE, tile, batch, num_groups, layout.positions)
     config = norm_config(layout, tile, x, num_groups, weight, bias, residual is not None, relu, eps, apart)
+    config = _signed(config, signs.numel() > 0)
     runtime.run(
         kernels.normalise, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), _or(residual, x),
         partials, y, mean, rstd, signs, *of_x, *of_r, *of_y, *layout.sizes, cut.chunks, cut.tiles, parts, batch,
@@ -300,11 +318,11 @@ def norm(
 @norm.register_fake
 def _new_outputs(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None,
-    num_groups: int, eps: float, relu: bool,
+    num_groups: int, eps: float, relu: bool, graded: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     size, dtype = (x.shape[0], num_groups), accumulation_dtype(x)
     mean, rstd = x.new_empty(size, dtype=dtype), x.new_empty(size, dtype=dtype)
-    signs = sign_bytes(x, num_groups) if residual is not None and relu else 0
+    signs = sign_bytes(x, num_groups) if residual is not None and relu and graded else 0
     return torch.empty_like(x), mean, rstd, x.new_empty(signs, dtype=torch.uint8)
 
 
@@ -350,10 +368,8 @@ def norm_backward(
     of_behind = layout.strides[-1]
     tile = tile_of(x, num_groups, GRADIENT_SUMS.elements, layout.channels_last)
     cut = cut_of(GRADIENT_SUMS, tile, batch, num_groups, layout.positions)
-    partials = mean.new_empty((2, batch, cut.chunks, x.shape[1]))
-    config = norm_config(
-        layout, tile, x, num_groups, weight, bias, residual, relu, stages=GRADIENT_SUMS.stages
-    )
+    partials = new_partials(mean, 2, batch, cut.chunks, x.shape[1])
+    config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu, stages=GRADIENT_SUMS.stages)
     runtime.run(
         kernels.gradient_sums, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
         grad_output, signs, behind, partials, *of_x, *of_g, *of_behind, *layout.sizes,
@@ -385,7 +401,9 @@ def _new_gradients(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, residual, ctx.num_groups, _, ctx.relu = inputs
+    x, weight, bias, residual, ctx.num_groups, _, ctx.relu, graded = inputs
+    if not graded:
+        raise RuntimeError("group_norm: expected graded=True where a gradient may be asked for, got False")
     _, mean, rstd, signs = output
     ctx.channels_last = bool(lies_channels_last(x.shape, x.stride()))
     ctx.residual_dtype = None if residual is None else residual.dtype
@@ -397,7 +415,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _backward(ctx: Any, grad_output: Tensor | None, *others: None) -> tuple[Tensor | None, ...]:
     (x, weight, bias, mean, rstd, signs), _ = kept(ctx)
     if grad_output is None:
-        return (None,) * 7
+        return (None,) * 8
     grad_x, grad_weight, grad_bias, behind = norm_backward(
         grad_output, x, weight, bias, mean, rstd, signs, ctx.num_groups, ctx.relu, ctx.channels_last
     )
@@ -406,7 +424,7 @@ def _backward(ctx: Any, grad_output: Tensor | None, *others: None) -> tuple[Tens
         grad_residual = (behind if ctx.relu else grad_output).to(ctx.residual_dtype)
     return (
         grad_x, None if weight is None else grad_weight, None if bias is None else grad_bias, grad_residual,
-        None, None, None,
+        None, None, None, None,
     )  # fmt: skip
 
 

@@ -13,7 +13,20 @@ from .._triton.operators import operator
 from ..checks import shown
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
-from .launch import UNFUSED, Cut, LaunchShape, Layout, Tile, cut_of, join, layout_of, norm_config, statistics, totals
+from .launch import (
+    UNFUSED,
+    Cut,
+    LaunchShape,
+    Layout,
+    Tile,
+    cut_of,
+    join,
+    layout_of,
+    new_partials,
+    norm_config,
+    statistics,
+    totals,
+)
 from .reference import SHORTEST
 
 if TYPE_CHECKING:
@@ -81,7 +94,7 @@ def unit_backward(grad_output: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) ->
     layout = layout_of([x, grad_output, grad_x])
     of_x, of_g, of_d = layout.strides
     cut, config = _divided(UNIT_SUMS, x, layout)
-    partials = mean.new_empty((2, batch, cut.chunks, channels))
+    partials = new_partials(mean, 2, batch, cut.chunks, channels)
     runtime.run(
         unit_length.unit_gradient_sums, batch * cut.chunks, x, mean, rstd, grad_output, partials, *of_x, *of_g,
         *layout.sizes, cut.chunks, cut.tiles, batch,

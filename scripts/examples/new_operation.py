@@ -20,7 +20,7 @@ from adu_kernels._triton import runtime
 from adu_kernels._triton.device import dtype_of
 from adu_kernels._triton.dtypes import accumulator
 from adu_kernels._triton.layout import ceil_div
-from adu_kernels.backend import choose
+from adu_kernels.backend import dispatch
 from adu_kernels.derivatives import differentiable_once, keep, kept
 from adu_kernels.precision import accumulation_dtype
 from adu_kernels.testing import parity
@@ -126,7 +126,7 @@ differentiable_once(
 
 def scaled_relu(x: Tensor, scale: Tensor, shift: Tensor, *, backend: str = "auto") -> Tensor:
     """relu(x · scale_c + shift_c). x: B×C×H×W, floating, any strides; scale, shift: C. Returns x's dtype."""
-    return choose("scaled_relu", backend, x, torch_twin=reference, triton_twin=operator)(x, scale, shift)
+    return dispatch("scaled_relu", backend, x, torch_twin=reference, triton_twin=operator)(x, scale, shift)
 
 
 # 4. The proof, at odd sizes, in every dtype, over memory full of NaN and in any order of programs.

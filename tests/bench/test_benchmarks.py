@@ -107,7 +107,7 @@ def test_check_step_refuses_past_the_references_own_rounding():
 def test_auto_can_mean_the_references_or_the_kernels(monkeypatch: pytest.MonkeyPatch):
     def chosen(name: str) -> Any:
         tensor = torch.zeros(1)
-        return backend.choose("op", name, tensor, torch_twin=lambda: "torch", triton_twin=lambda: "triton")()
+        return backend.dispatch("op", name, tensor, torch_twin=lambda: "torch", triton_twin=lambda: "triton")()
 
     assert chosen("auto") == "torch"
     with backend.use_backend("triton"):

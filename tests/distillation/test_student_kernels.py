@@ -36,13 +36,13 @@ def choose_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, folders: tuple[str, ...]
     """Lets their operations choose as for CUDA tensors; gives those asked for, and whether a kernel answered."""
     answered: dict[str, bool] = {}
 
-    def choose(operation: str, asked: str, tensor: Tensor, *, torch_twin: Any, triton_twin: Any = None) -> Any:
-        chosen = backend.choose(operation, asked, OnGpu(), torch_twin=torch_twin, triton_twin=triton_twin)  # type: ignore[arg-type, type-var]
+    def dispatch(operation: str, asked: str, tensor: Tensor, *, torch_twin: Any, triton_twin: Any = None) -> Any:
+        chosen = backend.dispatch(operation, asked, OnGpu(), torch_twin=torch_twin, triton_twin=triton_twin)  # type: ignore[arg-type, type-var]
         answered[operation] = chosen is triton_twin
         return chosen
 
     for folder in folders:
-        monkeypatch.setattr(importlib.import_module(f"adu_kernels.{folder}.op"), "choose", choose)
+        monkeypatch.setattr(importlib.import_module(f"adu_kernels.{folder}.op"), "dispatch", dispatch)
     return answered
 
 
@@ -130,12 +130,12 @@ def test_auto_takes_every_kernel_on_a_gpu(monkeypatch: pytest.MonkeyPatch, start
 def test_the_backend_reaches_every_operation(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, str] = {}
 
-    def choose(operation: str, backend: str, tensor: Tensor, *, torch_twin: Any, triton_twin: Any = None) -> Any:
+    def dispatch(operation: str, backend: str, tensor: Tensor, *, torch_twin: Any, triton_twin: Any = None) -> Any:
         asked[operation] = backend
         return torch_twin
 
     for folder in FOLDERS:
-        monkeypatch.setattr(importlib.import_module(f"adu_kernels.{folder}.op"), "choose", choose)
+        monkeypatch.setattr(importlib.import_module(f"adu_kernels.{folder}.op"), "dispatch", dispatch)
     train(DistillationConfig(backend=chosen), steps=1)  # type: ignore[arg-type]
     assert asked == dict.fromkeys(OPERATIONS, chosen)
 

@@ -151,7 +151,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def named(name: str) -> object:
         return lambda query, *_, **__: (seen.append(name), query.clone())[1]
 
-    monkeypatch.setattr(op, "choose", lambda *_, triton_twin, torch_twin: triton_twin or torch_twin)
+    monkeypatch.setattr(op, "dispatch", lambda *_, triton_twin, torch_twin: triton_twin or torch_twin)
     monkeypatch.setattr(launch, "attention_adaptation", named("kernel"))
     monkeypatch.setattr(op.reference, "attention_adaptation", named("reference"))
     monkeypatch.setattr(op, "scaled_dot_product_attention", named("library"))
@@ -205,7 +205,7 @@ def test_the_library_gives_the_same_numbers_and_traces(monkeypatch: pytest.Monke
     q, k, v = _tokens(torch.float32)
     want = attention_adaptation(q, k, v, softmax_scale=0.3)
     monkeypatch.setattr(table, "LIBRARY_FASTER", (ROW,))
-    monkeypatch.setattr(op, "choose", lambda *_, triton_twin, torch_twin: triton_twin)
+    monkeypatch.setattr(op, "dispatch", lambda *_, triton_twin, torch_twin: triton_twin)
     monkeypatch.setattr(launch, "attention_adaptation", None)  # reached by no call below
     torch.testing.assert_close(attention_adaptation(q, k, v, softmax_scale=0.3), want)
     torch._dynamo.reset()

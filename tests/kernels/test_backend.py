@@ -26,7 +26,7 @@ pytestmark = pytest.mark.cpu
 
 def _chosen() -> str:
     tensor = torch.zeros(1)
-    return backend.choose("op", "auto", tensor, torch_twin=lambda: "torch", triton_twin=lambda: "triton")()
+    return backend.dispatch("op", "auto", tensor, torch_twin=lambda: "torch", triton_twin=lambda: "triton")()
 
 
 def _in_a_thread(run: Callable[[], Any]) -> Any:

@@ -390,15 +390,15 @@ def test_opcheck_of_every_operator(normalize: str) -> None:
     "name", ["silog_loss", "laplace_nll", "focal_response_loss", "uncertainty_guide", "teacher_gate", "depth_objective"]
 )
 def test_auto_has_a_kernel_to_take_on_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`choose` gives "auto" the Triton twin of a CUDA tensor (test_public_face); each operation hands it one, with the
-    arguments of its reference."""
+    """`dispatch` gives "auto" the Triton twin of a CUDA tensor (test_public_face); each operation hands it one,
+    with the arguments of its reference."""
     handed: dict[str, Any] = {}
 
-    def choose(operation: str, backend: str, tensor: Tensor, **twins: Any) -> Any:
+    def dispatch(operation: str, backend: str, tensor: Tensor, **twins: Any) -> Any:
         handed.update(operation=operation, backend=backend, **twins)
         return twins["torch_twin"]
 
-    monkeypatch.setattr(op, "choose", choose)
+    monkeypatch.setattr(op, "dispatch", dispatch)
     depth, log_scale, teacher, target = scene()
     second = {
         "laplace_nll": (log_scale, target), "depth_objective": (log_scale, teacher, target),

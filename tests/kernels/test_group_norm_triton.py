@@ -295,6 +295,30 @@ def test_an_exported_graph_runs_where_there_is_no_triton(strict: bool) -> None:
     assert not [node for node in graph.nodes if "adu_kernels" in str(node.target)]
 
 
+def test_signs_are_written_only_where_a_backward_may_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, bias, residual = _inputs(2, 8, 3, 5, residual=True, last=True)
+    written: list[int] = []
+    sizes = launch.sign_bytes
+    monkeypatch.setattr(launch, "sign_bytes", lambda *given: written.append(1) or sizes(*given))
+    operation = _operation(4, residual=True, relu=True)
+    values = [operation.triton(x, weight, bias, residual)]
+    with torch.no_grad():
+        values.append(operation.triton(x, weight.requires_grad_(), bias, residual))
+    assert not written
+    values.append(operation.triton(x, weight, bias, residual))
+    assert written
+    for (one,) in values:
+        assert torch.equal(one, values[0][0])
+    weight.requires_grad_(False)
+
+
+def test_more_partial_sums_than_32_bits_count_are_refused_by_name() -> None:
+    like = torch.empty(0, device="meta")
+    assert launch.new_partials(like, 3, 2**10, 2**19).numel() == 3 * 2**29
+    with pytest.raises(ValueError, match=r"x: 3221225472 partial sums .* use backend='torch'"):
+        launch.new_partials(like, 3, 2**10, 2**20)
+
+
 def test_the_signs_are_all_that_is_kept_of_the_result() -> None:
     x, weight, bias, residual = (t.requires_grad_() for t in _inputs(1, 32, 8, 16, 16, residual=True, last=True))
     given = [x, weight, bias, residual]

@@ -91,7 +91,7 @@ def test_auto_on_cpu_and_torch_are_the_reference(name: str) -> None:
 
 def test_triton_without_a_kernel_names_the_operation() -> None:
     with pytest.raises(NotImplementedError, match="unheard_of has no Triton kernel yet"):
-        backend.choose("unheard_of", "triton", torch.ones(1), torch_twin=torch.neg)
+        backend.dispatch("unheard_of", "triton", torch.ones(1), torch_twin=torch.neg)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -133,18 +133,35 @@ def test_traced_whole_forward_and_backward(name: str) -> None:
             torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_what_is_exported_runs_where_there_is_no_triton(name: str) -> None:
+    given = _arguments(name)
+
+    class Network(torch.nn.Module):
+        def forward(self, *tensors: torch.Tensor) -> object:
+            left = iter(tensors)
+            values = [next(left) if isinstance(one, torch.Tensor) else one for one in given]
+            return getattr(adu_kernels, name)(*values, backend="triton")
+
+    if any(isinstance(one, list) and isinstance(one[0], torch.Tensor) for one in given):
+        pytest.skip("lists of maps: the same operation for one map is above")
+    tensors = tuple(one for one in given if isinstance(one, torch.Tensor))
+    graph = torch.export.export(Network(), tensors, strict=False).graph
+    assert not [node for node in graph.nodes if "adu_kernels" in str(node.target)]
+
+
 def test_auto_takes_the_kernel_on_a_gpu_alone() -> None:
     class OnGpu:
         is_cuda = True
 
-    def choose(asked: str, tensor: object) -> str:
+    def dispatch(asked: str, tensor: object) -> str:
         twins = {"torch_twin": lambda: "torch", "triton_twin": lambda: "triton"}
-        return backend.choose("op", asked, tensor, **twins)()  # type: ignore[arg-type]
+        return backend.dispatch("op", asked, tensor, **twins)()  # type: ignore[arg-type]
 
-    assert choose("auto", OnGpu()) == "triton"
-    assert choose("torch", OnGpu()) == "torch"
-    assert choose("auto", torch.zeros(1)) == "torch"
-    assert choose("triton", torch.zeros(1)) == "triton"
+    assert dispatch("auto", OnGpu()) == "triton"
+    assert dispatch("torch", OnGpu()) == "torch"
+    assert dispatch("auto", torch.zeros(1)) == "torch"
+    assert dispatch("triton", torch.zeros(1)) == "triton"
 
 
 @pytest.mark.gpu

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from adu_kernels._triton import runtime
-from adu_kernels.backend import choose
+from adu_kernels.backend import dispatch
 from adu_kernels.derivatives import differentiable_once, keep, kept
 from adu_kernels.precision import accumulation_dtype
 
@@ -139,7 +139,7 @@ differentiable_once(
 def weighted_mean(values: Tensor, weights: Tensor, *, backend: str = "triton") -> Tensor:
     if fault == "host wait" and weights.sum().item() == 0:
         raise ValueError("weights: expected a positive sum in every row, got 0")
-    run = choose("weighted_mean", backend, values, torch_twin=weighted_mean_reference, triton_twin=_triton)
+    run = dispatch("weighted_mean", backend, values, torch_twin=weighted_mean_reference, triton_twin=_triton)
     return run(values, weights)
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
+from triton import knobs
 
 from adu_kernels._triton import runtime
 from tests.stub_driver.expected import Call, faults
@@ -62,6 +65,16 @@ def arguments() -> dict[str, tuple[list[Any], dict[str, Any]]]:
     }
 
 
+@contextmanager
+def debugging() -> Iterator[None]:
+    """Triton compiles assertions in."""
+    knobs.runtime.debug = True
+    try:
+        yield
+    finally:
+        knobs.runtime.debug = False
+
+
 def kept() -> int:
     return sum(len(kernels) for (kernel, *_), kernels in runtime._kept_kernels.items() if kernel is scaled)
 
@@ -70,10 +83,13 @@ def main() -> None:
     gpu = StubGpu(Path(sys.argv[1]), 90)
     gpu.activate()
     found: dict[str, Any] = {}
-    for name, (given, options) in arguments().items():
+    cases = arguments()
+    for name in [*cases, "first, while Triton debugs"]:
+        given, options = cases[name.partition(",")[0] if name not in cases else name]
         before, wrong = kept(), []
         for _ in range(2):
-            runtime.run(scaled, 3, *given, **options)
+            with nullcontext() if name in cases else debugging():
+                runtime.run(scaled, 3, *given, **options)
             (launched,) = gpu.launched()
             wrong += faults(Call(scaled, 3, tuple(given), options), launched)
         found[name] = {"faults": wrong, "new kernels": kept() - before}

@@ -176,8 +176,8 @@ SLIDE_CONTIGUOUS = one_row(
 )
 
 
-# 528 programs of 256 threads with 64 registers are all on an H200 at once, and cut an image as STATISTICS does: what that
-# has read last they read first. 792 of 128 threads are all there at once, too.
+# 528 programs of 256 threads with 64 registers are all on an H200 at once, and cut an image as STATISTICS does: what
+# that has read last they read first. 792 of 128 threads are all there at once, too.
 NORM = tuple(
     candidate
     for kernel, changes in {
