@@ -29,19 +29,19 @@ def differentiable_once(
     """Registers the backward of `operator`, which calls the operator `gradient` with everything that it depends on.
 
     `gradient` gets the error that stands for its derivative, tied to all of its inputs, and a rule for batches of
-    upstream gradients (`is_grads_batched`, `jacobian(vectorize=True)`): one after the other.
+    incoming gradients (`is_grads_batched`, `jacobian(vectorize=True)`): one after the other.
     setup_context: calls `keep`. backward: calls `kept`, once. operation: the public name, given `gradient`'s inputs.
     """
 
-    def first_derivative(ctx: Any, *upstream: Any) -> Any:
+    def first_derivative(ctx: Any, *grad_outputs: Any) -> Any:
         if forward_ad._current_level >= 0 and not torch.compiler.is_compiling():
             raise RuntimeError(refusal(ctx.operation, "derivative in forward mode"))
-        return backward(ctx, *upstream)
+        return backward(ctx, *grad_outputs)
 
     def remember(ctx: Any, inputs: tuple, output: Any) -> None:
         ctx.operation = operation(*inputs)
 
-    def second_derivative(ctx: Any, *upstream: Any) -> Any:
+    def second_derivative(ctx: Any, *grad_outputs: Any) -> Any:
         raise RuntimeError(refusal(ctx.operation, "second derivative"))
 
     operator.register_autograd(first_derivative, setup_context=setup_context)

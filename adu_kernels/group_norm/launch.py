@@ -18,7 +18,7 @@ from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
 
 if TYPE_CHECKING:
-    from .kernels import NormConfig
+    from .tiles import NormConfig
 
 
 def group_norm(
@@ -207,7 +207,7 @@ def _config(
     dtype: torch.dtype,
 ) -> NormConfig:  # fmt: skip
     """options: weighted, biased, with a residual, with ReLU, joined."""
-    from .kernels import NormConfig  # here and below: Triton is needed only where a kernel runs
+    from .tiles import NormConfig  # here and below: Triton is needed only where a kernel runs
 
     weighted, biased, residual, relu, joined = options
     return NormConfig(
@@ -272,13 +272,14 @@ def totals(
     partials: Tensor, weight: Tensor | None, group_sums: Tensor, channel_sums: Tensor, config: NormConfig
 ) -> None:
     """partials: 2 × B × chunks × C, as `gradient_sums` leaves them."""
-    from . import kernels
+    from . import backward_kernels
 
     groups = min(config.GROUPS, max(TOTALLED_LANES // config.LANES, 1))
     blocks = _blocks(Tile(1, groups, config.LANES, config.SPLIT), config.NUM_GROUPS)
     _, batch, chunks, _ = partials.shape
     runtime.run(
-        kernels.totals, batch * blocks, partials, _or(weight, partials), group_sums, channel_sums, chunks, batch,
+        backward_kernels.totals, batch * blocks, partials, _or(weight, partials), group_sums, channel_sums,
+        chunks, batch,
         config=_with(config, groups, config.SPLIT, max(PARTS // (groups * config.LANES), 16)),
         num_warps=4, **UNFUSED,
     )  # fmt: skip
@@ -355,7 +356,7 @@ def norm_backward(
     channels_last: of the x that the forward saw, for the signs lie as its tiles do. What comes out of saved tensors may
     lie differently (`torch.autograd.graph.save_on_cpu` with pinned memory hands contiguous copies back).
     """
-    from . import kernels
+    from . import backward_kernels
 
     weight, bias = _dense(weight), _dense(bias)
     grad_x, grad_weight, grad_bias, behind = _new_gradients(
@@ -371,7 +372,7 @@ def norm_backward(
     partials = new_partials(mean, 2, batch, cut.chunks, x.shape[1])
     config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu, stages=GRADIENT_SUMS.stages)
     runtime.run(
-        kernels.gradient_sums, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
+        backward_kernels.gradient_sums, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
         grad_output, signs, behind, partials, *of_x, *of_g, *of_behind, *layout.sizes,
         cut.chunks, cut.tiles, batch, config=config, num_warps=GRADIENT_SUMS.warps, **UNFUSED,
     )  # fmt: skip
@@ -382,7 +383,7 @@ def norm_backward(
     cut = cut_of(INPUT_GRADIENT, tile, batch, num_groups, layout.positions)
     config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu)
     runtime.run(
-        kernels.input_gradient, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
+        backward_kernels.input_gradient, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
         behind if residual else grad_output, group_sums, grad_x, channel_sums, grad_weight, grad_bias,
         *of_x, *(of_behind if residual else of_g), *of_d, *layout.sizes, cut.chunks, cut.tiles, batch,
         config=config, num_warps=INPUT_GRADIENT.warps, **UNFUSED,

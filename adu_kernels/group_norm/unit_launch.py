@@ -30,7 +30,7 @@ from .launch import (
 from .reference import SHORTEST
 
 if TYPE_CHECKING:
-    from .kernels import NormConfig
+    from .tiles import NormConfig
 
 
 def cosine_features(x: Tensor, eps: float = 1e-5) -> Tensor:

@@ -1,6 +1,7 @@
 """Triton kernels of `cosine_features`: an instance norm, then unit length over the channels of each position.
 
-A tile is some positions × all channels, one group each; `kernels.statistics`, `join` and `totals` serve as they are.
+A tile is some positions × all channels, one group each; `statistics`, `join` and `totals` of group normalisation serve
+as they are.
 """
 
 # mypy: disable-error-code="no-untyped-def, assignment"
@@ -11,17 +12,17 @@ import triton
 import triton.language as tl
 
 from .._triton.device import dtype_of
-from .kernels import (
+from .tiles import (
     RUNTIME,
     Map,
     NormConfig,
     first_position,
-    image_start,
     lane_count,
     lanes_of,
-    offsets,
+    load_tile,
     place_of,
     position_count,
+    store_tile,
     tile_mask,
 )
 
@@ -56,7 +57,6 @@ def unit_length(
     size_0, size_1, size_2, chunks, tiles, LEAST: tl.constexpr, config: NormConfig,
 ):  # fmt: skip
     """y = √C · n / max(‖n‖₂, LEAST), from the last program to the first."""
-    ACC: tl.constexpr = dtype_of(config.ACC)
     place = place_of(tl.num_programs(0) - 1 - tl.program_id(0), chunks, config)
     lanes = lanes_of(place.block, config)
     x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
@@ -69,12 +69,10 @@ def unit_length(
     for tile in range(tiles):
         position = first + tile * config.POSITIONS
         mask = tile_mask(position, total, lanes, config)
-        o_x = offsets(x, position, lanes.channel, size_1, size_2, config)
-        value = tl.load(image_start(x, place.batch, config) + o_x, mask=mask, other=0.0).to(ACC)
+        value = load_tile(x, place, position, lanes, mask, size_1, size_2, config)
         normal, _, reciprocal = unit(value, lane_mean, lane_rstd, mask, LEAST)
-        o_y = offsets(y, position, lanes.channel, size_1, size_2, config)
         found = normal * (reciprocal * root_of(config.NUM_GROUPS))
-        tl.store(image_start(y, place.batch, config) + o_y, found.to(y.pointer.dtype.element_ty), mask=mask)
+        store_tile(y, found, place, position, lanes, mask, size_1, size_2, config)
 
 
 @triton.jit(do_not_specialize=RUNTIME)
@@ -100,12 +98,10 @@ def unit_gradient_sums(
     for tile in range(tiles):
         position = first + tile * config.POSITIONS
         mask = tile_mask(position, total, lanes, config)
-        o_x = offsets(x, position, lanes.channel, size_1, size_2, config)
-        value = tl.load(image_start(x, place.batch, config) + o_x, mask=mask, other=0.0).to(ACC)
-        o_g = offsets(g, position, lanes.channel, size_1, size_2, config)
-        upstream = tl.load(image_start(g, place.batch, config) + o_g, mask=mask, other=0.0).to(ACC)
+        value = load_tile(x, place, position, lanes, mask, size_1, size_2, config)
+        grad_output = load_tile(g, place, position, lanes, mask, size_1, size_2, config)
         normal, length, reciprocal = unit(value, lane_mean, lane_rstd, mask, LEAST)
-        behind = behind_unit(upstream, normal, length, reciprocal, root_of(config.NUM_GROUPS), LEAST)
+        behind = behind_unit(grad_output, normal, length, reciprocal, root_of(config.NUM_GROUPS), LEAST)
         sums += behind
         products += behind * normal
     channels = config.NUM_GROUPS
@@ -141,12 +137,9 @@ def unit_input_gradient(
     for tile in range(tiles):
         position = first + tile * config.POSITIONS
         mask = tile_mask(position, total, lanes, config)
-        o_x = offsets(x, position, lanes.channel, size_1, size_2, config)
-        value = tl.load(image_start(x, place.batch, config) + o_x, mask=mask, other=0.0).to(ACC)
-        o_g = offsets(g, position, lanes.channel, size_1, size_2, config)
-        upstream = tl.load(image_start(g, place.batch, config) + o_g, mask=mask, other=0.0).to(ACC)
+        value = load_tile(x, place, position, lanes, mask, size_1, size_2, config)
+        grad_output = load_tile(g, place, position, lanes, mask, size_1, size_2, config)
         normal, length, reciprocal = unit(value, lane_mean, lane_rstd, mask, LEAST)
-        behind = behind_unit(upstream, normal, length, reciprocal, root_of(config.NUM_GROUPS), LEAST)
+        behind = behind_unit(grad_output, normal, length, reciprocal, root_of(config.NUM_GROUPS), LEAST)
         found = (behind - constant - normal * slope) * lane_rstd
-        o_d = offsets(d, position, lanes.channel, size_1, size_2, config)
-        tl.store(image_start(d, place.batch, config) + o_d, found.to(d.pointer.dtype.element_ty), mask=mask)
+        store_tile(d, found, place, position, lanes, mask, size_1, size_2, config)
