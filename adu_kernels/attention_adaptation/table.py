@@ -97,8 +97,9 @@ OTHER_LAYOUT = LaunchShape(
 # The wide heads of half precision, within AMD's 64 KB.
 WIDE_ON_AMD = LaunchShape(2, 128, Tile(128, 32, 256, 2), Tile(64, 32, 256, 2), Tile(16, 64, 256, 2))
 
-PROGRAMS_WANTED = 264
-"""The keys' pass splits the queries until it has so many programs: two for each of an H200's 132 multiprocessors."""
+PROGRAMS_WANTED = 528
+"""The keys' pass splits the queries until it has so many programs: four for each of an H200's 132 multiprocessors. With
+two, 416 programs for 396 places left 20 to run alone: backward of 2 heads of 32 304 µs, with four 267 (65f2ad8)."""
 FEWEST_QUERIES = 512
 """No split gets fewer queries than this, for its parts are written and read again."""
 ADD_KEYS = 32

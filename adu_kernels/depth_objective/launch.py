@@ -230,7 +230,7 @@ def losses(
     from . import kernels  # here and below: Triton is needed only where a kernel runs
 
     total, terms, grad_depth, grad_log_scale = outputs
-    plan = Division.of(maps, numbers, options.per_image, options.joint)
+    plan = Division.of(maps, numbers, options.per_image)
     config = _config(maps, plan)
     sums, counts, arrived = _statistics(maps, numbers, plan, config._replace(SILOG=options.silog, GUIDE=options.guide))
     response = maps.teacher_depth is not None

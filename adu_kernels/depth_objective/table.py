@@ -89,11 +89,11 @@ class Tile:
 
 # 4 pixels are 16 bytes of fp32; with 8, fp16 would spill. For an H200's 132 multiprocessors: 8 programs each, whose
 # partial sums every program of the second launch reads; then as many as fit at a time: 3 with 80 registers. Left alone
-# the compiler takes 102, and 2 fit. Measured (H200, Triton 3.6.0, bench/results/h200, B 8, 384×1248, every term): 64 µs
-# forward; with 528 programs of the first launch 68, with 264 81; with 2 programs of the second a multiprocessor 73.
-# That was the joint loss, which takes the next row since: without it the second launch has less to do.
+# the compiler takes 115, and 2 fit. Measured (H200, bench/results/h200, B 8, 384×1248, every term, joint):
+# 64 µs forward; with 528 programs of the first launch 68, with 264 81; with 2 programs of the second a multiprocessor
+# 73. While the joint loss took the row below, for it spilled on sm_100 with 80 registers and no longer does, 75.
 SINGLE = Tile(lanes=256, pixels=4, statistics=1056, values=396, registers=80)
-# Maps of 2 bytes, β-NLL, γ ≠ 1, the joint loss: with 80 registers these spill on sm_100.
+# Maps of 2 bytes, β-NLL, γ ≠ 1: with 80 registers the joint loss of these spills on sm_100 and sm_120.
 LARGER = Tile(lanes=256, pixels=4, statistics=528, values=264, registers=None)
 DOUBLE = Tile(lanes=256, pixels=2, statistics=528, values=264, registers=None)
 FINISHED_AT_ONCE = 2048
@@ -114,10 +114,10 @@ class Division:
     tile: Tile
 
     @staticmethod
-    def of(maps: Maps, numbers: Numbers, per_image: bool, joint: bool = False) -> Division:
+    def of(maps: Maps, numbers: Numbers, per_image: bool) -> Division:
         first = maps.first
         segments, length = (first.shape[0], first[0].numel()) if per_image else (1, first.numel())
-        plain = not joint and numbers.beta_nll == 0 and numbers.gamma == 1
+        plain = numbers.beta_nll == 0 and numbers.gamma == 1
         plain = plain and all(m.dtype == torch.float32 for m in maps.given)
         tile = DOUBLE if maps.dtype == torch.float64 else SINGLE if plain else LARGER
         blocks = ceil_div(length, tile.lanes * tile.pixels)

@@ -252,8 +252,8 @@ def test_the_keys_pass_in_parts(bias: bool, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.cpu
 def test_queries_are_split_where_keys_are_too_few_for_the_card() -> None:
     """N = 14080, M = 1024, 4 heads of one image: 32 programs of 128 keys for 132 multiprocessors."""
-    assert table.split_queries(32, 14080, 64) == (9, 1600)
-    assert table.split_queries(512, 14080, 64) == (1, 14080)
+    assert table.split_queries(32, 14080, 64) == (17, 832)
+    assert table.split_queries(528, 14080, 64) == (1, 14080)
     assert table.split_queries(1, 968, 64) == (1, 1024 - 48 - 16 + 64)
     for programs, queries in ((1, 1), (3, 5000), (40, 3872), (264, 10**6)):
         splits, chunk = table.split_queries(programs, queries, 64)
