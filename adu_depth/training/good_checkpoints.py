@@ -134,10 +134,12 @@ def _fault(
     if broken:
         return f"weights are NaN or infinite after step {context.step}: {some(broken)}"
     buffers = [(buffer, buffer.clone()) for buffer in task.buffers()]
-    with accelerator.autocast():
-        terms = step_losses(task, batch, context)
-    for buffer, before in buffers:  # running statistics saw the batch once, as in a run that is never saved
-        buffer.copy_(before)
+    try:
+        with accelerator.autocast():
+            terms = step_losses(task, batch, context)
+    finally:  # running statistics saw the batch once, as in a run that is never saved
+        for buffer, before in buffers:
+            buffer.copy_(before)
     bad = bad_terms(terms, torch.stack([term.float() for term in terms.values()]).tolist())
     where = f"with the weights that step {context.step} made, samples {', '.join(batch.sample.name)}"
     return f"{bad} {where}" if bad else ""

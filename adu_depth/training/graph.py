@@ -88,6 +88,20 @@ class StepByGraph:
                 if self.warming is not None:
                     self.warming.steps += 1
 
+    def release(self) -> bool:
+        """Steps after it are run part by part."""
+        if not any(kind.halves for kind in self.kinds.values()):
+            return False
+        self._stop("there is not enough memory for anything beside it")
+        return True
+
+    def _stop(self, reason: str) -> None:
+        """For good. Nothing may hold a graph then, or what was captured in it: their memory is one."""
+        self.off, self.replayed, self.warming = True, None, None
+        self.parts.clear()
+        self.kinds.clear()
+        self.say(f"steps are run without a CUDA graph, for {reason}; --loop.no-graph does not try")
+
     def _kind(self, batch: TrainingBatch, context: StepContext) -> _Kind | None:
         """The kind of batch that this is, its inputs filled with it; None where there are too many."""
         batch, draws = without_names(batch), numbers_as_tensors(self.parts.draw(batch, context))
@@ -122,10 +136,7 @@ class StepByGraph:
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             self.off = True
         if self.off:  # here the exception is gone, and with its frames all that they held
-            self.parts.clear()
-            self.kinds.clear()
-            self.say(f"steps are run without a CUDA graph, for one cannot be captured ({reason}); "
-                     "--loop.no-graph does not try")  # fmt: skip
+            self._stop(f"one cannot be captured ({reason})")
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def train(
     def save(context: StepContext, batch: TrainingBatch) -> None:
         """Every process looks at its losses first, then at what the new weights give: no checkpoint is a bad one."""
         check_finite(unseen, run, group)
-        require_finite_loss(task, parts.taught(batch), context, accelerator, run)
+        beside_graphs(runner, lambda: require_finite_loss(task, parts.taught(batch), context, accelerator, run))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             log.make_durable()  # a resumed run has its rows up to here
@@ -186,6 +186,17 @@ def make_runner(parts: StepParts, loop: LoopConfig, accelerator: Accelerator, pr
 def graphs_for(device: torch.device) -> Graphs | None:
     """Where steps are captured on this device; None where there is no such thing."""
     return CudaGraphs(device) if device.type == "cuda" else None
+
+
+def beside_graphs(runner: StepRunner, look: Callable[[], None]) -> None:
+    """Does `look`, which takes memory of its own; without graphs from here on where theirs leaves too little."""
+    try:
+        look()
+        return
+    except torch.OutOfMemoryError:
+        if not runner.release():
+            raise
+    look()  # here the exception is gone, and with its frames all that they held
 
 
 def stop_requested(caught: list[int], step: int, check_every: int, accelerator: Accelerator) -> bool:

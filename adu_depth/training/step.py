@@ -48,6 +48,9 @@ class StepRunner(Protocol):
     def update(self) -> None:
         """The second half of the same step."""
 
+    def release(self) -> bool:
+        """Between two steps: gives back what it holds of the device's memory from step to step. False: nothing."""
+
 
 class PartByPart:
     """Runs the parts of each step as they are."""
@@ -63,6 +66,9 @@ class PartByPart:
     def update(self) -> None:
         self.parts.update()
         self.parts.clear()
+
+    def release(self) -> bool:
+        return False
 
 
 class TrainingParts:

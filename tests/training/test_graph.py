@@ -21,12 +21,12 @@ from adu_depth.distillation import DistillationConfig
 from adu_depth.distributed import ProcessGroup
 from adu_depth.progress import Progress
 from adu_depth.tensor_files import read_tensors
-from adu_depth.training import loop, step
+from adu_depth.training import good_checkpoints, loop, step
 from adu_depth.training.batches import step_indices
 from adu_depth.training.good_checkpoints import NonFiniteLoss
 from adu_depth.training.graph import MOST, WARM_UP, StepByGraph
 from adu_depth.training.runs import train_student, train_teacher
-from adu_depth.training.step import PartByPart, Terms, TrainingParts
+from adu_depth.training.step import PartByPart, StepRunner, Terms, TrainingParts
 from adu_depth.training.tasks import StepDraws
 from adu_depth.transfer import packed, unpacked
 from adu_depth.trees import numbers_as_tensors
@@ -209,6 +209,32 @@ def test_what_cannot_be_captured_is_told_once_and_run(
     assert_same(tmp_path / "plain", tmp_path / "graph")
 
 
+def test_a_checkpoint_for_which_graphs_leave_no_memory(
+    tape: Tape, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is written its weights are looked at, by operations beside the graphs, which hold a step's memory."""
+    before, looks = good_checkpoints.step_losses, []
+
+    def short(*given: Any) -> Terms:
+        terms = before(*given)  # running statistics have seen the batch by now
+        looks.append(tape.replays)
+        if tape.replays and len(looks) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return terms
+
+    batch_norm = {"model": replace(TEACHER, norm="batch")}
+    train_teacher(tiny_teacher(tmp_path / "plain", loop=replace(LONGER, graph=False), **batch_norm))
+    said.clear()
+    monkeypatch.setattr(good_checkpoints, "step_losses", short)
+    train_teacher(tiny_teacher(tmp_path / "graph", loop=LONGER, **batch_norm))
+    assert (looks, tape.captures) == ([0, 4, 4, 4], 2)
+    assert len([text for text in said if "not enough memory" in text]) == 1, said
+    assert_same(tmp_path / "plain", tmp_path / "graph")
+    looks.clear()
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        train_teacher(tiny_teacher(tmp_path / "never", loop=replace(LONGER, graph=False), **batch_norm))
+
+
 def by_graph(toy: Toy, tape: Tape, said: list[str]) -> StepByGraph:
     return StepByGraph(toy, CPU, tape, said.append)
 
@@ -234,7 +260,7 @@ def test_a_number_of_the_host_would_be_seen(tape: Tape, monkeypatch: pytest.Monk
     """That the tape can tell: a step that reads a changing number of the host is not the same by a graph."""
     monkeypatch.setattr(step, "upload_together", as_sent)
     toys = Toy(CPU), Toy(CPU)
-    runners = PartByPart(toys[0], CPU), by_graph(toys[1], tape, [])
+    runners: tuple[StepRunner, ...] = PartByPart(toys[0], CPU), by_graph(toys[1], tape, [])
     found: list[list[Terms]] = [[], []]
     for number in range(5):
         for toy, runner, terms in zip(toys, runners, found, strict=True):
