@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,46 @@ def test_noise_follows_the_seed_of_each_step() -> None:
     assert torch.equal(plain.layer.weight, graphed.layer.weight)
     assert (len(runner.kinds), said) == (2, [])
     assert all(kind.halves is not None for kind in runner.kinds.values())
+
+
+def test_memory_of_graphs_is_given_back() -> None:
+    said: list[str] = []
+    plain, graphed, graphs = Toy(DEVICE), Toy(DEVICE), CudaGraphs(DEVICE)
+    expected = go(PartByPart(plain, DEVICE), range(6), (64,), DEVICE)
+    runner = StepByGraph(graphed, DEVICE, graphs, said.append)
+
+    def held() -> int:
+        torch.cuda.empty_cache()
+        found = torch.cuda.memory_snapshot()
+        return sum(one["total_size"] for one in found if tuple(one["segment_pool_id"]) == tuple(graphs.pool))
+
+    found = go(runner, range(4), (64,), DEVICE)
+    assert (held() > 0, said) == (True, [])
+    assert runner.release()
+    assert held() == 0
+    found += go(runner, range(4, 6), (64,), DEVICE)
+    assert all(same(expected, found))
+    assert torch.equal(plain.layer.weight, graphed.layer.weight)
+
+
+def test_a_thread_may_pin_batches_meanwhile() -> None:
+    """As a DataLoader's does. All are kept, so that each asks CUDA for memory."""
+    over, said = threading.Event(), list[str]()
+    pinned: list[Tensor] = []
+
+    def pin() -> None:
+        while not over.wait(1e-4) and len(pinned) < 4000:
+            pinned.append(torch.empty(2**16, dtype=torch.uint8, device="cpu").pin_memory())
+
+    runner = StepByGraph(Toy(DEVICE), DEVICE, CudaGraphs(DEVICE), said.append)
+    go(runner, range(3 * WARM_UP), (64, 96, 128), DEVICE)
+    thread = threading.Thread(target=pin)
+    thread.start()
+    try:
+        go(runner, range(3 * WARM_UP, 4 * WARM_UP + 1), (64, 96, 128), DEVICE)
+    finally:
+        over.set()
+        thread.join()
+    assert said == []
+    assert [kind.halves is not None for kind in runner.kinds.values()] == [True] * 3
+    assert pinned
