@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
 from adu_depth.models.aggregation import Hourglass
 from adu_depth.models.blocks import Norm, ResidualBlock, channels_last, first_images, upsample
+from adu_kernels import disparity_regression, single_output_conv3d
 from adu_kernels.backend import use_backend
 from adu_kernels.testing.parity import DEVICE
 
@@ -158,6 +159,19 @@ def test_upsampling_copies_and_keeps_the_type() -> None:
     assert torch.equal(found, maps.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
+def thirty_steps(network: nn.Module, loss_of: Callable[[], Tensor], backend: str, rate: float) -> Tensor:
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
+    found = []
+    for _ in range(30):
+        with use_backend(backend):
+            loss = loss_of()
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.detach())
+    return torch.stack(found)
+
+
 def test_a_block_learns_with_kernels_as_with_references() -> None:
     """Thirty steps of a network that is mostly norms."""
 
@@ -165,18 +179,31 @@ def test_a_block_learns_with_kernels_as_with_references() -> None:
         torch.manual_seed(0)
         network = nn.Sequential(nn.Conv2d(2, 8, 1), ResidualBlock(8, 8), nn.Conv2d(8, 3, 1))
         channels_last(network.to(DEVICE))
-        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
         x, wanted = torch.randn(2, 2, 4, 6).to(DEVICE), torch.rand(2, 3, 4, 6).to(DEVICE)
-        found = []
-        for _ in range(30):
-            with use_backend(backend):
-                loss = (network(x) - wanted).square().mean()
-                loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            found.append(loss.detach())
-        return torch.stack(found)
+        return thirty_steps(network, lambda: (network(x) - wanted).square().mean(), backend, 1e-2)
 
     references = losses("torch")
     assert references[-1] < 0.5 * references[0]
+    torch.testing.assert_close(losses("triton"), references, rtol=1e-4, atol=1e-6)
+
+
+def test_an_hourglass_with_its_head_learns_with_kernels_as_with_references() -> None:
+    """Thirty steps: norms in 3-D with residual and ReLU, the head's convolution and the regression."""
+
+    def losses(backend: str) -> Tensor:
+        torch.manual_seed(0)
+        hourglass, head = Hourglass(4, "group").to(DEVICE), nn.Conv3d(4, 1, 3, bias=False).to(DEVICE)
+        network = nn.ModuleList([hourglass, head])
+        volume, prior = torch.randn(1, 4, 4, 4, 8), torch.randn(1, 4, 4, 8).to(DEVICE)
+        volume = volume.to(DEVICE).contiguous(memory_format=torch.channels_last_3d)
+        wanted = upsample(2 + 8 * torch.rand(1, 1, 4, 8), (16, 32)).squeeze(1).to(DEVICE)
+
+        def loss() -> Tensor:
+            logits = prior + single_output_conv3d(hourglass(volume), head.weight).squeeze(1)
+            return (disparity_regression(logits, scale=4)[0] - wanted).abs().mean()
+
+        return thirty_steps(network, loss, backend, 1e-2)
+
+    references = losses("torch")
+    assert references[-1] < 0.7 * references[0]
     torch.testing.assert_close(losses("triton"), references, rtol=1e-4, atol=1e-6)
