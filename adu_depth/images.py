@@ -16,6 +16,15 @@ LEVELS = {torch.uint8: 255.0, torch.uint16: 65535.0}
 """The types that say by themselves what white is."""
 
 
+def from_levels(view: Tensor) -> Tensor:
+    """uint8 or uint16 levels as float32 in [0, 1], the same bits on every device; floats come back as they are."""
+    white = LEVELS.get(view.dtype)
+    if white is None:
+        return view
+    # By a number, CUDA multiplies with its reciprocal, which is another float for half of the levels.
+    return view.to(torch.float32).div_(torch.full((), white, device=view.device))
+
+
 def check_image(name: str, image: Any, layout: str = "B×3×H×W") -> None:
     """InputError unless `image` is a floating-point tensor of this layout, "B×3×H×W" or "3×H×W", with pixels.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adu_depth.data.file_index import IMAGE_SUFFIXES, FileIndex
-from adu_depth.data.image_files import read_image
+from adu_depth.data.image_files import read_view
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth
@@ -47,6 +48,11 @@ class FileDataset(ABC):
         return len(self.names)
 
     def __getitem__(self, index: int) -> StereoSample:
+        return self.stored(index).floats()
+
+    def stored(self, index: int) -> StereoSample:
+        """`self[index]` with views of 8 bits as they are kept, uint8: a quarter to copy to a device, and a batch's
+        `floats` there are the same bits."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of a data set of {len(self)} pairs")
         sample = self.load(self.names[index])
@@ -54,7 +60,8 @@ class FileDataset(ABC):
 
     @abstractmethod
     def load(self, name: str) -> StereoSample:
-        """The frame of this name, whole. Raises InputError naming the file that is missing or wrong."""
+        """The frame of this name, whole, its views as floats or 8-bit levels. Raises InputError naming the file that is
+        missing or wrong."""
 
     @abstractmethod
     def files(self, name: str) -> dict[str, Path]:
@@ -101,10 +108,10 @@ def find_names(folder: Path, pattern: str) -> list[str]:
 
 
 def read_pair(left: Path, right: Path) -> tuple[Tensor, Tensor]:
-    """Both views, 3×H×W each. InputError if one is missing or their sizes differ."""
+    """Both views as `read_view` gives them, 3×H×W each. InputError if one is missing or their sizes differ."""
     if left.is_file() and not right.is_file():
         raise InputError(f"{right}: the right image of {left} is missing")
-    views = read_image(left), read_image(right)
+    views = read_view(left), read_view(right)
     if views[0].shape != views[1].shape:
         sizes = [f"{tuple(view.shape[-2:])} in {path}" for view, path in zip(views, (left, right), strict=True)]
         raise InputError(f"the images of a pair must have one size (height, width), got {' and '.join(sizes)}")
@@ -137,9 +144,9 @@ def no_maps(image: Tensor) -> dict[str, Tensor]:
 
 def maps_from_disparity(disparity: np.ndarray, camera: Camera) -> dict[str, Tensor]:
     """StereoSample's depth, disparity and valid from an H×W disparity; 0, negative, NaN and inf mean unknown."""
-    known = np.isfinite(disparity) & (disparity > 0)
-    disparity = np.where(known, disparity, 0).astype(np.float32)
-    return _as_maps(np.where(known, disparity_to_depth(disparity, camera), 0), disparity)
+    places = np.flatnonzero(np.isfinite(disparity) & (disparity > 0))
+    known = disparity.reshape(-1)[places].astype(np.float32)
+    return _maps_at(places, disparity_to_depth(known, camera), known, disparity.shape)
 
 
 def maps_from_depth(depth: np.ndarray, camera: Camera) -> dict[str, Tensor]:
@@ -148,14 +155,28 @@ def maps_from_depth(depth: np.ndarray, camera: Camera) -> dict[str, Tensor]:
     A camera without a baseline has no disparities: they are 0, and valid is where the depth is known.
     """
     known = np.isfinite(depth) & (depth > 0)
-    depth = np.where(known, depth, 0).astype(np.float32)
     if not float(camera.baseline) > 0:
+        depth = np.where(known, depth, 0).astype(np.float32)
         return {
             "depth": torch.from_numpy(depth)[None],
             "disparity": torch.zeros(1, *depth.shape),
             "valid": torch.from_numpy(known)[None],
         }
-    return _as_maps(depth, depth_to_disparity(depth, camera))
+    places = np.flatnonzero(known)
+    values = depth.reshape(-1)[places].astype(np.float32)
+    return _maps_at(places, values, depth_to_disparity(values, camera), depth.shape)
+
+
+def _maps_at(places: np.ndarray, depth: np.ndarray, disparity: np.ndarray, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """The maps of values at `places` alone: a LiDAR knows a fifth of the pixels, or less."""
+    known = (depth > 0) & (disparity > 0)
+    places = places[known]
+    maps = {}
+    for name, values in (("depth", depth[known]), ("disparity", disparity[known]), ("valid", known[known])):
+        flat = np.zeros(math.prod(shape), dtype=values.dtype)
+        flat[places] = values
+        maps[name] = torch.from_numpy(flat.reshape(shape))[None]
+    return maps
 
 
 def maps_from_both(depth: np.ndarray, disparity: np.ndarray) -> dict[str, Tensor]:

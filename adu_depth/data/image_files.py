@@ -16,7 +16,7 @@ from adu_depth.data.image_decoding import decode_stored, turned_upright
 from adu_depth.data.image_header import ImageHeader, orientation_in
 from adu_depth.errors import InputError
 from adu_depth.files import open_regular, read_bytes, refuse_larger, replacing
-from adu_depth.images import check_image, refuse_unscaled
+from adu_depth.images import check_image, from_levels, refuse_unscaled
 
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,40})[ \t]*\r?\n")
 _PFM_START = 512  # bytes in which a PFM's header ends
@@ -32,16 +32,24 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
     Raises InputError naming the file if it is missing, no regular file, cut short, damaged, no image, larger than
     `files.size_limit`, or of 16 bits of which 12 are used.
     """
+    return from_levels(read_view(path, upright=upright))
+
+
+def read_view(path: str | Path, *, upright: bool = False) -> Tensor:
+    """`read_image`, but 8 bits a channel as they are stored: 3×H×W uint8. `images.from_levels` gives the rest of it."""
     pixels, header = _decode(Path(path))
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: expected 8 or 16 bits per channel, got {pixels.dtype}")
     top = header.top or int(np.iinfo(pixels.dtype).max)
     if top == 65535:
         refuse_unscaled(pixels, path)
-    colour = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., 2::-1]
+    planes = [pixels] * 3 if pixels.ndim == 2 else cv2.split(pixels)[2::-1]
     if upright:
-        colour = turned_upright(colour, header.orientation)
-    scaled = np.ascontiguousarray(colour.transpose(2, 0, 1), dtype=np.float32)
+        planes = [turned_upright(plane, header.orientation) for plane in planes]
+    colour = np.stack(planes)
+    if colour.dtype == np.uint8 and not header.top:
+        return torch.from_numpy(colour)
+    scaled = colour.astype(np.float32)
     scaled /= float(top)
     if header.top:
         np.minimum(scaled, 1, out=scaled)  # the file's own white need not be its largest value

@@ -90,13 +90,14 @@ class KittiStereo(FileDataset):
         files = self.files(name)
         left, right = read_pair(files["left"], files["right"])
         camera = self._camera(name, left)
-        disparity = self._disparity(files["disparity"].parent.name, name, left)
+        truth = files["disparity"].parent.name
+        disparity = self._disparity(truth, name, left)
         return StereoSample(
             left=left,
             right=right,
             **maps_from_disparity(disparity, camera),
             camera=camera,
-            occluded=self._occluded(name, left),
+            occluded=self._occluded(name, left, {truth: disparity}),
             name=name,
         )
 
@@ -106,11 +107,14 @@ class KittiStereo(FileDataset):
         require_size(disparity.shape, image, path)
         return disparity
 
-    def _occluded(self, name: str, image: Tensor) -> Tensor | None:
+    def _occluded(self, name: str, image: Tensor, read: dict[str, np.ndarray]) -> Tensor | None:
+        """read: the map that has been decoded, by its folder."""
         kinds = (self.folders.occ, self.folders.noc)
         if not all((self.training / kind / f"{name}.png").is_file() for kind in kinds):
             return None
-        everywhere, seen_by_both = (self._disparity(kind, name, image) > 0 for kind in kinds)
+        everywhere, seen_by_both = (
+            (read[kind] if kind in read else self._disparity(kind, name, image)) > 0 for kind in kinds
+        )
         return torch.from_numpy(everywhere & ~seen_by_both)[None]
 
     def _camera(self, name: str, image: Tensor) -> Camera:

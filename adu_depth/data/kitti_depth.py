@@ -9,7 +9,7 @@ import numpy as np
 
 from adu_depth.data.calibration import read_numbers, usable_camera
 from adu_depth.data.dataset import FileDataset, find_names, maps_from_depth, no_maps, require_size
-from adu_depth.data.image_files import read_image, read_png16
+from adu_depth.data.image_files import read_png16, read_view
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
@@ -50,7 +50,7 @@ class KittiDepth(FileDataset):
 
     def load(self, name: str) -> StereoSample:
         files = self.files(name)
-        image, camera = read_image(files["left"]), read_intrinsics(files["calibration"])
+        image, camera = read_view(files["left"]), read_intrinsics(files["calibration"])
         if "depth" in files:
             depth = read_png16(files["depth"])
             require_size(depth.shape, image, files["depth"])

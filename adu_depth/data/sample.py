@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, stack_cameras
+from adu_depth.images import from_levels
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,12 @@ class StereoSample:
         moved = self.map(lambda t: t.to(device, non_blocking=non_blocking))
         return replace(moved, camera=self.camera.to(device, non_blocking))
 
+    def floats(self) -> StereoSample:
+        """Views that `FileDataset.stored` has left as 8-bit levels, as what they stand for: float32 in [0, 1]."""
+        if self.left.is_floating_point() and (self.right is None or self.right.is_floating_point()):
+            return self
+        return replace(self, left=from_levels(self.left), right=None if self.right is None else from_levels(self.right))
+
     def map(self, change: Callable[[Tensor], Tensor]) -> StereoSample:
         """Every image and map passed through `change`; the camera stays."""
         changed: dict[str, Any] = {n: change(t) for n, t in self._tensors().items()}
@@ -97,11 +106,22 @@ def collate(samples: list[StereoSample]) -> StereoSample:
     if len(shapes) != 1:
         found = ", ".join(f"{h}×{w}" for h, w in sorted(shapes))
         raise InputError(f"a batch needs images of one size, got {found}: set a crop size, or batch size 1")
+    if len({view.dtype for s in samples for view in (s.left, s.right) if view is not None}) > 1:
+        samples = [s.floats() for s in samples]
     tensors: dict[str, Any] = {"right": None}
     for name in samples[0]._tensors():
         values = [getattr(s, name) for s in samples]
         if all(isinstance(v, Tensor) for v in values):
-            tensors[name] = torch.stack(values)
+            tensors[name] = _stacked(values)
     return StereoSample(
         **tensors, camera=stack_cameras([s.camera for s in samples]), name=[str(s.name) for s in samples]
     )
+
+
+def _stacked(values: list[Tensor]) -> Tensor:
+    """Of a loader's worker in shared memory at once: sending it to the training is then no second copy."""
+    if get_worker_info() is None:
+        return torch.stack(values)
+    shape = (len(values), *values[0].shape)
+    shared = values[0].untyped_storage()._new_shared(values[0].element_size() * math.prod(shape))
+    return torch.stack(values, out=values[0].new_empty(0).set_(shared, 0, shape))  # type: ignore[call-overload]

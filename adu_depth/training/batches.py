@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import draw_generator
-from adu_depth.data.dataset import Dataset
+from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.data.transforms import draw_window, resize_sample
@@ -46,8 +46,9 @@ class TrainingBatch:
     teacher: DepthPrediction | None = None
 
     def to(self, device: torch.device) -> TrainingBatch:
+        """On the device; views that are levels so far become floats there, of a quarter of the bytes."""
         teacher = None if self.teacher is None else self.teacher.map(lambda t: t.to(device, non_blocking=True))
-        return TrainingBatch(self.sample.to(device, non_blocking=True), teacher)
+        return TrainingBatch(self.sample.to(device, non_blocking=True).floats(), teacher)
 
     def pin_memory(self) -> TrainingBatch:
         """Called by the DataLoader, so that copies to a GPU overlap with its work."""
@@ -134,9 +135,11 @@ class _TrainingView(TorchDataset["Item | InputError"]):
         teacher = None if self.teacher is None else self.teacher[key.index]
         cut: Callable[[int, int, int, int], StereoSample]
         if isinstance(self.samples, PackedStereo):  # reads the window's rows alone
-            size, cut = self.samples.image_size(key.index), partial(self.samples.window, key.index)
+            size, cut = self.samples.image_size(key.index), partial(self.samples.stored_window, key.index)
         else:
-            sample = self.samples[key.index]
+            sample = (
+                self.samples.stored(key.index) if isinstance(self.samples, FileDataset) else self.samples[key.index]
+            )
             size, cut = (sample.left.shape[-2], sample.left.shape[-1]), sample.crop
         if teacher is not None and tuple(teacher.depth.shape[-2:]) != tuple(size):
             cached = "×".join(map(str, teacher.depth.shape[-2:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,12 @@ class PackedStereo(FileDataset):
 
     def window(self, index: int, top: int, left: int, height: int, width: int) -> StereoSample:
         """`self[index].crop(top, left, height, width)`, bit for bit, reading the window's rows alone."""
+        return self.stored_window(index, top, left, height, width).floats()
+
+    def stored_window(self, index: int, top: int, left: int, height: int, width: int) -> StereoSample:
+        """`window` with views of 8 bits as in `stored`: the mapped file, read when a batch is made."""
         if self.kb_crop:
-            return self[index].crop(top, left, height, width)
+            return self.stored(index).crop(top, left, height, width)
         return self._decode(self.names[index], Window(top, left, height, width))
 
     def _decode(self, name: str, window: Window | None) -> StereoSample:
@@ -101,6 +106,8 @@ def _require_numbers(sample: StereoSample, views: list[str]) -> None:
     for name in views:
         check_range(name, getattr(sample, name))
     for name in ("depth", "disparity"):
+        if math.isfinite(float(getattr(sample, name).sum())):
+            continue  # which says it of every value; else it may be large numbers, or what is not called known
         if not bool(torch.isfinite(getattr(sample, name)[sample.valid]).all()):
             raise InputError(f"{name}: NaN or infinite where it is called known")
 

@@ -15,6 +15,7 @@ comes back; float32 stays where none fits. So nothing is quantised here (resized
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,7 @@ def encode_sample(sample: StereoSample) -> tuple[dict[str, Tensor], Description]
 def decode_sample(read: Callable[[str], Tensor], described: Description, window: Window | None = None) -> StereoSample:
     """The sample, or a window of it with its camera (as StereoSample.crop), from the tensors that `read` gives by name.
 
+    Views of 8 bits are those tensors or parts of them, uint8; others are floats.
     Of a window only its own rows are touched, so only their pages are read from the disk.
     """
     height, width = described["size"]
@@ -91,7 +93,8 @@ def decode_sample(read: Callable[[str], Tensor], described: Description, window:
 
     def view(name: str) -> Tensor:
         stored = read(name)
-        return _from_levels(stored if window is None else window.cut(stored))
+        cut = stored if window is None else window.cut(stored)
+        return cut if cut.dtype == torch.uint8 else _from_levels(cut)
 
     def bits(name: str) -> Tensor:
         values = np.unpackbits(read(name).numpy(), count=height * width).reshape(1, height, width).astype(bool)
@@ -104,7 +107,12 @@ def decode_sample(read: Callable[[str], Tensor], described: Description, window:
         truth = {"depth": decoded("depth"), "disparity": decoded("disparity"), "valid": bits("valid")}
     else:
         source = "disparity" if "disparity" in names else "depth"
-        truth = _derived(source, decoded(source), camera)
+        kept = names[source]
+        if kept["kind"] == "points":
+            points = _decode_points(lambda part: read(f"{source}.{part}"), kept["scale"], (height, width), window)
+            truth = points.maps(_derived(source, points.values[None], camera))
+        else:
+            truth = _derived(source, decoded(source), camera)
     sparse = truth["depth"].clone() if described.get("sparse_is_depth") else None
     return StereoSample(
         left=view("left"),
@@ -180,25 +188,51 @@ def _is_multiple(known: Tensor, scale: int) -> bool:
 def _decode_map(
     read: Callable[[str], Tensor], kept: Description, size: tuple[int, int], window: Window | None
 ) -> Tensor:
+    if kept["kind"] == "points":
+        points = _decode_points(read, kept["scale"], size, window)
+        return points.map(points.values)
     scale, stored = kept["scale"], read("values")
-    if kept["kind"] == "dense":
-        values = (stored if window is None else window.cut(stored)).to(torch.float32, copy=True)
-        return values.div_(scale) if scale else values
-    places, known = read("places"), stored.to(torch.float32)
-    known = known / scale if scale else known
+    values = (stored if window is None else window.cut(stored)).to(torch.float32, copy=True)
+    return values.div_(scale) if scale else values
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Known values of a map and their places in it, counted row by row."""
+
+    places: Tensor
+    values: Tensor
+    size: tuple[int, int]
+
+    def map(self, values: Tensor) -> Tensor:
+        """1×H×W with these values at the places, 0 elsewhere."""
+        found = values.new_zeros(math.prod(self.size))
+        found[self.places] = values.reshape(-1)
+        return found.reshape(1, *self.size)
+
+    def maps(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.map(each) for name, each in values.items()}
+
+
+def _decode_points(read: Callable[[str], Tensor], scale: int, size: tuple[int, int], window: Window | None) -> _Points:
     height, width = size
-    if window is None and places.numel() and not 0 <= int(places.min()) <= int(places.max()) < height * width:
-        raise InputError(f"a known pixel lies outside the {height}×{width} that there are")
-    if window is not None:
-        # Places are in order, so those of the window's rows are one stretch of them.
-        first, last = torch.searchsorted(
-            places, torch.tensor([window.top, window.top + window.height], dtype=torch.int32) * width
-        ).tolist()
-        rows = places[first:last] // width - window.top
-        columns = places[first:last] % width - window.left
-        inside = (columns >= 0) & (columns < window.width) & (rows >= 0) & (rows < window.height)
-        places, known = (rows * window.width + columns)[inside], known[first:last][inside]
-        height, width = window.height, window.width
-    values = torch.zeros(height * width)
-    values[places.long()] = known
-    return values.reshape(1, height, width)
+    places, known = read("places").numpy(), read("values").numpy()
+    if window is None:
+        window = Window(0, 0, height, width)
+        if places.size and not 0 <= int(places.min()) <= int(places.max()) < height * width:
+            raise InputError(f"a known pixel lies outside the {height}×{width} that there are")
+    # Places are in order, so those of a row of the window are one stretch of them.
+    rows = np.arange(window.height)
+    starts = (window.top + rows) * width + window.left
+    first, last = np.searchsorted(places, np.stack([starts, starts + window.width]))
+    counts = last - first
+    if (counts < 0).any():
+        raise InputError("known pixels are not in their order")
+    chosen = np.arange(counts.sum()) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+    moved = places[chosen] + np.repeat(rows * window.width - starts, counts)
+    if moved.size and not 0 <= int(moved.min()) <= int(moved.max()) < window.height * window.width:
+        raise InputError("known pixels are not in their order")
+    values = known[chosen].astype(np.float32)
+    if scale:
+        values /= np.float32(scale)
+    return _Points(torch.from_numpy(moved), torch.from_numpy(values), (window.height, window.width))
