@@ -11,11 +11,11 @@ import tyro
 from adu_depth.entry import run
 from adu_depth.errors import InputError
 from adu_depth.parsing import settings_registry
+from bench.data import DataBenchmark
 from bench.everything import AllBenchmarks
 from bench.kernel_counts.command import KernelCounts
 from bench.machine_code import MachineCodeReport
 from bench.operations import EVERY, suite_class
-from bench.pack import PackBenchmark
 from bench.render import RenderBenchmark
 from bench.report import ReportCommand
 from bench.step_model.command import StepModelReport
@@ -25,7 +25,7 @@ BENCHMARKS: dict[str, Any] = {
     "all": AllBenchmarks,
     "report": ReportCommand,
     "render": RenderBenchmark,
-    "pack": PackBenchmark,
+    "data": DataBenchmark,
     "machine-code": MachineCodeReport,
     "step-model": StepModelReport,
     "kernel-counts": KernelCounts,
