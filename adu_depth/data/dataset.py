@@ -55,13 +55,16 @@ class FileDataset(ABC):
         `floats` there are the same bits."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of a data set of {len(self)} pairs")
-        sample = self.load(self.names[index])
+        sample = self.load_stored(self.names[index])
         return kb_window(sample) if self.kb_crop else sample
 
-    @abstractmethod
     def load(self, name: str) -> StereoSample:
-        """The frame of this name, whole, its views as floats or 8-bit levels. Raises InputError naming the file that is
-        missing or wrong."""
+        """The frame of this name, whole. Raises InputError naming the file that is missing or wrong."""
+        return self.load_stored(name).floats()
+
+    @abstractmethod
+    def load_stored(self, name: str) -> StereoSample:
+        """`load`, its views as floats or as 8-bit levels, uint8."""
 
     @abstractmethod
     def files(self, name: str) -> dict[str, Path]:

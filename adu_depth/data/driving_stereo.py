@@ -71,7 +71,7 @@ class DrivingStereo(FileDataset):
         stored = {role: path for role, path in maps.items() if self.file_index.holds(path)}
         return found | (stored or {"depth": maps["depth"]})
 
-    def load(self, name: str) -> StereoSample:
+    def load_stored(self, name: str) -> StereoSample:
         files = self.files(name)
         left, right = read_pair(files["left"], files["right"])
         camera = read_calibration(files["calibration"])

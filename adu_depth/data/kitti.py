@@ -86,7 +86,7 @@ class KittiStereo(FileDataset):
     def sequence(self, name: str) -> str:
         return ""  # the benchmark does not say which frames are of one drive
 
-    def load(self, name: str) -> StereoSample:
+    def load_stored(self, name: str) -> StereoSample:
         files = self.files(name)
         left, right = read_pair(files["left"], files["right"])
         camera = self._camera(name, left)

@@ -48,7 +48,7 @@ class KittiDepth(FileDataset):
         drive = DRIVE.match(name)
         return drive[0] if drive else ""
 
-    def load(self, name: str) -> StereoSample:
+    def load_stored(self, name: str) -> StereoSample:
         files = self.files(name)
         image, camera = read_view(files["left"]), read_intrinsics(files["calibration"])
         if "depth" in files:

@@ -44,7 +44,7 @@ class KittiObject(FileDataset):
     def files(self, name: str) -> dict[str, Path]:
         return vars(self.frames[name])
 
-    def load(self, name: str) -> StereoSample:
+    def load_stored(self, name: str) -> StereoSample:
         frame = self.frames[name]
         left, right = read_pair(frame.left, frame.right)
         values = read_kitti_calibration(frame.calibration)

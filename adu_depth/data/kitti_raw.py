@@ -109,7 +109,7 @@ class KittiRaw(FileDataset):
             self.listed_truth[name] = parts[1]
         return name
 
-    def load(self, name: str) -> StereoSample:
+    def load_stored(self, name: str) -> StereoSample:
         frame, files = RawFrame.parse(name), self.files(name)
         left, right = read_pair(files["left"], files["right"])
         camera = self._camera(files["calibration"], left.shape[-2:])

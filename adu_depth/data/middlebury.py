@@ -40,7 +40,7 @@ class MiddleburyStereo(FileDataset):
         candidates = _disparity_files(scene)
         return found | {"disparity": next((path for path in candidates if self.file_index.holds(path)), candidates[0])}
 
-    def load(self, name: str) -> StereoSample:
+    def load_stored(self, name: str) -> StereoSample:
         scene = self.scenes[name]
         left, right = read_pair(scene / "im0.png", scene / "im1.png")
         camera, size = read_middlebury_calibration(scene / "calib.txt")

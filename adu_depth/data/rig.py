@@ -93,7 +93,7 @@ class Rig(FileDataset):
         folders = (self.root / role for role in ("right", *MAP_ROLES, "occluded"))
         return [path for folder in folders for path in files_below(folder) if path not in used]
 
-    def load(self, name: str) -> StereoSample:
+    def load_stored(self, name: str) -> StereoSample:
         files = self.files(name)
         left, right = read_pair(files["left"], files["right"])
         camera = self.cameras.camera(name, (left.shape[1], left.shape[2]), NEEDED)

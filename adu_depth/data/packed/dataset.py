@@ -41,7 +41,7 @@ class PackedStereo(FileDataset):
             self._unlabelled.update(entry["names"][place] for place in entry["unlabelled"])
         super().__init__(root, names)
 
-    def load(self, name: str) -> StereoSample:
+    def load_stored(self, name: str) -> StereoSample:
         return self._decode(name, None)
 
     def files(self, name: str) -> dict[str, Path]:
