@@ -56,12 +56,13 @@ class LaunchShape:
 LAUNCH_SHAPES = (
     # 2 heads of 32: forward 87 µs, with 128×64 queries × keys 103. Backward 305 → 278 µs by 64×32 queries × keys where
     # the bias wants a gradient (128×32 before), 298 → 273 by three stages of the keys' pass, not two (65f2ad8).
+    # 258 → 243 by 32×64 queries × keys in the keys' pass, not 64×64 (tune at 70ed244).
     LaunchShape(
         2,
         32,
         Tile(64, 128, 128, 3),
         Tile(128, 64, 256, 3),
-        Tile(64, 64, 128, 3),
+        Tile(32, 64, 128, 3),
         Tile(64, 32, 128, 3),
         keys_from_registers=Tile(32, 128, 256, 3),
     ),

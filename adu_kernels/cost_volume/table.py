@@ -43,9 +43,9 @@ SLIDE_BACKWARD_BEFORE_HOPPER = SlideTile(items=128, pixels=4, num_warps=4)
 # fp32 forward is bound by its stores: 1029 µs against 1127 at 2 columns (96×312).
 SLIDE_WIDE_TYPES = SlideTile(items=128, pixels=4, num_warps=4)
 # Beside a concatenation, whose programs write the other part of each record: the larger the tile the less of a record
-# leaves the caches half written: 460 µs, with 128 items 480 (65f2ad8). With 4 columns 453, but under Triton 3.7.1
-# those spill 8 bytes on sm_80 and sm_90.
-SLIDE_BESIDE_CONCAT = SlideTile(items=256, pixels=2, num_warps=8)
+# leaves the caches half written: 402 µs, with 256 items and 8 warps 460 (tune at 70ed244), with 128 480 (65f2ad8). 4
+# columns on 256 items take 453, but under Triton 3.7.1 those spill 8 bytes on sm_80 and sm_90.
+SLIDE_BESIDE_CONCAT = SlideTile(items=512, pixels=2, num_warps=16)
 # Other layouts: a program's threads take 64 neighbouring columns of one group, an item of several would part them.
 SLIDE_OTHER = SlideTile(items=64, pixels=1, num_warps=2)
 SLIDE_MANY_CHANNELS = SlideTile(items=0, pixels=1, num_warps=4)
