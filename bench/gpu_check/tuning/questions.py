@@ -21,7 +21,6 @@ from bench import (
     disparity_regression,
     feature_distillation,
     group_norm,
-    single_output_conv3d,
 )
 from bench.correlation_disparity import correlation_case
 from bench.gpu_check.tuning.rows import Change
@@ -54,7 +53,8 @@ def _said(change: Mapping[str, Any] | int) -> str:
 
 
 # The fewer columns, the more threads wait for loads side by side; the more, the fewer instructions a cell. Few items: a
-# finer grid. 4 and 8 columns, and 64 and 256 items of 2, were timed and are not faster (bench/results/h200).
+# finer grid. With 8 pairs of the crop none of these is faster than the present rows (H200, tune at 70ed244), nor are 4
+# and 8 columns, or 64 items of 2 (bench/results/h200).
 SLIDE_BACKWARD = one_row("cost_volume.table.SLIDE_BACKWARD", {"items": 128, "num_warps": 4}, {"pixels": 2})
 SLIDE = one_row("cost_volume.table.SLIDE_CHANNELS_LAST", {"items": 256, "num_warps": 8}) + SLIDE_BACKWARD
 SLIDE_SINGLE = (
@@ -63,10 +63,8 @@ SLIDE_SINGLE = (
     ),
     *one_row("cost_volume.table.SLIDE_BACKWARD_WIDE_TYPES", {"pixels": 3}),
 )
-SLIDE_COMBINED = (
-    *one_row("cost_volume.table.SLIDE_BESIDE_CONCAT", {"pixels": 4}, {"pixels": 3}, {"items": 512, "num_warps": 16}),
-    *SLIDE_BACKWARD,
-)
+# The larger the tile the less of a record is written in parts: 256 items took 460 µs, 512 take 402.
+SLIDE_COMBINED = one_row("cost_volume.table.SLIDE_BESIDE_CONCAT", {"items": 1024, "num_warps": 32}, {"pixels": 4})
 REGRESSION = "disparity_regression.launch.LAUNCH_SHAPES[2]"
 # Both passes are bound by instructions and by what they wait for with few warps: 128 and 239 registers a thread leave
 # 16 and 8 a multiprocessor, 96 and 168 leave 20 and 12.
@@ -98,46 +96,22 @@ ATTENTION_UNBIASED = (
     *one_row(f"{ATTENTION}[1].backward_queries", {"queries": 64, "threads": 128}, {"keys": 32}, {"stages": 2}),
     *one_row(f"{ATTENTION}[1].forward", {"queries": 64, "threads": 128}, {"keys": 128, "stages": 2}),
 )
-# Counted on an H200: the forward starts 1872 programs, 264 at once, so that the last few run alone. The keys' pass did
-# so with 264 programs wanted; with 528 it is cut in three and not in two.
+# Of 64 queries the keys' pass was faster with two stages than with three; of 32 it has half the shared memory anyway.
 ATTENTION_NARROW = (
-    *one_row(f"{ATTENTION}[0].forward", {"keys": 64}),
-    *one_row(f"{ATTENTION}[0].exact_delta", {"keys": 64}),
-    *one_row("attention_adaptation.table.PROGRAMS_WANTED", 264),
-    *one_row(f"{ATTENTION}[0].backward_keys", {"queries": 32}, {"stages": 2}),
+    *one_row(f"{ATTENTION}[0].forward", {"stages": 2}),
+    *one_row(f"{ATTENTION}[0].exact_delta", {"stages": 2}),
+    *one_row(f"{ATTENTION}[0].backward_keys", {"stages": 2}, {"keys": 128, "threads": 256}),
 )
 ATTENTION_SINGLE = (
     *one_row(f"{ATTENTION}[3].forward", {"queries": 32}, {"threads": 128}, {"keys": 16}),
     *one_row(f"{ATTENTION}[3].backward_queries", {"keys": 16}, {"threads": 128}),
     *one_row(f"{ATTENTION}[3].backward_keys", {"queries": 16}, {"threads": 128}),
 )
-# Counted on an H200: either pass waits, for loads and at barriers, and nothing is busy: backward 8 warps of 242
-# registers a multiprocessor. 16 warps take 128, for the same tile. Half the columns, or two stages, lost. A dry run,
-# which has no matrix units, takes another row backward.
-EXPECTATION_HALF = (
-    *one_row("correlation_disparity.launch.HALF", {"num_warps": 8}, {"num_stages": 5}),
-    *one_row(
-        "correlation_disparity.launch.HALF_BACKWARD",
-        {"num_warps": 16},
-        {"num_warps": 16, "num_stages": 2},
-        {"channels": 32, "chunks": 10, "num_stages": 2},
-    ),
-)
 EXPECTATION_SINGLE = (
     *one_row("correlation_disparity.launch.WIDER", {"num_warps": 8}, {"channels": 16}),
     *one_row(
         "correlation_disparity.launch.WIDER_BACKWARD", {"num_warps": 4}, {"channels": 32}, {"channels": 32, "chunks": 2}
     ),
-)
-# Backward the gradient's band is brought into shared memory once for every so many channels: that keeps it busy.
-BAND = (
-    *one_row(
-        "cost_volume.table.BAND_BACKWARD",
-        {"num_stages": 3},
-        {"num_stages": 1},
-        {"channels": 64, "num_stages": 3},
-    ),
-    *one_row("cost_volume.table.BAND", {"num_stages": 4}),
 )
 BAND_SINGLE = one_row(
     "cost_volume.table.BAND_WIDE_TYPES", {"num_stages": 1}, {"channels": 16}, {"block": 16, "num_warps": 2}
@@ -177,37 +151,8 @@ SLIDE_CONTIGUOUS = one_row(
 )
 
 
-# 528 programs of 256 threads with 64 registers are all on an H200 at once, and cut an image as STATISTICS does: what
-# that has read last they read first. 792 of 128 threads are all there at once, too.
-NORM = tuple(
-    candidate
-    for kernel, changes in {
-        "STATISTICS": ({"stages": 1}, {"stages": 3}, {"programs": 924, "stages": 3}),
-        "NORMALISE": ({"programs": 528}, {"programs": 1056}, {"elements": 2048, "threads": 128, "programs": 792}),
-        "GRADIENT_SUMS": ({"stages": 1}, {"stages": 3}),
-    }.items()
-    for candidate in one_row(f"group_norm.launch.{kernel}", *changes)
-)
-
-# Forward 16 warps of a multiprocessor wait at barriers, four of them at a time with 128 positions; 512 read fewer
-# edges. Backward the neighbours of grad_output are loaded at once, x ahead of its turn.
-CONVOLUTION = (
-    *one_row(
-        "single_output_conv3d.launch.HALF",
-        {"positions": 128, "num_warps": 4},
-        {"positions": 512},
-        {"num_warps": 4},
-        {"num_stages": 2},
-    ),
-    *one_row("single_output_conv3d.launch.PROGRAMS", 2112),
-    *one_row(
-        "single_output_conv3d.launch.HALF_BACKWARD",
-        {"positions": 256, "num_warps": 8},
-        {"positions": 64},
-        {"num_stages": 3},
-    ),
-    *one_row("single_output_conv3d.launch.PROGRAMS_BACKWARD", 1056),
-)
+# Each stage more was faster so far: 292, 268, 251 µs backward.
+NORM = one_row("group_norm.launch.GRADIENT_SUMS", {"stages": 4}, {"elements": 1024, "stages": 4})
 
 
 def questions(dry_run: bool) -> list[Question]:
@@ -221,17 +166,10 @@ def questions(dry_run: bool) -> list[Question]:
     volume, attention = cost_volume.volume_case, attention_adaptation.attention_case
     regress, distance = disparity_regression.regression_case, feature_distillation.distance_case
     norm = group_norm.TINY if dry_run else group_norm.CROP
-    convolved = single_output_conv3d.TINY if dry_run else single_output_conv3d.CROP
     found = [
         Question("group norm bf16", group_norm.norm_case(norm, HALF), NORM),
-        Question(
-            "convolution to one channel bf16", single_output_conv3d.convolution_case(convolved, HALF), CONVOLUTION
-        ),
         Question("combined bf16", volume("combined", crop, HALF), SLIDE_COMBINED),
-        Question("groupwise bf16", volume("groupwise", crop, HALF), SLIDE),
         Question("attention bf16 d 32", attention(narrow, HALF, biased=True), ATTENTION_NARROW),
-        Question("correlation disparity bf16", correlation_case(band, HALF), EXPECTATION_HALF),
-        Question("plain correlation bf16", volume("plain", band, HALF), BAND),
         Question("disparity regression fp32", regress(regression, SINGLE), REGRESSION_ROWS),
         Question("attention bf16 d 64", attention(wide, HALF, biased=True), ATTENTION_HALF),
         Question("depth objective fp32", depth_objective.loss_case("depth objective", maps), OBJECTIVE),
@@ -255,7 +193,7 @@ def questions(dry_run: bool) -> list[Question]:
     return [Question(q.name, q.case, q.candidates[:2]) for q in found] if dry_run else found
 
 
-_TINY_BAND = cost_volume.Shape(1, 1, 34, 32, 1, 33, 2)
+_TINY_BAND = cost_volume.Shape(1, 1, 34, 48, 1, 33, 2)  # more channels than a step of the rows takes
 _TINY_TOKENS = attention_adaptation.Shape(1, 1, 12, 5, 16)
 _TINY_WIDE = attention_adaptation.Shape(1, 1, 12, 5, 64)
 _TINY_LEVEL = feature_distillation.Shape(1, 16, 4, 8)
