@@ -44,14 +44,17 @@ def _largest(plane, plane_step, D, corners, across, down, ACC: tl.constexpr, S: 
     It is beside a coarse candidate, or, for odd s, at one: no other fine point is looked at. NaN where a logit is.
     """
     here = cells.scores(plane, corners, across, down, ACC)
-    place = tl.zeros_like(here)
     if S % 2 == 0:
-        before = here
         # 2s times the logit: a sum of whole multiples is rounded once, and a power of two costs none to divide by.
-        most = tl.full(here.shape, -float("inf"), ACC)
-        position = tl.full([], S // 2, ACC)
-        for k in tl.range(1, D + 1, loop_unroll_factor=3):
-            plane += tl.where(k < D, plane_step, 0)  # after the last candidate its own logit is held
+        most = here * (2 * S)  # the clamped end before the first candidate
+        place = tl.full(here.shape, S // 2 - 1, ACC)
+        position = tl.full([], S + S // 2, ACC)
+        # Candidate 1 is read before the loop: Triton takes two values that start alike for one all the way through.
+        before = here
+        plane += tl.where(D > 1, plane_step, 0)  # after the last candidate its own logit is held
+        here = cells.scores(plane, corners, across, down, ACC)
+        for k in tl.range(2, D + 1, loop_unroll_factor=3):
+            plane += tl.where(k < D, plane_step, 0)
             there = cells.scores(plane, corners, across, down, ACC)
             beside = here * (2 * S - 1) + tl.maximum(before, there)
             place = tl.where(beside > most, tl.where(before > there, position - 1, position), place)
@@ -62,7 +65,7 @@ def _largest(plane, plane_step, D, corners, across, down, ACC: tl.constexpr, S: 
         largest = most * (1.0 / (2 * S))
     else:
         largest = here
-        place += S // 2
+        place = tl.full(here.shape, S // 2, ACC)
         position = tl.full([], S + S // 2, ACC)
         for _ in tl.range(1, D, loop_unroll_factor=2):
             plane += plane_step

@@ -175,6 +175,20 @@ def _excluded() -> Iterator[Case]:
             )
 
 
+def _far_apart() -> Iterator[Case]:
+    """Logits thousands apart: only here it shows whether the first pass has found the largest, and where it is."""
+    for scale in (1, 2, 3, 4, 8):
+        for dtype in ("fp32", "fp64"):
+
+            def inputs(dtype: str = dtype) -> list[Tensor]:
+                return [(1e4 * torch.randn(1, 9, 3, 4)).to(DTYPES[dtype])]
+
+            pair = _both("disparity_regression", scale)
+            yield Case(
+                "disparity_regression", f"x{scale} far apart", dtype, "contiguous", "odd", pair, inputs, DISPARITY
+            )
+
+
 NORM = frozenset(
     f"group_norm.{name}" for name in ("statistics", "normalise", "gradient_sums", "totals", "input_gradient")
 )
@@ -429,6 +443,7 @@ CASES = [
         _attention,
         _disparities,
         _excluded,
+        _far_apart,
         _norms,
         _cosines,
         _features,
