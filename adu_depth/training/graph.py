@@ -126,12 +126,9 @@ class StepByGraph:
             names.extend(terms)
             return torch.stack([term.detach().float() for term in terms.values()])
 
-        def update() -> None:
-            self.parts.update()
-
         try:
             first = self.graphs.capture(gradients)
-            kind.halves = _Halves(names, first, self.graphs.capture(update))
+            kind.halves = _Halves(names, first, self.graphs.capture(self.parts.update))
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             self.off = True

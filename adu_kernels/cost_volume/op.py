@@ -60,18 +60,12 @@ def groupwise_correlation_volume(
                 [ 0.,  2.,  6., 12.]])
     """
     check_pair("left", left, "right", right)
-    num_disparities = checks.check_count("num_disparities", num_disparities)
-    num_groups = checks.check_count("num_groups", num_groups)
-    channels_per_group(left.shape[1], num_groups)
-    eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
+    options = _check_groups(left, num_disparities, num_groups, normalize, reduction, True, view, eps, eps_rule)
     if not runs_kernels("groupwise_correlation_volume", backend, left):
         return reference.groupwise_correlation_volume(
-            left, right, num_disparities, num_groups,
-            normalize=normalize, reduction=reduction, view=view, eps=eps, eps_rule=eps_rule,
+            left, right, options.num_disparities, options.num_groups,
+            normalize=normalize, reduction=reduction, view=view, eps=options.eps, eps_rule=eps_rule,
         )  # fmt: skip
-    options = VolumeOptions(
-        num_disparities, num_groups, normalize=normalize, reduction=reduction, view=view, eps=eps, eps_rule=eps_rule
-    )
     return cost_volume(left, right, None, None, *options)[0]
 
 
@@ -223,20 +217,12 @@ def combined_volume(
     check_pair("left", left, "right", right)
     check_pair("left_thin", left_thin, "right_thin", right_thin)
     _check_thin(left_thin, left)
-    num_disparities = checks.check_count("num_disparities", num_disparities)
-    num_groups = checks.check_count("num_groups", num_groups)
-    channels_per_group(left.shape[1], num_groups)
-    eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
-    mask_left = checks.check_flag("mask_left", mask_left)
+    options = _check_groups(left, num_disparities, num_groups, normalize, reduction, mask_left, view, eps, eps_rule)
     if not runs_kernels("combined_volume", backend, left):
         return reference.combined_volume(
-            left, right, left_thin, right_thin, num_disparities, num_groups, normalize=normalize,
-            reduction=reduction, mask_left=mask_left, view=view, eps=eps, eps_rule=eps_rule,
+            left, right, left_thin, right_thin, options.num_disparities, options.num_groups, normalize=normalize,
+            reduction=reduction, mask_left=options.mask_left, view=view, eps=options.eps, eps_rule=eps_rule,
         )  # fmt: skip
-    options = VolumeOptions(
-        num_disparities, num_groups, normalize=normalize, reduction=reduction, mask_left=mask_left, view=view,
-        eps=eps, eps_rule=eps_rule,
-    )  # fmt: skip
     return cost_volume(left, right, left_thin, right_thin, *options)[0]
 
 
@@ -293,21 +279,13 @@ def volume_with_scores(
         check_pair("left_thin", left_thin, "right_thin", right_thin)
         assert left_thin is not None  # it was a tensor
         _check_thin(left_thin, left)
-    num_disparities = checks.check_count("num_disparities", num_disparities)
-    num_groups = checks.check_count("num_groups", num_groups)
-    channels_per_group(left.shape[1], num_groups)
-    eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
-    mask_left = checks.check_flag("mask_left", mask_left)
+    options = _check_groups(left, num_disparities, num_groups, normalize, reduction, mask_left, view, eps, eps_rule)
     if not runs_kernels("volume_with_scores", backend, left):
         return reference.volume_with_scores(
-            left, right, left_thin, right_thin, num_disparities, num_groups, normalize=normalize,
-            reduction=reduction, mask_left=mask_left, view=view, eps=eps, eps_rule=eps_rule,
+            left, right, left_thin, right_thin, options.num_disparities, options.num_groups, normalize=normalize,
+            reduction=reduction, mask_left=options.mask_left, view=view, eps=options.eps, eps_rule=eps_rule,
         )  # fmt: skip
-    options = VolumeOptions(
-        num_disparities, num_groups, normalize=normalize, reduction=reduction, mask_left=mask_left, view=view,
-        eps=eps, eps_rule=eps_rule, scores=True,
-    )  # fmt: skip
-    return cost_volume(left, right, left_thin, right_thin, *options)  # type: ignore[no-any-return]
+    return cost_volume(left, right, left_thin, right_thin, *options._replace(scores=True))  # type: ignore[no-any-return]
 
 
 def _check_thin(left_thin: Tensor, left: Tensor) -> None:
@@ -317,6 +295,29 @@ def _check_thin(left_thin: Tensor, left: Tensor) -> None:
         raise ValueError(f"left_thin: expected {expected} like left, got {checks.shown(left_thin.shape)}")
     checks.check_same_dtype("left_thin", left_thin, "left", left)
     checks.check_same_device("left_thin", left_thin, "left", left)
+
+
+def _check_groups(
+    left: Tensor,
+    num_disparities: int,
+    num_groups: int,
+    normalize: str,
+    reduction: str,
+    mask_left: bool,
+    view: str,
+    eps: float,
+    eps_rule: str,
+) -> VolumeOptions:
+    """The options of a volume with a group-wise part."""
+    num_disparities = checks.check_count("num_disparities", num_disparities)
+    num_groups = checks.check_count("num_groups", num_groups)
+    channels_per_group(left.shape[1], num_groups)
+    eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
+    mask_left = checks.check_flag("mask_left", mask_left)
+    return VolumeOptions(
+        num_disparities, num_groups, normalize=normalize, reduction=reduction, mask_left=mask_left, view=view,
+        eps=eps, eps_rule=eps_rule,
+    )  # fmt: skip
 
 
 def _check_correlation(normalize: str, reduction: str, view: str, eps: float, eps_rule: str) -> float:
