@@ -277,7 +277,7 @@ def _slide_backward(
     maps = correlated or concatenated
     assert maps is not None
     config, num_warps = _slide_config(correlated, concatenated, grads, grad_output, options, grad_scores)
-    scores = grad_output[:, 0] if grad_scores is None else grad_scores  # without them not read
+    scores = grad_output if grad_scores is None else grad_scores  # without them not read
     needed = config.NEEDED
     spare = next(g for g in grads if g is not None)  # stands where no gradient is asked for, and is not written there
     written = [spare if g is None else g for g in grads]
@@ -288,7 +288,7 @@ def _slide_backward(
         batch * height * (correlating * sum(needed[:2]) + concatenating * sum(needed[2:])),
         *maps, grad_output, scores, *written, height, width, num_disparities, correlating, concatenating,
         *divided_strides(maps, config.FEATURES.STRIDE_DIVISOR),
-        *divided_strides([grad_output], config.VOLUME.STRIDE_DIVISOR), *scores.stride(),
+        *divided_strides([grad_output], config.VOLUME.STRIDE_DIVISOR), *scores.stride()[-4:],
         *divided_strides(written[:2], config.FEATURES.STRIDE_DIVISOR),
         *divided_strides(written[2:], config.CONCAT_FEATURES.STRIDE_DIVISOR),
         config=config, num_warps=num_warps, enable_fp_fusion=False,
