@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from adu_depth.errors import InputError
 from adu_depth.models import FeatureAdapters
+from adu_depth.models.blocks import Backend, check_backend
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.ranges import Weight
 from adu_depth.schema import Range, check_ranges
@@ -47,7 +48,7 @@ class DistillationConfig:
     all images."""
     key_bias: bool = True
     """Uncertain regions lend less to the others in the adapters' attention."""
-    backend: Literal["auto", "triton", "torch"] = "auto"
+    backend: Backend = "auto"
     """Fused kernels on a GPU and plain PyTorch elsewhere, or one of the two everywhere."""
 
     def __post_init__(self) -> None:
@@ -60,6 +61,7 @@ class DistillationConfig:
             raise InputError(f"distillation.beta must be above 0, got {self.beta}")
         if not 1 <= self.gamma < math.inf:
             raise InputError(f"distillation.gamma must be at least 1, got {self.gamma}")
+        check_backend("distillation.backend", self.backend)
         check_ranges(self, "distillation.")
 
 

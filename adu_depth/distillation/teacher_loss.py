@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from adu_depth.distillation.photometric import photometric_loss, smoothness_loss
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity
+from adu_depth.models.blocks import Backend, check_backend
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.ranges import Weight
 from adu_depth.schema import Length, check_ranges
@@ -34,10 +35,13 @@ class TeacherLossConfig:
     """Slope of the disparity where the left view has no edge."""
     decoder: Weight = 1.0
     """SILog of the feature decoder's own depth: what teaches the features that are distilled."""
+    backend: Backend = "auto"
+    """Fused kernels on a GPU and plain PyTorch elsewhere, or one of the two everywhere."""
 
     def __post_init__(self) -> None:
         if not self.head_weights or min(self.head_weights) < 0:
             raise InputError(f"loss.head_weights must be one or more numbers ≥ 0, got {self.head_weights}")
+        check_backend("loss.backend", self.backend)
         check_ranges(self, "loss.")
 
 
@@ -54,6 +58,7 @@ class TeacherLoss(nn.Module):
         super().__init__()
         self.config, self.max_disparity = config, max_disparity
         self.bounds: dict[str, Any] = {"min_depth": min_depth, "max_depth": max_depth}
+        self._options: dict[str, Any] = {**self.bounds, "backend": config.backend}
 
     def forward(
         self, prediction: DepthPrediction, target: Tensor, left: Tensor, right: Tensor, camera: Camera
@@ -71,10 +76,10 @@ class TeacherLoss(nn.Module):
         head_losses = [masked_smooth_l1(d, disparity, matchable) for d, _ in prediction.heads]
         terms = {
             "disparity": torch.stack([w * loss for w, loss in zip(weights, head_losses, strict=True)]).sum(),
-            "silog": config.silog * silog_loss(prediction.depth, target, **self.bounds),
+            "silog": config.silog * silog_loss(prediction.depth, target, **self._options),
             "uncertainty": config.uncertainty
             * laplace_nll(
-                prediction.depth, prediction.log_scale, target, joint=config.uncertainty_joint, **self.bounds
+                prediction.depth, prediction.log_scale, target, joint=config.uncertainty_joint, **self._options
             ),
         }
         final_disparity = prediction.heads[-1][0]
@@ -83,6 +88,6 @@ class TeacherLoss(nn.Module):
         if config.smoothness > 0:
             terms["smoothness"] = config.smoothness * smoothness_loss(left, final_disparity)
         if prediction.decoder_depth is not None:
-            terms["decoder"] = config.decoder * silog_loss(prediction.decoder_depth, target, **self.bounds)
+            terms["decoder"] = config.decoder * silog_loss(prediction.decoder_depth, target, **self._options)
         total = torch.stack(list(terms.values())).sum()
         return {"total": total, **{name: value.detach() for name, value in terms.items()}}

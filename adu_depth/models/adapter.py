@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +10,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import Parameter
 
 from adu_depth.errors import InputError
-from adu_depth.models.blocks import channels_last
+from adu_depth.models.blocks import Backend, KernelModule, channels_last, set_backend
 from adu_kernels import attention_adaptation
 
-Backend = Literal["auto", "triton", "torch"]
 MAX_KEYS = 1024
 
 
-class FeatureAdapter(nn.Module):
+class FeatureAdapter(KernelModule):
     """Y = X + γ·W_o·softmax(QKᵀ/√d + bias)·V with X = W_in·F, for one level; keys and values read an average-pooled X.
 
     W_in starts as the identity where student and teacher have equally many channels, so that the adapter starts as the
@@ -54,7 +52,7 @@ class FeatureAdapter(nn.Module):
             if count < 1:
                 raise InputError(f"{name}: expected at least 1, got {count}")
         self.heads, self.head_channels = heads, head_channels
-        self.uncertainty_bias, self.backend = uncertainty_bias, backend
+        self.uncertainty_bias = uncertainty_bias
         inner = heads * head_channels
         self.project_in = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
         self.query = nn.Conv2d(teacher_channels, inner, 1, bias=False)
@@ -67,6 +65,7 @@ class FeatureAdapter(nn.Module):
         else:
             nn.init.orthogonal_(self.project_in.weight)
         channels_last(self)
+        set_backend(self, backend)
 
     def forward(self, student_feature: Tensor, log_scale: Tensor | None = None) -> Tensor:
         """B×C_s×H×W → B×C_t×H×W, any size. log_scale: B×1×H'×W' of any size, read where `uncertainty_bias` is set.

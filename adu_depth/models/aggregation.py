@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adu_depth.models.blocks import ConvNorm, Norm, conv_norm_relu, initialise, make_norm, set_layout
+from adu_depth.models.blocks import ConvNorm, KernelModule, Norm, conv_norm_relu, initialise, make_norm, set_layout
 from adu_kernels import single_output_conv3d
 from adu_kernels.concat_free_conv.module import concat_free_conv3d
 
@@ -38,7 +38,7 @@ def _doubling(inputs: int, outputs: int, norm: Norm) -> ConvNorm:
     return ConvNorm(conv, make_norm(norm, outputs, 3), relu=True)
 
 
-class Aggregation(nn.Module):
+class Aggregation(KernelModule):
     """Volume B×C×D×H×W → logits B×D×H×W of every head, and the aggregated volume B×A×D×H×W.
 
     `prior`, B×D×H×W, is what every head's logits are added to: the 3-D layers learn to correct it.
@@ -81,8 +81,11 @@ class Aggregation(nn.Module):
             stages.append(hourglass(stages[-1]))
         first = 0 if self.training else len(stages) - 1
         heads = list(zip(self.heads, stages, strict=True))[first:]
-        logits = [prior + single_output_conv3d(x, head.get_parameter("weight")).squeeze(1) for head, x in heads]
+        logits = [prior + self._head(head.get_parameter("weight"), x) for head, x in heads]
         return logits, stages[-1]
+
+    def _head(self, weight: Tensor, volume: Tensor) -> Tensor:
+        return single_output_conv3d(volume, weight, backend=self.backend).squeeze(1)
 
     def _enter(self, volume: Tensor, thin: tuple[Tensor, Tensor] | None) -> Tensor:
         if thin is None:

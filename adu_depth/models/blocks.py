@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from adu_kernels import group_norm
 from adu_kernels.precision import without_autocast
 
 Norm = Literal["group", "batch"]
+Backend = Literal["auto", "triton", "torch"]
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -25,6 +26,11 @@ _BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 def check_norm(norm: str) -> None:
     if norm not in ("group", "batch"):
         raise InputError(f"norm: expected 'group' or 'batch', got {norm!r}")
+
+
+def check_backend(name: str, backend: str) -> None:
+    if backend not in get_args(Backend):
+        raise InputError(f"{name}: expected one of {', '.join(get_args(Backend))}, got {backend!r}")
 
 
 def make_norm(norm: Norm, channels: int, dims: int) -> nn.Module:
@@ -56,7 +62,24 @@ def refuse_single_values(error: ValueError, network: nn.Module, images: Tensor) 
     ) from error
 
 
-class ConvNorm(nn.Module):
+class KernelModule(nn.Module):
+    """A module that calls operations of adu_kernels itself: `backend` says which implementation, `set_backend` sets it.
+
+    Neither parameter nor buffer: checkpoints know nothing of it.
+    """
+
+    backend: Backend = "auto"
+
+
+def set_backend(network: nn.Module, backend: Backend) -> None:
+    """Which implementation every operation of adu_kernels in `network` takes: "auto", "triton" or "torch"."""
+    check_backend("backend", backend)
+    for module in network.modules():
+        if isinstance(module, KernelModule):
+            module.backend = backend
+
+
+class ConvNorm(KernelModule):
     """Convolution ("conv"), normalisation ("norm"), then the sum with a residual, if one is given, and ReLU, if set.
 
     With a GroupNorm what follows the convolution is one operation (adu_kernels/group_norm). Under autocast on a GPU it
@@ -76,7 +99,14 @@ class ConvNorm(nn.Module):
         if isinstance(self.norm, nn.GroupNorm):
             norm, activation = self.norm, "relu" if self.relu else "none"
             return group_norm(
-                x, norm.num_groups, norm.weight, norm.bias, norm.eps, activation=activation, residual=residual
+                x,
+                norm.num_groups,
+                norm.weight,
+                norm.bias,
+                norm.eps,
+                activation=activation,
+                residual=residual,
+                backend=self.backend,
             )
         x = self.norm(x)
         if residual is not None:

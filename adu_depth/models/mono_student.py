@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, per_image
 from adu_depth.images import check_image
-from adu_depth.models.blocks import Norm, channels_last, check_norm, refuse_single_values
+from adu_depth.models.blocks import (
+    Backend,
+    Norm,
+    channels_last,
+    check_backend,
+    check_norm,
+    refuse_single_values,
+    set_backend,
+)
 from adu_depth.models.decoder import DepthHead, FeatureDecoder, check_depth_range, check_feature_channels
 from adu_depth.models.encoder import build_encoder
 from adu_depth.models.padding import crop_map, pad_to_cells
@@ -38,11 +46,15 @@ class StudentConfig:
     student then needs the camera."""
     norm: Norm = "group"
     """"group" or "batch" normalisation; see adu_depth.models.blocks."""
+    backend: Backend = "auto"
+    """Which implementation every operation of the network takes: kernels on a GPU and plain PyTorch elsewhere, or one
+    of the two everywhere."""
 
     def __post_init__(self) -> None:
         check_depth_range(self.min_depth, self.max_depth)
         check_feature_channels(self.feature_channels)
         check_norm(self.norm)
+        check_backend("backend", self.backend)
         if self.head_channels < 1:
             raise InputError(f"head_channels: expected at least 1, got {self.head_channels}")
         if self.reference_focal is not None and self.reference_focal <= 0:
@@ -83,6 +95,7 @@ class MonoStudent(nn.Module):
         )
         channels_last(self.decoder)
         channels_last(self.head)
+        set_backend(self, config.backend)
 
     def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
         """image: B×3×H×W in [0, 1], any size. camera: batched; read where the configuration has a `reference_focal`."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,17 @@ from adu_depth.geometry import Camera, per_image
 from adu_depth.images import check_image
 from adu_depth.models.aggregation import VOLUME_MULTIPLE, Aggregation
 from adu_depth.models.blocks import (
+    Backend,
+    KernelModule,
     Norm,
     channels_last,
+    check_backend,
     check_norm,
     conv_norm_relu,
     first_images,
     initialise,
     refuse_single_values,
+    set_backend,
     upsample,
 )
 from adu_depth.models.decoder import (
@@ -78,13 +82,15 @@ class TeacherConfig:
     """"group" or "batch" normalisation; see adu_depth.models.blocks."""
     concat_free: bool = False
     """Take the first 3-D convolution without writing the concatenated half of the volume: the same up to rounding."""
-    backend: Literal["auto", "triton", "torch"] = "auto"
-    """Which implementation of the volume and the regression runs."""
+    backend: Backend = "auto"
+    """Which implementation every operation of the network takes: kernels on a GPU and plain PyTorch elsewhere, or one
+    of the two everywhere."""
 
     def __post_init__(self) -> None:
         check_depth_range(self.min_depth, self.max_depth)
         check_feature_channels(self.feature_channels)
         check_norm(self.norm)
+        check_backend("backend", self.backend)
         for name in ("num_groups", "correlation_channels", "concat_channels", "aggregation_channels", "head_channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -102,7 +108,7 @@ class TeacherConfig:
         check_ranges(self)
 
 
-class StereoTeacher(nn.Module):
+class StereoTeacher(KernelModule):
     """Shared encoder → thin matching features at 1/4 → combined volume → 3-D aggregation → disparity → depth.
 
     The features for distillation come from a decoder over the left view's encoder maps and what the matching found.
@@ -152,6 +158,7 @@ class StereoTeacher(nn.Module):
         for part in (self.matching, self.refinement, self.geometry, self.decoder, self.decoder_head):
             if part is not None:
                 channels_last(part)
+        set_backend(self, config.backend)
 
     def forward(self, left: Tensor, right: Tensor, camera: Camera) -> DepthPrediction:
         """left, right: B×3×H×W in [0, 1], rectified, any size. camera: of the left view, batched (tensors of shape B).
@@ -201,7 +208,7 @@ class StereoTeacher(nn.Module):
         Between them the mean correlation over the groups."""
         wide, thin = self.matching(maps)
         (left, right), (left_thin, right_thin) = wide.chunk(2), thin.chunk(2)
-        levels, groups, backend = self.config.max_disparity // SCALE, self.config.num_groups, self.config.backend
+        levels, groups, backend = self.config.max_disparity // SCALE, self.config.num_groups, self.backend
         if self.config.concat_free:
             volume, scores = volume_with_scores(left, right, None, None, levels, groups, backend=backend)
             return volume, scores, (left_thin, right_thin)
@@ -218,7 +225,7 @@ class StereoTeacher(nn.Module):
         return self.log_sharpness.exp() * torch.lerp(scores, following, 0.5 - 0.5 / SCALE)
 
     def _regress(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        disparity, variance = disparity_regression(logits, scale=SCALE, backend=self.config.backend)
+        disparity, variance = disparity_regression(logits, scale=SCALE, backend=self.backend)
         return disparity.unsqueeze(1), variance.unsqueeze(1)
 
     def _metric(self, disparity: Tensor, variance: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
@@ -237,7 +244,7 @@ class StereoTeacher(nn.Module):
         return focal_baseline / shifted, log_scale.clamp(LOG_SCALE_MIN, LOG_SCALE_MAX)
 
 
-class MatchingFeatures(nn.Module):
+class MatchingFeatures(KernelModule):
     """Encoder maps → features to correlate and thinner ones to concatenate, both at 1/4.
 
     Coarser maps are joined in, faintly at first, so that a pixel on a plain wall is matched by its surroundings too.
@@ -261,7 +268,7 @@ class MatchingFeatures(nn.Module):
         for join, coarser in zip(list(self.join)[1:], maps[1:], strict=False):
             joined = joined + upsample(join(coarser), size)
         mixed = self.mix(joined)
-        return cosine_features(self.correlate(mixed)), self.concatenate(mixed)
+        return cosine_features(self.correlate(mixed), backend=self.backend), self.concatenate(mixed)
 
 
 class GeometryMaps(nn.Module):
