@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from adu_depth.checkpoint import list_checkpoints
 from adu_depth.data import SyntheticStereo
 from adu_depth.inference.render import write_samples
+from adu_depth.training.history import MEASURED
 from tests.killing import Zygote, zygote
 
 TRAIN = "--data.size 32 64 --loop.batch-size 2 --loop.device cpu --loop.steps 12 --loop.checkpoint-every 2"
@@ -101,7 +102,7 @@ def assert_same_training(one: Path, other: Path) -> None:
 
 def history(folder: Path) -> list[dict[str, float]]:
     rows = [json.loads(line) for line in (folder / "run" / "history.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
 
 
 @pytest.mark.parametrize("what", COMMANDS)

@@ -13,6 +13,7 @@ from adu_depth.charts import line_chart, series_of
 from adu_depth.files import replacing
 from adu_depth.report.scenes import ScenePanel, model_label, scene_rows
 from adu_depth.report.tables import bars_of_seconds, flat, metric_rows, models_of, verdict
+from adu_depth.training.history import MEASURED
 
 History = Sequence[Mapping[str, float]]
 
@@ -25,7 +26,7 @@ _TERM_TITLES = {
     "response": "Response distillation",
     "disparity": "Disparity loss",
 }
-_NOT_LOSSES = {"step", "learning_rate", "images_per_second", "gradient_norm"}
+_NOT_LOSSES = {"step", "learning_rate", "gradient_norm", *MEASURED}
 
 
 def write_report(

@@ -70,6 +70,8 @@ class LoopConfig:
     keep_checkpoints: Count = 2
     """Checkpoints that stay; until the step after the newest one has shown its loss, one more."""
     log_every: Count = 20
+    """Steps between rows of history.jsonl: loss terms, images/s, share of the time waiting for data, peak memory, time
+    left."""
     check_every: Count = 10
     """Steps between looks at the loss for NaN; each waits for the device. Several processes also agree then to stop."""
     resume: bool = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
@@ -47,6 +46,7 @@ from adu_depth.training.step import (
     set_learning_rate,
 )
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
+from adu_depth.training.throughput import ThroughputMeter
 
 Batches = Callable[[int], Generator[TrainingBatch, None, None]]
 """The batches from a given step on; closing them ends the processes that read them."""
@@ -139,9 +139,9 @@ def train(
         progress.task(f"training {run.name}", loop.steps, start) as bar,
         closing(batches(start)) as stream,
     ):
-        clock = ThroughputMeter(loop.batch_size * group.world_size)
+        meter = ThroughputMeter(loop.batch_size * group.world_size, loop.steps - start, accelerator.device)
         for step in range(start, loop.steps):
-            batch = next(stream)
+            batch = meter.next(stream)
             factor = learning_rate_factor(
                 step, loop.steps, warmup_steps, optimizer_config.decay, optimizer_config.power
             )
@@ -155,9 +155,9 @@ def train(
                 check_finite(unseen, run, group)
             runner.update()
 
-            clock.step()
+            meter.step()
             if (step + 1) % loop.log_every == 0 or step + 1 == loop.steps:
-                log.write(step + 1, terms, factor * optimizer_config.learning_rate, clock.images_per_second())
+                log.write(step + 1, terms, factor * optimizer_config.learning_rate, meter)
             bar.advance(log.note)
             stopping = stop_requested(caught, step, loop.check_every, accelerator)
             if (step + 1) % loop.checkpoint_every == 0 or step + 1 == loop.steps or stopping:
@@ -168,6 +168,7 @@ def train(
                     caught[0] if caught else signal.SIGTERM,
                     f"state saved in {checkpoint_path(run, step + 1)}: go on with --loop.resume",
                 )
+    progress.say(f"{run.name}: {meter.summary()}")
     if caught:  # too late for this training, but a quickstart has more to do
         raise Interrupted(caught[0], f"{run} is trained to its end")
     return log.rows
@@ -218,19 +219,3 @@ def check_finite(steps: list[SeenStep], run: Path, group: ProcessGroup = Process
     found = (find_fault(seen, row, group.rank, group.world_size) for seen, row in zip(steps, values, strict=True))
     require_no_fault(next(filter(None, found), None), run)
     steps.clear()
-
-
-class ThroughputMeter:
-    """Images per second since the last reading."""
-
-    def __init__(self, images_per_step: int) -> None:
-        self.images_per_step, self.steps, self.since = images_per_step, 0, time.perf_counter()
-
-    def step(self) -> None:
-        self.steps += 1
-
-    def images_per_second(self) -> float:
-        now = time.perf_counter()
-        speed = self.steps * self.images_per_step / (now - self.since)
-        self.steps, self.since = 0, now
-        return speed

@@ -17,6 +17,7 @@ from torch import Tensor
 from adu_depth.files import make_durable, make_folder, replacing, writing
 from adu_depth.held_folders import require_ours
 from adu_depth.training.history import Row, read_history
+from adu_depth.training.throughput import ThroughputMeter
 
 _number = itertools.count()
 
@@ -37,11 +38,11 @@ class RunLog:
             with replacing(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
 
-    def write(self, step: int, terms: dict[str, Tensor], learning_rate: float, images_per_second: float) -> None:
+    def write(self, step: int, terms: dict[str, Tensor], learning_rate: float, meter: ThroughputMeter) -> None:
         """One row; reading the terms waits for the device, which is why it is not done every step."""
         row = {"step": step, **{name: float(value) for name, value in terms.items()}}
-        row |= {"learning_rate": learning_rate, "images_per_second": images_per_second}
-        self.note = f"loss {row['total']:.3f}  {images_per_second:.1f} images/s"
+        row |= {"learning_rate": learning_rate, **meter.reading()}
+        self.note = f"loss {row['total']:.3f}  {meter.note}"
         self.rows.append(row)
         if self.events is not None:
             require_ours(self.path)

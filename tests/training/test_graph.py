@@ -25,6 +25,7 @@ from adu_depth.training import good_checkpoints, loop, step
 from adu_depth.training.batches import step_indices
 from adu_depth.training.good_checkpoints import NonFiniteLoss
 from adu_depth.training.graph import MOST, WARM_UP, StepByGraph
+from adu_depth.training.history import MEASURED
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.step import PartByPart, StepRunner, Terms, TrainingParts
 from adu_depth.training.tasks import StepDraws
@@ -89,7 +90,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 def curves(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in MEASURED} for row in rows]
 
 
 def taught(tmp_path: Path, **changes: Any) -> Any:
