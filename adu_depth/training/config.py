@@ -14,7 +14,7 @@ from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.distillation import DistillationConfig, TeacherLossConfig
 from adu_depth.errors import InputError
 from adu_depth.models import StudentConfig, TeacherConfig
-from adu_depth.schema import Range, check_ranges
+from adu_depth.schema import Length, Range, check_ranges
 from adu_depth.training.schedule import Decay
 
 Count = Annotated[int, Range(1, MOST)]
@@ -72,6 +72,9 @@ class LoopConfig:
     log_every: Count = 20
     """Steps between rows of history.jsonl: loss terms, images/s, share of the time waiting for data, peak memory, time
     left."""
+    trackers: tuple[Annotated[str, Length(64)], ...] = ("tensorboard",)
+    """Who hears of these rows beside history.jsonl: tensorboard (written to the run folder); wandb, trackio, mlflow,
+    aim, … through accelerate, each if its package is installed; nobody where none is named."""
     check_every: Count = 10
     """Steps between looks at the loss for NaN; each waits for the device. Several processes also agree then to stop."""
     resume: bool = False

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 
 from adu_depth.checkpoint import (
     checkpoint_path,
@@ -47,6 +47,7 @@ from adu_depth.training.step import (
 )
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
 from adu_depth.training.throughput import ThroughputMeter
+from adu_depth.training.trackers import OURS, Trackers, trackers_by_accelerate
 
 Batches = Callable[[int], Generator[TrainingBatch, None, None]]
 """The batches from a given step on; closing them ends the processes that read them."""
@@ -63,14 +64,20 @@ class Interrupted(RuntimeError):
         return type(self), (self.signum, self.advice)
 
 
-def make_accelerator(loop: LoopConfig) -> Accelerator:
-    """The accelerator for a run: its device, processes and precision. InputError where CUDA is asked for and absent."""
+def make_accelerator(loop: LoopConfig, run: Path | None = None) -> Accelerator:
+    """The accelerator for a run: its device, processes, precision and trackers. InputError where CUDA is asked for and
+    absent, or a tracker's package. run: where trackers keep what they write to a disk."""
     if loop.device == "cuda" and not torch.cuda.is_available():
         raise InputError(
             'loop.device is "cuda", but torch sees no CUDA device: use "cpu", or install a CUDA build of torch'
         )
     on_cpu = loop.device == "cpu" or not torch.cuda.is_available()
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=loop.mixed_precision)
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision=loop.mixed_precision,
+        log_with=trackers_by_accelerate(loop.trackers) or None,
+        project_config=ProjectConfiguration(logging_dir=None if run is None else str(run / "trackers")),
+    )
     set_seed(loop.seed)
     return accelerator
 
@@ -135,7 +142,8 @@ def train(
     module.train()
     with (
         catch_signals() as caught,
-        closing(RunLog(run, start, accelerator.is_main_process)) as log,
+        closing(Trackers(accelerator, run, config, progress.say)) as trackers,
+        closing(RunLog(run, start, accelerator.is_main_process, trackers, OURS in loop.trackers)) as log,
         progress.task(f"training {run.name}", loop.steps, start) as bar,
         closing(batches(start)) as stream,
     ):

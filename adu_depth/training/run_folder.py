@@ -92,7 +92,7 @@ FREE_TO_CHANGE = {"run", "teacher_cache"} | {
     f"loop.{name}"
     for name in (
         *("resume", "resume_from", "workers", "prefetch", "device", "graph"),
-        *("log_every", "check_every", "checkpoint_every", "keep_checkpoints"),
+        *("log_every", "check_every", "checkpoint_every", "keep_checkpoints", "trackers"),
     )
 }
 

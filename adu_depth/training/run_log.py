@@ -1,4 +1,4 @@
-"""A run's curves: rows in history.jsonl, and the same for TensorBoard."""
+"""A run's curves: rows in history.jsonl, and the same for TensorBoard and other trackers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -16,8 +18,10 @@ from torch import Tensor
 
 from adu_depth.files import make_durable, make_folder, replacing, writing
 from adu_depth.held_folders import require_ours
+from adu_depth.inference.image_files import encode_png
 from adu_depth.training.history import Row, read_history
 from adu_depth.training.throughput import ThroughputMeter
+from adu_depth.training.trackers import Trackers
 
 _number = itertools.count()
 
@@ -28,10 +32,11 @@ class RunLog:
     Raises InputError naming the file where it cannot be written: a full disk, a run folder that was moved.
     """
 
-    def __init__(self, run: Path, start: int, enabled: bool) -> None:
-        self.path, self.note = run / "history.jsonl", ""
+    def __init__(self, run: Path, start: int, enabled: bool, trackers: Trackers, tensorboard: bool = True) -> None:
+        """enabled: this process writes. trackers: told each row too. tensorboard: write its file."""
+        self.path, self.note, self.enabled, self.trackers = run / "history.jsonl", "", enabled, trackers
         self.rows: list[Row] = []
-        self.events = EventFile(run / "tensorboard", start + 1) if enabled else None
+        self.events = EventFile(run / "tensorboard", start + 1) if enabled and tensorboard else None
         if enabled and self.path.is_file():
             self.rows = read_history(self.path, start)
         if enabled:
@@ -44,11 +49,19 @@ class RunLog:
         row |= {"learning_rate": learning_rate, **meter.reading()}
         self.note = f"loss {row['total']:.3f}  {meter.note}"
         self.rows.append(row)
-        if self.events is not None:
+        if self.enabled:
             require_ours(self.path)
             with writing(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+        if self.events is not None:
             self.events.write(row)
+        self.trackers.write(row)
+
+    def write_pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Pictures, H×W×3 uint8, by name; for TensorBoard and the trackers that take any."""
+        if self.events is not None:
+            self.events.write_pictures(step, pictures)
+        self.trackers.write_pictures(step, pictures)
 
     def make_durable(self) -> None:
         """Waits until what was written is on the disk."""
@@ -83,6 +96,15 @@ class EventFile:
         values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items() if name != "step"]
         with writing(self.path):
             self._add(Event(step=int(row["step"]), summary=Summary(value=values)))
+
+    def write_pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        values = []
+        for name, picture in pictures.items():
+            height, width = picture.shape[:2]
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encode_png(picture))
+            values.append(Summary.Value(tag=name, image=image))
+        with writing(self.path):
+            self._add(Event(step=step, summary=Summary(value=values)))
 
     def _add(self, event: Event) -> None:
         event.wall_time = time.time()

@@ -63,7 +63,7 @@ def train_teacher(
     config: TeacherTrainingConfig, progress: Progress | None = None, samples: Dataset | None = None
 ) -> History:
     """Trains the stereo teacher; returns the run's history. samples: used instead of opening config.data."""
-    accelerator = make_accelerator(config.loop)
+    accelerator = make_accelerator(config.loop, config.run)
     with only_writer(accelerator, config.run, "train-teacher"):
         return _train_teacher(config, accelerator, progress, samples)
 
@@ -107,7 +107,7 @@ def train_student(
     The student's own weights are drawn before its teacher is made, so that one seed starts the taught and the lone
     student alike.
     """
-    accelerator = make_accelerator(config.loop)
+    accelerator = make_accelerator(config.loop, config.run)
     with only_writer(accelerator, config.run, "distill"):
         return _train_student(config, accelerator, progress, samples, outputs)
 
