@@ -107,7 +107,7 @@ def save_checkpoint(
     `module` is the training module: its `network` goes to model.safetensors, the rest to training.safetensors.
     """
     network: dict[str, Tensor] = {}
-    training = {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer).items()}
+    training = {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, module).items()}
     for name, tensor in module.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
         if name.startswith("network."):
@@ -137,19 +137,19 @@ def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Opt
     own = {name: Form.of(tensor) for name, tensor in module.state_dict().items()}
     network = {n.removeprefix("network."): form for n, form in own.items() if n.startswith("network.")}
     beside = {f"module.{n}": form for n, form in own.items() if not n.startswith("network.")}
-    moments = {f"optimizer.{n}": form for n, form in expected_forms(optimizer).items()}
+    moments = {f"optimizer.{n}": form for n, form in expected_forms(module).items()}
     _require(path / MODEL, network)
     _require(path / TRAINING, beside | moments)
     weights, training = _read_finite(path / MODEL, network), read_tensors(path / TRAINING, beside | moments)
     saved = {n.removeprefix("optimizer."): t for n, t in training.items() if n.startswith("optimizer.")}
     parts = {n.removeprefix("module."): t for n, t in training.items() if n.startswith("module.")}
-    wrong = faults(saved, steps, optimizer, module) or _not_finite(parts)
+    wrong = faults(saved, steps, module) or _not_finite(parts)
     if wrong:
         raise InputError(f"checkpoint {path / TRAINING} cannot be gone on from: {wrong}")
     for name in (MODEL, TRAINING):
         require_unchanged(path, name)
     module.load_state_dict({f"network.{n}": t for n, t in weights.items()} | parts)
-    restore(optimizer, saved)
+    restore(optimizer, saved, module)
     return steps
 
 

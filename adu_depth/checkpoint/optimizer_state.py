@@ -17,46 +17,47 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 STEP = "step"
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state by name, `<number of the parameter>.<slot>`, on the CPU."""
-    state = optimizer.state_dict()["state"]
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """The state by name, `<number of the parameter>.<slot>`, on the CPU. The number is that among the parameters of the
+    module, which the optimizer's groups do not change."""
     return {
         f"{i}.{k}": torch.as_tensor(v).detach().cpu().contiguous()
-        for i, slots in state.items()
-        for k, v in slots.items()
+        for i, parameter in enumerate(module.parameters())
+        for k, v in optimizer.state.get(parameter, {}).items()
     }
 
 
-def expected_forms(optimizer: torch.optim.Optimizer) -> dict[str, Form]:
+def expected_forms(module: nn.Module) -> dict[str, Form]:
     """What `optimizer_tensors` gives once each parameter that is trained has had a gradient."""
     found: dict[str, Form] = {}
-    for i, parameter in enumerate(_parameters(optimizer)):
+    for i, parameter in enumerate(module.parameters()):
         if parameter.requires_grad:
             found |= {f"{i}.{slot}": Form.of(parameter) for slot in MOMENTS} | {f"{i}.{STEP}": Form((), "F32")}
     return found
 
 
-def faults(saved: Mapping[str, Tensor], steps: int, optimizer: torch.optim.Optimizer, module: nn.Module) -> str:
+def faults(saved: Mapping[str, Tensor], steps: int, module: nn.Module) -> str:
     """What is wrong with a state of the right forms that was kept after `steps` steps, in words; "" if nothing is."""
     counts = {tensor.item() for name, tensor in saved.items() if name.endswith(f".{STEP}")}
     if counts and counts != {steps}:
         return f"the optimiser's state is of step {some(sorted(f'{count:g}' for count in counts))}, expected {steps}"
-    names = {id(parameter): name for name, parameter in module.named_parameters()}
-    parameters = list(_parameters(optimizer))
+    names = [name for name, _ in module.named_parameters()]
     bad = [name for name, tensor in saved.items() if _is_bad(name, tensor)]
     if bad:
-        of = [f"{slot} of {names.get(id(parameters[int(i)]), i)}" for i, slot in (n.split(".", 1) for n in bad)]
+        of = [f"{slot} of {names[int(i)]}" for i, slot in (n.split(".", 1) for n in bad)]
         told = "the optimiser's state is NaN or infinite, or a mean of squares below 0"
         return f"{told}, in {len(bad)} tensors ({some(of)})"
     return ""
 
 
-def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
+def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor], module: nn.Module) -> None:
     """Puts back what `optimizer_tensors` gave; ask `expected_forms` and `faults` first."""
+    places = {id(parameter): place for place, parameter in enumerate(_parameters(optimizer))}
+    numbered = [places[id(parameter)] for parameter in module.parameters()]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in saved.items():
         index, slot = name.split(".", 1)
-        state.setdefault(int(index), {})[slot] = tensor
+        state.setdefault(numbered[int(index)], {})[slot] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for parameter, slots in optimizer.state.items():
         # Files are contiguous; the multi-tensor step wants moments laid out as their (channels-last) parameters are.

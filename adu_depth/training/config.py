@@ -29,6 +29,10 @@ class OptimizerConfig:
 
     learning_rate: Factor = 5e-4
     weight_decay: Factor = 0.01
+    """Of the weights of convolutions and linear layers."""
+    decay_norms_and_biases: bool = False
+    """Let it take hold of all other parameters too: biases, norms, scales, positions. Runs from before this setting
+    did, and go on so."""
     warmup: float = 0.05
     """Share of the steps spent warming up."""
     decay: Decay = "cosine"

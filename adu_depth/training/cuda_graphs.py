@@ -46,9 +46,9 @@ class CudaGraphs:
         torch.cuda.synchronize(self.index)
         torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
-        # By thread: the one that pins batches of a DataLoader may go on meanwhile.
-        graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
         try:
+            # By thread: the one that pins batches of a DataLoader may go on meanwhile.
+            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
             result = work()
             graph.capture_end()
         except BaseException:
@@ -59,8 +59,8 @@ class CudaGraphs:
         return Captured(graph.replay, result)
 
     def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:
-        """Ends a capture that failed. torch ends only its stream's where CUDA has called it invalid, not its memory's:
-        until that is done, too, the allocator takes it to be under way."""
+        """Ends a capture that failed. torch ends only its stream's where CUDA has called it invalid, not its memory's,
+        and neither where it failed as it began: until both are done the allocator takes it to be under way."""
         with suppress(RuntimeError):
             graph.capture_end()
         with suppress(RuntimeError):  # raised by the first of the two where it has ended

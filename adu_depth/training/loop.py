@@ -21,9 +21,11 @@ from adu_depth.checkpoint import (
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
+from adu_depth.schema import check
 from adu_depth.stopping import catch_signals
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import LoopConfig, OptimizerConfig
+from adu_depth.training.continuing import as_begun
 from adu_depth.training.cuda_graphs import CudaGraphs
 from adu_depth.training.good_checkpoints import (
     SeenStep,
@@ -33,7 +35,7 @@ from adu_depth.training.good_checkpoints import (
 )
 from adu_depth.training.graph import Graphs, StepByGraph
 from adu_depth.training.resuming import chosen_checkpoint, offering_another, set_aside_newer
-from adu_depth.training.run_folder import prepare_run_folder
+from adu_depth.training.run_folder import from_first, prepare_run_folder
 from adu_depth.training.run_log import RunLog
 from adu_depth.training.schedule import learning_rate_factor
 from adu_depth.training.step import (
@@ -102,7 +104,10 @@ def train(
     Stops with NonFiniteLoss (the last good checkpoint stays), or with Interrupted after SIGINT, SIGTERM or SIGHUP.
     """
     group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
-    config = {**config, "processes": group.world_size}
+    config, notes = from_first(accelerator, as_begun(run, {**config, "processes": group.world_size}, loop))
+    for note in notes:
+        progress.say(note)
+    optimizer_config = check(OptimizerConfig, config["optimizer"], "optimizer")
     optimizer = make_optimizer(task, optimizer_config, accelerator.device)
     if accelerator.is_main_process:
         prepare_run_folder(run, config, loop, defaults)

@@ -21,6 +21,8 @@ from adu_depth.training.config import LoopConfig
 from adu_depth.training.resuming import chosen_checkpoint
 
 Value = TypeVar("Value")
+BEFORE: dict[str, dict[str, Any]] = {"optimizer": {"decay_norms_and_biases": True}}
+"""What runs did from before a setting was there, where its default does something else."""
 
 
 @contextmanager
@@ -44,7 +46,8 @@ def from_first(accelerator: Accelerator, value: Value) -> Value:
 def prepare_run_folder(run: Path, config: dict[str, Any], loop: LoopConfig, defaults: dict[str, Any]) -> None:
     """Makes the run folder and its config.json; refuses to overwrite a run, or to resume another configuration.
 
-    A setting that the run's config.json does not name is newer than the run, which did what its default does.
+    A setting that the run's config.json does not name is newer than the run, which did what its default does, or what
+    BEFORE says.
     """
     chosen = chosen_checkpoint(run, loop)
     if chosen is None and list_checkpoints(run):
@@ -52,14 +55,15 @@ def prepare_run_folder(run: Path, config: dict[str, Any], loop: LoopConfig, defa
             f"run folder {run} already holds a training: go on with --loop.resume, or name another with --run"
         )
     if chosen is not None:
-        before = _settings_before(run, chosen)
-        differing = differing_settings(with_defaults(before, defaults), config, free=places_free(before, config))
+        before = settings_before(run, chosen)
+        filled = with_defaults(before, with_defaults(BEFORE, defaults))
+        differing = differing_settings(filled, config, free=places_free(before, config))
         if differing:
             raise InputError(f"cannot resume {run} with other settings; these differ: {'; '.join(differing)}")
     write_json(run / "config.json", config)
 
 
-def _settings_before(run: Path, chosen: Path) -> dict[str, Any]:
+def settings_before(run: Path, chosen: Path) -> dict[str, Any]:
     """The configuration of the run; for a checkpoint that was copied from elsewhere, the one it was made with."""
     if chosen.absolute().parent == (run / "checkpoints").absolute() and (run / "config.json").exists():
         try:

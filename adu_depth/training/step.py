@@ -18,6 +18,7 @@ from adu_depth.data.augmentation import draw_seed
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import OptimizerConfig
 from adu_depth.training.tasks import StepContext, StepDraws, StudentTask, TeacherTask
+from adu_depth.training.weight_decay import parameter_groups
 from adu_depth.transfer import upload_together
 
 Terms = dict[str, Tensor]
@@ -125,7 +126,7 @@ def make_optimizer(task: nn.Module, config: OptimizerConfig, device: torch.devic
     fused, with its count of steps on the device. Call `place_learning_rate` when it is prepared and restored."""
     on_cuda = device.type == "cuda"
     return torch.optim.AdamW(
-        task.parameters(),
+        parameter_groups(task, config.decay_norms_and_biases),
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         capturable=on_cuda,
@@ -134,19 +135,21 @@ def make_optimizer(task: nn.Module, config: OptimizerConfig, device: torch.devic
 
 
 def place_learning_rate(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """On CUDA the rate becomes a tensor of the device, for good: a graph reads it where it lies."""
+    """On CUDA the rate becomes one tensor of the device, for good: a graph reads it where it lies."""
     if device.type == "cuda":
+        rate = torch.full((), float(optimizer.param_groups[0]["lr"]), device=device)
         for group in optimizer.param_groups:
-            group["lr"] = torch.full((), float(group["lr"]), device=device)
+            group["lr"] = rate
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Where the rate is a tensor it is filled, not replaced: a graph reads it where it lies."""
+    """The rate of every group. Where it is one tensor for all, that is filled, not replaced: a graph reads it there."""
+    placed = optimizer.param_groups[0]["lr"]
+    if isinstance(placed, Tensor):
+        placed.fill_(rate)
+        return
     for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+        group["lr"] = rate
 
 
 def seed_step(context: StepContext) -> None:
