@@ -18,16 +18,25 @@ FLOOR = 1e-4
 """Local variance of grey levels in [0, 1] below which a window has nothing to compare: sensor noise."""
 
 
+def reflected(maps: Tensor, margin: int) -> Tensor:
+    """`F.pad(maps, [margin] * 4, mode="reflect")`, whose gradient CUDA adds up in any order where pixels coincide: a
+    resumed run would have other bits."""
+    for axis in (-1, -2):
+        first, last = maps.narrow(axis, 1, margin), maps.narrow(axis, maps.shape[axis] - 1 - margin, margin)
+        maps = torch.cat((first.flip(axis), maps, last.flip(axis)), axis)
+    return maps
+
+
 def dissimilarity(one: Tensor, other: Tensor) -> Tensor:
     """1 − local correlation of grey levels in 5×5 windows, B×1×H×W in [0, 2].
 
     The structure term of SSIM (Wang et al., TIP 2004): brightness and contrast are left out, since two cameras differ
     in both.
     """
-    one, other = one.mean(1, keepdim=True), other.mean(1, keepdim=True)
+    one, other = (reflected(views.mean(1, keepdim=True), WINDOW // 2) for views in (one, other))
 
     def local(values: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(values, [WINDOW // 2] * 4, mode="reflect"), WINDOW, stride=1)
+        return F.avg_pool2d(values, WINDOW, stride=1)
 
     mean_one, mean_other = local(one), local(other)
     variance_one = (local(one * one) - mean_one * mean_one).clamp_min(0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
-from adu_depth.distillation.photometric import dissimilarity, photometric_loss, smoothness_loss
+from adu_depth.distillation.photometric import dissimilarity, photometric_loss, reflected, smoothness_loss
 from adu_depth.geometry import warp_right
 
 
@@ -24,6 +25,17 @@ def test_the_loss_is_least_at_the_true_disparity() -> None:
     assert loss_at(3.0, left, right) < 1e-3
     assert loss_at(3.0, left, right) < loss_at(2.5, left, right) < loss_at(2.0, left, right)
     assert loss_at(3.0, left, right) < loss_at(3.5, left, right) < loss_at(4.0, left, right)
+
+
+def test_a_border_is_reflected_as_torch_does() -> None:
+    """Values to the bit; the gradient's sums of four pixels in another order."""
+    maps = torch.randn(2, 1, 5, 7, requires_grad=True)
+    ours, theirs = reflected(maps, 2), F.pad(maps, [2] * 4, mode="reflect")
+    assert torch.equal(ours, theirs)
+    upstream = torch.randn_like(ours)
+    [own] = torch.autograd.grad(ours, maps, upstream)
+    [expected] = torch.autograd.grad(theirs, maps, upstream)
+    torch.testing.assert_close(own, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_gain_and_offset_between_the_views_do_not_matter() -> None:

@@ -68,7 +68,17 @@ VALUES: dict[str, Callable[[Tensor], object]] = {
     "condition": lambda loss: 1 if loss > 0 else 2,
     "boolean index": lambda loss: loss.reshape(1)[loss.reshape(1) > 0],
     "synchronize": lambda _: torch.cuda.synchronize(),
+    "reflected border": lambda loss: (
+        F.pad(torch.zeros(1, 1, 3, device=DEVICE, requires_grad=True), [1, 1], mode="reflect").mean().backward()
+    ),
+    "sum of what meets": lambda loss: _meeting(loss, "sum"),
+    "largest of what meets": lambda loss: _meeting(loss, "amax"),
 }
+
+
+def _meeting(loss: Tensor, reduce: str) -> Tensor:
+    both = loss.expand(2)
+    return loss.reshape(1).scatter_reduce(0, torch.zeros_like(both, dtype=torch.long), both, reduce)
 
 
 HIDDEN: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {

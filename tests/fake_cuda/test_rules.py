@@ -18,7 +18,8 @@ def fast_path(rows: Sequence[Row]) -> list[Row]:
 
 
 RULES: tuple[Callable[[Sequence[Row]], list[Row]], ...] = (
-    rules.waits_for_device, rules.pageable_copies, rules.fp64_on_device, rules.volumes_copied, fast_path,
+    rules.waits_for_device, rules.pageable_copies, rules.fp64_on_device, rules.adds_in_any_order,
+    rules.volumes_copied, fast_path,
 )  # fmt: skip
 
 
@@ -43,6 +44,9 @@ def test_a_good_program_breaks_no_rule(fake_cuda: FakeCudaProcess) -> None:
         ("blocking", {"pageable_copies": {"_to_copy"}}),
         ("copied to the host", {"waits_for_device": {"_to_copy"}}),
         ("double precision", {"fp64_on_device": {"_to_copy", "mul"}}),
+        ("reflected border", {"adds_in_any_order": {"reflection_pad1d_backward"}}),
+        ("sum of what meets", {"adds_in_any_order": {"scatter_reduce"}}),
+        ("largest of what meets", {}),
         ("copied volume", {"volumes_copied": {"clone"}}),
         ("copied gradient", {"volumes_copied": {"clone"}}),
         ("cast volume", {"volumes_copied": {"_to_copy"}}),

@@ -21,7 +21,7 @@ STORAGE = {"bf16": "bfloat16", "fp32": "float32"}
 def check_step(trace: StepTrace, precision: str, implementation: str) -> None:
     """Fails with the operations that break a rule, each with its line or module."""
     assert not trace.without_gradient, f"no gradient: {', '.join(trace.without_gradient)}"
-    for rule in (rules.waits_for_device, rules.pageable_copies, rules.fp64_on_device):
+    for rule in (rules.waits_for_device, rules.pageable_copies, rules.fp64_on_device, rules.adds_in_any_order):
         broken = rule(trace.rows)
         assert not broken, f"{rule.__name__}:\n" + "\n".join(map(str, broken))
     broken = rules.touches_host([row for row in trace.rows if row.phase != "batch"])

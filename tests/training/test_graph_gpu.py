@@ -5,12 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -18,7 +16,7 @@ from adu_depth.checkpoint import checkpoint_path, restore_checkpoint, save_check
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
-from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss, TeacherLossConfig, photometric
+from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss, TeacherLossConfig
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import OptimizerConfig
@@ -49,19 +47,9 @@ EVERY_CHANGE = PairAugmentationConfig(
 Kept = dict[str, Tensor]
 
 
-def reflected(values: Tensor, pad: list[int], mode: str) -> Tensor:
-    """`F.pad`, whose gradient CUDA adds up in any order where a border is reflected: the corners' bits vary."""
-    assert (pad, mode) == ([2] * 4, "reflect")
-    for axis in (-1, -2):
-        before, after = values.narrow(axis, 1, 2), values.narrow(axis, values.shape[axis] - 3, 2)
-        values = torch.cat([before.flip(axis), values, after.flip(axis)], axis)
-    return values
-
-
 @pytest.fixture(autouse=True)
 def _the_same_algorithms(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    monkeypatch.setattr(photometric, "F", SimpleNamespace(avg_pool2d=F.avg_pool2d, pad=reflected))
     yield
     torch.cuda.set_sync_debug_mode("default")
 

@@ -223,6 +223,8 @@ def _facts(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str
         facts["tensors"] = len(args[0])
     if name in ("_to_copy", "copy_", "_foreach_copy_"):  # of a positional one only the copies in place have it
         facts["non_blocking"] = bool(kwargs.get("non_blocking", args[2] if len(args) > 2 else False))
+    if name in ("scatter_reduce", "scatter_reduce_"):
+        facts["reduce"] = args[4]
     return facts
 
 

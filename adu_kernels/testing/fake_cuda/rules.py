@@ -18,6 +18,21 @@ MANY_COPIES = "_foreach_copy_"
 UPLOADS = ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index_put", "where")
 """Operations that bring what they find on the host to the device themselves: indices, a number to be stored or chosen.
 Others take a number of the host as an argument of their kernel, or refuse tensors of two devices."""
+ANY_ORDER = {
+    "index_add", "index_add_", "index_copy", "index_copy_", "index_reduce", "index_reduce_", "put", "put_", "scatter",
+    "scatter_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_", "histc", "bincount", "median",
+    "kthvalue", "cumsum", "nll_loss_forward", "nll_loss2d_forward", "max_unpool2d", "max_unpool3d",
+    "adaptive_max_pool2d_backward", "_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward",
+    "avg_pool3d_backward", "fractional_max_pool2d_backward", "fractional_max_pool3d_backward",
+    "max_pool3d_with_indices_backward", "grid_sampler_2d_backward", "grid_sampler_3d_backward",
+    "reflection_pad1d_backward", "reflection_pad2d_backward", "reflection_pad3d_backward",
+    "replication_pad1d_backward", "replication_pad2d_backward", "replication_pad3d_backward",
+    "upsample_linear1d_backward", "upsample_bilinear2d_backward", "upsample_bicubic2d_backward",
+    "upsample_trilinear3d_backward", "_upsample_bilinear2d_aa_backward", "_upsample_bicubic2d_aa_backward",
+    "_ctc_loss_backward", "_embedding_bag_dense_backward",
+}  # fmt: skip
+"""Operations that CUDA adds or writes in any order, of those that `torch.use_deterministic_algorithms` names. Not among
+them are convolutions, where cuDNN decides, and index_put, which sorts its indices there when it accumulates."""
 VOLUME_DIMENSIONS = 5
 
 STORED = {
@@ -61,6 +76,15 @@ def touches_host(rows: Sequence[Row]) -> list[Row]:
 def fp64_on_device(rows: Sequence[Row]) -> list[Row]:
     """Double precision, which runs at a 32nd or less of single precision's rate on most GPUs."""
     return [row for row in rows if any(t.dtype == "float64" and t.device == "cuda" for t in row.inputs + row.outputs)]
+
+
+def adds_in_any_order(rows: Sequence[Row]) -> list[Row]:
+    """What has other bits each time: a run that is resumed would not be the one that was never stopped. The largest or
+    smallest of several numbers is the same in any order."""
+    return [
+        row for row in rows
+        if row.name in ANY_ORDER and on_device(row.inputs) and row.facts.get("reduce") not in ("amin", "amax")
+    ]  # fmt: skip
 
 
 def volumes_copied(rows: Sequence[Row]) -> list[Row]:
