@@ -2,8 +2,9 @@
 
 RUN/config.json                      everything the run was asked to do
 RUN/checkpoints/step-00000500/
-    model.safetensors                the network alone: all that inference needs
-    training.safetensors             optimiser state, and parts used in training only (the adapters)
+    model.safetensors                the network alone: all that inference needs; with loop.ema its averaged weights
+    training.safetensors             optimiser state, parts used in training only (the adapters), and where there are
+                                     averages the weights that they are of (trained.NAME)
     config.json                      how to rebuild the network (no hub needed), and the run's configuration
     state.json                       the step; sizes and sums of the two tensor files
 """
@@ -25,6 +26,7 @@ from adu_depth.data.config import DataConfig
 from adu_depth.errors import InputError
 from adu_depth.files import json_number, remove_folder, replacing, write_json
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
+from adu_depth.models.averages import Averages, trained_names
 from adu_depth.models.encoder import backbone_settings, build_encoder, is_built_in
 from adu_depth.schema import check, read_json
 from adu_depth.tensor_files import Form, differences, non_finite, read_forms, read_tensors, some
@@ -65,6 +67,8 @@ class Described(Kept):
 
 MODEL = "model.safetensors"
 TRAINING = "training.safetensors"
+TRAINED, UPDATES = "trained.", "averages.updates"
+"""In training.safetensors, where model.safetensors has averages: the weights, and how often they were averaged."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,12 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     config: dict[str, Any],
     keep: int,
+    averages: Averages | None = None,
 ) -> Path:
     """Writes the state after `step` steps and removes all but the newest `keep` checkpoints.
 
-    `module` is the training module: its `network` goes to model.safetensors, the rest to training.safetensors.
+    `module` is the training module: its `network` goes to model.safetensors, the rest to training.safetensors. With
+    averages, those go to model.safetensors, and the network's own weights to training.safetensors.
     """
     network: dict[str, Tensor] = {}
     training = {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, module).items()}
@@ -114,6 +120,10 @@ def save_checkpoint(
             network[name.removeprefix("network.")] = tensor
         else:
             training[f"module.{name}"] = tensor
+    if averages is not None:
+        training |= {f"{TRAINED}{name}": network[name] for name in averages.names}
+        training[UPDATES] = averages.updates.cpu()
+        network = {n: t.detach().cpu().contiguous() for n, t in averages.network().state_dict().items()}
     path = checkpoint_path(run, step)
     with replacing(path) as temporary:
         temporary.mkdir()
@@ -127,9 +137,12 @@ def save_checkpoint(
     return path
 
 
-def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def restore_checkpoint(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, averages: Averages | None = None
+) -> int:
     """Puts a checkpoint back into the training module and its optimiser; returns the number of steps done.
 
+    averages: put back too; where the checkpoint has none, they begin at its weights.
     Raises InputError, before anything is changed, if a part of the checkpoint is missing, does not belong, is of
     another step than the rest, or is not finite.
     """
@@ -139,17 +152,28 @@ def restore_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Opt
     beside = {f"module.{n}": form for n, form in own.items() if not n.startswith("network.")}
     moments = {f"optimizer.{n}": form for n, form in expected_forms(module).items()}
     _require(path / MODEL, network)
-    _require(path / TRAINING, beside | moments)
-    weights, training = _read_finite(path / MODEL, network), read_tensors(path / TRAINING, beside | moments)
+    expected = beside | moments
+    if averaged := UPDATES in read_forms(path / TRAINING):
+        expected |= {f"{TRAINED}{name}": network[name] for name in trained_names(module.get_submodule("network"))}
+        expected[UPDATES] = Form((), "I64")
+    _require(path / TRAINING, expected)
+    weights, training = _read_finite(path / MODEL, network), read_tensors(path / TRAINING, expected)
     saved = {n.removeprefix("optimizer."): t for n, t in training.items() if n.startswith("optimizer.")}
     parts = {n.removeprefix("module."): t for n, t in training.items() if n.startswith("module.")}
-    wrong = faults(saved, steps, module) or _not_finite(parts)
+    trained = {n.removeprefix(TRAINED): t for n, t in training.items() if n.startswith(TRAINED)}
+    wrong = faults(saved, steps, module) or _not_finite(parts | trained)
+    if averaged and not 0 <= training[UPDATES] <= steps:
+        wrong = f"{UPDATES}: expected from 0 to {steps}, got {int(training[UPDATES])}"
     if wrong:
         raise InputError(f"checkpoint {path / TRAINING} cannot be gone on from: {wrong}")
     for name in (MODEL, TRAINING):
         require_unchanged(path, name)
-    module.load_state_dict({f"network.{n}": t for n, t in weights.items()} | parts)
-    restore(optimizer, saved, module)
+    module.load_state_dict({f"network.{n}": t for n, t in (weights | trained).items()} | parts)
+    restore(optimizer, saved)
+    if averages is not None and averaged:
+        averages.restore(weights, training[UPDATES])
+    elif averages is not None:
+        averages.begin()
     return steps
 
 

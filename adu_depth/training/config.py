@@ -66,6 +66,9 @@ class LoopConfig:
     graph: bool = True
     """On one GPU, replay each step from a CUDA graph: the host then starts it at once, not kernel by kernel. The same
     bits. A step that cannot be captured is run as it is, which is said; several processes are not captured."""
+    ema: Annotated[float, Range(0, 1)] = 0.0
+    """Exponential moving average of the weights, for inference and validation: how much of it stays in a step (0.999;
+    less in the first steps, see models/averages.py). 0: off, the weights as they are trained."""
     workers: Annotated[int, Range(0, 1024)] = 2
     """Processes that read and decode the data set."""
     prefetch: Annotated[int, Range(1, 1024)] = 2
@@ -93,6 +96,8 @@ class LoopConfig:
                 raise InputError(f"loop.{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**31:
             raise InputError(f"loop.seed must be from 0 to {2**31 - 1}, got {self.seed}")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"loop.ema must be 0 (off) or more, and below 1, got {self.ema}")
         if self.workers < 0:
             raise InputError(f"loop.workers must be 0 or more, got {self.workers}")
         if self.device not in ("auto", "cuda", "cpu"):

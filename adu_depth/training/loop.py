@@ -20,6 +20,7 @@ from adu_depth.checkpoint import (
 )
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
+from adu_depth.models.averages import Averages
 from adu_depth.progress import Progress
 from adu_depth.schema import check
 from adu_depth.stopping import catch_signals
@@ -113,9 +114,12 @@ def train(
         prepare_run_folder(run, config, loop, defaults)
     accelerator.wait_for_everyone()
     module, optimizer = accelerator.prepare(task, optimizer)
+    averages = Averages(task.network, loop.ema) if loop.ema else None
     done = chosen_checkpoint(run, loop)
     with offering_another(run, done):
-        start = 0 if done is None else restore_checkpoint(done, task, optimizer)
+        start = 0 if done is None else restore_checkpoint(done, task, optimizer, averages)
+    if start and averages is not None and not averages.updates:
+        progress.say(f"{done} has no averages of its weights (loop.ema): they begin there")
     place_learning_rate(optimizer, accelerator.device)
     if start > loop.steps:
         raise InputError(f"checkpoint {done} has done {start} steps, more than the run's loop.steps of {loop.steps}")
@@ -129,7 +133,14 @@ def train(
 
     dense = bool(config["data"]["dense"])
     parts = TrainingParts(
-        task, module, optimizer, accelerator, teach=teach, clip_norm=optimizer_config.clip_norm, dense=dense
+        task,
+        module,
+        optimizer,
+        accelerator,
+        teach=teach,
+        clip_norm=optimizer_config.clip_norm,
+        dense=dense,
+        averages=averages,
     )
     runner = make_runner(parts, loop, accelerator, progress)
 
@@ -142,7 +153,15 @@ def train(
             log.make_durable()  # a resumed run has its rows up to here
             step = context.step + 1
             keep = loop.keep_checkpoints + (step < loop.steps)  # the next step may yet say that this one is bad
-            save_checkpoint(run, step, kind=task.kind, module=task, optimizer=optimizer, config=config, keep=keep)
+            save_checkpoint(
+                *(run, step),
+                kind=task.kind,
+                module=task,
+                optimizer=optimizer,
+                config=config,
+                keep=keep,
+                averages=averages,
+            )
 
     module.train()
     with (

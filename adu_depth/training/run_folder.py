@@ -91,11 +91,11 @@ def places_free(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
     return free
 
 
-# How a run is executed and watched may change when it is resumed; what it computes may not.
+# How a run is executed and watched, and what is averaged beside it, may change when it is resumed; what it learns not.
 FREE_TO_CHANGE = {"run", "teacher_cache"} | {
     f"loop.{name}"
     for name in (
-        *("resume", "resume_from", "workers", "prefetch", "device", "graph"),
+        *("resume", "resume_from", "workers", "prefetch", "device", "graph", "ema"),
         *("log_every", "check_every", "checkpoint_every", "keep_checkpoints", "trackers"),
     )
 }

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from adu_depth.data.augmentation import draw_seed
+from adu_depth.models.averages import Averages
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import OptimizerConfig
 from adu_depth.training.tasks import StepContext, StepDraws, StudentTask, TeacherTask
@@ -85,8 +86,10 @@ class TrainingParts:
         teach: Callable[[TrainingBatch], TrainingBatch],
         clip_norm: float,
         dense: bool,
+        averages: Averages | None = None,
     ) -> None:
         """module: `task` as the accelerator has wrapped it. teach: adds a teacher's outputs to a batch."""
+        self.averages = averages
         self.task, self.module, self.optimizer, self.accelerator = task, module, optimizer, accelerator
         self.teach, self.dense = teach, dense
         self.clip_norm = clip_norm or math.inf  # the norm is wanted in any case: it shows a NaN
@@ -116,6 +119,8 @@ class TrainingParts:
 
     def update(self) -> None:
         self.optimizer.step()
+        if self.averages is not None:
+            self.averages.update()
 
     def clear(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)

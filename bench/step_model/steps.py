@@ -16,6 +16,7 @@ from adu_depth.data.sample import StereoSample
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.geometry import Camera
 from adu_depth.models import MonoStudent, StereoTeacher, TeacherConfig
+from adu_depth.models.averages import Averages
 from adu_depth.models.prediction import FEATURE_STRIDES, DepthPrediction
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
@@ -180,6 +181,8 @@ def prepared(
     """The parts of the case's steps on the fake device, as the loop makes them, of what `build` gave."""
     accelerator = fresh_accelerator(case, precision)
     to_fake(task)
+    ema = case.training.loop.ema
+    averages = Averages(task.network, ema) if ema else None
     teach = None if teacher is None else OnlineTeacher(to_fake(teacher), accelerator.device)
     recorder.watch(task.network, "network")
     recorder.watch(task.loss, "loss")
@@ -192,6 +195,7 @@ def prepared(
     parts = Recorded(
         task, module, optimizer, accelerator,
         teach=teach or (lambda batch: batch), clip_norm=config.clip_norm, dense=case.training.data.dense,
+        averages=averages,
     )  # fmt: skip
     parts.recorder = recorder
     return parts

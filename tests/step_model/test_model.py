@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,7 @@ def test_the_command_says_that_it_models(tmp_path: Path, capsys: pytest.CaptureF
 STUDENT, TAUGHT = StudentTrainingConfig(), TeacherConfig()
 REPLAYED = [
     StepCase("teacher", TeacherTrainingConfig(augmentation=EVERY_CHANGE)),
+    StepCase("teacher, averages", TeacherTrainingConfig(loop=replace(TeacherTrainingConfig().loop, ema=0.999))),
     StepCase("student", STUDENT, TAUGHT),
     StepCase("student, cached outputs", STUDENT, TAUGHT, cached=True),
 ]

@@ -37,12 +37,25 @@ def test_a_step_keeps_cudas_rules(traced: Traced, name: str, precision: str, imp
         TeacherTrainingConfig(model=TeacherConfig(concat_free=True)),
         TeacherTrainingConfig(model=TeacherConfig(norm="batch")),
         TeacherTrainingConfig(model=TeacherConfig(hourglasses=0, refinement_channels=0)),
+        TeacherTrainingConfig(loop=replace(FEW, ema=0.999)),
     ],
-    ids=["every change of a pair", "no concatenated volume", "batch norm", "no hourglass, no refinement"],
+    ids=["every change of a pair", "no concatenated volume", "batch norm", "no hourglass, no refinement", "averages"],
 )
 def test_options_keep_them_too(fake_cuda: FakeCudaProcess, option: TeacherTrainingConfig, precision: Precision) -> None:
-    case = StepCase("options", replace(option, loop=FEW))
+    case = StepCase("options", replace(option, loop=replace(FEW, ema=option.loop.ema)))
     check_step(fake_cuda.call(trace_step, case, precision), precision, "kernels")
+
+
+def test_averages_are_a_few_launches_on_the_device(fake_cuda: FakeCudaProcess, traced: Traced) -> None:
+    averaged = StepCase(
+        "averages", replace(TeacherTrainingConfig(), loop=replace(TeacherTrainingConfig().loop, ema=0.999))
+    )
+    rows = [row for row in fake_cuda.call(trace_step, averaged, "bf16").rows if row.phase == "optimizer"]
+    plain = [row for row in traced("teacher 96×320").rows if row.phase == "optimizer"]
+    more = [row.name for row in rows][len(plain) :]
+    assert [row.name for row in plain] == [row.name for row in rows][: len(plain)]
+    assert more[-3:] == ["_foreach_sub", "_foreach_mul_", "_foreach_add_"], more
+    assert len(more) <= 10, more
 
 
 def test_volumes_are_what_the_kernels_are_fast_with(traced: Traced) -> None:

@@ -109,6 +109,9 @@ TRAININGS: dict[str, Callable[[Path], Callable[[Path, Any], list[dict[str, float
             tiny_teacher(run, loop=loop, model=replace(TEACHER, norm="batch"), data=replace(DATA, dense=True))
         )
     ),
+    "teacher, averages of its weights": lambda p: (
+        lambda run, loop: train_teacher(tiny_teacher(run, loop=replace(loop, ema=0.9)))
+    ),
     "student, online teacher, every change, a growing guide": lambda p: taught(
         p,
         augmentation=AugmentationConfig(cut_flip=0.5, contrast=0.2, saturation=0.2),
