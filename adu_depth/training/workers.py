@@ -50,8 +50,11 @@ def delivered(loader: DataLoader[Any]) -> Generator[Any, None, None]:
                 item = next(iterator)
             except StopIteration:
                 return
-            except (RuntimeError, OSError, EOFError):
+            except (RuntimeError, OSError, EOFError) as error:
                 _require_all(workers, heard, patience=1.0)
+                lacks = _lacking(str(error))  # while it put a batch together: such a worker has not ended
+                if lacks:
+                    raise InputError(f"a worker process (--loop.workers {len(workers)}) {lacks}") from error
                 raise
             yield item
     finally:
@@ -116,14 +119,8 @@ def _look_for_all(workers: Sequence[multiprocessing.Process], heard: Connection,
 
 def _reason(exitcode: int, words: str) -> str:
     name = signal.Signals(-exitcode).name if exitcode < 0 else ""
-    if name == "SIGBUS" or "shared memory" in words or os.strerror(errno.ENOSPC) in words:
-        room = _room("/dev/shm")
-        return (
-            f"found no room in shared memory{room}: give more (docker run --shm-size 2g), "
-            f"lower --loop.prefetch or --loop.batch-size; {WITHOUT}"
-        )
-    if "open files" in words or os.strerror(errno.EMFILE) in words:
-        return f"may open no more files: raise the limit (ulimit -n), lower --loop.prefetch; {WITHOUT}"
+    if lacks := _lacking("shared memory" if name == "SIGBUS" else words):
+        return lacks
     if name == "SIGKILL":
         return (
             "was killed (SIGKILL), as the system does where memory runs out: "
@@ -132,6 +129,19 @@ def _reason(exitcode: int, words: str) -> str:
     if words:
         return f"could not hand over what it read: {words}; {WITHOUT}"
     return f"ended unexpectedly ({name or f'exit code {exitcode}'}); {WITHOUT}"
+
+
+def _lacking(words: str) -> str:
+    """What a worker that says this has too little of, and what to do; "" where it says no such thing."""
+    if "open files" in words or os.strerror(errno.EMFILE) in words:
+        return f"may open no more files: raise the limit (ulimit -n), lower --loop.prefetch; {WITHOUT}"
+    if "shared memory" in words or os.strerror(errno.ENOSPC) in words:
+        room = _room("/dev/shm")
+        return (
+            f"found no room in shared memory{room}: give more (docker run --shm-size 2g), "
+            f"lower --loop.prefetch or --loop.batch-size; {WITHOUT}"
+        )
+    return ""
 
 
 def _room(folder: str) -> str:

@@ -91,6 +91,27 @@ def test_a_lost_worker_says_why(happens: str, message: str) -> None:
     assert time.monotonic() - began < SECONDS
 
 
+TOO_MANY = "unable to open shared memory object </torch_1> in read-write mode: Too many open files (24)"
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (NO_ROOM, InputError, r"2\) found no room in shared memory .*--shm-size.*--loop\.workers 0"),
+        (TOO_MANY, InputError, r"2\) may open no more files.*ulimit -n.*--loop\.workers 0"),
+        ("size mismatch", RuntimeError, "size mismatch"),
+    ],
+)
+def test_a_worker_that_cannot_put_a_batch_together_says_why(text: str, error: type[Exception], message: str) -> None:
+    """`collate` takes shared memory itself: the worker lives on, and hands the exception to the training."""
+
+    def fails(found: list[Any]) -> Any:
+        raise RuntimeError(text)
+
+    with pytest.raises(error, match=message):
+        list(delivered(DataLoader(Numbers(), batch_size=1, num_workers=2, collate_fn=fails)))
+
+
 def test_a_loss_that_torch_tells_first_is_told_with_its_reason() -> None:
     """Another loader of the process has left torch's handler of SIGCHLD, which raises in the middle of what runs."""
 
@@ -167,17 +188,21 @@ mount -t tmpfs -o size=1M tmpfs /dev/shm || exit 77
 exec "$0" -c '
 import torch
 from torch.utils.data import DataLoader
+from adu_depth.data import SyntheticStereo, collate
 from adu_depth.training.workers import delivered
-numbers = [torch.zeros(1 << 18) for _ in range(40)]
-for _ in delivered(DataLoader(numbers, batch_size=4, num_workers=2, collate_fn=torch.stack)): pass
+tensors = [torch.zeros(1 << 18)] * 40, torch.stack
+samples = [SyntheticStereo(1, 128, 256)[0]] * 40, collate
+found, put_together = WHICH
+for _ in delivered(DataLoader(found, batch_size=4, num_workers=2, collate_fn=put_together)): pass
 '
 """
 
 
-def test_a_container_with_little_shared_memory_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["tensors", "samples"])
+def test_a_container_with_little_shared_memory_is_named(which: str) -> None:
     """As in Docker, whose /dev/shm holds 64 MB; needs the right to mount."""
     done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", SMALL_ROOM, sys.executable],
+        ["unshare", "-m", "bash", "-c", SMALL_ROOM.replace("WHICH", which), sys.executable],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -186,6 +211,7 @@ def test_a_container_with_little_shared_memory_is_named(tmp_path: Path) -> None:
     )
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("no right to mount a small /dev/shm")
+    assert "InputError: a worker process (--loop.workers 2) found no room in shared memory" in done.stderr
     assert "/dev/shm holds 1 MB): give more (docker run --shm-size" in done.stderr
 
 
