@@ -21,6 +21,8 @@ DEPTH = {name: getattr(evaluation, name) for name in evaluation.__all__ if name.
     "SyntheticStereo": data.SyntheticStereo,
     "collate": data.collate,
     "MonoStudent": models.MonoStudent,
+    "LightStudent": models.LightStudent,
+    "LightTeacher": models.LightTeacher,
     "StereoTeacher": models.StereoTeacher,
     "Predictor": inference.Predictor,
 }

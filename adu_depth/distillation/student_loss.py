@@ -96,9 +96,10 @@ class StudentLoss(nn.Module):
         """
         config = self.config
         strength = self._guide_strength(progress)
+        log_scale = prediction.require_log_scale("the student's objective")
         objective = depth_objective(
             prediction.depth,
-            prediction.log_scale,
+            log_scale,
             None if teacher is None else teacher.depth,
             target,
             weights=(config.silog, config.uncertainty, config.response),
@@ -119,7 +120,7 @@ class StudentLoss(nn.Module):
         if teacher is not None:
             terms["response"] = objective.response
         if teacher is not None and self.adapters is not None:
-            features = self._feature_loss(self.adapters, prediction, teacher, strength)
+            features = self._feature_loss(self.adapters, prediction.features, log_scale.detach(), teacher, strength)
             terms["features"] = features.detach()
             total = total + config.features * features
         return {"total": total, **terms}
@@ -136,13 +137,14 @@ class StudentLoss(nn.Module):
     def _feature_loss(
         self,
         adapters: FeatureAdapters,
-        prediction: DepthPrediction,
+        features: tuple[Tensor, ...],
+        log_scale: Tensor,
         teacher: DepthPrediction,
         strength: float | Tensor,
     ) -> Tensor:
         """Mean over levels of the weighted distance between adapted and teacher features."""
-        config, log_scale = self.config, prediction.log_scale.detach()
-        adapted = adapters(prediction.features, log_scale)
+        config = self.config
+        adapted = adapters(features, log_scale)
         weights = None
         if config.guide != "none":
             known = torch.isfinite(teacher.depth) & (teacher.depth > 0)

@@ -74,13 +74,12 @@ class TeacherLoss(nn.Module):
         heads = len(prediction.heads)
         weights = ((config.head_weights[0],) * heads + config.head_weights)[-heads:]
         head_losses = [masked_smooth_l1(d, disparity, matchable) for d, _ in prediction.heads]
+        log_scale = prediction.require_log_scale("the teacher's loss")
         terms = {
             "disparity": torch.stack([w * loss for w, loss in zip(weights, head_losses, strict=True)]).sum(),
             "silog": config.silog * silog_loss(prediction.depth, target, **self._options),
             "uncertainty": config.uncertainty
-            * laplace_nll(
-                prediction.depth, prediction.log_scale, target, joint=config.uncertainty_joint, **self._options
-            ),
+            * laplace_nll(prediction.depth, log_scale, target, joint=config.uncertainty_joint, **self._options),
         }
         final_disparity = prediction.heads[-1][0]
         if config.photometric > 0:

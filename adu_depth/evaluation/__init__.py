@@ -2,7 +2,7 @@
 
 from adu_depth.evaluation.baselines import ConstantDisparity, SemiGlobalMatching
 from adu_depth.evaluation.evaluator import EvaluationResult, evaluate, evaluate_protocols
-from adu_depth.evaluation.metrics import depth_metrics, kitti_depth_metrics, stereo_metrics
+from adu_depth.evaluation.metrics import depth_metrics, hu_metrics, kitti_depth_metrics, stereo_metrics
 from adu_depth.evaluation.protocols import PROTOCOLS
 from adu_depth.evaluation.scoring import Scorer
 from adu_depth.evaluation.table import comparison_table, markdown_table
@@ -12,6 +12,7 @@ __all__ = [
     "depth_metrics",
     "stereo_metrics",
     "kitti_depth_metrics",
+    "hu_metrics",
     "uncertainty_metrics",
     "evaluate",
     "evaluate_protocols",

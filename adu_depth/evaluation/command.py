@@ -161,7 +161,7 @@ class _Evaluation:
 
     def _fit(self, share: float) -> None:
         part, self.dataset = split_for_fit(self.dataset, share)
-        usual = [name for name in self.scorer.protocols if not PROTOCOLS[name].benchmark]
+        usual = [name for name in self.scorer.protocols if PROTOCOLS[name].capped]
         scorer = replace(self.scorer, protocols=(*usual, "none")[:1])
         (fitted,) = self._evaluate("temperature", self.predictor, part, scorer).values()
         self.fit = {"checkpoint": str(self.config.checkpoint), **temperature_record(fitted)}
@@ -209,7 +209,7 @@ class _Evaluation:
         found[f"constant {constant.disparity:.1f} px"] = self._evaluate("constant disparity", constant)
         for protocol, result in own.items():
             side_by_side = {self.own: result, **{name: by_protocol[protocol] for name, by_protocol in found.items()}}
-            shown = None if PROTOCOLS[protocol].benchmark else ("epe", "d1", "abs_rel", "rmse", "a1")
+            shown = ("epe", "d1", "abs_rel", "rmse", "a1") if PROTOCOLS[protocol].capped else None
             self.console.print(comparison_table(side_by_side, shown, f"protocol {protocol}"))
         self.progress.say(f"{matched}The constant is the median of this set's own ground truth, so it has peeked.")
         return found
@@ -217,14 +217,12 @@ class _Evaluation:
     def _report(self, found: Mapping[str, EvaluationResult]) -> None:
         for block in blocks(found):
             title = f"{self.own} on {self.config.data}"
-            if PROTOCOLS[next(iter(block))].benchmark:
+            if PROTOCOLS[next(iter(block))].metrics == "kitti":
                 title += "\nKITTI depth benchmark: SILog and errors × 100, iRMSE in 1/km"
             self.console.print(means_table(block, title))
         for protocol, result in found.items():
             skipped = f", {len(result.skipped)} without ground truth skipped" if result.skipped else ""
-            span = f"{result.min_depth:g} to {result.max_depth:g} m"
-            if PROTOCOLS[protocol].benchmark:
-                span = "no cap"
+            span = f"{result.min_depth:g} to {result.max_depth:g} m" if PROTOCOLS[protocol].capped else "no cap"
             self.progress.say(f"{protocol}: {PROTOCOLS[protocol].about}; {span}; {len(result.rows)} images{skipped}")
         size = self.predictor.size
         told = ["network at " + ("each image's own size" if size is None else "×".join(map(str, size)))]

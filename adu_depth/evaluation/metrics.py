@@ -21,6 +21,8 @@ STEREO_METRICS = ("epe", "d1")
 KITTI_DEPTH_METRICS = ("SILog", "sqErrorRel", "absErrorRel", "iRMSE")
 """As the benchmark's own table calls them: SILog and the relative errors × 100, iRMSE in 1/km."""
 
+HU_METRICS = ("rmse", "rel", "delta1", "delta2", "delta3")
+
 KITTI_DEPTH_RANGE = (1 / 256, 65535 / 256)
 """Metres that a depth map of KITTI can hold: a uint16 PNG of metres × 256, 0 = none."""
 
@@ -128,6 +130,61 @@ def kitti_depth_metrics(prediction: Map, target: Map) -> dict[str, float]:
         "iRMSE": 1000.0 * np.sqrt(np.mean((1.0 / p - 1.0 / g) ** 2)),
     }
     return {name: float(value) for name, value in values.items()}
+
+
+def hu_metrics(prediction: Map, target: Map) -> dict[str, float]:
+    """Errors by the rules of the light-weight student's line of work (Hu et al., arXiv 1803.08673; arXiv 2105.06143).
+
+    With p predicted, g true, over the pixels with g > 0: rmse = √mean (p−g)² in metres, rel = mean |p−g|/g, delta1..3 =
+    share of max(p/g, g/p) ≤ 1.25^k. Neither is clamped or cropped. From util.py of 2105.06143's public code, but for a
+    p of 0 or less: there a negative ratio counts as a hit, here as a miss.
+
+    Args:
+        prediction, target: metres, numpy or torch, any real dtype: H×W or 1×H×W, or a batch B×H×W or B×1×H×W, of which
+            each image is measured by itself and the results averaged. A target that is 0, negative, NaN or inf does
+            not count.
+
+    Returns:
+        The five numbers by name, calculated in float64.
+
+    Raises:
+        InputError: different shapes, an image without a valid pixel, or NaN among the predictions of valid
+            pixels.
+
+    Example:
+        >>> errors = hu_metrics(torch.tensor([[5.0, 1.0, 3.0]]), torch.tensor([[4.0, 2.0, 0.0]]))
+        >>> errors["rmse"], errors["rel"], errors["delta1"]  # the third pixel has no ground truth; 5/4 is a hit
+        (1.0, 0.375, 0.5)
+    """
+    predictions, truths = _images(prediction, "prediction"), _images(target, "target")
+    if predictions.shape != truths.shape:
+        raise InputError(f"prediction: expected the target's shape {truths.shape}, got {predictions.shape}")
+    rows = [_hu_row(p, g) for p, g in zip(predictions, truths, strict=True)]
+    return {name: float(np.mean([row[name] for row in rows])) for name in HU_METRICS}
+
+
+def _hu_row(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    valid = np.isfinite(target) & (target > 0)
+    if not valid.any():
+        raise InputError(f"target: no valid pixel, none of {target.size} depths is finite and above 0 m")
+    p, g = prediction[valid], target[valid]
+    _require_no_nan(p, "prediction")
+    ratio = np.full_like(g, np.inf)
+    np.divide(p, g, out=ratio, where=p > 0)
+    np.maximum(ratio, np.divide(1.0, ratio), out=ratio)
+    shares = {f"delta{k}": np.mean(ratio <= 1.25**k) for k in (1, 2, 3)}
+    values = {"rmse": np.sqrt(np.mean((p - g) ** 2)), "rel": np.mean(np.abs(p - g) / g), **shares}
+    return {name: float(value) for name, value in values.items()}
+
+
+def _images(value: Map, name: str) -> np.ndarray:
+    """B×H×W float64 of one image or a batch."""
+    array = np.asarray(value.detach().cpu().double().numpy() if isinstance(value, Tensor) else value, np.float64)
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim not in (2, 3) or not array.size:
+        raise InputError(f"{name}: expected H×W, B×H×W or B×1×H×W, got shape {tuple(array.shape)}")
+    return array.reshape(-1, *array.shape[-2:])
 
 
 def stereo_metrics(disparity: Map, target: Map) -> dict[str, float]:

@@ -8,11 +8,15 @@ of the one must not stand beside numbers of the other, so they have two names he
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from adu_depth.errors import InputError
+
+MetricSet = Literal["papers", "kitti", "hu"]
+METRIC_SETS: tuple[MetricSet, ...] = get_args(MetricSet)
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,9 @@ class Protocol:
     """Rows int(top·H) to int(bottom·H), columns int(left·W) to int(right·W), ends excluded.
 
     crop: (height, width) cut out first, the lowest rows and the middle columns; H and W are then its own.
-    benchmark: report KITTI's own depth metrics there (`kitti_depth_metrics`) instead of the papers'.
+    metrics: what is reported there: the papers' (`depth_metrics`), KITTI's own (`kitti_depth_metrics`) or those of the
+        light-weight student's line of work (`hu_metrics`); only the papers' know a range of depths.
+    indoor: of the line of work on NYU-v2, taken by its name alone: "all" is for streets.
     about: what it is, in words.
     """
 
@@ -29,8 +35,14 @@ class Protocol:
     left: float
     right: float
     crop: tuple[int, int] | None = None
-    benchmark: bool = False
+    metrics: MetricSet = "papers"
+    indoor: bool = False
     about: str = ""
+
+    @property
+    def capped(self) -> bool:
+        """Whether truths outside a range of depths are left out."""
+        return self.metrics == "papers"
 
     def fits(self, height: int, width: int) -> bool:
         """Whether an image of this size is large enough for the crop."""
@@ -51,6 +63,7 @@ class Protocol:
 _WHOLE = (0.0, 1.0, 0.0, 1.0)
 _GARG = (0.40810811, 0.99189189, 0.03594771, 0.96405229)  # Garg et al., 1603.04992
 _EIGEN = (0.3324324, 0.91351351, 0.0359477, 0.96405229)  # Eigen et al., 1406.2283
+_NYU_EIGEN = (45 / 480, 471 / 480, 41 / 640, 601 / 640)
 KITTI_CROP = (352, 1216)
 
 PROTOCOLS = {
@@ -58,7 +71,13 @@ PROTOCOLS = {
     "garg": Protocol(*_GARG, about="Garg's window of the whole ground truth"),
     "eigen": Protocol(*_EIGEN, about="Eigen's window of the whole ground truth"),
     "garg-352x1216": Protocol(*_GARG, crop=KITTI_CROP, about="ground truth cut to 352×1216, then Garg's window"),
-    "kitti-depth": Protocol(*_WHOLE, benchmark=True, about="KITTI's depth benchmark: every pixel, its own metrics"),
+    "kitti-depth": Protocol(*_WHOLE, metrics="kitti", about="KITTI's depth benchmark: every pixel, its own metrics"),
+    "nyu-eigen": Protocol(
+        *_NYU_EIGEN, indoor=True, about="Eigen's window of NYU's 480×640: rows 45 to 470, columns 41 to 600"
+    ),
+    "hu": Protocol(
+        *_WHOLE, metrics="hu", indoor=True, about="every pixel, errors as in 1803.08673 and 2105.06143: δ ≤, no clamp"
+    ),
 }
 
 BY_LAYOUT = {
@@ -79,7 +98,7 @@ def window_mask(protocol: str, height: int, width: int) -> Tensor:
 
 
 def choose_protocols(wanted: str, layout: str, size: tuple[int, int], cropped: bool = False) -> tuple[str, ...]:
-    """The protocols that a word names: "auto" the layout's, "all" those that fit, else names separated by commas.
+    """The protocols that a word names: "auto" the layout's, "all" those of streets that fit, else names between commas.
 
     size: (height, width) of the data set's images. cropped: they were cut to 352×1216 before, so what looks at the
     whole ground truth cannot be measured and is left out of "auto" and "all". Raises InputError for an unknown name,
@@ -89,7 +108,7 @@ def choose_protocols(wanted: str, layout: str, size: tuple[int, int], cropped: b
     if wanted == "auto":
         return tuple(name for name in BY_LAYOUT.get(layout, ("none",)) if name in possible) or tuple(possible)
     if wanted == "all":
-        return tuple(name for name in possible if PROTOCOLS[name].fits(*size))
+        return tuple(name for name in possible if PROTOCOLS[name].fits(*size) and not PROTOCOLS[name].indoor)
     names = tuple(dict.fromkeys(name.strip() for name in wanted.split(",")))
     for name in names:
         protocol_named(name)

@@ -71,7 +71,7 @@ def markdown_report(results: MethodResults, settings: Mapping[str, Any]) -> str:
             lines += [markdown_table(block, first="protocol", digits=4)]
     for protocol, result in next(iter(results.values())).items():
         near, far = result.min_depth, result.max_depth
-        span = "no cap of depth" if PROTOCOLS[protocol].benchmark else f"depths {near:g} to {far:g} m"
+        span = f"depths {near:g} to {far:g} m" if PROTOCOLS[protocol].capped else "no cap of depth"
         lines += [f"- {protocol}: {PROTOCOLS[protocol].about}; {span}; {len(result.rows)} images"]
     return "\n".join(lines) + "\n"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -15,6 +17,7 @@ from adu_depth.evaluation.metrics import (
     KITTI_DEPTH_RANGE,
     as_map,
     depth_metrics,
+    hu_metrics,
     kitti_depth_metrics,
     stereo_metrics,
 )
@@ -70,11 +73,18 @@ class Scorer:
         depth, valid = sample.depth.cpu(), sample.valid.cpu()
         found = {}
         for name in self.protocols:
-            near, far = KITTI_DEPTH_RANGE if PROTOCOLS[name].benchmark else (self.min_depth, self.max_depth)
+            near, far = self._range(name)
             seen = valid & window_mask(name, *sample.left.shape[-2:])
             if bool((seen & (depth >= near) & (depth <= far)).any()):
                 found[name] = seen
         return found
+
+    def _range(self, protocol: str) -> tuple[float, float]:
+        """Metres: the truths that count."""
+        metrics = PROTOCOLS[protocol].metrics
+        if metrics == "papers":
+            return self.min_depth, self.max_depth
+        return KITTI_DEPTH_RANGE if metrics == "kitti" else (math.ulp(0.0), sys.float_info.max)
 
     def score(
         self, prediction: DepthPrediction, index: int, sample: StereoSample, windows: dict[str, Tensor]
@@ -89,14 +99,16 @@ class Scorer:
         depth = as_map(prediction.depth[index], "prediction")
         if self.scale == "median":
             depth = depth * self._median_ratio(depth, target)
-        if PROTOCOLS[protocol].benchmark:
+        if PROTOCOLS[protocol].metrics == "kitti":
             return ImageScore(kitti_depth_metrics(depth, target))
+        if PROTOCOLS[protocol].metrics == "hu":
+            return ImageScore(hu_metrics(depth, target))
         row = depth_metrics(depth, target, self.min_depth, self.max_depth)
         if prediction.disparity is not None:
             row |= _stereo_row(prediction.disparity[index], sample, seen)
         if not self.uncertainty:
             return ImageScore(row)
-        log_scale = prediction.log_scale[index]
+        log_scale = prediction.require_log_scale("the uncertainty's metrics")[index]
         found = uncertainty_score(depth, log_scale, target, self.min_depth, self.max_depth, self.temperature)
         return ImageScore(row | found.metrics, found.curves)
 

@@ -7,18 +7,23 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 
 from adu_depth.evaluation.evaluator import EvaluationResult
-from adu_depth.evaluation.metrics import DEPTH_METRICS, KITTI_DEPTH_METRICS, STEREO_METRICS
-from adu_depth.evaluation.protocols import PROTOCOLS
+from adu_depth.evaluation.metrics import DEPTH_METRICS, HU_METRICS, KITTI_DEPTH_METRICS, STEREO_METRICS
+from adu_depth.evaluation.protocols import METRIC_SETS, PROTOCOLS
 from adu_depth.evaluation.uncertainty import SCALED_METRICS, UNCERTAINTY_METRICS
 
-METRIC_ORDER = (
-    *STEREO_METRICS,
-    *(f"{metric}_noc" for metric in STEREO_METRICS),
-    *DEPTH_METRICS,
-    *KITTI_DEPTH_METRICS,
-    *UNCERTAINTY_METRICS,
-    *SCALED_METRICS,
-)
+METRIC_ORDER = tuple(
+    dict.fromkeys(
+        (
+            *STEREO_METRICS,
+            *(f"{metric}_noc" for metric in STEREO_METRICS),
+            *DEPTH_METRICS,
+            *KITTI_DEPTH_METRICS,
+            *HU_METRICS,
+            *UNCERTAINTY_METRICS,
+            *SCALED_METRICS,
+        )
+    )
+)  # rmse is in two lists
 MISSING = "–"
 
 Results = Mapping[str, EvaluationResult]
@@ -59,11 +64,11 @@ def means_table(results: Results, title: str) -> Table:
 
 
 def blocks(results: Results) -> list[dict[str, EvaluationResult]]:
-    """One method's results by protocol, those with the papers' metrics apart from KITTI's benchmark; no empty block."""
-    found: tuple[dict[str, EvaluationResult], dict[str, EvaluationResult]] = ({}, {})
+    """One method's results by protocol, those with the same metrics together; no empty block."""
+    found: dict[str, dict[str, EvaluationResult]] = {metrics: {} for metrics in METRIC_SETS}
     for protocol, result in results.items():
-        found[PROTOCOLS[protocol].benchmark][protocol] = result
-    return [block for block in found if block]
+        found[PROTOCOLS[protocol].metrics][protocol] = result
+    return [block for block in found.values() if block]
 
 
 def _cells(

@@ -137,11 +137,13 @@ def predict_one(
     if camera is None and predictor.needs_camera:
         camera = camera_beside(task, (left.shape[1], left.shape[2]), predictor.stereo)
     prediction = predictor.predict_image(left, right, camera, task.left)
-    depth, log_scale = to_map(prediction.depth), to_map(prediction.log_scale)
+    depth = to_map(prediction.depth)
     paths = [output / f"{task.name}_{kind}.png" for kind in ("depth", "depth_color", "uncertainty")]
     write_depth_png(paths[0], depth)
     write_png(paths[1], depth_picture(depth, depth_colours))
-    write_png(paths[2], uncertainty_picture(log_scale + math.log(temperature)))
+    if prediction.log_scale is None:
+        return paths[:2]
+    write_png(paths[2], uncertainty_picture(to_map(prediction.log_scale) + math.log(temperature)))
     return paths
 
 

@@ -195,7 +195,7 @@ def resize_prediction(prediction: DepthPrediction, size: tuple[int, int]) -> Dep
         disparity = resize_image(disparity, size) * (size[1] / disparity.shape[-1])
     return DepthPrediction(
         depth=_inverse(resize_image(_inverse(prediction.depth.float()), size)),
-        log_scale=resize_image(prediction.log_scale.float(), size),
+        log_scale=None if prediction.log_scale is None else resize_image(prediction.log_scale.float(), size),
         features=(),
         disparity=disparity,
     )
@@ -209,17 +209,20 @@ def merge_flipped(prediction: DepthPrediction, mirrored: DepthPrediction, flip: 
     the mirrored one, for the right rim the other, with a ramp as wide again in between (Godard et al., 1609.03677, made
     for what a stereo pair does not show at the left rim; NeWCRFs uses it on depths).
     """
-    depth, log_scale = mirrored.depth.flip(-1), mirrored.log_scale.flip(-1)
     share: Tensor | float = 0.5
     if flip == "monodepth":
+        depth = prediction.depth
         across = torch.linspace(0.0, 1.0, depth.shape[-1], device=depth.device, dtype=depth.dtype)
         left_rim = 1.0 - (20.0 * (across - 0.05)).clamp(0.0, 1.0)
         share = 0.5 + 0.5 * left_rim - 0.5 * left_rim.flip(-1)  # of the mirrored prediction
-    return DepthPrediction(
-        depth=prediction.depth + share * (depth - prediction.depth),
-        log_scale=prediction.log_scale + share * (log_scale - prediction.log_scale),
-        features=(),
-    )
+
+    def merged(own: Tensor, other: Tensor) -> Tensor:
+        return own + share * (other.flip(-1) - own)
+
+    log_scale = prediction.log_scale
+    if log_scale is not None:
+        log_scale = merged(log_scale, mirrored.require_log_scale("the mirrored image"))
+    return DepthPrediction(merged(prediction.depth, mirrored.depth), log_scale, features=())
 
 
 @contextmanager

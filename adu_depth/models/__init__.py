@@ -2,6 +2,8 @@
 
 from adu_depth.models.adapter import FeatureAdapter, FeatureAdapters
 from adu_depth.models.encoder import build_encoder
+from adu_depth.models.light import LightConfig, LightStudent, LightTeacher
+from adu_depth.models.light_weights import load_encoder, load_published
 from adu_depth.models.mono_student import MonoStudent, StudentConfig
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.stereo_teacher import StereoTeacher, TeacherConfig
@@ -12,6 +14,11 @@ __all__ = [
     "TeacherConfig",
     "MonoStudent",
     "StudentConfig",
+    "LightStudent",
+    "LightTeacher",
+    "LightConfig",
+    "load_encoder",
+    "load_published",
     "FeatureAdapter",
     "FeatureAdapters",
     "build_encoder",

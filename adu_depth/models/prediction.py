@@ -21,7 +21,7 @@ class DepthPrediction:
 
     Attributes:
         depth: B×1×H×W float32, metres.
-        log_scale: B×1×H×W float32, natural log of the Laplace scale of ln(depth).
+        log_scale: B×1×H×W float32, natural log of the Laplace scale of ln(depth); None of a network that says none.
         features: maps at 1/8, 1/16 and 1/32 of the image (finest first), B×C×⌈H/8⌉×⌈W/8⌉ and so on.
         disparity: B×1×H×W float32 pixels; the teacher's alone.
         heads: (disparity, variance), each B×1×H×W, of every regression head the teacher trains, coarsest first and the
@@ -38,11 +38,17 @@ class DepthPrediction:
     """
 
     depth: Tensor
-    log_scale: Tensor
+    log_scale: Tensor | None
     features: tuple[Tensor, ...]
     disparity: Tensor | None = None
     heads: tuple[tuple[Tensor, Tensor], ...] = ()
     decoder_depth: Tensor | None = None
+
+    def require_log_scale(self, reader: str) -> Tensor:
+        """The log scale, or an InputError that says what needs it: `reader`, "the uncertainty's metrics"."""
+        if self.log_scale is None:
+            raise InputError(f"{reader}: expected a network that predicts its uncertainty, this one has none")
+        return self.log_scale
 
     def stored(self) -> DepthPrediction:
         """The same with its features as a step stores them: channels-last, in autocast's type or else fp32.
@@ -59,7 +65,7 @@ class DepthPrediction:
         """Every map passed through `change`; the parts that exist in training only are dropped."""
         return DepthPrediction(
             depth=change(self.depth),
-            log_scale=change(self.log_scale),
+            log_scale=None if self.log_scale is None else change(self.log_scale),
             features=tuple(change(f) for f in self.features),
             disparity=None if self.disparity is None else change(self.disparity),
         )
@@ -85,7 +91,7 @@ class DepthPrediction:
 
         return DepthPrediction(
             depth=window(self.depth, 1),
-            log_scale=window(self.log_scale, 1),
+            log_scale=None if self.log_scale is None else window(self.log_scale, 1),
             features=tuple(window(f, s) for f, s in zip(self.features, FEATURE_STRIDES, strict=True)),
             disparity=None if self.disparity is None else window(self.disparity, 1),
         )

@@ -56,7 +56,7 @@ class ScenePanel:
             truth=to_map(sample.depth) * to_map(sample.valid),
             sparse=None if sample.sparse_depth is None else to_map(sample.sparse_depth),
             depths={model: to_map(p.depth) for model, p in predictions.items()},
-            log_scales={model: to_map(p.log_scale) for model, p in predictions.items()},
+            log_scales={m: to_map(p.log_scale) for m, p in predictions.items() if p.log_scale is not None},
         )
 
 

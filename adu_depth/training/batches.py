@@ -183,7 +183,10 @@ def _collate(found: list[Item | InputError]) -> TrainingBatch | InputError:
     if not teachers:
         return TrainingBatch(sample)
     features = tuple(torch.cat(level) for level in zip(*(t.features for t in teachers), strict=True))
-    depth, log_scale = torch.cat([t.depth for t in teachers]), torch.cat([t.log_scale for t in teachers])
+    depth, log_scale = (
+        torch.cat([t.depth for t in teachers]),
+        torch.cat([t.require_log_scale("a teacher cache") for t in teachers]),
+    )
     return TrainingBatch(sample, DepthPrediction(depth, log_scale, features))
 
 

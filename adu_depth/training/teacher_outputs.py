@@ -104,7 +104,10 @@ class OutputsOnDisk:
             prediction = teacher_predicts(teacher, samples, index, device)
             features = tuple(feature.half() for feature in prediction.features)
             replace(prediction, features=features).require_finite(f"the teacher on sample {index}, in half precision")
-            tensors = {"depth": prediction.depth.contiguous(), "log_scale": prediction.log_scale.contiguous()}
+            tensors = {
+                "depth": prediction.depth.contiguous(),
+                "log_scale": prediction.require_log_scale("a teacher cache").contiguous(),
+            }
             for level, feature in enumerate(features):
                 tensors[f"features.{level}"] = feature.contiguous()
             with replacing(self._file(index)) as temporary:

@@ -27,6 +27,8 @@ def borders(protocol: str, height: int, width: int) -> tuple[int, int, int, int]
         ("eigen", (375, 1242), (124, 342, 44, 1197)),
         ("none", (375, 1242), (0, 375, 0, 1242)),
         ("kitti-depth", (375, 1242), (0, 375, 0, 1242)),
+        ("nyu-eigen", (480, 640), (45, 471, 41, 601)),  # Eigen et al., 1406.2283, as BTS and others cut it
+        ("hu", (228, 304), (0, 228, 0, 304)),
         ("garg-352x1216", (352, 1216), (143, 349, 43, 1172)),
         ("garg", (352, 1216), (143, 349, 43, 1172)),  # cropped before, the two are one
         ("garg-352x1216", (370, 1226), (18 + 143, 18 + 349, 5 + 43, 5 + 1172)),
@@ -49,7 +51,7 @@ def test_auto_is_the_layouts_own_and_all_what_fits() -> None:
     assert choose_protocols("auto", "kitti_depth", (352, 1216))[0] == "kitti-depth"
     assert choose_protocols("auto", "middlebury", (497, 741)) == ("none",)
     assert choose_protocols("all", "middlebury", (497, 741)) == ("none", "garg", "eigen", "kitti-depth")
-    assert set(choose_protocols("all", "rig", (375, 1242))) == set(PROTOCOLS)
+    assert set(choose_protocols("all", "rig", (375, 1242))) == {n for n, p in PROTOCOLS.items() if not p.indoor}
     assert choose_protocols("eigen, garg,eigen", "rig", (9, 9)) == ("eigen", "garg")
     for wrong in ("gard", "garg,,eigen", ""):
         with pytest.raises(InputError, match="protocol: expected one of none, garg, eigen, garg-352x1216, kitti-depth"):

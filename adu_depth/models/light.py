@@ -1,0 +1,104 @@
+"""The light-weight student of arXiv 2105.06143 and its teacher: two encoders, one decoder, metric depth.
+
+Read from the authors' public code. Its network ends in a plain convolution, so that a depth of 0 or less can come out:
+in training it stays, to be learned from; in eval mode it is brought to `NEAREST`, a depth that every reader can use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from adu_depth.geometry import Camera
+from adu_depth.images import check_image
+from adu_depth.models.blocks import refuse_single_values
+from adu_depth.models.encoder import Encoder
+from adu_depth.models.light_decoder import FusionDecoder
+from adu_depth.models.light_encoders import MobileNetV2Encoder, ResNet34Encoder
+from adu_depth.models.prediction import DepthPrediction
+
+NEAREST = 1e-3
+"""Metres."""
+
+
+@dataclass(frozen=True)
+class LightConfig:
+    log_scale: bool = False
+    """Predict the uncertainty of each depth too, by a second output of the last convolution. The published network has
+    none."""
+
+
+class LightNetwork(nn.Module):
+    """What the two have in common. See `LightStudent`."""
+
+    def __init__(self, encoder: Encoder, config: LightConfig | None) -> None:
+        super().__init__()
+        self.config = config = config or LightConfig()
+        self.encoder = encoder
+        self.decoder = FusionDecoder(encoder.channels, outputs=2 if config.log_scale else 1)
+
+    def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
+        """image: B×3×H×W in [0, 1], any size. camera: not read, a student's call has one."""
+        check_image("image", image)
+        try:
+            return self._predict(image.to(self.encoder.mean.dtype))
+        except ValueError as error:
+            refuse_single_values(error, self, image)
+            raise
+
+    def _predict(self, image: Tensor) -> DepthPrediction:
+        maps = self.encoder(image)
+        out = interpolate(self.decoder(maps), image.shape[-2:], mode="bilinear", align_corners=True).float()
+        depth = out[:, :1] if self.training else out[:, :1].clamp(min=NEAREST)
+        return DepthPrediction(depth, out[:, 1:] if self.config.log_scale else None, tuple(maps[1:]))
+
+
+class LightStudent(LightNetwork):
+    """MobileNetV2 and a decoder of gated stages: 1,673,905 parameters, 4.02 GMAC on an image of 228×304 (2105.06143).
+
+    The encoder starts from random weights; `load_encoder` takes ImageNet's, `load_published` the authors' whole ones.
+
+    Args:
+        config: a `LightConfig`; None is the published network.
+
+    Returns:
+        Called with image, B×3×H×W floats in [0, 1] of any size, a DepthPrediction: depth in metres (in training with
+        no bounds, in eval mode from 1 mm), log_scale None unless configured,
+        features the encoder's maps at 1/8, 1/16 and 1/32.
+
+    Raises:
+        InputError: an image of another shape or type.
+
+    Example:
+        >>> student = LightStudent().eval()
+        >>> with torch.no_grad():
+        ...     prediction = student(torch.rand(1, 3, 228, 304))
+        >>> prediction.depth.shape, [tuple(f.shape) for f in prediction.features]
+        (torch.Size([1, 1, 228, 304]), [(1, 32, 29, 38), (1, 96, 15, 19), (1, 160, 8, 10)])
+    """
+
+    def __init__(self, config: LightConfig | None = None) -> None:
+        super().__init__(MobileNetV2Encoder(), config)
+
+
+class LightTeacher(LightNetwork):
+    """ResNet-34 and the student's decoder: 21,918,977 parameters (2105.06143).
+
+    Args:
+        config: a `LightConfig`; None is the published network.
+
+    Returns:
+        As `LightStudent`; the features have 128, 256 and 512 channels.
+
+    Raises:
+        InputError: an image of another shape or type.
+
+    Example:
+        >>> sum(p.numel() for p in LightTeacher().parameters())
+        21918977
+    """
+
+    def __init__(self, config: LightConfig | None = None) -> None:
+        super().__init__(ResNet34Encoder(), config)
