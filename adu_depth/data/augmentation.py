@@ -164,6 +164,10 @@ class ImageDraws:
     colours: Tensor
     cuts: Tensor | None
 
+    def images(self, part: slice) -> ImageDraws:
+        """What happens to some of the images."""
+        return ImageDraws(self.flips[part], self.colours[part], None if self.cuts is None else self.cuts[part])
+
 
 def draw_image_changes(count: int, height: int, config: AugmentationConfig, generator: torch.Generator) -> ImageDraws:
     """All that a batch of `count` images goes through. What is off draws nothing."""

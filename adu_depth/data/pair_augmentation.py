@@ -78,6 +78,16 @@ class PairDraws:
     shift: Tensor | None = None
     patches: Tensor | None = None
 
+    def images(self, part: slice) -> PairDraws:
+        """What happens to some of the pairs."""
+
+        def some(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[part]
+
+        window = None if self.window is None else self.window[:, part]
+        left, right = self.left_colours[part], self.right_colours[part]
+        return PairDraws(left, right, some(self.flips), window, some(self.shift), some(self.patches))
+
 
 def draw_pair_changes(
     count: int, size: tuple[int, ...], config: PairAugmentationConfig, generator: torch.Generator

@@ -202,11 +202,11 @@ def batches(
     """The batches of steps start … loop.steps − 1, on `device`. Closing them ends the processes that read them."""
     steps = range(start, loop.steps)
     if isinstance(samples, SyntheticStereo) and samples.length is None:
-        return _endless(samples, steps, loop.batch_size, group, device)
+        return _endless(samples, steps, loop.pairs_per_step, group, device)
     workers = 0 if isinstance(samples, InMemory) else loop.workers  # each would fill a memory of its own
     loader = DataLoader(
         _TrainingView(samples, teacher, data.size, loop.seed),
-        batch_sampler=_StepKeys(len(samples), steps, loop.batch_size, loop.seed, group),
+        batch_sampler=_StepKeys(len(samples), steps, loop.pairs_per_step, loop.seed, group),
         collate_fn=_collate,
         num_workers=workers,
         prefetch_factor=loop.prefetch if workers else None,

@@ -58,7 +58,12 @@ class LoopConfig:
 
     steps: Count = 20_000
     batch_size: Annotated[int, Range(1, 65_536)] = 8
-    """Pairs per step and process."""
+    """Pairs per step and process; with loop.accumulate, per micro-batch."""
+    accumulate: Annotated[int, Range(1, 65_536)] = 1
+    """Micro-batches per step, one after the other: the weights change by the mean of their gradients. Memory is that of
+    one. The samples are those of a batch so many times as large, and so is the loss but for rounding, where each image
+    counts alike: a loss over the pixels that are known weighs by their number in each micro-batch, and batch norms see
+    each by itself."""
     seed: int = 0
     device: str = "auto"
     """"auto" (CUDA where there is one), "cuda" or "cpu"."""
@@ -88,6 +93,11 @@ class LoopConfig:
     """Go on from the newest checkpoint in the run folder."""
     resume_from: str = ""
     """Go on from this checkpoint, a step or a folder, where the newest is damaged; later ones are set aside."""
+
+    @property
+    def pairs_per_step(self) -> int:
+        """Of one process."""
+        return self.batch_size * self.accumulate
 
     def __post_init__(self) -> None:
         often = ("checkpoint_every", "keep_checkpoints", "log_every", "check_every")

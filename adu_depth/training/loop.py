@@ -141,13 +141,14 @@ def train(
         clip_norm=optimizer_config.clip_norm,
         dense=dense,
         averages=averages,
+        accumulate=loop.accumulate,
     )
     runner = make_runner(parts, loop, accelerator, progress)
 
     def save(context: StepContext, batch: TrainingBatch) -> None:
         """Every process looks at its losses first, then at what the new weights give: no checkpoint is a bad one."""
         check_finite(unseen, run, group)
-        beside_graphs(runner, lambda: require_finite_loss(task, parts.taught(batch), context, accelerator, run))
+        beside_graphs(runner, lambda: require_finite_loss(task, parts.taught_whole(batch), context, accelerator, run))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             log.make_durable()  # a resumed run has its rows up to here
@@ -171,17 +172,17 @@ def train(
         progress.task(f"training {run.name}", loop.steps, start) as bar,
         closing(batches(start)) as stream,
     ):
-        meter = ThroughputMeter(loop.batch_size * group.world_size, loop.steps - start, accelerator.device)
+        meter = ThroughputMeter(loop.pairs_per_step * group.world_size, loop.steps - start, accelerator.device)
         for step in range(start, loop.steps):
             batch = meter.next(stream)
             factor = learning_rate_factor(
                 step, loop.steps, warmup_steps, optimizer_config.decay, optimizer_config.power
             )
             set_learning_rate(optimizer, optimizer_config.learning_rate * factor)
-            context = StepContext(loop.seed, step, group.rank, step / loop.steps, dense)
+            context = StepContext(loop.seed, step, group.rank, step / loop.steps, dense, loop.accumulate)
 
             terms = runner.gradients(batch, context)
-            given = partial(parts.taught, batch) if step == saved else None
+            given = partial(parts.taught_whole, batch) if step == saved else None
             unseen.append(SeenStep(step, list(batch.sample.name), terms, given))
             if len(unseen) >= loop.check_every or step + 1 == loop.steps:
                 check_finite(unseen, run, group)

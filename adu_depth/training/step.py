@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from adu_depth.data.augmentation import draw_seed
 from adu_depth.models.averages import Averages
+from adu_depth.training.accumulation import images_of, mean_terms, micro_batches, with_teachers
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import OptimizerConfig
 from adu_depth.training.tasks import StepContext, StepDraws, StudentTask, TeacherTask
@@ -87,11 +89,13 @@ class TrainingParts:
         clip_norm: float,
         dense: bool,
         averages: Averages | None = None,
+        accumulate: int = 1,
     ) -> None:
-        """module: `task` as the accelerator has wrapped it. teach: adds a teacher's outputs to a batch."""
+        """module: `task` as the accelerator has wrapped it. teach: adds a teacher's outputs to a batch. accumulate:
+        micro-batches of a step."""
         self.averages = averages
         self.task, self.module, self.optimizer, self.accelerator = task, module, optimizer, accelerator
-        self.teach, self.dense = teach, dense
+        self.teach, self.dense, self.accumulate = teach, dense, accumulate
         self.clip_norm = clip_norm or math.inf  # the norm is wanted in any case: it shows a NaN
 
     def draw(self, batch: TrainingBatch, context: StepContext) -> StepDraws:
@@ -101,14 +105,28 @@ class TrainingParts:
         with self.accelerator.autocast():
             return self.teach(batch)
 
+    def taught_whole(self, batch: TrainingBatch) -> TrainingBatch:
+        """A step's batch, taught as its micro-batches are."""
+        if self.accumulate == 1:
+            return self.taught(batch)
+        size = batch.sample.left.shape[0] // self.accumulate
+        parts = (images_of(batch, slice(k * size, (k + 1) * size)) for k in range(self.accumulate))
+        return with_teachers(batch, [self.taught(part) for part in parts])
+
     def losses(self, batch: TrainingBatch, draws: StepDraws) -> Terms:
         terms: Terms = self.module(batch, draws, self.dense)
         return terms
 
     def gradients(self, batch: TrainingBatch, draws: StepDraws) -> Terms:
-        terms = self.losses(self.taught(batch), draws)
-        self.backward(terms["total"])
-        return terms | {"gradient_norm": self.clip()}
+        """The first micro-batch makes the gradients, the others add to them: in a CUDA graph too, which holds all."""
+        found: list[Terms] = []
+        for part, drawn in micro_batches(batch, draws, self.accumulate):
+            last = len(found) + 1 == self.accumulate  # after which processes exchange their gradients
+            with nullcontext() if last else self.accelerator.no_sync(self.module):
+                terms = self.losses(self.taught(part), drawn)
+                self.backward(terms["total"] if self.accumulate == 1 else terms["total"] / self.accumulate)
+            found.append({name: term.detach() for name, term in terms.items()})
+        return mean_terms(found) | {"gradient_norm": self.clip()}
 
     def backward(self, total: Tensor) -> None:
         self.accelerator.backward(total)

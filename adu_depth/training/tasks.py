@@ -27,6 +27,7 @@ from adu_depth.data.pair_augmentation import PairAugmentationConfig, PairDraws, 
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.models.prediction import DepthPrediction
+from adu_depth.training.accumulation import mean_terms, micro_batches
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.transfer import upload_together
 
@@ -42,6 +43,8 @@ class StepContext:
     """Share of the run done, 0 … 1."""
     dense: bool
     """Supervise with the dense ground truth."""
+    accumulate: int = 1
+    """Micro-batches of the step."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,10 @@ class StepDraws:
 
     changes: PairDraws | ImageDraws
     progress: float | Tensor
+
+    def images(self, part: slice) -> StepDraws:
+        """What some of the images are told."""
+        return StepDraws(self.changes.images(part), self.progress)
 
 
 class TeacherTask(nn.Module):
@@ -117,8 +124,8 @@ class StudentTask(nn.Module):
 def step_losses(task: TeacherTask | StudentTask, batch: TrainingBatch, context: StepContext) -> dict[str, Tensor]:
     """The loss terms of a step as a whole: what it draws, sent to the batch's device, and what it computes."""
     draws = upload_together(task.draw(batch, context), batch.sample.left.device)
-    terms: dict[str, Tensor] = task(batch, draws, context.dense)
-    return terms
+    parts = micro_batches(batch, draws, context.accumulate)
+    return mean_terms([task(part, drawn, context.dense) for part, drawn in parts])
 
 
 class OnlineTeacher:

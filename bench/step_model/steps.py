@@ -196,6 +196,7 @@ def prepared(
         task, module, optimizer, accelerator,
         teach=teach or (lambda batch: batch), clip_norm=config.clip_norm, dense=case.training.data.dense,
         averages=averages,
+        accumulate=case.training.loop.accumulate,
     )  # fmt: skip
     parts.recorder = recorder
     return parts
@@ -236,7 +237,7 @@ def fresh_accelerator(case: StepCase, precision: Precision) -> Accelerator:
 
 def host_batch(case: StepCase) -> TrainingBatch:
     """A batch as the loader collates it. What renders endless scenes instead is not part of the step's model."""
-    batch, (height, width) = case.batch, case.training.data.size
+    batch, (height, width) = case.training.loop.pairs_per_step, case.training.data.size
 
     def maps(channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(batch, channels, height, width, dtype=dtype)

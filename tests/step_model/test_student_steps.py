@@ -52,6 +52,18 @@ def test_options_keep_them_too(fake_cuda: FakeCudaProcess, option: StudentTraini
     check_step(fake_cuda.call(trace_step, case, precision), precision, "kernels")
 
 
+def test_micro_batches_keep_them_too(fake_cuda: FakeCudaProcess) -> None:
+    """Two in one step: what a graph holds of it begins with no gradients and ends with all of them."""
+    training = StudentTrainingConfig(loop=replace(FEW, accumulate=2))
+    trace = fake_cuda.call(trace_step, StepCase("micro-batches", training, TeacherConfig()), "bf16")
+    check_step(trace, "bf16", "kernels")
+    once = fake_cuda.call(trace_step, StepCase("one", replace(training, loop=FEW), TeacherConfig()), "bf16")
+    of = [sum(row.name == "convolution" and row.phase == "forward" for row in t.rows) for t in (once, trace)]
+    assert of[0] > 0
+    assert of[1] == 2 * of[0]
+    assert trace.saved_bytes == once.saved_bytes, "one micro-batch is kept at a time"
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_outputs_that_come_with_the_batch_keep_them_too(fake_cuda: FakeCudaProcess, precision: Precision) -> None:
     every_change = AugmentationConfig(cut_flip=0.5, contrast=0.2, saturation=0.2)

@@ -118,8 +118,15 @@ TRAININGS: dict[str, Callable[[Path], Callable[[Path, Any], list[dict[str, float
         distillation=DistillationConfig(guide_ramp=0.9),
     ),
     "student, cached outputs": lambda p: taught(p, teacher_cache=p / "cache"),
-    "student alone, dropped paths": lambda p: (
-        lambda run, loop: train_student(tiny_student(run, loop=loop, model=replace(STUDENT, encoder=DROPPING)))
+    "teacher, every change, two micro-batches": lambda p: (
+        lambda run, loop: train_teacher(
+            tiny_teacher(run, loop=replace(loop, batch_size=1, accumulate=2), augmentation=EVERY_CHANGE)
+        )
+    ),
+    "student alone, dropped paths, two micro-batches": lambda p: (
+        lambda run, loop: train_student(
+            tiny_student(run, loop=replace(loop, accumulate=2), model=replace(STUDENT, encoder=DROPPING))
+        )
     ),
 }
 
