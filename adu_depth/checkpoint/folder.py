@@ -169,7 +169,7 @@ def restore_checkpoint(
     for name in (MODEL, TRAINING):
         require_unchanged(path, name)
     module.load_state_dict({f"network.{n}": t for n, t in (weights | trained).items()} | parts)
-    restore(optimizer, saved)
+    restore(optimizer, saved, module)
     if averages is not None and averaged:
         averages.restore(weights, training[UPDATES])
     elif averages is not None:
