@@ -74,7 +74,9 @@ class StepByGraph:
                 return self.plain.gradients(batch, context)
             if kind.halves is None:
                 self.warming = kind
-                terms = self.parts.gradients(kind.inputs.batch, kind.inputs.draws)
+                # With its names: what is wrong with a teacher's first outputs, which are looked at, names the samples.
+                own = named(kind.inputs.batch, batch.sample.name)
+                terms = self.parts.gradients(own, kind.inputs.draws)
                 return {name: term.detach() for name, term in terms.items()}
             self.replayed = kind
             return kind.halves.replay_gradients()
@@ -104,7 +106,7 @@ class StepByGraph:
 
     def _kind(self, batch: TrainingBatch, context: StepContext) -> _Kind | None:
         """The kind of batch that this is, its inputs filled with it; None where there are too many."""
-        batch, draws = without_names(batch), numbers_as_tensors(self.parts.draw(batch, context))
+        batch, draws = named(batch, ""), numbers_as_tensors(self.parts.draw(batch, context))
         form = form_of((batch, draws))
         kind = self.kinds.get(form)
         if kind is None:
@@ -178,6 +180,6 @@ class _Kind:
     halves: _Halves | None = field(default=None)
 
 
-def without_names(batch: TrainingBatch) -> TrainingBatch:
-    """Names differ in every step, and no computation reads them."""
-    return replace(batch, sample=replace(batch.sample, name=""))
+def named(batch: TrainingBatch, name: str | list[str]) -> TrainingBatch:
+    """The batch with other names, which differ in every step; no computation reads them."""
+    return replace(batch, sample=replace(batch.sample, name=name))

@@ -19,16 +19,17 @@ from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.data.sample import StereoSample
 from adu_depth.distillation import DistillationConfig
 from adu_depth.distributed import ProcessGroup
+from adu_depth.errors import InputError
 from adu_depth.progress import Progress
 from adu_depth.tensor_files import read_tensors
 from adu_depth.training import good_checkpoints, loop, step
-from adu_depth.training.batches import step_indices
+from adu_depth.training.batches import TrainingBatch, step_indices
 from adu_depth.training.good_checkpoints import NonFiniteLoss
 from adu_depth.training.graph import MOST, WARM_UP, StepByGraph
 from adu_depth.training.history import MEASURED
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.step import PartByPart, StepRunner, Terms, TrainingParts
-from adu_depth.training.tasks import StepDraws
+from adu_depth.training.tasks import OnlineTeacher, StepDraws
 from adu_depth.transfer import packed, unpacked
 from adu_depth.trees import numbers_as_tensors
 from tests.training.tape import Tape
@@ -265,6 +266,25 @@ def test_batches_of_several_sizes_and_terms_that_stay(
     kinds = min(len(widths), MOST)
     assert (tape.captures, tape.replays) == (2 * kinds, 2 * kinds * (5 - WARM_UP))
     assert len(said) == (len(widths) > MOST)
+
+
+def test_a_teacher_whose_first_outputs_are_nan_is_told_with_the_samples_alike(
+    tape: Tape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = OnlineTeacher.__call__
+
+    def broken(self: OnlineTeacher, batch: TrainingBatch) -> TrainingBatch:
+        taught = given(self, batch)
+        assert taught.teacher is not None
+        return replace(taught, teacher=replace(taught.teacher, depth=taught.teacher.depth * torch.nan))
+
+    monkeypatch.setattr(OnlineTeacher, "__call__", broken)
+    train, messages = taught(tmp_path), []
+    for name, graph in (("plain", False), ("graph", True)):
+        with pytest.raises(InputError, match=r"the teacher on synthetic-0-00000., synthetic-0-00000.:") as caught:
+            train(tmp_path / name, replace(LONGER, graph=graph))
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
 
 
 def test_a_number_of_the_host_would_be_seen(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
