@@ -121,6 +121,11 @@ def require_text_name(folder: str | Path) -> None:
         raise InputError(f"{folder}: weights cannot be kept below a name that is no UTF-8 text: choose another folder")
 
 
+def folder_name(folder: Path) -> str:
+    """What a folder is called, in titles and messages; "." has a name, too."""
+    return os.path.basename(os.path.abspath(folder))
+
+
 def make_folder(path: str | Path) -> None:
     """Makes the folder that results will go to, before the work for them begins. Raises InputError if that fails."""
     with writing(Path(path)):

@@ -25,7 +25,7 @@ from adu_depth.data.transforms import resize_sample
 from adu_depth.distributed import ProcessGroup
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
-from adu_depth.files import write_json
+from adu_depth.files import folder_name, write_json
 from adu_depth.inference.render import write_samples
 from adu_depth.training.batches import TrainingBatch, batches
 from adu_depth.training.config import DataConfig, LoopConfig
@@ -66,6 +66,8 @@ class DataBenchmark:
         """Reads every source in turns and returns the rates. InputError where the data set cannot be read."""
         if min(self.pairs, self.batch, self.repeats, self.threads) < 1:
             raise InputError("pairs, batch, repeats and threads must be at least 1")
+        if any(side < 1 or side % 32 for side in self.window):
+            raise InputError(f"window must be two positive multiples of 32 (height, width), got {self.window}")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError('device is "cuda", but torch sees no CUDA device')
         torch.set_num_threads(self.threads)
@@ -79,7 +81,7 @@ class DataBenchmark:
             return {
                 "pairs": {name: len(dataset) for name, dataset in sources.items()},
                 "frame": list(sources["files"][0].left.shape[-2:]),
-                "source": "rendered scenes, PNG" if self.root is None else self.root.name,
+                "source": "rendered scenes, PNG" if self.root is None else folder_name(self.root),
                 "megabytes": {name: _megabytes(dataset) for name, dataset in sources.items()},
                 "window": list(self.window),
                 "batch": self.batch,

@@ -11,6 +11,7 @@ from adu_depth.arguments import Positional
 from adu_depth.data import SyntheticStereo
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import HELD_OUT_SCENES
+from adu_depth.files import folder_name
 from adu_depth.folder_lock import locked
 from adu_depth.quickstart import MODELS, SCENES_SHOWN, SETTINGS, QuickstartConfig, scene_panel
 from adu_depth.report.document import write_report
@@ -69,6 +70,6 @@ def _quickstart(run: Path, device: str) -> None:
 def _training(run: Path) -> None:
     if not (run / HISTORY).is_file():
         raise InputError(f"{run}: {EXPECTED}, found no {SETTINGS} and no {HISTORY}")
-    history = {run.name: read_history(run / HISTORY, sys.maxsize)}
+    history = {folder_name(run): read_history(run / HISTORY, sys.maxsize)}
     report = {"settings": read_json(run / "config.json")}
-    write_report(run / PAGE, report, history=history, title=f"Training {run.name}")
+    write_report(run / PAGE, report, history=history, title=f"Training {folder_name(run)}")

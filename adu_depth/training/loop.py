@@ -20,6 +20,7 @@ from adu_depth.checkpoint import (
 )
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
+from adu_depth.files import folder_name
 from adu_depth.models.averages import Averages
 from adu_depth.progress import Progress
 from adu_depth.schema import check
@@ -169,7 +170,7 @@ def train(
         catch_signals() as caught,
         closing(Trackers(accelerator, run, config, progress.say)) as trackers,
         closing(RunLog(run, start, accelerator.is_main_process, trackers, OURS in loop.trackers)) as log,
-        progress.task(f"training {run.name}", loop.steps, start) as bar,
+        progress.task(f"training {folder_name(run)}", loop.steps, start) as bar,
         closing(batches(start)) as stream,
     ):
         meter = ThroughputMeter(loop.pairs_per_step * group.world_size, loop.steps - start, accelerator.device)
@@ -201,7 +202,7 @@ def train(
                     caught[0] if caught else signal.SIGTERM,
                     f"state saved in {checkpoint_path(run, step + 1)}: go on with --loop.resume",
                 )
-    progress.say(f"{run.name}: {meter.summary()}")
+    progress.say(f"{folder_name(run)}: {meter.summary()}")
     if caught:  # too late for this training, but a quickstart has more to do
         raise Interrupted(caught[0], f"{run} is trained to its end")
     return log.rows

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from adu_depth.errors import InputError
-from adu_depth.files import make_folder
+from adu_depth.files import folder_name, make_folder
 from adu_depth.report.tables import flat
 
 OURS = "tensorboard"  # written by `run_log.EventFile`
@@ -57,7 +57,9 @@ class Trackers:
         names = [str(name) for name in accelerator.log_with]
         if not names or not accelerator.is_main_process:
             return
-        options: dict[str, dict[str, Any]] = {name: {key: run.name} for name, key in RUN_NAMES.items() if name in names}
+        options: dict[str, dict[str, Any]] = {
+            name: {key: folder_name(run)} for name, key in RUN_NAMES.items() if name in names
+        }
         if "wandb" in names:
             make_folder(run / "wandb")
             options["wandb"]["dir"] = str(run)

@@ -49,6 +49,9 @@ def test_the_jpeg_pairs_are_the_pairs_as_jpeg(tmp_path: Path) -> None:
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(InputError, match="must be at least 1"):
         DataBenchmark(repeats=0).run()
+    for window in ((0, 64), (-32, 64), (48, 64)):
+        with pytest.raises(InputError, match=r"window must be two positive multiples of 32 \(height, width\), got"):
+            DataBenchmark(window=window).run()
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="sees no CUDA device"):
             DataBenchmark(device="cuda").run()

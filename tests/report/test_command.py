@@ -31,6 +31,11 @@ def test_a_training_s_page_has_its_curves_and_settings_and_no_comparison(tmp_pat
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
+def test_the_folder_one_stands_in_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(training(tmp_path / "student"))
+    assert "Training student" in draw_report(ReportConfig(Path("."))).read_text(encoding="utf-8")
+
+
 def test_only_the_page_is_written(tmp_path: Path) -> None:
     run = training(tmp_path / "run")
     before = {path.name: path.read_bytes() for path in run.iterdir()}
