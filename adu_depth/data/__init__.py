@@ -8,6 +8,7 @@ from adu_depth.data.kitti_object import KittiObject
 from adu_depth.data.kitti_raw import KittiRaw
 from adu_depth.data.layouts import LAYOUTS, Layout, open_dataset
 from adu_depth.data.middlebury import MiddleburyStereo
+from adu_depth.data.rgbd import Rgbd
 from adu_depth.data.rig import Rig
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.data.synthetic import LidarConfig, PhotometryConfig, RigConfig, SyntheticStereo
@@ -30,6 +31,7 @@ __all__ = [
     "KittiDepth",
     "DrivingStereo",
     "Rig",
+    "Rgbd",
     "LAYOUTS",
     "Layout",
     "open_dataset",

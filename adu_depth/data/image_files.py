@@ -93,6 +93,14 @@ def write_png16(path: str | Path, values: np.ndarray, scale: float = 256.0) -> N
     _write_bytes(Path(path), cv2.imencode(".png", stored.astype(np.uint16))[1].tobytes())
 
 
+def read_levels(path: str | Path) -> np.ndarray:
+    """A one-channel PNG of 8 or 16 bits as it is stored, H×W uint8 or uint16."""
+    stored = _decode(Path(path))[0]
+    if stored.dtype not in (np.uint8, np.uint16) or stored.ndim != 2:
+        raise InputError(f"{path}: expected one channel of 8 or 16 bits, got {stored.dtype} of shape {stored.shape}")
+    return stored
+
+
 def read_mask(path: str | Path) -> np.ndarray:
     """A one-channel 8-bit PNG as it is stored, H×W uint8 (Middlebury's masks)."""
     stored = _decode(Path(path))[0]

@@ -19,6 +19,8 @@ from adu_depth.data.kitti_raw import KittiRaw
 from adu_depth.data.middlebury import MiddleburyStereo
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.packed import dataset as packed
+from adu_depth.data.rgbd import FILE_NAME as DEPTH_SCALES
+from adu_depth.data.rgbd import Rgbd
 from adu_depth.data.rig import Rig
 from adu_depth.data.splits import leave_out_missing, use_split
 from adu_depth.errors import InputError
@@ -107,6 +109,12 @@ LAYOUTS = (
         "pack.json (what `adu-depth pack` wrote)",
         packed.recognises,
         PackedStereo,
+    ),
+    Layout(
+        "rgbd",
+        "depth.toml, and lists *.csv of image,depth or images and depth (single images; indoor sets)",
+        lambda root: (root / DEPTH_SCALES).is_file(),
+        Rgbd,
     ),
     Layout(
         "rig",

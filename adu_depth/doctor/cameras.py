@@ -21,6 +21,17 @@ KNOWN_BASELINES = dict.fromkeys(("kitti2012", "kitti2015", "kitti_object", "kitt
 
 def check_cameras(frames: Sequence[FrameFacts], report: Report) -> None:
     """Focal length, principal point and baseline of every frame looked at."""
+    unknown = [f for f in frames if math.isnan(float(f.camera.fx))]
+    if unknown:
+        report.add(
+            "calibration",
+            SKIPPED,
+            f"{counted(len(unknown), 'frame')} of single images without a camera.toml",
+            advice="a network that scales depth by the focal length (reference_focal) needs one; others do not",
+        )
+    frames = [f for f in frames if f not in unknown]
+    if not frames:
+        return
     before = len(report.findings)
     pairs = [f for f in frames if f.features is not None]
 
@@ -45,7 +56,10 @@ def check_cameras(frames: Sequence[FrameFacts], report: Report) -> None:
     )
     complain(
         WARNING,
-        lambda f: not (_central(f.camera.cx, f.size[1]) and _central(f.camera.cy, f.size[0])),
+        lambda f: (
+            not math.isnan(float(f.camera.cx))
+            and not (_central(f.camera.cx, f.size[1]) and _central(f.camera.cy, f.size[0]))
+        ),
         "the principal point is far from the image's middle",
         "usual only for crops: check that cx and cy are of these images",
         frames,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.image_decoding import every_decoder_warning
+from adu_depth.doctor.alignment import check_alignment
 from adu_depth.doctor.cameras import check_cameras, check_depths
 from adu_depth.doctor.files import COPY_AGAIN, check_files
 from adu_depth.doctor.findings import ERROR, OK, SKIPPED, WARNING, Report, counted
@@ -78,6 +79,7 @@ def _judge(frames: Sequence[FrameFacts], report: Report) -> None:
     check_sizes(frames, report)
     check_cameras(frames, report)
     check_depths(frames, report)
+    check_alignment(frames, report)
     if not pairs:
         report.add(
             "pairs", SKIPPED, "single images: a student can be trained on them and evaluated, a stereo teacher cannot"

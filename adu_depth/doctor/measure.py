@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from adu_depth.data.dataset import depth_disparity_product
+from adu_depth.data.image_files import grey_levels
 from adu_depth.data.rig import MAP_ROLES, read_map_values
 from adu_depth.data.sample import StereoSample
 from adu_depth.doctor.matching import FEWEST_PIXELS, Features, match_features, match_pair, warp_error
@@ -20,6 +21,11 @@ FEWEST_FEATURES = 30
 DECIDED = 0.8  # share of the features that must agree on the views' order
 DENSER = 1.25  # by what factor one order must match more pixels than the other, where features are too few
 CANDIDATES = {"the ground truth": 1.0, "zero": 0.0, "the opposite sign": -1.0, "half of it": 0.5, "its double": 2.0}
+
+LEAP = 0.1  # of ln(depth)
+FEWEST_LEAPS = 200
+LEAST_KNOWN = 0.4  # of the pixels: a LiDAR's points are too far apart
+STEP_SHARE = 1 / 80  # of the width, between the two pixels compared: sensors leave holes at a leap itself
 
 Order = Literal["right", "swapped", "unclear", "identical"]
 
@@ -31,7 +37,7 @@ class FrameFacts:
     valid: share of the pixels with ground truth. median_depth: metres. ratio: median of matched over stated disparity.
     product: median(depth · disparity) / (f·B). sparse_ratio: median of sparse_depth over depth where both are known.
     warp_errors: grey levels by candidate, see CANDIDATES. negative, not_numbers: share of a stored map's values that
-    are so, by role, where it is not 0.
+    are so, by role, where it is not 0. edge_ratio: see `edge_ratio`, of single images.
     """
 
     name: str
@@ -48,6 +54,7 @@ class FrameFacts:
     warp_errors: tuple[float, ...] = ()
     negative: dict[str, float] = field(default_factory=dict)
     not_numbers: dict[str, float] = field(default_factory=dict)
+    edge_ratio: float = float("nan")
 
     @cached_property
     def best_candidate(self) -> str:
@@ -76,7 +83,8 @@ def measure_frame(sample: StereoSample, files: dict[str, Path]) -> FrameFacts:
         **_strange_values(files),
     }
     if sample.right is None:
-        return FrameFacts(**facts)  # type: ignore[arg-type]
+        aligned = edge_ratio(grey_levels(sample.left), sample.depth[0].numpy(), known)
+        return FrameFacts(**facts, edge_ratio=aligned)  # type: ignore[arg-type]
     matched, features = match_pair(sample.left, sample.right), match_features(sample.left, sample.right)
     disparity = sample.disparity[0].numpy()
     both = known & (matched.disparity > 0)
@@ -121,3 +129,25 @@ def _sparse_ratio(sample: StereoSample) -> float:
     if both.sum() < FEWEST_PIXELS:
         return float("nan")
     return float((sample.sparse_depth[both] / sample.depth[both]).median())
+
+
+def edge_ratio(grey: np.ndarray, depth: np.ndarray, known: np.ndarray) -> float:
+    """Mean change of grey where depth leaps over its mean anywhere: 1 where the two know nothing of each other.
+
+    All H×W: grey levels, metres, bool. NaN where too few depths are known, or leap.
+    """
+    if known.mean() < LEAST_KNOWN:
+        return float("nan")
+    step = max(round(grey.shape[1] * STEP_SHARE), 1)
+    changes, at_leaps = [], []
+    for axis in (0, 1):
+        here, there = (np.s_[:-step], np.s_[step:]) if axis == 0 else (np.s_[:, :-step], np.s_[:, step:])
+        both = known[here] & known[there]
+        change = np.abs(grey[there].astype(np.float32) - grey[here])[both]
+        leaps = np.abs(np.log(depth[there][both] / depth[here][both])) > LEAP
+        changes.append(change)
+        at_leaps.append(change[leaps])
+    found, everywhere = np.concatenate(at_leaps), np.concatenate(changes)
+    if found.size < FEWEST_LEAPS or not everywhere.any():
+        return float("nan")
+    return float(found.mean() / everywhere.mean())

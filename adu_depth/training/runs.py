@@ -27,7 +27,7 @@ from adu_depth.training.config import DataConfig, StudentTrainingConfig, Teacher
 from adu_depth.training.loop import make_accelerator, train
 from adu_depth.training.resuming import chosen_checkpoint, offering_another
 from adu_depth.training.run_folder import from_first, only_writer
-from adu_depth.training.supervision import require_supervision
+from adu_depth.training.supervision import require_camera, require_supervision
 from adu_depth.training.tasks import OnlineTeacher, StudentTask, TeacherTask
 from adu_depth.training.teacher_outputs import OutputsOnDisk, cache_identity, weights_digest
 
@@ -122,6 +122,7 @@ def _train_student(
     progress = progress or Progress(enabled=accelerator.is_main_process)
     source = open_samples(config.data, accelerator.device, progress) if samples is None else samples
     require_supervision(config, source, progress)
+    require_camera(config, source)
     network = MonoStudent(*_model_and_backbone(config))
     teacher = None if config.teacher is None else _load_teacher(config, accelerator.device)
     loss = StudentLoss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -51,6 +52,17 @@ def require_supervision(
     if isinstance(config, StudentTrainingConfig):
         advice += "; with --teacher a student may learn from that alone"
     raise InputError(f"nothing to learn from: {missing}{advice}")
+
+
+def require_camera(config: StudentTrainingConfig, source: Dataset) -> None:
+    """InputError where depth is to be scaled by a focal length that the data set does not know."""
+    focal = config.model.reference_focal
+    if focal is None or isinstance(source, SyntheticStereo) or not math.isnan(float(source[0].camera.fx)):
+        return
+    raise InputError(
+        f"model.reference_focal {focal:g} scales depth by the camera's focal length, which {config.data.root} does not "
+        "know: expected fx in a camera.toml there"
+    )
 
 
 def _missing_truth(config: TeacherTrainingConfig | StudentTrainingConfig, source: Dataset) -> str:

@@ -1,0 +1,183 @@
+"""Single images with depth: lists as users have them, folders, scales that are told and ones that cannot be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from adu_depth.data import Rgbd, open_dataset
+from adu_depth.doctor import ERROR, OK, WARNING, examine
+from adu_depth.errors import InputError
+from adu_depth.models import StudentConfig
+from adu_depth.training.runs import train_student
+from tests.data.trees import depth_of, save_image, save_text, scenes
+from tests.training.tiny import DATA, LOOP, tiny_student
+
+SIZE = (96, 192)
+
+
+def save_levels(path: Path, depth: np.ndarray, scale: float, kind: type) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    levels = np.clip(np.round(depth * scale), 0, np.iinfo(kind).max).astype(kind)
+    assert cv2.imwrite(str(path), levels)
+
+
+def near(index: int) -> np.ndarray:
+    """A scene's depth as a room's: up to 10 m."""
+    return depth_of(scenes(size=SIZE)[index]).clip(max=80) / 8
+
+
+def write_lists(root: Path) -> None:
+    """As the authors of 1803.08673 lay NYU-v2 out: 8-bit depth to train, 16-bit to test, paths from above the lists."""
+    for index, scene in enumerate(scenes(size=SIZE)):
+        part = "train" if index < 2 else "test"
+        save_image(root / "data" / f"nyu2_{part}" / "kitchen" / f"{index}.jpg", scene.left)
+        scale, kind = (25.5, np.uint8) if part == "train" else (1000, np.uint16)
+        save_levels(root / "data" / f"nyu2_{part}" / "kitchen" / f"{index}.png", near(index), scale, kind)
+    for part, numbers in (("train", (0, 1)), ("test", (2, 3))):
+        rows = (f"data/nyu2_{part}/kitchen/{n}.jpg,data/nyu2_{part}/kitchen/{n}.png\r\n" for n in numbers)
+        save_text(root / "data" / f"nyu2_{part}.csv", "".join(rows))
+    save_text(root / "data" / "depth.toml", 'depth_scale = 1000\n["nyu2_train.csv"]\ndepth_scale = 25.5\n')
+
+
+def test_lists_with_a_scale_each(tmp_path: Path) -> None:
+    write_lists(tmp_path)
+    dataset = open_dataset(tmp_path / "data")
+    assert isinstance(dataset, Rgbd)
+    assert dataset.names == [
+        f"data/nyu2_{p}/kitchen/{n}" for p, n in (("test", 2), ("test", 3), ("train", 0), ("train", 1))
+    ]
+    for name, index, step in ((dataset.names[0], 2, 1 / 1000), (dataset.names[2], 0, 1 / 25.5)):
+        sample = dataset.load(name)
+        np.testing.assert_allclose(sample.depth[0], near(index), atol=step)
+        assert sample.right is None
+        assert torch.equal(sample.valid, sample.depth > 0)
+        assert math.isnan(float(sample.camera.fx))
+    assert dataset.sequence(dataset.names[0]) == "data/nyu2_test/kitchen"
+
+
+def test_a_list_is_a_split(tmp_path: Path) -> None:
+    write_lists(tmp_path)
+    dataset = open_dataset(tmp_path / "data", split=tmp_path / "data" / "nyu2_train.csv")
+    assert dataset.names == ["data/nyu2_train/kitchen/0", "data/nyu2_train/kitchen/1"]
+
+
+def test_images_without_depth_are_counted(tmp_path: Path) -> None:
+    write_lists(tmp_path)
+    with (tmp_path / "data" / "nyu2_test.csv").open("a") as file:
+        file.write("data/nyu2_train/kitchen/0.jpg,\n")
+    with pytest.raises(InputError, match=r"nyu2_train.csv, line 1: data/nyu2_train/kitchen/0 is there already"):
+        open_dataset(tmp_path / "data")
+    save_image(tmp_path / "data" / "more" / "a.png", scenes(size=SIZE)[0].left)
+    save_text(tmp_path / "data" / "unlabelled.csv", "more/a.png,\n")
+    (tmp_path / "data" / "nyu2_test.csv").unlink()
+    dataset = open_dataset(tmp_path / "data", split=tmp_path / "data" / "unlabelled.csv")
+    assert any("1 of 1 frames have no ground truth" in note for note in dataset.notes)
+    assert not dataset[0].valid.any()
+
+
+def write_folders(root: Path, shift: int = 0) -> None:
+    for index, scene in enumerate(scenes(size=SIZE)):
+        save_image(root / "images" / "room" / f"{index}.png", scene.left)
+        save_levels(root / "depth" / "room" / f"{index}.png", np.roll(near(index), shift, 1), 1000, np.uint16)
+    save_text(root / "depth.toml", "depth_scale = 1000\n")
+
+
+def test_two_folders_and_a_camera(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    save_text(tmp_path / "camera.toml", 'fx = 150\ncx = 95.5\ncy = 47.5\n["room/1"]\nfx = 160\n')
+    dataset = open_dataset(tmp_path)
+    assert dataset.names == [f"room/{index}" for index in range(4)]
+    np.testing.assert_allclose(dataset[3].depth[0], near(3), atol=1e-3)
+    assert [float(dataset[index].camera.fx) for index in (0, 1)] == [150, 160]
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ("", r"nyu2_test.csv, line 1: depth.toml says no depth_scale for it: expected depth_scale = 1000"),
+        ("depth_scale = 0", "depth.toml: expected depth_scale = 1000 .*got depth_scale = 0"),
+        ("depth_scale = true", "depth.toml: expected depth_scale = 1000 .*got depth_scale = True"),
+        ("scale = 1000", "depth.toml: expected depth_scale = 1000 .*got scale = 1000"),
+        ("depth_scale = ", "depth.toml is not TOML"),
+    ],
+)
+def test_a_scale_that_is_not_told(tmp_path: Path, told: str, message: str) -> None:
+    write_lists(tmp_path)
+    (tmp_path / "data" / "depth.toml").write_text(told)
+    with pytest.raises(InputError, match=message):
+        open_dataset(tmp_path / "data")
+    (tmp_path / "data" / "depth.toml").unlink()
+    with pytest.raises(InputError, match=r"depth.toml is missing: expected a line depth_scale = 1000"):
+        open_dataset(tmp_path / "data", "rgbd")
+
+
+def test_a_scale_of_other_maps_is_refused(tmp_path: Path) -> None:
+    write_lists(tmp_path)
+    (tmp_path / "data" / "depth.toml").write_text("depth_scale = 1000")
+    with pytest.raises(
+        InputError, match=r"kitchen/0.png has 8 bits, which depth_scale = 1000 takes to 0.255 m at most"
+    ):
+        open_dataset(tmp_path / "data").load("data/nyu2_train/kitchen/0")
+    (tmp_path / "data" / "depth.toml").write_text("depth_scale = 25.5")
+    with pytest.raises(InputError, match=r"kitchen/2.png has 16 bits, which depth_scale = 25.5 takes to 2,570 m"):
+        open_dataset(tmp_path / "data").load("data/nyu2_test/kitchen/2")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.jpg,b.png,c.png", "expected image,depth, got 'a.jpg,b.png,c.png'"),
+        (",b.png", "expected image,depth, got ',b.png'"),
+        ("../a.jpg,b.png", r"expected a path below the list's folder or the one above, got '../a.jpg'"),
+        ("a.jpg,/etc/b.png", r"expected a path below .*got '/etc/b.png'"),
+    ],
+)
+def test_rows_that_name_nothing_usable(tmp_path: Path, row: str, message: str) -> None:
+    save_text(tmp_path / "train.csv", f"\n{row}\n")
+    save_text(tmp_path / "depth.toml", "depth_scale = 1000\n")
+    with pytest.raises(InputError, match=f"train.csv, line 2: {message}"):
+        open_dataset(tmp_path)
+
+
+def test_what_is_missing_or_of_another_size_is_named(tmp_path: Path) -> None:
+    write_lists(tmp_path)
+    (tmp_path / "data" / "nyu2_test" / "kitchen" / "2.png").unlink()
+    dataset = open_dataset(tmp_path / "data")
+    assert dataset.missing("data/nyu2_test/kitchen/2") == [tmp_path / "data" / "nyu2_test" / "kitchen" / "2.png"]
+    save_levels(tmp_path / "data" / "nyu2_test" / "kitchen" / "3.png", near(3)[:40], 1000, np.uint16)
+    with pytest.raises(
+        InputError, match=r"kitchen/3.png: expected the image's height and width \(96, 192\), got \(40,"
+    ):
+        dataset.load("data/nyu2_test/kitchen/3")
+    save_text(tmp_path / "empty" / "depth.toml", "depth_scale = 1000\n")
+    with pytest.raises(InputError, match="no image, expected lists"):
+        open_dataset(tmp_path / "empty")
+
+
+def test_a_student_trains_on_them(tmp_path: Path) -> None:
+    write_folders(tmp_path / "set")
+    data = replace(DATA, root=str(tmp_path / "set"), pairs=0)
+    config = replace(tiny_student(tmp_path / "run"), data=data, loop=replace(LOOP, steps=2))
+    history = train_student(config)
+    assert np.isfinite(history[-1]["total"])
+    scaled = replace(config, run=tmp_path / "other", model=replace(config.model, reference_focal=200.0))
+    assert isinstance(scaled.model, StudentConfig)
+    with pytest.raises(InputError, match=r"model.reference_focal 200 scales depth by the camera's focal length"):
+        train_student(scaled)
+
+
+def test_the_doctor_knows_whether_depth_lies_over_its_image(tmp_path: Path) -> None:
+    for shift, level in ((0, OK), (24, WARNING)):
+        root = tmp_path / str(shift)
+        write_folders(root, shift)
+        report = examine(open_dataset(root), "rgbd")
+        assert {f.level for f in report.findings if f.check == "alignment"} == {level}, report.findings
+        assert report.count(ERROR) == 0
+        assert any("without a camera.toml" in f.text for f in report.findings)
