@@ -73,11 +73,9 @@ def image_batch(name: str, image: Any) -> Tensor:
     batch = image[None] if image.ndim == 3 else image
     if batch.ndim == 4 and batch.shape[0] > 1:
         raise InputError(f"{name}: expected one image, 3×H×W, got {batch.shape[0]}: {tuple(image.shape)}")
-    levels = LEVELS.get(batch.dtype)
-    if levels is not None:
-        if batch.dtype == torch.uint16:
-            refuse_unscaled(image.cpu().numpy(), name)
-        batch = batch.float() / levels
+    if batch.dtype == torch.uint16:
+        refuse_unscaled(image.cpu().numpy(), name)
+    batch = from_levels(batch)
     check_image(name, batch)
     check_range(name, batch)
     return batch.float()

@@ -28,6 +28,7 @@ from adu_depth.data.dataset import maps_from_depth, maps_from_disparity
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
+from adu_depth.images import LEVELS, from_levels
 
 SCALES = (256, 128)
 """Maps are tried as uint16 multiples of one over these: KITTI's and DrivingStereo's."""
@@ -94,7 +95,9 @@ def decode_sample(read: Callable[[str], Tensor], described: Description, window:
     def view(name: str) -> Tensor:
         stored = read(name)
         cut = stored if window is None else window.cut(stored)
-        return cut if cut.dtype == torch.uint8 else _from_levels(cut)
+        if cut.dtype == torch.float32:
+            return cut.clone()
+        return cut if cut.dtype == torch.uint8 else from_levels(cut)
 
     def bits(name: str) -> Tensor:
         values = np.unpackbits(read(name).numpy(), count=height * width).reshape(1, height, width).astype(bool)
@@ -136,17 +139,11 @@ def _raw(values: Tensor) -> Tensor:
 
 def _levels(view: Tensor) -> Tensor:
     """A view in [0, 1] as the 8- or 16-bit levels it came from, or as it is."""
-    for dtype, top in ((torch.uint8, 255), (torch.uint16, 65535)):
+    for dtype, top in LEVELS.items():
         stored = (view * top).round().clamp(0, top).to(torch.int32).to(dtype)
-        if _same_bits(_from_levels(stored), view):
+        if _same_bits(from_levels(stored), view):
             return stored.contiguous()
     return view.contiguous()
-
-
-def _from_levels(stored: Tensor) -> Tensor:
-    if stored.dtype == torch.float32:
-        return stored.clone()
-    return stored.to(torch.float32).div_(255.0 if stored.dtype == torch.uint8 else 65535.0)
 
 
 def _bits(mask: Tensor) -> Tensor:
