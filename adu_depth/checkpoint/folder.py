@@ -19,8 +19,11 @@ from typing import Any, Literal, TypedDict
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from adu_depth.checkpoint.optimizer_state import expected_forms, faults, optimizer_tensors, restore
+from adu_depth.checkpoint.scaler_state import FORMS as SCALER_FORMS
+from adu_depth.checkpoint.scaler_state import restore_scaler, scaler_faults, scaler_tensors
 from adu_depth.checkpoint.wholeness import STATE, State, require_unchanged, sums
 from adu_depth.data.config import DataConfig
 from adu_depth.errors import InputError
@@ -106,11 +109,13 @@ def save_checkpoint(
     config: dict[str, Any],
     keep: int,
     averages: Averages | None = None,
+    scaler: GradScaler | None = None,
 ) -> Path:
     """Writes the state after `step` steps and removes all but the newest `keep` checkpoints.
 
     `module` is the training module: its `network` goes to model.safetensors, the rest to training.safetensors. With
-    averages, those go to model.safetensors, and the network's own weights to training.safetensors.
+    averages, those go to model.safetensors, and the network's own weights to training.safetensors. scaler: of the
+    loss, with fp16.
     """
     network: dict[str, Tensor] = {}
     training = {f"optimizer.{name}": t for name, t in optimizer_tensors(optimizer, module).items()}
@@ -124,6 +129,8 @@ def save_checkpoint(
         training |= {f"{TRAINED}{name}": network[name] for name in averages.names}
         training[UPDATES] = averages.updates.cpu()
         network = {n: t.detach().cpu().contiguous() for n, t in averages.network().state_dict().items()}
+    if scaler is not None:
+        training |= scaler_tensors(scaler)
     path = checkpoint_path(run, step)
     with replacing(path) as temporary:
         temporary.mkdir()
@@ -138,11 +145,16 @@ def save_checkpoint(
 
 
 def restore_checkpoint(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, averages: Averages | None = None
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averages: Averages | None = None,
+    scaler: GradScaler | None = None,
 ) -> int:
     """Puts a checkpoint back into the training module and its optimiser; returns the number of steps done.
 
-    averages: put back too; where the checkpoint has none, they begin at its weights.
+    averages: put back too; where the checkpoint has none, they begin at its weights. scaler: put back too; a checkpoint
+    without one is refused.
     Raises InputError, before anything is changed, if a part of the checkpoint is missing, does not belong, is of
     another step than the rest, or is not finite.
     """
@@ -156,12 +168,15 @@ def restore_checkpoint(
     if averaged := UPDATES in read_forms(path / TRAINING):
         expected |= {f"{TRAINED}{name}": network[name] for name in trained_names(module.get_submodule("network"))}
         expected[UPDATES] = Form((), "I64")
+    if scaler is not None:
+        expected |= SCALER_FORMS
     _require(path / TRAINING, expected)
     weights, training = _read_finite(path / MODEL, network), read_tensors(path / TRAINING, expected)
     saved = {n.removeprefix("optimizer."): t for n, t in training.items() if n.startswith("optimizer.")}
     parts = {n.removeprefix("module."): t for n, t in training.items() if n.startswith("module.")}
     trained = {n.removeprefix(TRAINED): t for n, t in training.items() if n.startswith(TRAINED)}
-    wrong = faults(saved, steps, module) or _not_finite(parts | trained)
+    wrong = faults(saved, steps, module, skips=scaler is not None) or _not_finite(parts | trained)
+    wrong = wrong or (scaler_faults(training) if scaler is not None else "")
     if averaged and not 0 <= training[UPDATES] <= steps:
         wrong = f"{UPDATES}: expected from 0 to {steps}, got {int(training[UPDATES])}"
     if wrong:
@@ -170,6 +185,8 @@ def restore_checkpoint(
         require_unchanged(path, name)
     module.load_state_dict({f"network.{n}": t for n, t in (weights | trained).items()} | parts)
     restore(optimizer, saved, module)
+    if scaler is not None:
+        restore_scaler(scaler, training)
     if averages is not None and averaged:
         averages.restore(weights, training[UPDATES])
     elif averages is not None:

@@ -67,7 +67,9 @@ class LoopConfig:
     seed: int = 0
     device: str = "auto"
     """"auto" (CUDA where there is one), "cuda" or "cpu"."""
-    mixed_precision: Literal["no", "bf16"] = "no"
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Convolutions and products in half the bytes. fp16 is for GPUs without bf16: its loss is scaled, steps whose
+    gradients overflow are skipped and lower the scale."""
     graph: bool = True
     """On one GPU, replay each step from a CUDA graph: the host then starts it at once, not kernel by kernel. The same
     bits. A step that cannot be captured is run as it is, which is said; several processes are not captured."""

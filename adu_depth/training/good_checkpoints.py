@@ -24,6 +24,7 @@ from adu_depth.checkpoint import checkpoint_path, list_checkpoints
 from adu_depth.leftovers import remove
 from adu_depth.tensor_files import non_finite, some
 from adu_depth.training.batches import TrainingBatch
+from adu_depth.training.overflows import Overflows
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask, step_losses
 
 FOLLOWING = ("total", "gradient_norm")  # bad wherever a term is
@@ -72,14 +73,18 @@ class Fault:
     suspect: bool
 
 
-def find_fault(seen: SeenStep, values: Sequence[float], rank: int, processes: int) -> Fault | None:
-    """What is wrong with a step's terms, None if nothing is. values: those of seen.terms."""
+def find_fault(
+    seen: SeenStep, values: Sequence[float], rank: int, processes: int, overflows: Overflows | None = None
+) -> Fault | None:
+    """What is wrong with a step's terms, None if nothing is. values: those of seen.terms. overflows: with fp16."""
     bad = bad_terms(seen.terms, values)
-    if not bad:
+    skipped = overflows is not None and overflows.excuses(seen.terms, values)
+    if not bad or skipped:
         return None
     own = {name: value for name, value in zip(seen.terms, values, strict=True) if name not in FOLLOWING}
     where = f" of process {rank}" if processes > 1 else ""
     text = f"{bad} at step {seen.number}, samples {', '.join(seen.names)}{where}"
+    text += "" if overflows is None else overflows.explanation()
     suspect = seen.given is not None and _inputs_finite(seen.given())
     return Fault(seen.number, all(map(math.isfinite, own.values())), text, suspect)
 

@@ -36,6 +36,7 @@ from adu_depth.training.good_checkpoints import (
     require_no_fault,
 )
 from adu_depth.training.graph import Graphs, StepByGraph
+from adu_depth.training.overflows import Overflows
 from adu_depth.training.resuming import chosen_checkpoint, offering_another, set_aside_newer
 from adu_depth.training.run_folder import from_first, prepare_run_folder
 from adu_depth.training.run_log import RunLog
@@ -76,6 +77,8 @@ def make_accelerator(loop: LoopConfig, run: Path | None = None) -> Accelerator:
             'loop.device is "cuda", but torch sees no CUDA device: use "cpu", or install a CUDA build of torch'
         )
     on_cpu = loop.device == "cpu" or not torch.cuda.is_available()
+    if on_cpu and loop.mixed_precision == "fp16":
+        raise InputError('loop.mixed_precision "fp16" needs a GPU: on a CPU use "bf16" or "no"')
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision=loop.mixed_precision,
@@ -118,7 +121,7 @@ def train(
     averages = Averages(task.network, loop.ema) if loop.ema else None
     done = chosen_checkpoint(run, loop)
     with offering_another(run, done):
-        start = 0 if done is None else restore_checkpoint(done, task, optimizer, averages)
+        start = 0 if done is None else restore_checkpoint(done, task, optimizer, averages, accelerator.scaler)
     if start and averages is not None and not averages.updates:
         progress.say(f"{done} has no averages of its weights (loop.ema): they begin there")
     place_learning_rate(optimizer, accelerator.device)
@@ -130,6 +133,7 @@ def train(
     accelerator.wait_for_everyone()
     warmup_steps = round(optimizer_config.warmup * loop.steps)
     unseen: list[SeenStep] = []
+    overflows = None if accelerator.scaler is None else Overflows()
     saved = start or None  # the step of the newest checkpoint
 
     dense = bool(config["data"]["dense"])
@@ -148,7 +152,7 @@ def train(
 
     def save(context: StepContext, batch: TrainingBatch) -> None:
         """Every process looks at its losses first, then at what the new weights give: no checkpoint is a bad one."""
-        check_finite(unseen, run, group)
+        check_finite(unseen, run, group, overflows)
         beside_graphs(runner, lambda: require_finite_loss(task, parts.taught_whole(batch), context, accelerator, run))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -163,6 +167,7 @@ def train(
                 config=config,
                 keep=keep,
                 averages=averages,
+                scaler=accelerator.scaler,
             )
 
     module.train()
@@ -186,7 +191,7 @@ def train(
             given = partial(parts.taught_whole, batch) if step == saved else None
             unseen.append(SeenStep(step, list(batch.sample.name), terms, given))
             if len(unseen) >= loop.check_every or step + 1 == loop.steps:
-                check_finite(unseen, run, group)
+                check_finite(unseen, run, group, overflows)
             runner.update()
 
             meter.step()
@@ -244,12 +249,17 @@ def stop_requested(caught: list[int], step: int, check_every: int, accelerator: 
     return bool(accelerator.reduce(asked, "sum") > 0)
 
 
-def check_finite(steps: list[SeenStep], run: Path, group: ProcessGroup = ProcessGroup()) -> None:  # noqa: B008  (a frozen value)
+def check_finite(
+    steps: list[SeenStep],
+    run: Path,
+    group: ProcessGroup = ProcessGroup(),  # noqa: B008  (a frozen value)
+    overflows: Overflows | None = None,
+) -> None:
     """Waits for the device and raises NonFiniteLoss, in every process, for the first step with a bad term in one of
-    them; forgets the rest. Every process must look at the same steps."""
+    them; forgets the rest. Every process must look at the same steps. overflows: excuses steps that fp16 skipped."""
     if not steps:
         return
     values = torch.stack([torch.stack([t.float() for t in s.terms.values()]) for s in steps]).tolist()
-    found = (find_fault(seen, row, group.rank, group.world_size) for seen, row in zip(steps, values, strict=True))
+    found = (find_fault(s, row, group.rank, group.world_size, overflows) for s, row in zip(steps, values, strict=True))
     require_no_fault(next(filter(None, found), None), run)
     steps.clear()

@@ -126,7 +126,12 @@ class TrainingParts:
                 terms = self.losses(self.taught(part), drawn)
                 self.backward(terms["total"] if self.accumulate == 1 else terms["total"] / self.accumulate)
             found.append({name: term.detach() for name, term in terms.items()})
-        return mean_terms(found) | {"gradient_norm": self.clip()}
+        return mean_terms(found) | {"gradient_norm": self.clip()} | self.loss_scale()
+
+    def loss_scale(self) -> Terms:
+        """What the loss was multiplied with, in fp16."""
+        scale = None if self.accelerator.scaler is None else self.accelerator.scaler._get_scale_async()
+        return {} if scale is None else {"loss_scale": scale.clone()}  # `get_scale` would wait for the device
 
     def backward(self, total: Tensor) -> None:
         self.accelerator.backward(total)
@@ -142,6 +147,9 @@ class TrainingParts:
 
     def clear(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
+        if self.accelerator.scaler is not None:
+            # Where a step ended halfway, in a capture that failed, it has gradients that are unscaled already.
+            self.accelerator.scaler._per_optimizer_states.clear()
 
 
 def make_optimizer(task: nn.Module, config: OptimizerConfig, device: torch.device) -> torch.optim.AdamW:

@@ -36,7 +36,7 @@ from adu_kernels.backend import use_backend
 from adu_kernels.testing.fake_cuda.device import DEVICE, capturing, fake_cuda, to_fake
 from adu_kernels.testing.fake_cuda.recorder import Recorder, Row
 
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32"]
 Implementation = Literal["kernels", "references"]
 BACKENDS = {"kernels": "triton", "references": "torch"}
 
@@ -231,7 +231,7 @@ def fresh_accelerator(case: StepCase, precision: Precision) -> Accelerator:
     for state in (AcceleratorState, PartialState, GradientState):
         state._shared_state.clear()
     return make_accelerator(
-        replace(case.training.loop, device="cuda", mixed_precision="bf16" if precision == "bf16" else "no")
+        replace(case.training.loop, device="cuda", mixed_precision="no" if precision == "fp32" else precision)
     )
 
 

@@ -15,7 +15,7 @@ from bench.step_model.cases import cases
 from bench.step_model.steps import StepCase, StepTrace
 from bench.step_model.summary import counts
 
-STORAGE = {"bf16": "bfloat16", "fp32": "float32"}
+STORAGE = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def check_step(trace: StepTrace, precision: str, implementation: str) -> None:

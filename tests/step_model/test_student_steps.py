@@ -82,3 +82,12 @@ def test_a_norm_with_sum_and_relu_is_one_operation(traced: Traced) -> None:
 @pytest.mark.parametrize("name", [name for name in budgets.CASES if name in STUDENTS])
 def test_a_step_adds_nothing_to_its_budget(traced: Traced, name: str) -> None:
     check_budget(name, traced)
+
+
+def test_a_step_in_fp16_keeps_them_too(traced: Traced) -> None:
+    """Its scaler included: whether a gradient has overflowed stays on the device."""
+    trace = traced("student 96×320", "fp16")
+    check_step(trace, "fp16", "kernels")
+    names = [row.name for row in trace.rows]
+    assert "_amp_foreach_non_finite_check_and_unscale_" in names
+    assert "_amp_update_scale_" in names

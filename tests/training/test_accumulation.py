@@ -100,6 +100,8 @@ def test_the_gradients_are_those_of_the_joined_batch(make: Any) -> None:
 class Spying:
     """An accelerator that notes in which order gradients are made, and whether they are exchanged."""
 
+    scaler = None
+
     def __init__(self) -> None:
         self.found: list[str] = []
         self.syncs = True

@@ -74,8 +74,12 @@ def touches_host(rows: Sequence[Row]) -> list[Row]:
 
 
 def fp64_on_device(rows: Sequence[Row]) -> list[Row]:
-    """Double precision, which runs at a 32nd or less of single precision's rate on most GPUs."""
-    return [row for row in rows if any(t.dtype == "float64" and t.device == "cuda" for t in row.inputs + row.outputs)]
+    """Double precision, which runs at a 32nd or less of single precision's rate on most GPUs. Single numbers may have
+    it: an fp16 scaler's inverse does."""
+    return [
+        row for row in rows
+        if any(t.dtype == "float64" and t.device == "cuda" and t.shape for t in row.inputs + row.outputs)
+    ]  # fmt: skip
 
 
 def adds_in_any_order(rows: Sequence[Row]) -> list[Row]:
