@@ -25,20 +25,23 @@ def check_tensor(name: str, value: Any, layout: str, *other_layouts: str) -> Non
 
     A "1" in a layout is a dimension that must be 1.
     """
-    layouts = (layout, *other_layouts)
-    expected = " or ".join(layouts)
     if not isinstance(value, Tensor):
+        expected = " or ".join((layout, *other_layouts))
         raise TypeError(f"{name}: expected a tensor {expected}, got {type(value).__name__}")
     if not value.is_floating_point():
         raise TypeError(f"{name}: expected a floating-point tensor, got {value.dtype}")
-    if not any(_fits(value.shape, one.split("×")) for one in layouts):
-        raise ValueError(f"{name}: expected {expected}, got {shown(value.shape)}")
+    shape = value.shape
+    if not (_fits(shape, layout) or any(_fits(shape, one) for one in other_layouts)):
+        expected = " or ".join((layout, *other_layouts))
+        raise ValueError(f"{name}: expected {expected}, got {shown(shape)}")
     if value.numel() == 0:
-        raise ValueError(f"{name}: expected at least one element per dimension, got {shown(value.shape)}")
+        raise ValueError(f"{name}: expected at least one element per dimension, got {shown(shape)}")
 
 
-def _fits(shape: Sequence[int], axes: list[str]) -> bool:
-    return len(shape) == len(axes) and all(axis != "1" or n == 1 for n, axis in zip(shape, axes, strict=True))
+def _fits(shape: Sequence[int], layout: str) -> bool:
+    if len(shape) != layout.count("×") + 1:
+        return False
+    return "1" not in layout or all(axis != "1" or n == 1 for n, axis in zip(shape, layout.split("×"), strict=True))
 
 
 def check_mask(name: str, value: Any, like_name: str, like: Tensor) -> None:
@@ -71,6 +74,8 @@ def plain_number(value: Any) -> Any:
 
     A tensor's number is read, which waits for a GPU.
     """
+    if type(value) in (int, float, bool):  # by far the most; the other questions cost as much as a check
+        return value
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray | Tensor) and value.ndim == 0):
         return value.item()
     return value
@@ -89,11 +94,11 @@ def check_count(name: str, value: Any, minimum: int = 1) -> int:
 def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """A finite number in [low, high], of any kind that `plain_number` knows; it is returned as Python's."""
     value = plain_number(value)
-    expected = f"a finite number in [{low}, {high}]"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: expected {expected}, got {value!r} ({type(value).__name__})")
+        kind = type(value).__name__
+        raise TypeError(f"{name}: expected a finite number in [{low}, {high}], got {value!r} ({kind})")
     if not (low <= value <= high and abs(value) != math.inf):
-        raise ValueError(f"{name}: expected {expected}, got {value}")
+        raise ValueError(f"{name}: expected a finite number in [{low}, {high}], got {value}")
     return value
 
 

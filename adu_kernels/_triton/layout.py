@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 INT32_LIMIT = 2**31
+MOST_LAYOUTS = 1024
+"""That are remembered of one kind of launch, before all are forgotten."""
 WIDEST_VECTOR = 16
 """Elements; what a stride is a multiple of beyond this changes no load."""
 
@@ -58,6 +64,34 @@ def stride_divisor(tensors: Sequence[Tensor], unit_axis: int) -> int:
 def divided_strides(tensors: Sequence[Tensor], divisor: int, unit_axis: int = 1) -> list[int]:
     """Strides of each tensor; all but the unit axis's in units of `divisor` elements, which divides them."""
     return [s if axis == unit_axis else s // divisor for t in tensors for axis, s in enumerate(t.stride())]
+
+
+def by_layout(plan: Callable[P, R]) -> Callable[P, R]:
+    """Remembers what `plan` says: of tensors it may read shape, strides and dtype alone, and nothing beside its
+    arguments (a launch table may change: its row is handed in). All of the sizes of one call are then one look-up."""
+    known: dict[Any, R] = {}
+
+    @wraps(plan)
+    def remembered(*arguments: P.args, **options: P.kwargs) -> R:
+        key = (_described(arguments), *options.items())
+        found = known.get(key)
+        if found is None:
+            if len(known) >= MOST_LAYOUTS:
+                known.clear()
+            found = known[key] = plan(*arguments, **options)
+        return found
+
+    return remembered
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype
+    if type(value) in (tuple, list):
+        return tuple([_described(one) for one in value])
+    if type(value) is dict:
+        return tuple([(name, _described(one)) for name, one in value.items()])
+    return value
 
 
 class MapLayout(NamedTuple):

@@ -86,23 +86,33 @@ def run(kernel: Any, programs: int, tensor: Tensor, *arguments: Any, config: Any
     its other axes end at 65535.
     """
     check_device(tensor)
-    if interpreting():
+    interpreted = interpreting()
+    if interpreted:
         check_interpreter()
     if programs > LARGEST_GRID:
         raise ValueError(f"the tensors are too large for one launch: {programs} programs, at most {LARGEST_GRID}")
     given = (tensor, *arguments)
+    start = _interpret if interpreted else _start
     if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():
         with torch.cuda.device(tensor.device):
-            _start(kernel, programs, given, config, options)
+            start(kernel, programs, given, config, options)
     else:
-        _start(kernel, programs, given, config, options)
+        start(kernel, programs, given, config, options)
+
+
+def _interpret(kernel: Any, programs: int, given: tuple[Any, ...], config: Any, options: dict[str, Any]) -> None:
+    kernel[(programs,)](*given, **_with_constants(config, options))
+
+
+def _with_constants(config: Any, options: dict[str, Any]) -> dict[str, Any]:
+    return options if config is None else {**options, "config": constexprs(config)}
 
 
 def _start(kernel: Any, programs: int, given: tuple[Any, ...], config: Any, options: dict[str, Any]) -> None:
     """Triton's own way from arguments to a compiled kernel costs the host several times the launch itself. So a kernel
     is kept with all that Triton chose it by, and started again where all of that is the same."""
     known, key = {}, None
-    if not interpreting() and not kernel.pre_run_hooks:
+    if not kernel.pre_run_hooks:
         known = _kept_kernels.setdefault((kernel, _driver().active, given[0].device), {})
         knobs = _knobs()
         key = _chosen_by(_is_plain(kernel), given, config, options)
@@ -113,8 +123,7 @@ def _start(kernel: Any, programs: int, given: tuple[Any, ...], config: Any, opti
             compiled, rest = found
             compiled[(programs, 1, 1)](*given, *rest)
             return
-    if config is not None:
-        options = {**options, "config": constexprs(config)}
+    options = _with_constants(config, options)
     compiled = kernel[(programs,)](*given, **options)
     if key is not None and hasattr(compiled, "_init_handles"):  # compiled, and not only asked for or noted
         known[key] = compiled, tuple(options[name] for name in kernel.arg_names[len(given) :])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._triton import runtime
 from .._triton.dtypes import accumulator, factor
-from .._triton.layout import INT32_LIMIT, ceil_div, power_of_two
+from .._triton.layout import INT32_LIMIT, by_layout, ceil_div, power_of_two
 from .._triton.operators import Operator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
@@ -63,6 +63,7 @@ def new_output(query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return like(query), query.new_empty(query.shape[:3], dtype=dtype), query.new_empty(query.shape[:3], dtype=dtype)
 
 
+@by_layout
 def divisor_and_strides(tensor: Tensor) -> tuple[int, list[int]]:
     """What kernels.py calls the layout's DIVISOR, and the strides in its units (those of axes of size 1 are 0)."""
     strides = [0 if size == 1 else stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
@@ -189,6 +190,7 @@ def _launch_shape(tensors: dict[str, Tensor]) -> table.LaunchShape:
     return table.launch_shape(tensors["Q"], all(divisor_and_strides(tensor)[0] > 0 for tensor in tensors.values()))
 
 
+@by_layout
 def _config(
     tensors: dict[str, Tensor], queries: int, keys: int, HAS_BIAS: bool = False, **options: bool
 ) -> tuple[AttentionConfig, list[int]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .._triton import runtime
 from .._triton.dtypes import accumulator, factor
 from .._triton.layout import (
+    by_layout,
     ceil_div,
     divided_strides,
     empty_like_map,
@@ -158,6 +159,7 @@ def _on_matrix_units(base: Tensor, match: Tensor) -> bool:
     return base.dtype.itemsize == 2 and unit_stride([base, match], 1)
 
 
+@by_layout
 def _config(tensors: list[Tensor], tile: Tile, reduction: str, sign: int) -> DisparityConfig:
     """What both kernels are compiled for. tensors: the maps, and the gradients that are written."""
     from .kernels import DisparityConfig

@@ -13,6 +13,8 @@ from torch import Tensor
 from .._triton import runtime
 from .._triton.dtypes import accumulator, factor
 from .._triton.layout import (
+    MapLayout,
+    by_layout,
     ceil_div,
     divided_strides,
     empty_like_map,
@@ -251,7 +253,8 @@ def _slide_forward(correlated: Pair | None, concatenated: Pair | None, volume: T
     maps, concat_maps = correlated or concatenated, concatenated or correlated  # what is absent is stood in for, unread
     assert maps is not None
     assert concat_maps is not None
-    config, num_warps = _slide_config(correlated, concatenated, None, volume, options)
+    tile = _slide_tile(correlated, concatenated, volume, options, backward=False)
+    config = _slide_config(correlated, concatenated, None, volume, options, None, tile)
     batch, _, num_disparities, height, width = volume.shape
     correlating, concatenating = _correlating(config, width), _concatenating(config, width, halves=2)
     runtime.run(
@@ -260,7 +263,7 @@ def _slide_forward(correlated: Pair | None, concatenated: Pair | None, volume: T
         *divided_strides(maps, config.FEATURES.STRIDE_DIVISOR),
         *divided_strides(concat_maps, config.CONCAT_FEATURES.STRIDE_DIVISOR),
         *divided_strides([volume], config.VOLUME.STRIDE_DIVISOR),
-        config=config, num_warps=num_warps, enable_fp_fusion=False,
+        config=config, num_warps=tile.num_warps, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -276,7 +279,8 @@ def _slide_backward(
 
     maps = correlated or concatenated
     assert maps is not None
-    config, num_warps = _slide_config(correlated, concatenated, grads, grad_output, options, grad_scores)
+    tile = _slide_tile(correlated, concatenated, grad_output, options, backward=True)
+    config = _slide_config(correlated, concatenated, grads, grad_output, options, grad_scores, tile)
     scores = grad_output if grad_scores is None else grad_scores  # without them not read
     needed = config.NEEDED
     spare = next(g for g in grads if g is not None)  # stands where no gradient is asked for, and is not written there
@@ -291,42 +295,56 @@ def _slide_backward(
         *divided_strides([grad_output], config.VOLUME.STRIDE_DIVISOR), *scores.stride()[-4:],
         *divided_strides(written[:2], config.FEATURES.STRIDE_DIVISOR),
         *divided_strides(written[2:], config.CONCAT_FEATURES.STRIDE_DIVISOR),
-        config=config, num_warps=num_warps, enable_fp_fusion=False,
+        config=config, num_warps=tile.num_warps, enable_fp_fusion=False,
     )  # fmt: skip
 
 
+def _slide_tile(
+    correlated: Pair | None, concatenated: Pair | None, volume: Tensor, options: VolumeOptions, *, backward: bool
+) -> table.SlideTile:
+    runtime.check_device(volume)  # before the GPU is asked what it is
+    pair = correlated or concatenated
+    assert pair is not None
+    channels_last, groups, pitch = _groups(pair[0], correlated, options)
+    return table.slide_tile(
+        pair[0].shape[1] // groups if groups else 1, pitch if options.normalize == "all" else 1, channels_last,
+        dtype=volume.dtype, backward=backward, concat=concatenated is not None, before_hopper=runtime.before_hopper(),
+    )  # fmt: skip
+
+
+def _groups(first: Tensor, correlated: Pair | None, options: VolumeOptions) -> tuple[bool, int, int]:
+    """Whether a program has the channels of all of its groups, the groups, and how many of them it takes."""
+    groups = options.num_groups if correlated else 0
+    across = options.normalize == "all"
+    return across or is_channels_last(first), groups, power_of_two(groups) if across else max(groups, 1)
+
+
+@by_layout
 def _slide_config(
     correlated: Pair | None,
     concatenated: Pair | None,
     grads: Sequence[Tensor | None] | None,
     volume: Tensor,
     options: VolumeOptions,
-    grad_scores: Tensor | None = None,
-) -> tuple[SlideConfig, int]:
-    """What the kernels of kernels.py are compiled for, and their warps.
+    grad_scores: Tensor | None,
+    tile: table.SlideTile,
+) -> SlideConfig:
+    """What the kernels of kernels.py are compiled for.
 
     grads: of the four maps, in the backward; None in the forward. volume: it, or its gradient.
     """
-    runtime.check_device(volume)  # before the GPU is asked what it is
     from .shared import SlideConfig
 
     backward, grads = grads is not None, grads or (None,) * 4
     features = [*(correlated or ()), *(g for g in grads[:2] if g is not None)]
     concat_features = [*(concatenated or ()), *(g for g in grads[2:] if g is not None)]
-    across_groups = options.normalize == "all"
-    channels_last = across_groups or is_channels_last((features or concat_features)[0])
-    groups = options.num_groups if correlated else 0
+    channels_last, groups, pitch = _groups((features or concat_features)[0], correlated, options)
     channels, concat = (pair[0].shape[1] if pair else 0 for pair in (correlated, concatenated))
     per_group = channels // groups if groups else 1
-    pitch = power_of_two(groups) if across_groups else max(groups, 1)
-    tile = table.slide_tile(
-        per_group, pitch if across_groups else 1, channels_last,
-        dtype=volume.dtype, backward=backward, concat=concatenated is not None, before_hopper=runtime.before_hopper(),
-    )  # fmt: skip
     # A concatenating program takes neighbouring columns through their stride: it is no constant there.
     concat_layout, volume_layout = (map_layout(t)._replace(CONTIGUOUS_W=False) for t in (concat_features, [volume]))
     whole = concat_layout.CONTIGUOUS_C and volume_layout.CONTIGUOUS_C
-    config = SlideConfig(
+    return SlideConfig(
         NUM_GROUPS=groups,
         GROUPS=pitch,
         K=per_group,
@@ -350,7 +368,6 @@ def _slide_config(
         NEEDED=tuple(g is not None for g in grads) if backward else (True,) * 4,
         SCORE_SHARE=0.0 if grad_scores is None else 1 / groups,
     )
-    return config, tile.num_warps
 
 
 def _correlating(config: SlideConfig, width: int) -> int:
@@ -406,13 +423,25 @@ def _band_config(
     maps: list[Tensor], volume: Tensor, options: VolumeOptions, *, backward: bool
 ) -> tuple[BandConfig, dict[str, Any]]:
     """What the kernels of banded.py are compiled for, and how they are started. maps: the gradients too."""
+    layout, int64 = _band_layout(maps, volume)
+    tile = table.band_tile(volume.shape[2], volume.dtype, layout.CONTIGUOUS_C, int64, backward=backward)
+    how = {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": False}
+    return _known_band_config(maps, volume, options, tile), how
+
+
+@by_layout
+def _band_layout(maps: list[Tensor], volume: Tensor) -> tuple[MapLayout, bool]:
+    """And whether an element lies beyond 2³¹."""
+    return map_layout(maps), needs_int64([*maps, volume])
+
+
+@by_layout
+def _known_band_config(maps: list[Tensor], volume: Tensor, options: VolumeOptions, tile: table.BandTile) -> BandConfig:
     from .banded import BandConfig
 
-    channels = maps[0].shape[1]
-    layout, int64 = map_layout(maps), needs_int64([*maps, volume])
-    tile = table.band_tile(volume.shape[2], volume.dtype, layout.CONTIGUOUS_C, int64, backward=backward)
+    channels, (layout, int64) = maps[0].shape[1], _band_layout(maps, volume)
     contiguous_d = unit_stride([volume], 2)
-    config = BandConfig(
+    return BandConfig(
         C=channels,
         BLOCK=tile.block,
         BLOCK_C=min(tile.channels, max(power_of_two(channels), 16)),
@@ -426,7 +455,6 @@ def _band_config(
         DOT=str(factor(volume)),
         ACC=str(accumulator(volume)),
     )
-    return config, {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": False}
 
 
 def _strides_of_band(volume: Tensor, unit: int) -> tuple[int, int, int, int]:

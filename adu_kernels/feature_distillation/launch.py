@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._triton import runtime
 from .._triton.dtypes import accumulator
-from .._triton.layout import INT32_LIMIT, ceil_div, merged_axes, needs_int64
+from .._triton.layout import INT32_LIMIT, by_layout, ceil_div, merged_axes, needs_int64
 from .._triton.operators import Operator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
@@ -190,6 +190,15 @@ def _shapes_and_strides(levels: Sequence[Level]) -> tuple[Numbers, ...]:
     return tuple(encoded(numbers) for numbers in (shapes, *zip(*(one.strides for one in levels), strict=True)))
 
 
+@by_layout
+def _plan(maps: Sequence[Maps], weights: Maps, loss: LossShape) -> tuple[list[Level], LossConfig, list[int], tuple]:
+    """What follows from how the maps lie: levels, what the kernel is compiled for, each level's first program (and one
+    past the last), shapes and strides. loss: the row of the launch table, which the levels read for themselves."""
+    levels = _levels(weights, *maps)
+    config = loss_config(levels, [one for level_maps in maps for one in level_maps], weights)
+    return levels, config._replace(TILES=loss.last_tiles), _first_programs(levels), _shapes_and_strides(levels)
+
+
 def forward(adapted: Maps, teacher: Maps, weights: Maps) -> tuple[Tensor, Tensor]:
     """The losses of L levels, and 2/(elements · power) of each, which the backward needs; in two launches.
 
@@ -197,9 +206,7 @@ def forward(adapted: Maps, teacher: Maps, weights: Maps) -> tuple[Tensor, Tensor
     """
     from . import kernels
 
-    levels = _levels(weights, adapted, teacher)
-    config = loss_config(levels, [*adapted, *teacher], weights)
-    firsts = _first_programs(levels)
+    levels, config, firsts, numbers = _plan((adapted, teacher), weights, LOSS)
     programs = firsts[-1]
     partials, losses, slopes = (
         adapted[0].new_empty(size, dtype=accumulation_dtype(*adapted, *teacher))
@@ -207,7 +214,7 @@ def forward(adapted: Maps, teacher: Maps, weights: Maps) -> tuple[Tensor, Tensor
     )
     runtime.run(
         kernels.sums, programs, partials, tuple(adapted), tuple(teacher), tuple(weights or adapted),
-        *_shapes_and_strides(levels), config=config, num_warps=LOSS.warps, **UNFUSED,
+        *numbers, config=config, num_warps=LOSS.warps, **UNFUSED,
     )  # fmt: skip
     elements = [one.positions * one.channels for one in levels]
     spans = zip(firsts, firsts[1:], elements, strict=False)
@@ -223,13 +230,13 @@ def gradients(grad_output: Tensor, slopes: Tensor, adapted: Maps, teacher: Maps,
     from . import kernels
 
     found = [torch.empty_like(one) for one in adapted]
-    levels = _levels(weights, adapted, teacher, found)
-    shapes, adapted_strides, teacher_strides, gradient_strides, weight_strides = _shapes_and_strides(levels)
+    _, config, firsts, numbers = _plan((adapted, teacher, found), weights, LOSS)
+    shapes, adapted_strides, teacher_strides, gradient_strides, weight_strides = numbers
     runtime.run(
-        kernels.gradients, sum(one.programs for one in levels),
+        kernels.gradients, firsts[-1],
         grad_output, slopes, tuple(adapted), tuple(teacher), tuple(weights or adapted), tuple(found),
         grad_output.stride(0), shapes, adapted_strides, teacher_strides, weight_strides, gradient_strides,
-        config=loss_config(levels, [*adapted, *teacher, *found], weights), num_warps=LOSS.warps, **UNFUSED,
+        config=config, num_warps=LOSS.warps, **UNFUSED,
     )  # fmt: skip
     return found
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._triton import runtime
 from .._triton.dtypes import accumulator, factor
-from .._triton.layout import ceil_div, divided_strides, map_layout, needs_int64, power_of_two
+from .._triton.layout import by_layout, ceil_div, divided_strides, map_layout, needs_int64, power_of_two
 from .._triton.operators import operator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
@@ -222,6 +222,7 @@ def _flat(volume: Tensor, neighbours: bool) -> bool:
     return volume.stride()[2:4] == (height * width * step, width * step)
 
 
+@by_layout
 def _config(volumes: list[Tensor], output: Tensor, weight: Tensor, tile: Tile) -> ConvConfig:
     """volumes: x, and its gradient where one is written. output: or its gradient."""
     from .kernels import ConvConfig

@@ -71,6 +71,17 @@ def test_an_operation_is_launched_as_it_is_called(library: Path) -> None:
     assert counts == LAUNCHES
 
 
+def test_what_a_call_costs_the_host_is_told_by_layer(library: Path) -> None:
+    found = _json(
+        "tests.stub_driver.host_time", str(library), "teacher_gate", "disparity_regression", "--repeats", "40"
+    )
+    gate, regression = found["teacher_gate"], found["disparity_regression"]
+    assert (gate["launches"], regression["launches"]) == ("1", "1 + 2")
+    assert "backward" not in gate
+    assert sum(gate[layer] for layer in ("check", "operator", "body", "launch")) == pytest.approx(gate["all"])
+    assert regression["both"] == regression["forward"] + regression["backward"] > regression["all"] > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100, 120])
 def test_every_case_is_launched_as_it_is_called(library: Path, capability: int) -> None:
