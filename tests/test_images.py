@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adu_depth.data import SyntheticStereo, collate
-from adu_depth.data.augmentation import ColourConfig, colour_jitter
+from adu_depth.data.augmentation import ColourConfig
 from adu_depth.data.image_files import grey_levels
 from adu_depth.distillation.photometric import photometric_loss, smoothness_loss
 from adu_depth.errors import InputError
@@ -19,6 +19,7 @@ from adu_depth.images import image_batch
 from adu_depth.inference import Predictor
 from adu_depth.inference.render import to_uint8
 from adu_depth.models import MonoStudent, StereoTeacher, TeacherConfig
+from tests.data.augmented import colour_jitter
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 32, 64), dtype=np.uint8))
 IMAGE = PIXELS.float() / 255

@@ -16,7 +16,6 @@ from torch import Tensor
 from adu_depth.errors import InputError
 from adu_depth.images import check_image
 from adu_depth.schema import plain_numbers
-from adu_depth.transfer import upload
 
 CUT_CELL = 32  # rows are cut between cells of the coarsest features, so that every map can follow exactly
 CUT_FROM, CUT_TO = 0.2, 0.8  # where an image is cut, as URCDC-Depth does (2302.08149, its CutFlip)
@@ -146,11 +145,6 @@ def recolour(images: Tensor, factors: Tensor) -> Tensor:
     changed = (mean + contrast * (changed - mean)).clamp(0, 1)
     grey = (changed * weights).sum(1, keepdim=True)
     return (grey + saturation * (changed - grey)).clamp(0, 1)
-
-
-def colour_jitter(images: Tensor, config: ColourConfig, generator: torch.Generator) -> Tensor:
-    """The colour changes of a batch of B×3×H×W images in [0, 1], each image its own."""
-    return recolour(images, upload(draw_colours(images.shape[0], config, generator), images.device))
 
 
 @dataclass(frozen=True)

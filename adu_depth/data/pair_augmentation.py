@@ -28,7 +28,6 @@ from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity
 from adu_depth.schema import Range, check_ranges
-from adu_depth.transfer import upload_together
 
 PATCHES = 2  # at most, per image
 Side = Annotated[int, Range(1, 16_384)]
@@ -124,18 +123,6 @@ def change_pair(sample: StereoSample, draws: PairDraws) -> tuple[StereoSample, T
     if draws.patches is not None:
         right = cover(right, draws.patches)
     return sample, left, right
-
-
-def augment_pair(
-    sample: StereoSample, config: PairAugmentationConfig, generator: torch.Generator
-) -> tuple[StereoSample, Tensor, Tensor]:
-    """`change_pair` by what `draw_pair_changes` draws.
-
-    The same batch, configuration and state of `generator` give the same result.
-    """
-    left = sample.left
-    draws = draw_pair_changes(left.shape[0], left.shape[-2:], config, generator)
-    return change_pair(sample, upload_together(draws, left.device))
 
 
 def mirror_pair(sample: StereoSample, flips: Tensor) -> StereoSample:

@@ -16,7 +16,7 @@ import torch
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import cut_rows, draw_cuts
-from adu_depth.data.pair_augmentation import PairAugmentationConfig, augment_pair
+from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from bench.gpu_check.benchmarks import suite_of
 from bench.harness import peaks, runner
 from bench.harness.case import Work, differentiable, draw_item, outputs_of
@@ -35,6 +35,7 @@ from bench.training_steps import (
     teacher_step,
 )
 from tests.bench.planted import case_of
+from tests.data.augmented import augment_pair
 
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
 SLEEP = 7.0  # µs a sleep takes here: it must never be in a result

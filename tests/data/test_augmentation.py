@@ -14,7 +14,6 @@ from adu_depth.data import StereoSample, SyntheticStereo, collate
 from adu_depth.data.augmentation import (
     AugmentationConfig,
     ColourConfig,
-    colour_jitter,
     cut_rows,
     draw_colours,
     draw_cuts,
@@ -23,7 +22,6 @@ from adu_depth.data.augmentation import (
 )
 from adu_depth.data.pair_augmentation import (
     PairAugmentationConfig,
-    augment_pair,
     cover,
     draw_patches,
     magnify,
@@ -37,6 +35,7 @@ from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask, step_losses
+from tests.data.augmented import augment_pair, colour_jitter
 from tests.training.tiny import STUDENT, TEACHER
 
 COUNT, HEIGHT, WIDTH = 4, 96, 192

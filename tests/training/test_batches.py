@@ -9,7 +9,7 @@ import torch
 
 import adu_depth.training.batches
 from adu_depth.data import StereoSample, SyntheticStereo, collate
-from adu_depth.data.augmentation import AugmentationConfig, colour_jitter, draw_flips, draw_generator, flip_where
+from adu_depth.data.augmentation import AugmentationConfig, draw_flips, draw_generator, flip_where
 from adu_depth.data.transforms import draw_window, resize_sample
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
@@ -17,6 +17,7 @@ from adu_depth.geometry import disparity_to_depth
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.batches import InMemory, TrainingBatch, batches, step_indices
 from adu_depth.training.runs import open_samples
+from tests.data.augmented import colour_jitter
 from tests.training.tiny import DATA, LOOP, SIZE, tiny_scenes
 
 CPU = torch.device("cpu")
