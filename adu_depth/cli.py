@@ -77,7 +77,8 @@ class PredictConfig:
     """
 
     checkpoint: Positional[Path]
-    """Run folder or checkpoint folder."""
+    """A run folder (its best checkpoint where it was validated, else its newest), RUN/checkpoints/best, or a checkpoint
+    folder."""
     source: Positional[Path]
     """Image, or folder of images (a stereo teacher's folder holds left/ and right/; sequences may be folders there)."""
     right: Path | None = None

@@ -3,15 +3,19 @@
 from adu_depth.checkpoint.folder import (
     Kind,
     LoadedModel,
+    best_checkpoint,
     build_model,
+    checkpoint_of,
     checkpoint_path,
     config_dict,
     kept_backbone,
     list_checkpoints,
     load_model,
+    remove_old,
     restore_checkpoint,
     save_checkpoint,
 )
+from adu_depth.checkpoint.wholeness import Standing, read_standing
 
 __all__ = [
     "load_model",
@@ -24,4 +28,9 @@ __all__ = [
     "restore_checkpoint",
     "kept_backbone",
     "config_dict",
+    "best_checkpoint",
+    "checkpoint_of",
+    "remove_old",
+    "Standing",
+    "read_standing",
 ]

@@ -6,7 +6,8 @@ RUN/checkpoints/step-00000500/
     training.safetensors             optimiser state, parts used in training only (the adapters), and where there are
                                      averages the weights that they are of (trained.NAME)
     config.json                      how to rebuild the network (no hub needed), and the run's configuration
-    state.json                       the step; sizes and sums of the two tensor files
+    state.json                       the step; sizes and sums of the two tensor files; how the validation stands
+RUN/checkpoints/best                 no folder: names the one that the newest checkpoint's validation calls the best
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch.amp import GradScaler
 from adu_depth.checkpoint.optimizer_state import expected_forms, faults, optimizer_tensors, restore
 from adu_depth.checkpoint.scaler_state import FORMS as SCALER_FORMS
 from adu_depth.checkpoint.scaler_state import restore_scaler, scaler_faults, scaler_tensors
-from adu_depth.checkpoint.wholeness import STATE, State, require_unchanged, sums
+from adu_depth.checkpoint.wholeness import STATE, Standing, State, read_standing, require_unchanged, sums
 from adu_depth.data.config import DataConfig
 from adu_depth.errors import InputError
 from adu_depth.files import json_number, remove_folder, replacing, write_json
@@ -70,6 +71,7 @@ class Described(Kept):
 
 MODEL = "model.safetensors"
 TRAINING = "training.safetensors"
+BEST = "best"
 TRAINED, UPDATES = "trained.", "averages.updates"
 """In training.safetensors, where model.safetensors has averages: the weights, and how often they were averaged."""
 
@@ -110,8 +112,9 @@ def save_checkpoint(
     keep: int,
     averages: Averages | None = None,
     scaler: GradScaler | None = None,
+    standing: Standing | None = None,
 ) -> Path:
-    """Writes the state after `step` steps and removes all but the newest `keep` checkpoints.
+    """Writes the state after `step` steps and removes old ones (`remove_old`). standing: of the validation.
 
     `module` is the training module: its `network` goes to model.safetensors, the rest to training.safetensors. With
     averages, those go to model.safetensors, and the network's own weights to training.safetensors. scaler: of the
@@ -138,10 +141,34 @@ def save_checkpoint(
         save_file(training, temporary / TRAINING)
         backbone = backbone_settings(module.get_submodule("network"))
         write_json(temporary / "config.json", {"kind": kind, **config, "backbone": backbone})
-        write_json(temporary / STATE, {"step": step, "files": sums(temporary, (MODEL, TRAINING))})
-    for old in list_checkpoints(run)[:-keep]:
-        remove_folder(old)
+        state = {"step": step, "files": sums(temporary, (MODEL, TRAINING))}
+        write_json(temporary / STATE, state if standing is None else {**state, "validation": standing})
+    remove_old(run, keep)
     return path
+
+
+def remove_old(run: Path, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints, and the best as each of these knows it: a run that goes on from
+    any of them finds its own."""
+    found = list_checkpoints(run)
+    spared = {_best_of(run, path) for path in found[-keep:]}
+    for old in found[:-keep]:
+        if old not in spared:
+            remove_folder(old)
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """The best checkpoint of a run as its newest one knows it; None where nothing was validated. It may be gone."""
+    found = list_checkpoints(run)
+    return _best_of(run, found[-1]) if found else None
+
+
+def _best_of(run: Path, checkpoint: Path) -> Path | None:
+    try:
+        standing = read_standing(checkpoint)
+    except InputError:  # whoever goes on from it, or loads it, will say so
+        return None
+    return checkpoint_path(run, standing["best_step"]) if standing and standing["best_step"] else None
 
 
 def restore_checkpoint(
@@ -194,21 +221,35 @@ def restore_checkpoint(
     return steps
 
 
-def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedModel:
-    """The network of a run folder (its newest checkpoint) or of one checkpoint folder, in eval mode on `device`.
-
-    All that it needs is in the folder: InputError where it keeps no configuration of an encoder that is not built in.
-    """
-    path = Path(path)
-    if not path.exists():
+def checkpoint_of(path: Path) -> Path:
+    """The checkpoint that a path names: its own folder; RUN/checkpoints/best; of a run the best one where there was a
+    validation, which is what a metric was chosen for, else the newest. InputError where there is none."""
+    if (path / MODEL).is_file():
+        return path
+    by_name = path.name == BEST and path.parent.name == "checkpoints" and not path.exists()
+    run = path.parent.parent if by_name else path
+    if not run.exists():
         raise InputError(
             f"checkpoint {path} does not exist: expected a run folder or one of its checkpoints/step-… folders"
         )
-    if not (path / MODEL).is_file():
-        found = list_checkpoints(path)
-        if not found:
-            raise InputError(f"{path} holds no checkpoint: expected {MODEL} in it, or checkpoints/step-… folders")
-        path = found[-1]
+    found = list_checkpoints(run)
+    if not found:
+        raise InputError(f"{run} holds no checkpoint: expected {MODEL} in it, or checkpoints/step-… folders")
+    best = best_checkpoint(run)
+    if best is not None and not best.is_dir():
+        raise InputError(f"{best}, the best checkpoint of {run}, is not there any more: name another, as {found[-1]}")
+    if by_name and best is None:
+        raise InputError(f"{path}: nothing was validated in this run, no checkpoint of it is known as the best")
+    return best or found[-1]
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedModel:
+    """The network of a run folder or of one checkpoint folder, in eval mode on `device`.
+
+    Of a run it is the best checkpoint where there was a validation, else the newest (`checkpoint_of`).
+    All that it needs is in the folder: InputError where it keeps no configuration of an encoder that is not built in.
+    """
+    path = checkpoint_of(Path(path))
     config: dict[str, Any] = read_json(path / "config.json")
     source = f"{path / 'config.json'} does not describe a teacher or a student"
     check(Needed, config, source)

@@ -15,7 +15,7 @@ from typing import Annotated, TypedDict
 from adu_depth.data.config import MOST
 from adu_depth.errors import InputError
 from adu_depth.files import open_regular
-from adu_depth.schema import Range, read_json
+from adu_depth.schema import Length, Range, read_json
 from adu_depth.tensor_files import read_forms
 
 STATE = "state.json"
@@ -26,16 +26,33 @@ class Sum(TypedDict):
     crc32: Annotated[int, Range(0, 2**32 - 1)]
 
 
+class Standing(TypedDict):
+    """How a run's validation stands. measured: what, in words. best_step: 0 before the first. since: validations since
+    then, none of which was better."""
+
+    measured: Annotated[str, Length(8192)]
+    best_step: Annotated[int, Range(0, MOST)]
+    best: float
+    since: Annotated[int, Range(0, MOST)]
+
+
 class Sums(TypedDict, total=False):
-    """By name of file; checkpoints from before there were sums do not have them."""
+    """By name of file; checkpoints from before there were sums do not have them. validation: where there is any."""
 
     files: dict[str, Sum]
+    validation: Standing
 
 
 class State(Sums):
     """state.json."""
 
     step: Annotated[int, Range(1, MOST)]
+
+
+def read_standing(checkpoint: Path) -> Standing | None:
+    """How the validation of its run stood; None where there was none. InputError for a state.json that is none."""
+    state: State = read_json(checkpoint / STATE, State)
+    return state.get("validation")
 
 
 def sums(folder: Path, names: Iterable[str]) -> dict[str, Sum]:

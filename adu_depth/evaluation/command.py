@@ -12,7 +12,7 @@ from rich.console import Console
 
 from adu_depth.arguments import Positional
 from adu_depth.data import KittiStereo, SyntheticStereo, open_dataset
-from adu_depth.data.dataset import Dataset
+from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.layouts import find_layout, refuse_folder_options
 from adu_depth.data.packed import PackedStereo
 from adu_depth.distributed import ProcessGroup, joined_processes
@@ -46,7 +46,8 @@ class EvaluateConfig:
     """Evaluate a checkpoint on a data set; a teacher stands beside StereoSGBM and a constant disparity."""
 
     checkpoint: Positional[Path]
-    """Run folder or checkpoint folder."""
+    """A run folder (its best checkpoint where it was validated, else its newest), RUN/checkpoints/best, or a checkpoint
+    folder."""
     data: str = "synthetic"
     """A data set's folder, or "synthetic" for held-out built-in scenes."""
     layout: str = "auto"
@@ -126,7 +127,7 @@ class _Evaluation:
             first.require_right("a stereo teacher")
         height, width = first.left.shape[-2:]
         self.width = width
-        self.layout = layout_of(config, self.dataset)
+        self.layout = layout_of(config.data, config.layout, self.dataset)
         self.scorer = Scorer(
             choose_protocols(
                 config.protocol, self.layout, (height, width), self._cut() and self.layout != "kitti_depth"
@@ -269,13 +270,9 @@ def searched_disparities(width: int) -> int:
 
 
 def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset:
-    """The data set named, or held-out scenes at the size the network works at, else at the one it was trained at.
-
-    KITTI's stereo sets give their fullest ground truth, disp_occ, where it is on disk: epe and d1 are then over all
-    pixels, as in the benchmark's D1-all, and epe_noc and d1_noc over those that both cameras see.
-    """
+    """The data set named, or held-out scenes at the size the network works at, else at the one it was trained at."""
     if config.data != "synthetic":
-        dataset = open_dataset(
+        return open_with_full_truth(
             config.data,
             config.layout,
             split=config.split,
@@ -283,9 +280,6 @@ def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset
             kb_crop=config.kb_crop,
             skip_missing=config.skip_missing,
         )
-        if isinstance(dataset, KittiStereo):
-            dataset.occluded_too = (dataset.training / dataset.folders.occ).is_dir()
-        return dataset
     refuse_folder_options(config, "", "data")
     size = predictor.size or predictor.trained_size
     if size is None:
@@ -293,8 +287,20 @@ def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset
     return SyntheticStereo(config.pairs, *size, seed=HELD_OUT_SCENES)
 
 
-def layout_of(config: EvaluateConfig, dataset: Dataset) -> str:
+def open_with_full_truth(root: str, layout: str, **options: Any) -> FileDataset:
+    """`open_dataset` for an evaluation.
+
+    KITTI's stereo sets give their fullest ground truth, disp_occ, where it is on disk: epe and d1 are then over all
+    pixels, as in the benchmark's D1-all, and epe_noc and d1_noc over those that both cameras see.
+    """
+    dataset = open_dataset(root, layout, **options)
+    if isinstance(dataset, KittiStereo):
+        dataset.occluded_too = (dataset.training / dataset.folders.occ).is_dir()
+    return dataset
+
+
+def layout_of(root: str, layout: str, dataset: Dataset) -> str:
     """The layout that `open_dataset` opened the data with, or "synthetic"; of a pack, that of what was packed."""
     if isinstance(dataset, PackedStereo):
         return dataset.source_layout
-    return "synthetic" if config.data == "synthetic" else find_layout(Path(config.data), config.layout).name
+    return "synthetic" if root == "synthetic" else find_layout(Path(root), layout).name

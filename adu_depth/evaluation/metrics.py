@@ -22,6 +22,8 @@ KITTI_DEPTH_METRICS = ("SILog", "sqErrorRel", "absErrorRel", "iRMSE")
 """As the benchmark's own table calls them: SILog and the relative errors × 100, iRMSE in 1/km."""
 
 HU_METRICS = ("rmse", "rel", "delta1", "delta2", "delta3")
+HIGHER_IS_BETTER = ("a1", "a2", "a3", "delta1", "delta2", "delta3")
+"""The shares of pixels within a bound; every other metric of an image is an error."""
 
 KITTI_DEPTH_RANGE = (1 / 256, 65535 / 256)
 """Metres that a depth map of KITTI can hold: a uint16 PNG of metres × 256, 0 = none."""

@@ -92,7 +92,7 @@ def side_by_side(pictures: Mapping[str, np.ndarray], columns: int = 0, gap: int 
     if not pictures:
         raise ValueError("side_by_side needs at least one picture, got none")
     width = next(iter(pictures.values())).shape[1]
-    cells = [_captioned(_scaled_to(p, width), caption) for caption, p in pictures.items()]
+    cells = [_captioned(scaled_to(p, width), caption) for caption, p in pictures.items()]
     columns = columns or len(cells)
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     heights = [max(cell.shape[0] for cell in row) for row in rows]
@@ -117,7 +117,8 @@ def _captioned(picture: np.ndarray, caption: str) -> np.ndarray:
     return np.concatenate([strip, picture])
 
 
-def _scaled_to(picture: np.ndarray, width: int) -> np.ndarray:
+def scaled_to(picture: np.ndarray, width: int) -> np.ndarray:
+    """The picture at this width, as high as it then is."""
     if picture.shape[1] == width:
         return picture
     height = max(1, round(picture.shape[0] * width / picture.shape[1]))

@@ -13,7 +13,7 @@ from adu_depth.charts import line_chart, series_of
 from adu_depth.files import replacing
 from adu_depth.report.scenes import ScenePanel, model_label, scene_rows
 from adu_depth.report.tables import bars_of_seconds, flat, metric_rows, models_of, verdict
-from adu_depth.training.history import MEASURED
+from adu_depth.training.history import MEASURED, VALIDATION
 
 History = Sequence[Mapping[str, float]]
 
@@ -85,6 +85,8 @@ def _charts(history: Mapping[str, History]) -> list[tuple[str, str]]:
         lines = {model_label(run): series_of(rows, term) for run, rows in history.items()}
         present = {name: line for name, line in lines.items() if line is not None}
         if present:
-            title = _TERM_TITLES.get(term, term.replace("_", " "))
-            charts.append((title, line_chart(present, "weighted loss, no unit", colours)))
+            title, up = _TERM_TITLES.get(term, term.replace("_", " ")), "weighted loss, no unit"
+            if term.startswith(VALIDATION):
+                title, up = f"Validation: {term.removeprefix(VALIDATION)}", "mean over the held-out samples"
+            charts.append((title, line_chart(present, up, colours)))
     return charts

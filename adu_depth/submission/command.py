@@ -23,7 +23,7 @@ class SubmitConfig:
     """Write a student's submission to KITTI's depth prediction benchmark, or check one (--validate ZIP)."""
 
     checkpoint: Positional[Path | None] = None
-    """Run folder or checkpoint folder of a student."""
+    """A student's run folder (its best checkpoint where it was validated, else its newest) or checkpoint folder."""
     data: Path | None = None
     """The benchmark's test_depth_prediction_anonymous, or the folder it lies in."""
     output: Path = Path("runs/submission")

@@ -16,6 +16,7 @@ from adu_depth.errors import InputError
 from adu_depth.models import StudentConfig, TeacherConfig
 from adu_depth.schema import Length, Range, check_ranges
 from adu_depth.training.schedule import Decay
+from adu_depth.training.validation_config import ValidationConfig, require_other_scenes
 
 Count = Annotated[int, Range(1, MOST)]
 Factor = Annotated[float, Range(0, 1e15)]
@@ -129,6 +130,10 @@ class TeacherTrainingConfig:
     augmentation: PairAugmentationConfig = field(default_factory=PairAugmentationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def __post_init__(self) -> None:
+        require_other_scenes(self.validation, self.data.root, self.data.scene_seed)
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,8 @@ class StudentTrainingConfig:
     """
 
     teacher: Path | None = None
-    """The teacher's run or checkpoint folder; none trains the student alone, on the ground truth only."""
+    """The teacher's run (its best checkpoint where it was validated, else its newest) or checkpoint folder; none trains
+    the student alone, on the ground truth only."""
     teacher_cache: Path | None = None
     """Folder that keeps the teacher's outputs, so that each sample is computed once; none runs the teacher online."""
     run: RunFolder = Path("runs/student")
@@ -150,3 +156,7 @@ class StudentTrainingConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def __post_init__(self) -> None:
+        require_other_scenes(self.validation, self.data.root, self.data.scene_seed)

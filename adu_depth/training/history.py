@@ -13,6 +13,8 @@ from adu_depth.schema import Length, Range, check, parse_json
 
 MOST_ROWS = 1_000_000
 Row = dict[str, float]
+VALIDATION = "validation/"
+"""Begins the names of what was measured on held-out samples; these are rows of their own."""
 MEASURED = ("images_per_second", "data_wait", "peak_memory_mb", "seconds_left")
 """What a row says of the machine: all else in it follows from the run's configuration."""
 

@@ -15,6 +15,7 @@ from accelerate.utils import ProjectConfiguration, set_seed
 
 from adu_depth.checkpoint import (
     checkpoint_path,
+    remove_old,
     restore_checkpoint,
     save_checkpoint,
 )
@@ -53,6 +54,7 @@ from adu_depth.training.step import (
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
 from adu_depth.training.throughput import ThroughputMeter
 from adu_depth.training.trackers import OURS, Trackers, trackers_by_accelerate
+from adu_depth.training.validation import Validation
 
 Batches = Callable[[int], Generator[TrainingBatch, None, None]]
 """The batches from a given step on; closing them ends the processes that read them."""
@@ -101,8 +103,10 @@ def train(
     accelerator: Accelerator,
     progress: Progress,
     teach: Callable[[TrainingBatch], TrainingBatch] = lambda batch: batch,
+    validation: Validation | None = None,
 ) -> list[dict[str, float]]:
-    """Trains `task` for loop.steps steps in the folder `run` and returns its history, one row per log_every steps.
+    """Trains `task` for loop.steps steps in the folder `run` and returns its history, one row per log_every steps and
+    one per validation, which may end it earlier.
 
     config: the whole run's configuration as JSON values, kept beside the weights. defaults: the same of one in which
     nothing was chosen, for what a run's config.json is too old to name. teach: adds a teacher's outputs to a batch.
@@ -131,6 +135,8 @@ def train(
         for path in set_aside_newer(run, start):
             progress.say(f"set aside: {path}")
     accelerator.wait_for_everyone()
+    if validation is not None:
+        validation.resume(run, done, progress.say)
     warmup_steps = round(optimizer_config.warmup * loop.steps)
     unseen: list[SeenStep] = []
     overflows = None if accelerator.scaler is None else Overflows()
@@ -150,24 +156,30 @@ def train(
     )
     runner = make_runner(parts, loop, accelerator, progress)
 
-    def save(context: StepContext, batch: TrainingBatch) -> None:
+    def require_good(context: StepContext, batch: TrainingBatch) -> None:
         """Every process looks at its losses first, then at what the new weights give: no checkpoint is a bad one."""
         check_finite(unseen, run, group, overflows)
         beside_graphs(runner, lambda: require_finite_loss(task, parts.taught_whole(batch), context, accelerator, run))
+
+    def validate(step: int) -> bool:
+        assert validation is not None
+        network = task.network if averages is None else averages.network()
+        return validation.run(run, step, network, log, progress, partial(beside_graphs, runner))
+
+    def save(step: int, last: bool) -> None:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             log.make_durable()  # a resumed run has its rows up to here
-            step = context.step + 1
-            keep = loop.keep_checkpoints + (step < loop.steps)  # the next step may yet say that this one is bad
             save_checkpoint(
                 *(run, step),
                 kind=task.kind,
                 module=task,
                 optimizer=optimizer,
                 config=config,
-                keep=keep,
+                keep=loop.keep_checkpoints + (not last),  # the next step may yet say that this one is bad
                 averages=averages,
                 scaler=accelerator.scaler,
+                standing=None if validation is None else validation.standing,
             )
 
     module.train()
@@ -180,6 +192,8 @@ def train(
     ):
         meter = ThroughputMeter(loop.pairs_per_step * group.world_size, loop.steps - start, accelerator.device)
         for step in range(start, loop.steps):
+            if validation is not None and validation.exhausted():
+                break
             batch = meter.next(stream)
             factor = learning_rate_factor(
                 step, loop.steps, warmup_steps, optimizer_config.decay, optimizer_config.power
@@ -199,15 +213,27 @@ def train(
                 log.write(step + 1, terms, factor * optimizer_config.learning_rate, meter)
             bar.advance(log.note)
             stopping = stop_requested(caught, step, loop.check_every, accelerator)
-            if (step + 1) % loop.checkpoint_every == 0 or step + 1 == loop.steps or stopping:
-                save(context, batch)
+            last = step + 1 == loop.steps
+            saving = (step + 1) % loop.checkpoint_every == 0 or last or stopping
+            due = validation is not None and validation.due(step + 1, loop.steps)
+            if saving or due:
+                require_good(context, batch)
+            if due and validation is not None:
+                saving = validate(step + 1) or validation.exhausted() or saving
+                last = validation.exhausted() or last
+            if saving:
+                save(step + 1, last)
                 saved = step + 1
             if stopping:
                 raise Interrupted(
                     caught[0] if caught else signal.SIGTERM,
                     f"state saved in {checkpoint_path(run, step + 1)}: go on with --loop.resume",
                 )
+    if accelerator.is_main_process:
+        remove_old(run, loop.keep_checkpoints)  # where a kill had come between the last one and this
     progress.say(f"{folder_name(run)}: {meter.summary()}")
+    if validation is not None:
+        validation.say_end(run, progress.say)
     if caught:  # too late for this training, but a quickstart has more to do
         raise Interrupted(caught[0], f"{run} is trained to its end")
     return log.rows

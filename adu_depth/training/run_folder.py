@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from adu_depth.leftovers import sweep
 from adu_depth.schema import read_json
 from adu_depth.training.config import LoopConfig
 from adu_depth.training.resuming import chosen_checkpoint
+from adu_depth.training.validation_config import ValidationConfig
 
 Value = TypeVar("Value")
 BEFORE: dict[str, dict[str, Any]] = {"optimizer": {"decay_norms_and_biases": True}}
@@ -31,7 +33,8 @@ def only_writer(accelerator: Accelerator, folder: Path, what: str) -> Iterator[N
     require_text_name(folder)
     share = partial(from_first, accelerator)
     with locked(folder, what, first=accelerator.is_main_process, share=share) as alone:
-        sweep(folder / "checkpoints", alone)
+        for below in ("checkpoints", "validation"):
+            sweep(folder / below, alone)
         yield
 
 
@@ -92,7 +95,7 @@ def places_free(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
 
 
 # How a run is executed and watched, and what is averaged beside it, may change when it is resumed; what it learns not.
-FREE_TO_CHANGE = {"run", "teacher_cache"} | {
+FREE_TO_CHANGE = {"run", "teacher_cache", *(f"validation.{field.name}" for field in fields(ValidationConfig))} | {
     f"loop.{name}"
     for name in (
         *("resume", "resume_from", "workers", "prefetch", "device", "graph", "ema"),

@@ -48,6 +48,10 @@ class RunLog:
         row = {"step": step, **{name: float(value) for name, value in terms.items()}}
         row |= {"learning_rate": learning_rate, **meter.reading()}
         self.note = f"loss {row['total']:.3f}  {meter.note}"
+        self.write_row(row)
+
+    def write_row(self, row: Row) -> None:
+        """A row as it is."""
         self.rows.append(row)
         if self.enabled:
             require_ours(self.path)

@@ -30,6 +30,7 @@ from adu_depth.training.run_folder import from_first, only_writer
 from adu_depth.training.supervision import require_camera, require_supervision
 from adu_depth.training.tasks import OnlineTeacher, StudentTask, TeacherTask
 from adu_depth.training.teacher_outputs import OutputsOnDisk, cache_identity, weights_digest
+from adu_depth.training.validation import make_validation
 
 History = list[dict[str, float]]
 
@@ -74,6 +75,7 @@ def _train_teacher(
     progress = progress or Progress(enabled=accelerator.is_main_process)
     source = open_samples(config.data, accelerator.device, progress) if samples is None else samples
     require_supervision(config, source, progress)
+    validation = make_validation(config, "teacher", source, accelerator, progress)
     network = StereoTeacher(*_model_and_backbone(config))
     loss = TeacherLoss(config.loss, config.model.max_disparity, config.model.min_depth, config.model.max_depth)
     group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
@@ -92,6 +94,7 @@ def _train_teacher(
         loop=config.loop,
         accelerator=accelerator,
         progress=progress,
+        validation=validation,
     )
 
 
@@ -123,6 +126,7 @@ def _train_student(
     source = open_samples(config.data, accelerator.device, progress) if samples is None else samples
     require_supervision(config, source, progress)
     require_camera(config, source)
+    validation = make_validation(config, "student", source, accelerator, progress)
     network = MonoStudent(*_model_and_backbone(config))
     teacher = None if config.teacher is None else _load_teacher(config, accelerator.device)
     loss = StudentLoss(
@@ -156,6 +160,7 @@ def _train_student(
         accelerator=accelerator,
         progress=progress,
         teach=teach,
+        validation=validation,
     )
 
 

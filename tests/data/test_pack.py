@@ -216,4 +216,4 @@ def test_a_pack_is_evaluated_by_the_protocols_of_what_was_packed(kitti: Path, pa
         if not folder.is_dir():
             pack(kitti, folder, size=(32, 64))
         config = EvaluateConfig(checkpoint=tmp_path, data=str(folder))
-        assert layout_of(config, open_dataset(folder)) == expected
+        assert layout_of(config.data, config.layout, open_dataset(folder)) == expected
