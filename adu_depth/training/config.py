@@ -58,6 +58,8 @@ class LoopConfig:
     """Length of a run, its seed, and how it is executed."""
 
     steps: Count = 20_000
+    """Updates of the weights. A finished run goes on to more with loop.resume: by the schedule of a run so long, whose
+    learning rate is higher there than where the run ended."""
     batch_size: Annotated[int, Range(1, 65_536)] = 8
     """Pairs per step and process; with loop.accumulate, per micro-batch."""
     accumulate: Annotated[int, Range(1, 65_536)] = 1
@@ -124,6 +126,9 @@ class TeacherTrainingConfig:
 
     run: RunFolder = Path("runs/teacher")
     """Folder for configuration, curves and checkpoints."""
+    init: Path | None = None
+    """Start from the weights of this run or checkpoint, of any data, size and range of disparities: what fits by name
+    and shape, the whole encoder at least. Not needed any more when the run goes on."""
     data: DataConfig = field(default_factory=DataConfig)
     model: TeacherConfig = field(default_factory=TeacherConfig)
     loss: TeacherLossConfig = field(default_factory=TeacherLossConfig)
@@ -150,6 +155,9 @@ class StudentTrainingConfig:
     """Folder that keeps the teacher's outputs, so that each sample is computed once; none runs the teacher online."""
     run: RunFolder = Path("runs/student")
     """Folder for configuration, curves and checkpoints."""
+    init: Path | None = None
+    """Start from the weights of this run or checkpoint, of any data, size and range of disparities: what fits by name
+    and shape, the whole encoder at least. Not needed any more when the run goes on."""
     data: DataConfig = field(default_factory=DataConfig)
     model: StudentConfig = field(default_factory=StudentConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)

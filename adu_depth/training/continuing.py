@@ -1,19 +1,24 @@
-"""What a run that goes on keeps of how it was begun, whatever today's defaults are."""
+"""What a run that goes on keeps of how it was begun, and how a finished one is extended."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from adu_depth.checkpoint.wholeness import STATE, State
+from adu_depth.errors import InputError
+from adu_depth.schema import read_json
 from adu_depth.training.config import LoopConfig
 from adu_depth.training.resuming import chosen_checkpoint
 from adu_depth.training.run_folder import BEFORE, settings_before
+from adu_depth.training.schedule import learning_rate_factor
 
 
 def as_begun(run: Path, config: dict[str, Any], loop: LoopConfig) -> tuple[dict[str, Any], list[str]]:
     """The configuration that the run goes on with, and what there is to say about it. A run that begins keeps its own.
 
-    A setting that the run is older than, and whose default does something else than the run did, stays as it was.
+    A setting that the run is older than, and whose default does something else than the run did, stays as it was. So
+    does what the run started from, which need not be named again. With more steps a finished run is extended.
     """
     chosen = chosen_checkpoint(run, loop)
     if chosen is None:
@@ -25,4 +30,34 @@ def as_begun(run: Path, config: dict[str, Any], loop: LoopConfig) -> tuple[dict[
             if isinstance(named, dict) and name not in named and config[part][name] != value:
                 config = {**config, part: {**config[part], name: value}}
                 notes.append(f"{run} is older than {part}.{name}: it goes on as it began, with {value}")
+    for name in ("init_weights", "extended"):
+        if name in before:
+            config = {**config, name: before[name]}
+    if config.get("init") is None:
+        config = {**config, "init": before.get("init")}
+    ended = before["loop"].get("steps") if isinstance(before.get("loop"), dict) else None
+    if isinstance(ended, int) and loop.steps > ended:
+        notes.append(_extension(run, chosen, config, ended, loop.steps))
+        config = {**config, "extended": [*before.get("extended", []), ended]}
     return config, notes
+
+
+def _extension(run: Path, chosen: Path, config: dict[str, Any], ended: int, steps: int) -> str:
+    """What is said of it. InputError where the run has not come to its end: there is none to go on from."""
+    done = read_json(chosen / STATE, State)["step"]
+    if done != ended:
+        raise InputError(
+            f"cannot extend {run} to loop.steps {steps}: it is one of {ended} steps, and {chosen} has done {done}; "
+            f"finish it first, with loop.steps {ended}"
+        )
+    before, after = (_rate(config["optimizer"], *at) for at in ((ended - 1, ended), (ended, steps)))
+    return (
+        f"{run} is extended from {ended} to {steps} steps, by the schedule of a run of {steps}: its learning rate goes "
+        f"from {before:.3g} to {after:.3g}. A run of {steps} from the beginning has other weights"
+    )
+
+
+def _rate(optimizer: dict[str, Any], step: int, steps: int) -> float:
+    warmup_steps = round(optimizer["warmup"] * steps)
+    factor = learning_rate_factor(step, steps, warmup_steps, optimizer["decay"], optimizer["power"])
+    return float(factor * optimizer["learning_rate"])

@@ -60,7 +60,8 @@ def prepare_run_folder(run: Path, config: dict[str, Any], loop: LoopConfig, defa
     if chosen is not None:
         before = settings_before(run, chosen)
         filled = with_defaults(before, with_defaults(BEFORE, defaults))
-        differing = differing_settings(filled, config, free=places_free(before, config))
+        free = places_free(before, config) | ({"loop.steps", "extended"} if is_extension(before, config) else set())
+        differing = differing_settings(filled, config, free=free)
         if differing:
             raise InputError(f"cannot resume {run} with other settings; these differ: {'; '.join(differing)}")
     write_json(run / "config.json", config)
@@ -78,6 +79,11 @@ def settings_before(run: Path, chosen: Path) -> dict[str, Any]:
     for key in ("kind", "backbone"):  # which the run's own config.json does not have
         own.pop(key, None)
     return own
+
+
+def is_extension(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether the run is what it was before but for more steps, see `as_begun`. extended: where it ended before."""
+    return bool(now.get("extended") == [*before.get("extended", []), before["loop"]["steps"]])
 
 
 def places_free(before: dict[str, Any], now: dict[str, Any]) -> set[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from adu_depth.checkpoint import config_dict, kept_backbone, load_model
+from adu_depth.checkpoint import LoadedModel, config_dict, kept_backbone, load_model
 from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest
@@ -24,6 +24,7 @@ from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.progress import Progress
 from adu_depth.training.batches import InMemory, Resized, TeacherOutputs, TrainingBatch, batches
 from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.initial_weights import network_to_start_from, start_from
 from adu_depth.training.loop import make_accelerator, train
 from adu_depth.training.resuming import chosen_checkpoint, offering_another
 from adu_depth.training.run_folder import from_first, only_writer
@@ -76,7 +77,9 @@ def _train_teacher(
     source = open_samples(config.data, accelerator.device, progress) if samples is None else samples
     require_supervision(config, source, progress)
     validation = make_validation(config, "teacher", source, accelerator, progress)
-    network = StereoTeacher(*_model_and_backbone(config))
+    begun = network_to_start_from(config)
+    network = StereoTeacher(*_model_and_backbone(config, begun))
+    started = {} if begun is None else start_from(network, begun, progress.say)
     loss = TeacherLoss(config.loss, config.model.max_disparity, config.model.min_depth, config.model.max_depth)
     group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
 
@@ -88,7 +91,7 @@ def _train_teacher(
         config.run,
         TeacherTask(network, loss, config.augmentation),
         stream,
-        config=config_dict(config) | seen,
+        config=config_dict(config) | seen | started,
         defaults=config_dict(TeacherTrainingConfig()) | seen,
         optimizer_config=config.optimizer,
         loop=config.loop,
@@ -127,7 +130,9 @@ def _train_student(
     require_supervision(config, source, progress)
     require_camera(config, source)
     validation = make_validation(config, "student", source, accelerator, progress)
-    network = MonoStudent(*_model_and_backbone(config))
+    begun = network_to_start_from(config)
+    network = MonoStudent(*_model_and_backbone(config, begun))
+    started = {} if begun is None else start_from(network, begun, progress.say)
     teacher = None if config.teacher is None else _load_teacher(config, accelerator.device)
     loss = StudentLoss(
         config.distillation,
@@ -153,7 +158,7 @@ def _train_student(
         config.run,
         StudentTask(network, loss, config.augmentation),
         stream,
-        config=config_dict(config) | seen | taught_by(teacher, outputs),
+        config=config_dict(config) | seen | started | taught_by(teacher, outputs),
         defaults=config_dict(StudentTrainingConfig()) | seen,
         optimizer_config=config.optimizer,
         loop=config.loop,
@@ -189,8 +194,13 @@ def _cached_outputs(
 
 def _model_and_backbone(
     config: TeacherTrainingConfig | StudentTrainingConfig,
+    begun: LoadedModel | None,
 ) -> tuple[Any, dict[str, Any] | None]:
-    """What the network is built from. A run that goes on takes its encoder's form and weights from its checkpoint."""
+    """What the network is built from. A run that goes on takes its encoder's form and weights from its checkpoint, one
+    that starts from another network from there, if it is the same encoder."""
+    if begun is not None:
+        same = begun.config["model"].get("encoder", "small") == config.model.encoder
+        return replace(config.model, pretrained=False), begun.config.get("backbone") if same else None
     kept = chosen_checkpoint(config.run, config.loop)
     with offering_another(config.run, kept):
         backbone = None if kept is None else kept_backbone(kept, config.model.encoder)
