@@ -22,7 +22,7 @@ from ..precision import accumulation_dtype
 from . import table
 
 if TYPE_CHECKING:
-    from .kernels import AttentionConfig
+    from .tiles import AttentionConfig
 
 WIDEST_HEAD = 128
 """Channels per head that the kernels take: the accumulators of more would not stay in registers."""
@@ -65,7 +65,7 @@ def new_output(query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @by_layout
 def divisor_and_strides(tensor: Tensor) -> tuple[int, list[int]]:
-    """What kernels.py calls the layout's DIVISOR, and the strides in its units (those of axes of size 1 are 0)."""
+    """What tiles.py calls the layout's DIVISOR, and the strides in its units (those of axes of size 1 are 0)."""
     strides = [0 if size == 1 else stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
     widest = WIDEST_LOAD // tensor.element_size()
     for axis, sign in ((3, 1), (2, -1)):
@@ -118,7 +118,7 @@ def gradients(
 
 def _backward_queries(grad_output: Tensor, attended: Attended, delta: Tensor, bias_needed: bool) -> Tensor:
     """dQ; fills delta. First, since the keys' pass reads delta: here dO is loaded anyway."""
-    from . import kernels
+    from . import backward_kernels
 
     query, key, value, key_bias, scale, out, row_max, log_row_sum = attended
     gradient = like(query)
@@ -130,7 +130,7 @@ def _backward_queries(grad_output: Tensor, attended: Attended, delta: Tensor, bi
     biased = key_bias is not None
     config, strides = _config(tensors, tile.queries, tile.keys, HAS_BIAS=biased, EXACT_DELTA=exact)
     runtime.run(
-        kernels.backward_queries, batch * heads * tiles,
+        backward_kernels.backward_queries, batch * heads * tiles,
         query, key, value, _present(key_bias, row_max), out, row_max, log_row_sum, grad_output, delta, gradient,
         heads, queries, key.shape[2], tiles, *_two_floats(scale), *strides, *_bias_strides(key_bias),
         config=config, **tile.options(biased),
@@ -142,7 +142,7 @@ def _backward_keys(
     grad_output: Tensor, attended: Attended, delta: Tensor, bias_needed: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """dK, dV and, where needed, the gradient of the bias."""
-    from . import kernels
+    from . import backward_kernels
 
     query, key, value, key_bias, scale, _, row_max, log_row_sum = attended
     grad_key, grad_value = like(key), like(value)
@@ -161,7 +161,7 @@ def _backward_keys(
     biased = key_bias is not None
     config, strides = _config(tensors, tile.queries, tile.keys, HAS_BIAS=biased, NEED_BIAS=bias_needed)
     runtime.run(
-        kernels.backward_keys, batch * heads * tiles * splits,
+        backward_kernels.backward_keys, batch * heads * tiles * splits,
         query, key, value, _present(key_bias, row_max), row_max, log_row_sum, grad_output, delta, to_key, to_value,
         bias_parts, batch, heads, queries, keys, tiles, splits, chunk, *_two_floats(scale), *strides,
         *_bias_strides(key_bias), config=config, **tile.options(False),
@@ -174,13 +174,13 @@ def _backward_keys(
 
 
 def _add_parts(key_parts: Tensor, value_parts: Tensor, grad_key: Tensor, grad_value: Tensor) -> None:
-    from . import kernels
+    from . import backward_kernels
 
     batch, heads, keys, _ = grad_key.shape
     tiles = ceil_div(keys, table.ADD_KEYS)
     config, strides = _config({"PARTS": key_parts, "DK": grad_key, "DV": grad_value}, 1, table.ADD_KEYS)
     runtime.run(
-        kernels.add_parts, batch * heads * tiles,
+        backward_kernels.add_parts, batch * heads * tiles,
         key_parts, value_parts, grad_key, grad_value, batch, heads, keys, tiles, key_parts.shape[0] // batch, *strides,
         config=config, num_warps=128 // runtime.WARP_SIZE, enable_fp_fusion=False,
     )  # fmt: skip
@@ -195,7 +195,7 @@ def _config(
     tensors: dict[str, Tensor], queries: int, keys: int, HAS_BIAS: bool = False, **options: bool
 ) -> tuple[AttentionConfig, list[int]]:
     """What a kernel is compiled for, and the strides of its tensors, in order. queries, keys: of a tile."""
-    from .kernels import AttentionConfig
+    from .tiles import AttentionConfig
 
     described = {name: divisor_and_strides(tensor) for name, tensor in tensors.items()}
     divisors: dict[str, Any] = {f"{name}_DIVISOR": divisor for name, (divisor, _) in described.items()}

@@ -31,7 +31,7 @@ class Tile:
         return {
             "num_warps": self.threads // runtime.WARP_SIZE,
             "num_stages": min(stages, 2) if runtime.WARP_SIZE == 64 else stages,
-            "enable_fp_fusion": False,  # every fused multiply-add is written in kernels.py
+            "enable_fp_fusion": False,  # every fused multiply-add is written out in the kernels
         }
 
 
