@@ -64,15 +64,15 @@ def end_of_blocks(first_column, width, num_disparities, BLOCK: tl.constexpr, TOW
 
 
 @triton.jit
-def products(p_tile, p_slide, tile, slide, columns, slides, width, config):
-    """BLOCK × BLOCK: the columns of a row of the map `tile` times those of `slide`, summed over the channels."""
+def products(p_target, p_slide, target, slide, columns, slides, width, config):
+    """BLOCK × BLOCK: the columns of a row of the map `target` times those of `slide`, summed over the channels."""
     ACC: tl.constexpr = dtype_of(config.ACC)
     DOT: tl.constexpr = dtype_of(config.DOT)
     C: tl.constexpr = config.C
     sums = tl.zeros([config.BLOCK, config.BLOCK], ACC)
     for first_channel in range(0, C, config.BLOCK_C):
         channels = wide_index(first_channel + tl.arange(0, config.BLOCK_C), config.INT64)
-        a = load_block(p_tile, tile, columns, channels, width, C, config.LAYOUT).to(DOT)
+        a = load_block(p_target, target, columns, channels, width, C, config.LAYOUT).to(DOT)
         b = load_block(p_slide, slide, slides, channels, width, C, config.LAYOUT).to(DOT)
         sums = tl.dot(a, tl.trans(b), sums, input_precision="ieee", out_dtype=ACC)
     return sums
@@ -148,23 +148,23 @@ class RowMaps(NamedTuple):
 
 
 @triton.jit
-def score_gradient(scores, maps, columns, slides, width, num_disparities, scale, BASE_TILE: tl.constexpr, config):
+def score_gradient(scores, maps, columns, slides, width, num_disparities, scale, BASE_TARGET: tl.constexpr, config):
     """Of BLOCK × BLOCK products, from their scores; 0 where columns are no partners."""
     ACC: tl.constexpr = dtype_of(config.ACC)
-    disparities = (columns[:, None] - slides[None, :]) * (config.SIGN if BASE_TILE else -config.SIGN)
+    disparities = (columns[:, None] - slides[None, :]) * (config.SIGN if BASE_TARGET else -config.SIGN)
     valid = (disparities >= 0) & (disparities < num_disparities)
     valid = valid & (columns < width)[:, None] & (slides < width)[None, :]
     # The maps belong to columns of the base map: rows of the scores, or where it slides, their columns.
-    owner = columns if BASE_TILE else slides
+    owner = columns if BASE_TARGET else slides
     m_map = owner < width
     mean = tl.load(maps.pointer + owner, mask=m_map, other=0.0)
     variance = tl.load(maps.pointer + maps.size + owner, mask=m_map, other=0.0)
     log_row_sum = tl.load(maps.pointer + 2 * maps.size + owner, mask=m_map, other=0.0)
     grad_mean = tl.load(maps.pointer + 3 * maps.size + owner, mask=m_map, other=0.0)
     grad_variance = tl.load(maps.pointer + 4 * maps.size + owner, mask=m_map, other=0.0)
-    mean, variance = tl.expand_dims(mean, BASE_TILE), tl.expand_dims(variance, BASE_TILE)
-    log_row_sum = tl.expand_dims(log_row_sum, BASE_TILE)
-    grad_mean, grad_variance = tl.expand_dims(grad_mean, BASE_TILE), tl.expand_dims(grad_variance, BASE_TILE)
+    mean, variance = tl.expand_dims(mean, BASE_TARGET), tl.expand_dims(variance, BASE_TARGET)
+    log_row_sum = tl.expand_dims(log_row_sum, BASE_TARGET)
+    grad_mean, grad_variance = tl.expand_dims(grad_mean, BASE_TARGET), tl.expand_dims(grad_variance, BASE_TARGET)
     probability = tl.exp(tl.where(valid, scores - log_row_sum, LOWEST))
     away = disparities.to(ACC) - mean
     gradient = probability * (grad_mean * away + grad_variance * (away * away - variance)) * scale
@@ -181,14 +181,14 @@ class Place(NamedTuple):
 
 
 @triton.jit
-def map_gradient(p_tile, p_slide, p_grad, tile, slide, grad, maps, place, scale, BASE_TILE: tl.constexpr, config):
-    """Gradient of the map `tile`, at a place in it; the other map slides. BASE_TILE: it is the base map."""
+def map_gradient(p_target, p_slide, p_grad, target, slide, grad, maps, place, scale, BASE_TARGET: tl.constexpr, config):
+    """Gradient of the target map, at a place in it; the other map slides. BASE_TARGET: it is the base map."""
     BLOCK: tl.constexpr = config.BLOCK
     BLOCK_C: tl.constexpr = config.BLOCK_C
     INT64: tl.constexpr = config.INT64
     C: tl.constexpr = config.C
     ACC: tl.constexpr = dtype_of(config.ACC)
-    TOWARDS: tl.constexpr = -config.SIGN if BASE_TILE else config.SIGN
+    TOWARDS: tl.constexpr = -config.SIGN if BASE_TARGET else config.SIGN
     width, num_disparities, first_column = place.width, place.num_disparities, place.first_column
     columns = wide_index(first_column + tl.arange(0, BLOCK), INT64)
     sums = ()
@@ -197,8 +197,8 @@ def map_gradient(p_tile, p_slide, p_grad, tile, slide, grad, maps, place, scale,
     start = first_block(first_column, num_disparities, TOWARDS)
     for first_slide in range(start, end_of_blocks(first_column, width, num_disparities, BLOCK, TOWARDS), BLOCK):
         slides = wide_index(first_slide + tl.arange(0, BLOCK), INT64)
-        scores = products(p_tile, p_slide, tile, slide, columns, slides, width, config) * scale
-        gradient = score_gradient(scores, maps, columns, slides, width, num_disparities, scale, BASE_TILE, config)
+        scores = products(p_target, p_slide, target, slide, columns, slides, width, config) * scale
+        gradient = score_gradient(scores, maps, columns, slides, width, num_disparities, scale, BASE_TARGET, config)
         added = ()
         for chunk in tl.static_range(config.CHUNKS):
             channels = wide_index(place.first_channel + chunk * BLOCK_C + tl.arange(0, BLOCK_C), INT64)
@@ -228,21 +228,21 @@ def expectation_backward(
     GRADIENTS: tl.constexpr = config.NEEDS_BASE + config.NEEDS_MATCH
     program = tl.program_id(0)
     blocks = tiles * ((config.C + CHANNELS - 1) // CHANNELS)
-    tile = program % (blocks * GRADIENTS)
+    index = program % (blocks * GRADIENTS)
     image_row = program // (blocks * GRADIENTS)
     batch, row = wide_index(image_row // height, config.INT64), wide_index(image_row % height, config.INT64)
     p_base = row_start(base, batch, row, config.LAYOUT)
     p_match = row_start(match, batch, row, config.LAYOUT)
     maps = RowMaps(maps + (batch * height + row) * width, map_size)
     scale = tl.cast(softmax_scale, dtype_of(config.ACC)) * config.SCALE
-    first_column, first_channel = (tile % tiles) * config.BLOCK, (tile % blocks // tiles) * CHANNELS
+    first_column, first_channel = (index % tiles) * config.BLOCK, (index % blocks // tiles) * CHANNELS
     place = Place(first_column, first_channel, width, num_disparities)
     if config.NEEDS_BASE:
-        if tile < blocks:
+        if index < blocks:
             p_grad = row_start(grad_base, batch, row, config.LAYOUT)
             map_gradient(p_base, p_match, p_grad, base, match, grad_base, maps, place, scale, True, config)
-        tile -= blocks
+        index -= blocks
     if config.NEEDS_MATCH:  # noqa: SIM102  the first `if` is settled when compiling, the second when running
-        if tile >= 0:
+        if index >= 0:
             p_grad = row_start(grad_match, batch, row, config.LAYOUT)
             map_gradient(p_match, p_base, p_grad, match, base, grad_match, maps, place, scale, False, config)
