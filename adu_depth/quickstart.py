@@ -43,12 +43,14 @@ from adu_depth.training.config import (
 from adu_depth.training.loop import Interrupted, make_accelerator
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.teacher_outputs import OutputsInMemory
+from adu_depth.training.validation_config import ValidationConfig
 
 MODELS = ("teacher", "student_alone", "student_distilled")
 TRAINING_SCENES = 1  # a scene seed unlike HELD_OUT_SCENES: no scene is in both
 SCENES_SHOWN = 4
 SETTINGS = "settings.json"  # marks a folder as a quickstart's
 TEACHER_LEARNING_RATE = 2e-3
+VALIDATE_EVERY, EMA = 100, 0.95
 STUDENT_LEARNING_RATE = 4e-3  # the best of four for the student that learns alone; the taught one takes it as it is
 
 
@@ -73,6 +75,9 @@ class QuickstartConfig:
     """Height and width in pixels, multiples of 32."""
     max_disparity: int = 32
     """Disparities the teacher searches, pixels; in scenes of width 320 the largest is about 25."""
+    validate: bool = False
+    """Also validate every 100 steps, on 32 more scenes, average the weights (loop.ema 0.95) and take the best
+    checkpoint of each training; the report then has the curves."""
     device: str = "auto"
     """"auto" (CUDA where there is one), "cuda" or "cpu"."""
 
@@ -181,13 +186,16 @@ def run_seed(
         device=config.device,
         checkpoint_every=250,
         keep_checkpoints=1,
+        ema=EMA if config.validate else 0.0,
     )
+    validation = ValidationConfig(every=VALIDATE_EVERY if config.validate else 0)
     teacher = TeacherTrainingConfig(
         run=folder / "teacher",
         data=data,
         model=TeacherConfig(max_disparity=config.max_disparity),
         optimizer=OptimizerConfig(learning_rate=TEACHER_LEARNING_RATE),
         loop=replace(loop, steps=config.teacher_steps, batch_size=config.batch_size // 2),
+        validation=validation,
     )
     alone = StudentTrainingConfig(
         run=folder / "student_alone",
@@ -195,6 +203,7 @@ def run_seed(
         model=StudentConfig(),
         optimizer=OptimizerConfig(learning_rate=STUDENT_LEARNING_RATE),
         loop=loop,
+        validation=validation,
     )
     distilled = replace(alone, run=folder / "student_distilled", teacher=teacher.run)
     history = {}

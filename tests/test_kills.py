@@ -55,12 +55,18 @@ def distill(bench: Bench, output: Path) -> list[str]:
     return ["distill", *map(str, folders), "--data.root", str(bench.pairs), *settings]
 
 
+def validated(bench: Bench, output: Path) -> list[str]:
+    """Averages of the weights, a validation each second step, its pictures and its best checkpoint."""
+    settings = "--loop.ema 0.9 --loop.keep-checkpoints 1 --validation.every 2 --validation.samples 2"
+    return [*train_teacher(bench, output), *settings.split(), "--validation.pictures", "1"]
+
+
 def pack(bench: Bench, output: Path) -> list[str]:
     settings = ["--pairs-per-shard", "1", "--workers", "2"]
     return ["pack", str(bench.pairs), "--output", str(output), *settings]
 
 
-COMMANDS = {"teacher": train_teacher, "student with cache": distill, "pack": pack}
+COMMANDS = {"teacher": train_teacher, "validated, averaged": validated, "student with cache": distill, "pack": pack}
 
 
 def kill_and_compare(bench: Bench, what: str, output: Path, kills: int, seed: int) -> int:
@@ -95,7 +101,11 @@ def assert_same_training(one: Path, other: Path) -> None:
             assert tensors.keys() == others.keys()
             assert [key for key in tensors if not torch.equal(tensors[key], others[key])] == [], f"{name}/{file}"
     assert history(one) == history(other)
-    assert len(history(one)) == 12
+    assert len([row for row in history(one) if "total" in row]) == 12
+    state = [json.loads((list_checkpoints(folder / "run")[-1] / "state.json").read_text()) for folder in (one, other)]
+    assert state[0] == state[1]
+    if (one / "run" / "validation").is_dir():
+        assert_same_files(one / "run" / "validation", other / "run" / "validation")
     if (one / "cache").is_dir():
         assert_same_files(one / "cache", other / "cache")
 

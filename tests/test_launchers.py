@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,8 +15,11 @@ import pytest
 import torch.distributed.run
 from accelerate.commands.launch import launch_command_parser
 
+from adu_depth.checkpoint import list_checkpoints
 from adu_depth.cli import COMMANDS, main
 from adu_depth.data import SyntheticStereo
+from adu_depth.evaluation import evaluate
+from adu_depth.inference import Predictor
 from adu_depth.inference.render import write_samples
 from adu_depth.training import good_checkpoints
 from adu_depth.training.good_checkpoints import Fault, NonFiniteLoss, require_no_fault
@@ -113,6 +117,27 @@ def test_an_error_that_all_processes_have_is_said_by_one(wrong: str, message: st
     alike = [line for line in done.stderr.splitlines() if "stopped by the same error as another process" in line]
     assert len(alike) == 1
     assert re.match(r"process [01] of 2: ", alike[0])
+
+
+def test_processes_that_share_a_validation_have_the_numbers_of_one(tmp_path: Path) -> None:
+    """Running statistics of a batch norm differ between processes until the next step; a checkpoint has the first's."""
+    run = tmp_path / "run"
+    settings = (
+        "--data.pairs 8 --data.size 32 64 --loop.batch-size 2 --loop.steps 2 --loop.device cpu --model.norm batch"
+    )
+    settings += " --model.norm batch"
+    validation = "--validation.every 1 --validation.samples 3 --validation.batch-size 2 --loop.keep-checkpoints 9"
+    done = torchrun(["-m", "adu_depth", "distill", "--run-folder", str(run), *settings.split(), *validation.split()])
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    found = {row["step"]: row["validation/abs_rel"] for row in rows if "validation/abs_rel" in row}
+    newest = list_checkpoints(run)[-1]
+    network = Predictor.from_checkpoint(newest, "cpu")
+    assert any("running_mean" in name for name in network.model.state_dict())
+    alone = evaluate(network, SyntheticStereo(3, 32, 64, seed=3), batch_size=2)
+    assert list(found) == [1, 2]
+    assert found[int(newest.name.removeprefix("step-"))] == alone.means()["abs_rel"]
+    assert len(list((run / "validation").rglob("*.png"))) == 6
 
 
 def fault(step: int, follows: bool, text: str, suspect: bool = False) -> Fault:

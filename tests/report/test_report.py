@@ -194,6 +194,15 @@ def test_a_chart_for_each_loss_term_with_the_runs_that_have_it(tmp_path: Path) -
     assert all('class="line series-2"' in c for c in charts if distilled in c)
 
 
+def test_a_validation_has_charts_that_call_it_so(tmp_path: Path) -> None:
+    losses: list[dict[str, float]] = [{"step": step, "total": 1.0 / step} for step in (1, 2, 3, 4)]
+    history = {"run": [*losses, {"step": 2, "validation/abs_rel": 0.3}, {"step": 4, "validation/abs_rel": 0.2}]}
+    text, _ = write(tmp_path, make_report(), history=history)
+    assert text.count("Validation: abs_rel") == 1
+    assert text.count("mean over the held-out samples") == 1
+    assert text.count("weighted loss, no unit") == 1
+
+
 def test_lines_stay_in_the_drawing_and_go_where_the_values_go() -> None:
     steps = np.arange(1, 2001, dtype=float)
     svg = line_chart({"falling": Series(steps, 1000.0 / steps - 3.0)}, "loss")
