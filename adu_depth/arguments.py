@@ -9,7 +9,7 @@ Nothing here needs the library that parses: settings are also made where there i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, Protocol, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -24,6 +24,22 @@ class Argument:
     """Further names, with their dashes."""
     positional: bool = False
     """Given by its place, without a name."""
+    repeated: bool = False
+    """Of a tuple: the name is given once for each member."""
+
+
+class Worded(Protocol):
+    """A dataclass that stands on the command line as one argument of several words, not as an argument a field."""
+
+    WORDS: ClassVar[str]
+    """What they are, for the help."""
+
+    @classmethod
+    def from_words(cls, words: list[str]) -> Self:
+        """Raises InputError for words that say nothing."""
+
+    def words(self) -> list[str]:
+        """Those that `from_words` makes an equal one of."""
 
 
 Positional = Annotated[T, Argument(positional=True)]

@@ -6,7 +6,13 @@ from dataclasses import is_dataclass, replace
 from typing import Annotated, Any, get_args, get_origin
 
 import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructTypeInfo,
+)
 
 from adu_depth.arguments import Argument
 
@@ -20,7 +26,7 @@ def settings_registry() -> ConstructorRegistry:
     def with_arguments(info: StructTypeInfo) -> StructConstructorSpec | None:
         """What tyro makes of the dataclass by itself, each `Argument` put into its words."""
         nonlocal within
-        if within or not is_dataclass(info.type):
+        if within or not is_dataclass(info.type) or _worded(info.type):
             return None
         within = True
         try:
@@ -31,17 +37,38 @@ def settings_registry() -> ConstructorRegistry:
             return None
         return replace(made, fields=tuple(replace(field, type=_in_tyros_words(field.type)) for field in made.fields))
 
+    @registry.primitive_rule
+    def in_words(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        kind: Any = info.type
+        if not _worded(kind):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar=kind.WORDS,
+            instance_from_str=kind.from_words,
+            is_instance=lambda value: isinstance(value, kind),
+            str_from_instance=lambda value: value.words(),
+        )
+
     return registry
+
+
+def _worded(kind: object) -> bool:
+    """Whether it is a class as `arguments.Worded` says."""
+    return isinstance(kind, type) and hasattr(kind, "from_words")
 
 
 def _in_tyros_words(annotation: Any) -> Any:
     if get_origin(annotation) is not Annotated:
         return annotation
     kind, *others = get_args(annotation)
-    positional = False
+    positional = repeated = False
     for number, other in enumerate(others):
         if isinstance(other, Argument):
             positional |= other.positional
+            repeated |= other.repeated
             others[number] = tyro.conf.arg(name=other.name, aliases=other.aliases or None)
     annotation = Annotated[(kind, *others)]
+    if repeated:
+        annotation = tyro.conf.UseAppendAction[annotation]
     return tyro.conf.Positional[annotation] if positional else annotation

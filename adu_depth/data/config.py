@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal, Self
 
+from adu_depth.arguments import Argument
 from adu_depth.errors import InputError
 from adu_depth.schema import Length, Range, check_ranges
 
@@ -13,6 +14,64 @@ MOST_AREA = 2**22
 """Pixels that a network is trained at, and works at afterwards: 2048×2048, several times what a GPU can train on."""
 Side = Annotated[int, Range(32, 16_384)]
 Text = Annotated[str, Length(4096)]
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One more data set of a training, beside that of data.root; size, fit and dense are those of both."""
+
+    WORDS: ClassVar[str] = "ROOT SHARE [NAME=VALUE …]"
+
+    root: Text
+    """A data set's folder, or "synthetic" for built-in scenes."""
+    share: Annotated[float, Range(0.001, 0.999)]
+    """Share of the samples that come from it, in thousandths; data.root has what is left."""
+    layout: Text = "auto"
+    split: Text = ""
+    ground_truth: Text = ""
+    kb_crop: bool = False
+    skip_missing: bool = False
+    pairs: Annotated[int, Range(0, MOST)] = 0
+    scene_seed: Annotated[int, Range(0, 2**63 - 1)] = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, f"data.mix {self.root}: ")
+
+    @property
+    def thousandths(self) -> int:
+        return round(self.share * 1000)
+
+    @classmethod
+    def from_words(cls, words: list[str]) -> Self:
+        """ROOT SHARE and any of the other settings as NAME=VALUE."""
+        if len(words) < 2:
+            raise InputError(f"data.mix: expected {cls.WORDS}, got {' '.join(words) or 'nothing'}")
+        root, share, *rest = words
+        options = {field.name: field.default for field in fields(cls)[2:]}
+        given: dict[str, Any] = {}
+        for word in rest:
+            name, equals, value = word.partition("=")
+            name = name.replace("-", "_")
+            if not equals or name not in options:
+                raise InputError(f"data.mix {root}: expected {', '.join(f'{n}=…' for n in options)}, got {word!r}")
+            given[name] = _setting(f"data.mix {root}: {name}", type(options[name]), value)
+        return cls(root, _setting(f"data.mix {root}: share", float, share), **given)
+
+    def words(self) -> list[str]:
+        others = [field.name for field in fields(self)[2:] if getattr(self, field.name) != field.default]
+        return [self.root, f"{self.share:g}", *(f"{name}={getattr(self, name)!s}" for name in others)]
+
+
+def _setting(name: str, kind: type, value: str) -> Any:
+    """A setting written as text."""
+    if kind is bool:
+        if value.lower() not in ("true", "false"):
+            raise InputError(f"{name}: expected true or false, got {value!r}")
+        return value.lower() == "true"
+    try:
+        return kind(value)
+    except ValueError:
+        raise InputError(f"{name}: expected a number, got {value!r}") from None
 
 
 @dataclass(frozen=True)
@@ -41,6 +100,9 @@ class DataConfig:
     """Built-in scenes: seed of the scenes, apart from the training's seed."""
     dense: bool = False
     """Supervise with the dense ground truth instead of the sparse (LiDAR) one."""
+    mix: Annotated[tuple[SourceConfig, ...], Length(15), Argument(repeated=True)] = ()
+    """One more data set to train on, with its share of the samples (0.3; `root` has what is left), and what is its own
+    of layout, split, ground_truth, kb_crop, skip_missing, pairs, scene_seed: --data.mix kitti 0.3 split=train.txt"""
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or any(s <= 0 or s % 32 for s in self.size):
@@ -50,3 +112,7 @@ class DataConfig:
         check_ranges(self, "data.")
         if self.size[0] * self.size[1] > MOST_AREA:
             raise InputError(f"data.size: expected at most {MOST_AREA:,} pixels, got {self.size[0]}×{self.size[1]}")
+        if (mixed := sum(source.thousandths for source in self.mix)) > 999:
+            shares = " + ".join(f"{source.share:g}" for source in self.mix)
+            raise InputError(f"data.mix: expected shares below 1 in all, so that data.root has some, got {shares} = "
+                             f"{mixed / 1000:g}")  # fmt: skip

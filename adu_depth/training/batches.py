@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -20,16 +20,19 @@ from torch.utils.data import Dataset as TorchDataset
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import draw_generator
 from adu_depth.data.dataset import Dataset, FileDataset
+from adu_depth.data.mixed import Mixed, parts_of, same_maps
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.data.transforms import draw_window, resize_sample
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models.prediction import DepthPrediction
+from adu_depth.progress import Progress
 from adu_depth.training.config import DataConfig, LoopConfig
+from adu_depth.training.order import sample_indices
 from adu_depth.training.workers import delivered
 
-EPOCH_DRAWS, CROP_DRAWS = 4098, 2048  # kept apart from the draws of processes, which count from 0
+CROP_DRAWS = 2048  # kept apart from the draws of processes, which count from 0
 
 
 class TeacherOutputs(Protocol):
@@ -72,6 +75,11 @@ class InMemory:
             self._kept[index] = self.samples[index]
         return self._kept[index]
 
+    def fill(self, progress: Progress, what: str) -> None:
+        """Computes all that is missing: processes that are forked from this one later then share it."""
+        for index in progress.track(range(len(self)), what):
+            self[index]
+
 
 class Resized:
     """A data set whose samples are all brought to one size."""
@@ -84,22 +92,6 @@ class Resized:
 
     def __getitem__(self, index: int) -> StereoSample:
         return resize_sample(self.samples[index], *self.size)
-
-
-def step_indices(length: int, step: int, batch_size: int, seed: int, group: ProcessGroup) -> list[int]:
-    """Indices of one process's batch at a step: epochs are permutations of 0 … length − 1, laid end to end."""
-    first = (step * group.world_size + group.rank) * batch_size
-    indices = []
-    for position in range(first, first + batch_size):
-        epoch, offset = divmod(position, length)
-        indices.append(int(_order(length, seed, epoch)[offset]))
-    return indices
-
-
-@lru_cache(maxsize=2)  # a step may end one epoch and begin the next; of a million samples an order takes 8 MB
-def _order(length: int, seed: int, epoch: int) -> Tensor:
-    generator = draw_generator(seed, epoch, rank=EPOCH_DRAWS)
-    return torch.randperm(length, generator=generator, device=generator.device)
 
 
 @dataclass(frozen=True)
@@ -132,14 +124,20 @@ class _TrainingView(TorchDataset["Item | InputError"]):
             return InputError(f"sample {key.index} of the data set cannot be read: {error or 'out of memory'}")
 
     def _load(self, key: _Key) -> Item:
+        sample, teacher = self._window(key)
+        return (same_maps(sample) if isinstance(self.samples, Mixed) else sample), teacher
+
+    def _window(self, key: _Key) -> Item:
         teacher = None if self.teacher is None else self.teacher[key.index]
+        samples, index = self.samples, key.index
+        if isinstance(samples, Mixed):
+            number, index = samples.place(index)
+            samples = samples.sources[number].samples
         cut: Callable[[int, int, int, int], StereoSample]
-        if isinstance(self.samples, PackedStereo):  # reads the window's rows alone
-            size, cut = self.samples.image_size(key.index), partial(self.samples.stored_window, key.index)
+        if isinstance(samples, PackedStereo):  # reads the window's rows alone
+            size, cut = samples.image_size(index), partial(samples.stored_window, index)
         else:
-            sample = (
-                self.samples.stored(key.index) if isinstance(self.samples, FileDataset) else self.samples[key.index]
-            )
+            sample = samples.stored(index) if isinstance(samples, FileDataset) else samples[index]
             size, cut = (sample.left.shape[-2], sample.left.shape[-1]), sample.crop
         if teacher is not None and tuple(teacher.depth.shape[-2:]) != tuple(size):
             cached = "×".join(map(str, teacher.depth.shape[-2:]))
@@ -156,8 +154,8 @@ class _TrainingView(TorchDataset["Item | InputError"]):
 class _StepKeys:
     """The keys of every batch from one step to another."""
 
-    def __init__(self, length: int, steps: range, batch_size: int, seed: int, group: ProcessGroup) -> None:
-        self.length, self.steps, self.batch_size, self.seed, self.group = length, steps, batch_size, seed, group
+    def __init__(self, samples: Dataset, steps: range, batch_size: int, seed: int, group: ProcessGroup) -> None:
+        self.samples, self.steps, self.batch_size, self.seed, self.group = samples, steps, batch_size, seed, group
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -165,7 +163,7 @@ class _StepKeys:
     def __iter__(self) -> Iterator[list[_Key]]:
         first_slot = self.group.rank * self.batch_size
         for step in self.steps:
-            indices = step_indices(self.length, step, self.batch_size, self.seed, self.group)
+            indices = sample_indices(self.samples, step, self.batch_size, self.seed, self.group)
             yield [_Key(step, first_slot + slot, index) for slot, index in enumerate(indices)]
 
 
@@ -203,10 +201,11 @@ def batches(
     steps = range(start, loop.steps)
     if isinstance(samples, SyntheticStereo) and samples.length is None:
         return _endless(samples, steps, loop.pairs_per_step, group, device)
-    workers = 0 if isinstance(samples, InMemory) else loop.workers  # each would fill a memory of its own
+    kept = all(isinstance(part, InMemory) for part in parts_of(samples))  # each worker would fill a memory of its own
+    workers = 0 if kept else loop.workers
     loader = DataLoader(
         _TrainingView(samples, teacher, data.size, loop.seed),
-        batch_sampler=_StepKeys(len(samples), steps, loop.pairs_per_step, loop.seed, group),
+        batch_sampler=_StepKeys(samples, steps, loop.pairs_per_step, loop.seed, group),
         collate_fn=_collate,
         num_workers=workers,
         prefetch_factor=loop.prefetch if workers else None,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -94,7 +94,8 @@ def places_free(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
 
     free = set()
     if same("frames_content"):
-        free |= {"data.root", "data.layout", "data.split", "data.ground_truth"}
+        sources = ["data", *(f"data.mix.{number}" for number in range(len(now["data"].get("mix", ()))))]
+        free |= {f"{source}.{place}" for source in sources for place in ("root", "layout", "split", "ground_truth")}
     if same("teacher_weights"):
         free.add("teacher")
     return free
@@ -128,6 +129,17 @@ def differing_settings(
         name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             found += differing_settings(old, new, f"{name}.", free)
+        elif _objects(old) and _objects(new) and len(old) == len(new):
+            found += differing_settings(_numbered(old), _numbered(new), f"{name}.", free)
         elif old != new and name not in FREE_TO_CHANGE and name not in free:
             found.append(f"{name}: {old} → {new}")
     return found
+
+
+def _objects(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    """Whether it is a list of nested settings."""
+    return isinstance(value, list) and all(isinstance(part, dict) for part in value)
+
+
+def _numbered(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {str(number): part for number, part in enumerate(parts)}

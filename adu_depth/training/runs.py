@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
@@ -13,52 +11,26 @@ import torch
 from accelerate import Accelerator
 
 from adu_depth.checkpoint import LoadedModel, config_dict, kept_backbone, load_model
-from adu_depth.data import SyntheticStereo, open_dataset
-from adu_depth.data.dataset import Dataset, FileDataset
-from adu_depth.data.identity import frames_digest
-from adu_depth.data.layouts import refuse_folder_options
+from adu_depth.data import SyntheticStereo
+from adu_depth.data.dataset import Dataset
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.progress import Progress
-from adu_depth.training.batches import InMemory, Resized, TeacherOutputs, TrainingBatch, batches
+from adu_depth.training.batches import TeacherOutputs, TrainingBatch, batches
 from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.initial_weights import network_to_start_from, start_from
 from adu_depth.training.loop import make_accelerator, train
 from adu_depth.training.resuming import chosen_checkpoint, offering_another
 from adu_depth.training.run_folder import from_first, only_writer
+from adu_depth.training.sources import open_samples, seen_frames
 from adu_depth.training.supervision import require_camera, require_supervision
 from adu_depth.training.tasks import OnlineTeacher, StudentTask, TeacherTask
 from adu_depth.training.teacher_outputs import OutputsOnDisk, cache_identity, weights_digest
 from adu_depth.training.validation import make_validation
 
 History = list[dict[str, float]]
-
-
-def open_samples(data: DataConfig, device: torch.device, progress: Progress | None = None) -> Dataset:
-    """The data set a configuration names, its samples at the size and fit it asks for."""
-    if data.root == "synthetic":
-        if data.fit == "crop":
-            raise InputError("data.fit crop: the built-in scenes are rendered at data.size, there is nothing to cut; "
-                             "leave data.fit out")  # fmt: skip
-        refuse_folder_options(data, "data.", "data.root")
-        height, width = data.size
-        if data.pairs:
-            return InMemory(SyntheticStereo(data.pairs, height, width, seed=data.scene_seed))
-        return SyntheticStereo(None, height, width, seed=data.scene_seed, device=device)
-    samples = open_dataset(
-        data.root,
-        data.layout,
-        split=data.split or None,
-        ground_truth=data.ground_truth or None,
-        kb_crop=data.kb_crop,
-        skip_missing=data.skip_missing,
-    )
-    if progress is not None:
-        for note in samples.notes:
-            progress.say(note)
-    return Resized(samples, data.size) if data.fit == "resize" else samples
 
 
 def train_teacher(
@@ -205,18 +177,6 @@ def _model_and_backbone(
     with offering_another(config.run, kept):
         backbone = None if kept is None else kept_backbone(kept, config.model.encoder)
     return (config.model if backbone is None else replace(config.model, pretrained=False)), backbone
-
-
-def seen_frames(source: Dataset, truth: bool = True) -> dict[str, str]:
-    """What a resumed run must have again: the same frames in the same order, wherever they and a split file lie now."""
-    named = source.samples if isinstance(source, Resized) else source
-    if not isinstance(named, FileDataset):
-        return {}
-    digest = hashlib.sha256(os.fsencode("\n".join(named.names))).hexdigest()
-    return {
-        "frames": f"{len(named)} (sha256 of their names {digest[:16]})",
-        "frames_content": frames_digest(named, truth)[:16],
-    }
 
 
 def taught_by(teacher: StereoTeacher | None, outputs: TeacherOutputs | None) -> dict[str, str]:

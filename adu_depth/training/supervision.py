@@ -10,10 +10,12 @@ import torch
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import spread
+from adu_depth.data.mixed import Mixed
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
 from adu_depth.training.batches import Resized
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.sources import BUILT_IN
 
 MOST_LOOKED_AT = 64
 """Frames that are read in search of one with ground truth; of usual data the first has some."""
@@ -23,52 +25,80 @@ def require_supervision(
     config: TeacherTrainingConfig | StudentTrainingConfig, source: Dataset, progress: Progress
 ) -> None:
     """InputError where no frame has ground truth to learn from, and no teacher stands in for it; or where there is no
-    frame, or every weight that would teach is 0.
+    frame, or every weight that would teach is 0. Says how many frames have no ground truth, and what teaches there.
 
     A stereo teacher needs ground truth: the pair itself teaches it neither its uncertainty nor the features that are
-    distilled. A student may learn from a teacher alone, which is said.
+    distilled. A student may learn from a teacher alone, which is said. Of several data sets that are mixed each must
+    have ground truth, or something in its place: for a student its teacher, for a stereo teacher the pair.
     """
-    taught = isinstance(config, StudentTrainingConfig) and config.teacher is not None
-    if isinstance(config, StudentTrainingConfig):
-        weights = config.distillation
-        from_truth = weights.silog > 0 or weights.uncertainty > 0
-        from_teacher = taught and (weights.response > 0 or weights.features > 0)
-        if not from_truth and not from_teacher:
-            names = "silog, uncertainty" + (", response and features" if taught else " (and there is no teacher)")
-            raise InputError(f"nothing to learn from: distillation.{names} are all 0")
-        if not from_truth:
-            return
-    else:
-        from_teacher = False
+    stand_in = _stand_in(config)
+    if isinstance(config, StudentTrainingConfig) and not (config.distillation.silog or config.distillation.uncertainty):
+        return
     if isinstance(source, SyntheticStereo) and source.length is None:
         return
-    missing = _missing_truth(config, source)
-    if not missing:
+    named = [(f"{name}: " if name else "", samples) for name, samples in _named(source)]
+    missing = [_missing_truth(config, samples, name) for name, samples in named]
+    if all(missing):
+        reasons = "; ".join(name + reason for (name, _), reason in zip(named, missing, strict=True))
+        if not isinstance(config, StudentTrainingConfig) or not stand_in:
+            raise _nothing(config, reasons)
+        progress.say(f"{reasons}: the student learns from its teacher alone, and nothing of its own uncertainty")
         return
-    if from_teacher:
-        progress.say(f"{missing}: the student learns from its teacher alone")
-        return
-    advice = "" if config.data.root == "synthetic" else f"; `adu-depth doctor {config.data.root}` says what is there"
+    for (name, samples), reason in zip(named, missing, strict=True):
+        if reason and not stand_in:
+            raise _nothing(config, name + reason)
+        unlabelled = len(samples) - sum(1 for _ in _labelled(samples))
+        if reason or unlabelled:
+            told = reason or f"{unlabelled:,} of {len(samples):,} frames have no ground truth"
+            progress.say(f"{name}{told}: {stand_in or 'they teach nothing'}")
+
+
+def _stand_in(config: TeacherTrainingConfig | StudentTrainingConfig) -> str:
+    """What teaches where there is no ground truth, in words; "" if nothing does."""
+    if isinstance(config, TeacherTrainingConfig):
+        return "the pair alone teaches there (loss.photometric)" if config.loss.photometric > 0 else ""
+    taught, weights = config.teacher is not None, config.distillation
+    from_teacher = taught and (weights.response > 0 or weights.features > 0)
+    if not (weights.silog > 0 or weights.uncertainty > 0 or from_teacher):
+        names = "silog, uncertainty" + (", response and features" if taught else " (and there is no teacher)")
+        raise InputError(f"nothing to learn from: distillation.{names} are all 0")
+    return "the teacher alone labels them" if from_teacher else ""
+
+
+def _nothing(config: TeacherTrainingConfig | StudentTrainingConfig, reasons: str) -> InputError:
+    folders = [root for root in _roots(config) if root != BUILT_IN]
+    advice = f"; `adu-depth doctor {folders[0]}` says what is there" if len(folders) == 1 else ""
     if isinstance(config, StudentTrainingConfig):
         advice += "; with --teacher a student may learn from that alone"
-    raise InputError(f"nothing to learn from: {missing}{advice}")
+    return InputError(f"nothing to learn from: {reasons}{advice}")
+
+
+def _named(source: Dataset) -> list[tuple[str, Dataset]]:
+    """The data sets that are mixed, by the settings they come from; one alone, without a name."""
+    return [(part.name, part.samples) for part in source.sources] if isinstance(source, Mixed) else [("", source)]
+
+
+def _roots(config: TeacherTrainingConfig | StudentTrainingConfig) -> list[str]:
+    return [config.data.root, *(source.root for source in config.data.mix)]
 
 
 def require_camera(config: StudentTrainingConfig, source: Dataset) -> None:
-    """InputError where depth is to be scaled by a focal length that the data set does not know."""
+    """InputError where depth is to be scaled by a focal length that a data set does not know."""
     focal = config.model.reference_focal
-    if focal is None or isinstance(source, SyntheticStereo) or not math.isnan(float(source[0].camera.fx)):
+    if focal is None or isinstance(source, SyntheticStereo):
         return
-    raise InputError(
-        f"model.reference_focal {focal:g} scales depth by the camera's focal length, which {config.data.root} does not "
-        "know: expected fx in a camera.toml there"
-    )
+    for (name, samples), root in zip(_named(source), _roots(config), strict=False):
+        if math.isnan(float(samples[0].camera.fx)):
+            raise InputError(
+                f"model.reference_focal {focal:g} scales depth by the camera's focal length, which {name or root} does "
+                "not know: expected fx in a camera.toml there"
+            )
 
 
-def _missing_truth(config: TeacherTrainingConfig | StudentTrainingConfig, source: Dataset) -> str:
+def _missing_truth(config: TeacherTrainingConfig | StudentTrainingConfig, source: Dataset, name: str) -> str:
     """What is wrong with the ground truth, in words; "" as soon as one frame has a pixel of it in the model's range."""
     if len(source) == 0:
-        raise InputError(f"nothing to learn from: {config.data.root} has no frames")
+        raise InputError(f"nothing to learn from: {name or f'{config.data.root} has '}no frames")
     low, high = config.model.min_depth, config.model.max_depth
     looked = 0
     for index in _labelled(source):

@@ -145,11 +145,17 @@ def cache_identity(teacher: nn.Module, data: DataConfig, count: int, frames: dic
     samples are sized. Where the frames lie, and how they are supervised, does not reach the outputs."""
     described: dict[str, Any] = json.loads(json.dumps(asdict(data)))
     described.pop("dense")
+    mixed = described.pop("mix")
+    for source in mixed:
+        source.pop("share")
     if frames:
-        for place in ("root", "layout", "split", "ground_truth", "skip_missing"):
-            described.pop(place)
+        for source in (described, *mixed):
+            for place in ("root", "layout", "split", "ground_truth", "skip_missing"):
+                source.pop(place)
     elif data.split:  # the same path may hold other frames another day
         described["split"] = hashlib.sha256(read_bytes(data.split)).hexdigest()
+    if mixed:
+        described["mix"] = mixed
     return {"teacher": weights_digest(teacher), "samples": count, **frames, **described}
 
 

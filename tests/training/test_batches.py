@@ -15,8 +15,9 @@ from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.geometry import disparity_to_depth
 from adu_depth.models.prediction import DepthPrediction
-from adu_depth.training.batches import InMemory, TrainingBatch, batches, step_indices
-from adu_depth.training.runs import open_samples
+from adu_depth.training.batches import InMemory, TrainingBatch, batches
+from adu_depth.training.order import step_indices
+from adu_depth.training.sources import open_samples
 from tests.data.augmented import colour_jitter
 from tests.training.tiny import DATA, LOOP, SIZE, tiny_scenes
 

@@ -23,10 +23,11 @@ from adu_depth.errors import InputError
 from adu_depth.progress import Progress
 from adu_depth.tensor_files import read_tensors
 from adu_depth.training import good_checkpoints, loop, step
-from adu_depth.training.batches import TrainingBatch, step_indices
+from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.good_checkpoints import NonFiniteLoss
 from adu_depth.training.graph import MOST, WARM_UP, StepByGraph
 from adu_depth.training.history import MEASURED
+from adu_depth.training.order import step_indices
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.step import PartByPart, StepRunner, Terms, TrainingParts
 from adu_depth.training.tasks import OnlineTeacher, StepDraws

@@ -1,0 +1,88 @@
+"""The data a run reads: opened as its configuration says, and known again by what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import torch
+
+from adu_depth.data import SyntheticStereo, open_dataset
+from adu_depth.data.config import DataConfig, SourceConfig
+from adu_depth.data.dataset import Dataset, FileDataset
+from adu_depth.data.identity import frames_digest
+from adu_depth.data.layouts import refuse_folder_options
+from adu_depth.data.mixed import Mixed, Source
+from adu_depth.errors import InputError
+from adu_depth.progress import Progress
+from adu_depth.training.batches import InMemory, Resized
+
+BUILT_IN = "synthetic"
+
+
+def open_samples(data: DataConfig, device: torch.device, progress: Progress | None = None) -> Dataset:
+    """The data set a configuration names, or the mixture of several; samples at the size and fit it asks for."""
+    progress = progress or Progress(enabled=False)
+    if not data.mix:
+        return _opened(data, data, device, "data.root", progress)
+    named: list[tuple[str, DataConfig | SourceConfig]] = [(f"data.root {data.root}", data)]
+    named += [(f"data.mix {source.root}", source) for source in data.mix]
+    for name, source in named:
+        if source.root == BUILT_IN and not source.pairs:
+            raise InputError(f"{name}: built-in scenes that are mixed must be finite: say how many (pairs)")
+    opened = [_opened(source, data, device, name, progress) for name, source in named]
+    rest = 1000 - sum(source.thousandths for source in data.mix)
+    shares = [rest, *(source.thousandths for source in data.mix)]
+    mixed = Mixed(
+        [Source(name, samples, share) for (name, _), samples, share in zip(named, opened, shares, strict=True)]
+    )
+    told = [f"{source.name} {source.share / 10:g} % ({len(source.samples):,} frames)" for source in mixed.sources]
+    progress.say(f"{len(told)} data sets are mixed: {', '.join(told)}")
+    return mixed
+
+
+def _opened(
+    source: DataConfig | SourceConfig, data: DataConfig, device: torch.device, name: str, progress: Progress
+) -> Dataset:
+    """One data set. data: how large the samples of all are. name: of the setting, for messages."""
+    if source.root == BUILT_IN:
+        if data.fit == "crop" and not data.mix:
+            raise InputError("data.fit crop: the built-in scenes are rendered at data.size, there is nothing to cut; "
+                             "leave data.fit out")  # fmt: skip
+        refuse_folder_options(source, "data." if source is data else f"{name}: ", name)
+        height, width = data.size
+        if not source.pairs:
+            return SyntheticStereo(None, height, width, seed=source.scene_seed, device=device)
+        scenes = InMemory(SyntheticStereo(source.pairs, height, width, seed=source.scene_seed))
+        if data.mix:
+            scenes.fill(progress, "built-in scenes")
+        return scenes
+    samples = open_dataset(
+        source.root,
+        source.layout,
+        split=source.split or None,
+        ground_truth=source.ground_truth or None,
+        kb_crop=source.kb_crop,
+        skip_missing=source.skip_missing,
+    )
+    for note in samples.notes:
+        progress.say(note)
+    return Resized(samples, data.size) if data.fit == "resize" else samples
+
+
+def seen_frames(samples: Dataset, truth: bool = True) -> dict[str, str]:
+    """What a resumed run must have again: the same frames in the same order, wherever they and a split file lie now."""
+    if isinstance(samples, Mixed):
+        parts = [seen_frames(source.samples, truth) for source in samples.sources]
+        if not any(parts):
+            return {}
+        keys = ("frames", "frames_content")
+        return {key: " + ".join(part.get(key, "built-in scenes") for part in parts) for key in keys}
+    named = samples.samples if isinstance(samples, Resized) else samples
+    if not isinstance(named, FileDataset):
+        return {}
+    digest = hashlib.sha256(os.fsencode("\n".join(named.names))).hexdigest()
+    return {
+        "frames": f"{len(named)} (sha256 of their names {digest[:16]})",
+        "frames_content": frames_digest(named, truth)[:16],
+    }
