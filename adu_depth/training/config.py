@@ -138,7 +138,7 @@ class TeacherTrainingConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
-        require_other_scenes(self.validation, self.data.root, self.data.scene_seed)
+        require_other_scenes(self.validation, self.data)
 
 
 @dataclass(frozen=True)
@@ -167,4 +167,4 @@ class StudentTrainingConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
-        require_other_scenes(self.validation, self.data.root, self.data.scene_seed)
+        require_other_scenes(self.validation, self.data)

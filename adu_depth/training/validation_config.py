@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from adu_depth.data.config import MOST, Text
+from adu_depth.data.config import MOST, DataConfig, Text
 from adu_depth.errors import InputError
 from adu_depth.evaluation.metrics import DEPTH_METRICS, HU_METRICS, KITTI_DEPTH_METRICS, STEREO_METRICS
 from adu_depth.evaluation.protocols import protocol_named
@@ -79,9 +79,14 @@ class ValidationConfig:
             protocol_named(self.protocol)
 
 
-def require_other_scenes(validation: ValidationConfig, root: str, scene_seed: int) -> None:
-    """InputError where the built-in scenes to validate on are those of the training, whose source is given."""
-    if validation.on and validation.root == root == "synthetic" and validation.scene_seed == scene_seed:
+def require_other_scenes(validation: ValidationConfig, data: DataConfig) -> None:
+    """InputError where the built-in scenes to validate on are those of the training, or of a set that is mixed in."""
+    if not validation.on or validation.root != "synthetic":
+        return
+    seeds = [source.scene_seed for source in data.mix if source.root == "synthetic"]
+    seeds += [data.scene_seed] if data.root == "synthetic" else []
+    if validation.scene_seed in seeds:
         raise InputError(
-            f"validation.scene_seed: {scene_seed} is that of the training's scenes (data.scene_seed); take another"
+            f"validation.scene_seed: {validation.scene_seed} is that of the training's scenes (data.scene_seed, "
+            "data.mix); take another"
         )

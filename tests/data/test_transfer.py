@@ -21,7 +21,8 @@ from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss,
 from adu_depth.distributed import ProcessGroup
 from adu_depth.geometry import Camera, per_image
 from adu_depth.models import MonoStudent, StereoTeacher
-from adu_depth.training.batches import TrainingBatch, step_indices
+from adu_depth.training.batches import TrainingBatch
+from adu_depth.training.order import step_indices
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask, step_losses
 from adu_depth.transfer import upload
 from tests.training.tiny import SIZE, STUDENT, TEACHER

@@ -28,6 +28,7 @@ from adu_depth.training.config import StudentTrainingConfig
 from adu_depth.training.order import sample_indices, step_indices
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.sources import open_samples
+from adu_depth.training.validation_config import ValidationConfig
 from tests.data.pack_files import pack
 from tests.training.tiny import LOOP, SIZE, tiny_student, tiny_teacher
 
@@ -215,3 +216,10 @@ def test_each_source_must_have_something_to_learn_from(place: Path, capsys: pyte
     assert f"{reason}: the pair alone teaches there (loss.photometric)" in capsys.readouterr().out
     train_student(tiny_student(place / "run", data=data, loop=once, teacher=place / "teacher"))
     assert f"{reason}: the teacher alone labels them" in capsys.readouterr().out
+
+
+def test_a_training_is_not_validated_on_scenes_that_are_mixed_in(place: Path) -> None:
+    validation = ValidationConfig(every=2, root="synthetic", scene_seed=7)
+    with pytest.raises(InputError, match=r"validation\.scene_seed: 7 is that of the training's scenes"):
+        tiny_student(place / "run", data=three(place), validation=validation)
+    assert tiny_student(place / "run", data=three(place), validation=replace(validation, scene_seed=8))
