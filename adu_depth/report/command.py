@@ -25,7 +25,8 @@ EXPECTED = "expected the folder of a quickstart or of a training"
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Draw report.html again: a finished quickstart's from its numbers, curves and checkpoints, a training's curves."""
+    """Draw report.html again: a finished quickstart's from its numbers, curves and checkpoints, a training's curves,
+    also while it runs."""
 
     run: Positional[Path]
     """Folder of a quickstart or of a training."""
@@ -46,11 +47,11 @@ def draw_report(config: ReportConfig) -> Path:
     """Writes report.html into the folder, over an earlier one; returns its path. Nothing else there is changed."""
     if not config.run.is_dir():
         raise InputError(f"{config.run}: {EXPECTED}, found no folder")
-    with locked(config.run, "report"):
-        if (config.run / SETTINGS).is_file():
+    if (config.run / SETTINGS).is_file():
+        with locked(config.run, "report"):  # a quickstart that begins anew would take the checkpoints away
             _quickstart(config.run, config.device)
-        else:
-            _training(config.run)
+    else:
+        _training(config.run)
     return config.run / PAGE
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from adu_depth.checkpoint import config_dict
 from adu_depth.errors import InputError
+from adu_depth.folder_lock import locked
 from adu_depth.quickstart import SETTINGS, QuickstartConfig
 from adu_depth.report.command import ReportConfig, draw_report
 
@@ -34,6 +35,15 @@ def test_a_training_s_page_has_its_curves_and_settings_and_no_comparison(tmp_pat
 def test_the_folder_one_stands_in_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(training(tmp_path / "student"))
     assert "Training student" in draw_report(ReportConfig(Path("."))).read_text(encoding="utf-8")
+
+
+def test_the_curves_of_a_training_that_runs_are_drawn(tmp_path: Path) -> None:
+    run = training(tmp_path / "student")
+    with locked(run, "distill"):
+        assert "Training student" in draw_report(ReportConfig(run)).read_text(encoding="utf-8")
+    (run / SETTINGS).write_text("{}")
+    with locked(run, "quickstart"), pytest.raises(InputError, match=r"another process .quickstart.* is writing"):
+        draw_report(ReportConfig(run))
 
 
 def test_only_the_page_is_written(tmp_path: Path) -> None:
