@@ -131,6 +131,8 @@ def predict(config: PredictConfig) -> int:
         camera=camera,
         temperature=1.0 if config.temperature is None else read_temperature(config.temperature),
     )
+    if predictor.checkpoint != config.checkpoint:
+        console.print(f"checkpoint {predictor.checkpoint}")
     console.print(f"wrote {len(outcome.written)} files to {config.output}")
     for images, told in (
         (outcome.turned, "turned upright, as EXIF says"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from adu_depth import cli
+from adu_depth.checkpoint import list_checkpoints
 from adu_depth.cli import main
 
 TINY = [
@@ -301,7 +302,9 @@ def test_a_student_trained_on_windows_is_evaluated_on_whole_images(
         capsys.readouterr()
         arguments = ["--data", data, "--size", size, "--output", output, "--device", "cpu"]
         assert run("evaluate", student, *arguments) == 0
-        assert "network at each image's own size" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "network at each image's own size" in said
+        assert f"checkpoint {list_checkpoints(student)[-1]}" in said, "which of the run's"
         metrics.append((output / "student.csv").read_text())
     assert metrics[0] == metrics[1]
     assert run("evaluate", student, "--pairs", "1", "--device", "cpu") == 0, "built-in scenes of the windows' size"

@@ -227,6 +227,8 @@ class _Evaluation:
             self.progress.say(f"{protocol}: {PROTOCOLS[protocol].about}; {span}; {len(result.rows)} images{skipped}")
         size = self.predictor.size
         told = ["network at " + ("each image's own size" if size is None else "×".join(map(str, size)))]
+        if self.predictor.checkpoint not in (None, self.config.checkpoint):
+            told.insert(0, f"checkpoint {self.predictor.checkpoint}")
         if self.predictor.flip != "none":
             told.append(f"flip {self.predictor.flip}")
         if self.config.scale != "none":

@@ -76,6 +76,8 @@ class Predictor:
         if self.stereo and flip != "none":
             raise InputError(f"flip {flip!r} is for a student; a mirrored pair asks for the right view's depth")
         self.flip = flip
+        self.checkpoint: Path | None = None
+        """Where the network came from, if from a checkpoint: of a run, which one of its."""
 
     @classmethod
     def from_checkpoint(
@@ -100,7 +102,7 @@ class Predictor:
             raise InputError(f'size must be "trained", "full" or (height, width), got {size!r}')
         else:
             working_size = size
-        return cls(
+        predictor = cls(
             loaded.model,
             size=working_size,
             device=_device(device),
@@ -108,6 +110,8 @@ class Predictor:
             trained_size=loaded.size,
             flip=flip,
         )
+        predictor.checkpoint = loaded.path
+        return predictor
 
     def __call__(self, sample: StereoSample) -> DepthPrediction:
         """Predicts for a batched sample (left B×3×H×W floats in [0, 1], camera of tensors B); maps are B×1×H×W.
