@@ -45,7 +45,7 @@ class DistillationConfig:
     """β of the β-NLL: above 0 the uncertainty term keeps learning where the student is uncertain; ½ is its paper's."""
     normalize: Literal["batch", "image"] = "batch"
     """Means of the terms on depth, and of the guide, over the batch's valid pixels, or over each image's and then over
-    all images."""
+    all images: one without ground truth then counts as 0 in the supervised terms."""
     key_bias: bool = True
     """Uncertain regions lend less to the others in the adapters' attention."""
     backend: Backend = "auto"

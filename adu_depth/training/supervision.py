@@ -32,6 +32,8 @@ def require_supervision(
     have ground truth, or something in its place: for a student its teacher, for a stereo teacher the pair.
     """
     stand_in = _stand_in(config)
+    if isinstance(source, Mixed) and (isinstance(config, TeacherTrainingConfig) or config.teacher is not None):
+        _require_pairs(source)
     if isinstance(config, StudentTrainingConfig) and not (config.distillation.silog or config.distillation.uncertainty):
         return
     if isinstance(source, SyntheticStereo) and source.length is None:
@@ -51,6 +53,13 @@ def require_supervision(
         if reason or unlabelled:
             told = reason or f"{unlabelled:,} of {len(samples):,} frames have no ground truth"
             progress.say(f"{name}{told}: {stand_in or 'they teach nothing'}")
+
+
+def _require_pairs(source: Mixed) -> None:
+    """InputError for a source of single images: a stereo teacher would miss the right view when its turn comes."""
+    for part in source.sources:
+        if len(part.samples) and part.samples[0].right is None:
+            raise InputError(f"{part.name}: a stereo teacher needs pairs, but this data set has no right images")
 
 
 def _stand_in(config: TeacherTrainingConfig | StudentTrainingConfig) -> str:
