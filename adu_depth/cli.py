@@ -158,13 +158,15 @@ def report(config: ReportConfig) -> int:
 
 def teacher(config: TeacherTrainingConfig) -> int:
     train_teacher(config)
-    console.print(f"teacher in {config.run}: adu-depth evaluate {config.run}")
+    if launcher.rank() == 0:
+        console.print(f"teacher in {config.run}: adu-depth evaluate {config.run}")
     return 0
 
 
 def distill(config: StudentTrainingConfig) -> int:
     train_student(config)
-    console.print(f"student in {config.run}: adu-depth evaluate {config.run}")
+    if launcher.rank() == 0:
+        console.print(f"student in {config.run}: adu-depth evaluate {config.run}")
     return 0
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from adu_depth.launcher import world_size
 
@@ -28,6 +30,13 @@ class ProcessGroup:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    def mean(self, terms: Mapping[str, Tensor]) -> Mapping[str, Tensor | float]:
+        """The mean of each number over the processes, in every process; that waits for the device."""
+        if self.world_size == 1:
+            return terms
+        every = self.gather({name: float(term) for name, term in terms.items()})
+        return {name: math.fsum(found[name] for found in every) / self.world_size for name in terms}
 
     def gather(self, value: Value) -> list[Value]:
         """Every process's value in the order of their numbers, in every process."""

@@ -14,6 +14,7 @@ from adu_depth.data.sample import StereoSample
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.cuda_graphs import CudaGraphs
 from adu_depth.training.graph import WARM_UP, Graphs, StepByGraph
+from adu_depth.training.processes import Exchange
 from adu_depth.training.step import set_learning_rate
 from adu_depth.training.tasks import StepContext, StepDraws, StudentTask, TeacherTask
 from bench.harness.implementations import OURS
@@ -49,6 +50,7 @@ class StepParts:
     clip_norm: float
     device: torch.device
     autocast: torch.dtype | None
+    exchange: Exchange | None = None
 
     def parameters(self) -> list[nn.Parameter]:
         return [p for p in self.task.parameters() if p.requires_grad]
@@ -67,7 +69,7 @@ class StepParts:
     def gradients(self, batch: TrainingBatch, draws: StepDraws) -> dict[str, Tensor]:
         terms = self.losses(self.taught(batch), draws)
         terms["total"].backward()
-        return terms | {"gradient": self.clip()}
+        return terms
 
     def clip(self) -> Tensor:
         return nn.utils.clip_grad_norm_(self.parameters(), self.clip_norm)
@@ -103,7 +105,8 @@ def by_graph(parts: StepParts, graphs: Graphs) -> Built:
         set_learning_rate(parts.optimizer, 0.0)
         for _ in range(WARM_UP):
             work(sample, no_mark, True)
-        return work(sample, no_mark, True)
+        terms = work(sample, no_mark, True)
+        return {"gradient": terms.pop("gradient_norm"), **terms}
 
     return Built(work, parts.parameters(), values)
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adu_depth.distillation.means import masked_mean
 from adu_depth.geometry import warp_right
 from adu_depth.images import check_image
 
@@ -45,16 +46,16 @@ def dissimilarity(one: Tensor, other: Tensor) -> Tensor:
     return 1 - (covariance + FLOOR) / torch.sqrt((variance_one + FLOOR) * (variance_other + FLOOR))
 
 
-def photometric_loss(left: Tensor, right: Tensor, disparity: Tensor) -> Tensor:
+def photometric_loss(left: Tensor, right: Tensor, disparity: Tensor, normalize: str = "batch") -> Tensor:
     """Mean dissimilarity of the left view and the warped right one, over pixels the right view contains.
 
-    left, right: B×3×H×W in [0, 1]; disparity: B×1×H×W pixels, at least 3×3. Differentiable in disparity.
+    left, right: B×3×H×W in [0, 1]; disparity: B×1×H×W pixels, at least 3×3. Differentiable in disparity. normalize:
+    see `masked_mean`.
     """
     check_image("left", left)
     check_image("right", right)
     warped, inside = warp_right(right, disparity)
-    error = torch.where(inside, dissimilarity(left, warped), 0.0)
-    return error.sum() / inside.sum().clamp(min=1)
+    return masked_mean(dissimilarity(left, warped), inside, normalize)
 
 
 def smoothness_loss(left: Tensor, disparity: Tensor) -> Tensor:

@@ -44,8 +44,9 @@ class DistillationConfig:
     beta_nll: Annotated[float, Range(0, 1e6)] = 0.0
     """β of the β-NLL: above 0 the uncertainty term keeps learning where the student is uncertain; ½ is its paper's."""
     normalize: Literal["batch", "image"] = "batch"
-    """Means of the terms on depth, and of the guide, over the batch's valid pixels, or over each image's and then over
-    all images: one without ground truth then counts as 0 in the supervised terms."""
+    """Means of the terms on depth, and of the guide, over the valid pixels of a process's batch, or over each image's
+    and then over all images: one without ground truth then counts as 0 in the supervised terms, and several processes
+    compute what one does with their batches joined."""
     key_bias: bool = True
     """Uncertain regions lend less to the others in the adapters' attention."""
     backend: Backend = "auto"

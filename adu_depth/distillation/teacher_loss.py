@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adu_depth.distillation.means import masked_mean
 from adu_depth.distillation.photometric import photometric_loss, smoothness_loss
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity
@@ -35,6 +36,9 @@ class TeacherLossConfig:
     """Slope of the disparity where the left view has no edge."""
     decoder: Weight = 1.0
     """SILog of the feature decoder's own depth: what teaches the features that are distilled."""
+    normalize: Literal["batch", "image"] = "batch"
+    """Means over the valid pixels of a process's batch, or over each image's and then over all images: then several
+    processes compute what one does with their batches joined."""
     backend: Backend = "auto"
     """Fused kernels on a GPU and plain PyTorch elsewhere, or one of the two everywhere."""
 
@@ -45,10 +49,10 @@ class TeacherLossConfig:
         check_ranges(self, "loss.")
 
 
-def masked_smooth_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean over `mask` of smooth-L1 (threshold 1 px); exactly 0, with zero gradient, where the mask is empty."""
+def masked_smooth_l1(prediction: Tensor, target: Tensor, mask: Tensor, normalize: str = "batch") -> Tensor:
+    """Mean over `mask` (see `masked_mean`) of smooth-L1 (threshold 1 px)."""
     error = F.smooth_l1_loss(prediction, torch.where(mask, target, prediction.detach()), reduction="none")
-    return torch.where(mask, error, 0.0).sum() / mask.sum().clamp(min=1)
+    return masked_mean(error, mask, normalize)
 
 
 class TeacherLoss(nn.Module):
@@ -58,7 +62,7 @@ class TeacherLoss(nn.Module):
         super().__init__()
         self.config, self.max_disparity = config, max_disparity
         self.bounds: dict[str, Any] = {"min_depth": min_depth, "max_depth": max_depth}
-        self._options: dict[str, Any] = {**self.bounds, "backend": config.backend}
+        self._options: dict[str, Any] = {**self.bounds, "backend": config.backend, "normalize": config.normalize}
 
     def forward(
         self, prediction: DepthPrediction, target: Tensor, left: Tensor, right: Tensor, camera: Camera
@@ -73,7 +77,7 @@ class TeacherLoss(nn.Module):
         matchable = known & (disparity > 0) & (disparity < self.max_disparity)
         heads = len(prediction.heads)
         weights = ((config.head_weights[0],) * heads + config.head_weights)[-heads:]
-        head_losses = [masked_smooth_l1(d, disparity, matchable) for d, _ in prediction.heads]
+        head_losses = [masked_smooth_l1(d, disparity, matchable, config.normalize) for d, _ in prediction.heads]
         log_scale = prediction.require_log_scale("the teacher's loss")
         terms = {
             "disparity": torch.stack([w * loss for w, loss in zip(weights, head_losses, strict=True)]).sum(),
@@ -83,7 +87,8 @@ class TeacherLoss(nn.Module):
         }
         final_disparity = prediction.heads[-1][0]
         if config.photometric > 0:
-            terms["photometric"] = config.photometric * photometric_loss(left, right, final_disparity)
+            photometric = photometric_loss(left, right, final_disparity, config.normalize)
+            terms["photometric"] = config.photometric * photometric
         if config.smoothness > 0:
             terms["smoothness"] = config.smoothness * smoothness_loss(left, final_disparity)
         if prediction.decoder_depth is not None:

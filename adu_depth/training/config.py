@@ -21,7 +21,7 @@ from adu_depth.training.validation_config import ValidationConfig, require_other
 Count = Annotated[int, Range(1, MOST)]
 Factor = Annotated[float, Range(0, 1e15)]
 RunFolder = Annotated[Path, Argument(aliases=("--run-folder",))]
-"""torchrun takes --run for an abbreviation of its --run-path."""
+"""torchrun takes --run for an abbreviation of its --run-path, unless a -- stands before the command."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,10 @@ class LoopConfig:
     gradients overflow are skipped and lower the scale."""
     graph: bool = True
     """On one GPU, replay each step from a CUDA graph: the host then starts it at once, not kernel by kernel. The same
-    bits. A step that cannot be captured is run as it is, which is said; several processes are not captured."""
+    bits. A step that cannot be captured is run as it is, which is said."""
+    graph_several: bool = False
+    """With loop.graph, also where there are several processes: gradients are exchanged between two graphs. Never run
+    on several GPUs yet."""
     ema: Annotated[float, Range(0, 1)] = 0.0
     """Exponential moving average of the weights, for inference and validation: how much of it stays in a step (0.999;
     less in the first steps, see models/averages.py). 0: off, the weights as they are trained."""
@@ -125,7 +128,8 @@ class TeacherTrainingConfig:
     """Train the stereo teacher. `--preset NAME` starts from named settings (see `adu-depth presets`)."""
 
     run: RunFolder = Path("runs/teacher")
-    """Folder for configuration, curves and checkpoints."""
+    """Folder for configuration, curves and checkpoints. torchrun needs a -- before the command, or
+    the name --run-folder."""
     init: Path | None = None
     """Start from the weights of this run or checkpoint, of any data, size and range of disparities: what fits by name
     and shape, the whole encoder at least. Not needed any more when the run goes on."""
@@ -154,7 +158,8 @@ class StudentTrainingConfig:
     teacher_cache: Path | None = None
     """Folder that keeps the teacher's outputs, so that each sample is computed once; none runs the teacher online."""
     run: RunFolder = Path("runs/student")
-    """Folder for configuration, curves and checkpoints."""
+    """Folder for configuration, curves and checkpoints. torchrun needs a -- before the command, or
+    the name --run-folder."""
     init: Path | None = None
     """Start from the weights of this run or checkpoint, of any data, size and range of disparities: what fits by name
     and shape, the whole encoder at least. Not needed any more when the run goes on."""

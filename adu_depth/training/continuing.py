@@ -10,7 +10,7 @@ from adu_depth.errors import InputError
 from adu_depth.schema import read_json
 from adu_depth.training.config import LoopConfig
 from adu_depth.training.resuming import chosen_checkpoint
-from adu_depth.training.run_folder import BEFORE, settings_before
+from adu_depth.training.run_folder import BEFORE, pairs_of_all, settings_before, shared_otherwise
 from adu_depth.training.schedule import learning_rate_factor
 
 
@@ -39,6 +39,11 @@ def as_begun(run: Path, config: dict[str, Any], loop: LoopConfig) -> tuple[dict[
     if isinstance(ended, int) and loop.steps > ended:
         notes.append(_extension(run, chosen, config, ended, loop.steps))
         config = {**config, "extended": [*before.get("extended", []), ended]}
+    if shared_otherwise(before, config) and pairs_of_all(before) == pairs_of_all(config):
+        notes.append(
+            f"{run} was begun by {before.get('processes', 1)} processes and goes on by {config['processes']}: its "
+            "steps have the same frames and crops, their colour changes and sums have other bits"
+        )
     return config, notes
 
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from adu_depth.training.batches import TrainingBatch
-from adu_depth.training.step import PartByPart, StepParts, Terms, seed_step
+from adu_depth.training.processes import Exchange
+from adu_depth.training.step import PartByPart, StepParts, Terms, seed_step, whole_gradients
 from adu_depth.training.tasks import StepContext, StepDraws
 from adu_depth.transfer import packed, unpacked, upload
 from adu_depth.trees import form_of, map_tensors, numbers_as_tensors, tensors_of
@@ -76,7 +78,7 @@ class StepByGraph:
                 self.warming = kind
                 # With its names: what is wrong with a teacher's first outputs, which are looked at, names the samples.
                 own = named(kind.inputs.batch, batch.sample.name)
-                terms = self.parts.gradients(own, kind.inputs.draws)
+                terms = whole_gradients(self.parts, own, kind.inputs.draws)
                 return {name: term.detach() for name, term in terms.items()}
             self.replayed = kind
             return kind.halves.replay_gradients()
@@ -120,17 +122,21 @@ class StepByGraph:
         return kind
 
     def _capture(self, kind: _Kind) -> None:
-        inputs = kind.inputs
+        inputs, exchange = kind.inputs, self.parts.exchange
         names: list[str] = []
 
         def gradients() -> Tensor:
-            terms = self.parts.gradients(inputs.batch, inputs.draws)
+            own = self.parts.gradients if exchange is not None else partial(whole_gradients, self.parts)
+            terms = own(inputs.batch, inputs.draws)
             names.extend(terms)
             return torch.stack([term.detach().float() for term in terms.values()])
 
         try:
             first = self.graphs.capture(gradients)
-            kind.halves = _Halves(names, first, self.graphs.capture(self.parts.update))
+            shared = None
+            if exchange is not None:
+                shared = _Shared(exchange, exchange.gradients(), self.graphs.capture(self.parts.clip))
+            kind.halves = _Halves(names, first, shared, self.graphs.capture(self.parts.update))
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             self.off = True
@@ -144,13 +150,30 @@ class _Halves:
 
     names: list[str]
     gradients: Captured
+    shared: _Shared | None
     update: Captured
 
     def replay_gradients(self) -> Terms:
         self.gradients.replay()
         assert self.gradients.result is not None
         values = self.gradients.result.clone()  # the next replay writes the same memory
-        return dict(zip(self.names, values.unbind(), strict=True))
+        terms = dict(zip(self.names, values.unbind(), strict=True))
+        if self.shared is not None:
+            self.shared.exchange.average(self.shared.gradients)
+            self.shared.clip.replay()
+            assert self.shared.clip.result is not None
+            terms["gradient_norm"] = self.shared.clip.result.clone()
+        return terms
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What several processes do in the middle of the first half: their exchange is in no graph. gradients: those that
+    the captured work made, which each replay writes anew."""
+
+    exchange: Exchange
+    gradients: list[Tensor]
+    clip: Captured
 
 
 class _Inputs:

@@ -38,6 +38,7 @@ from adu_depth.training.good_checkpoints import (
 )
 from adu_depth.training.graph import Graphs, StepByGraph
 from adu_depth.training.overflows import Overflows
+from adu_depth.training.processes import joined, remarks
 from adu_depth.training.resuming import chosen_checkpoint, offering_another, set_aside_newer
 from adu_depth.training.run_folder import from_first, prepare_run_folder
 from adu_depth.training.run_log import RunLog
@@ -116,12 +117,16 @@ def train(
     config, notes = from_first(accelerator, as_begun(run, {**config, "processes": group.world_size}, loop))
     for note in notes:
         progress.say(note)
+    for remark in remarks(task, group, loop.batch_size):
+        progress.say(remark)
     optimizer_config = check(OptimizerConfig, config["optimizer"], "optimizer")
     optimizer = make_optimizer(task, optimizer_config, accelerator.device)
     if accelerator.is_main_process:
         prepare_run_folder(run, config, loop, defaults)
     accelerator.wait_for_everyone()
-    module, optimizer = accelerator.prepare(task, optimizer)
+    module = accelerator.prepare_model(task, evaluation_mode=True)  # processes are joined by an Exchange
+    optimizer = accelerator.prepare(optimizer)
+    exchange = joined(task, group)
     averages = Averages(task.network, loop.ema) if loop.ema else None
     done = chosen_checkpoint(run, loop)
     with offering_another(run, done):
@@ -153,6 +158,7 @@ def train(
         dense=dense,
         averages=averages,
         accumulate=loop.accumulate,
+        exchange=exchange,
     )
     runner = make_runner(parts, loop, accelerator, progress)
 
@@ -210,7 +216,7 @@ def train(
 
             meter.step()
             if (step + 1) % loop.log_every == 0 or step + 1 == loop.steps:
-                log.write(step + 1, terms, factor * optimizer_config.learning_rate, meter)
+                log.write(step + 1, group.mean(terms), factor * optimizer_config.learning_rate, meter)
             bar.advance(log.note)
             stopping = stop_requested(caught, step, loop.check_every, accelerator)
             last = step + 1 == loop.steps
@@ -242,8 +248,9 @@ def train(
 def make_runner(parts: StepParts, loop: LoopConfig, accelerator: Accelerator, progress: Progress) -> StepRunner:
     """By CUDA graphs where loop.graph is on, on one GPU; part by part elsewhere."""
     device = accelerator.device
-    if loop.graph and accelerator.num_processes > 1 and device.type == "cuda":
-        progress.say("several processes: steps are run without a CUDA graph (loop.graph)")
+    several = accelerator.num_processes > 1
+    if loop.graph and several and not loop.graph_several and device.type == "cuda":
+        progress.say("several processes: steps are run without CUDA graphs; --loop.graph-several tries them")
     elif loop.graph and (graphs := graphs_for(device)) is not None:
         return StepByGraph(parts, device, graphs, progress.say)
     return PartByPart(parts, device)

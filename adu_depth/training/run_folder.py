@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -63,7 +64,13 @@ def prepare_run_folder(run: Path, config: dict[str, Any], loop: LoopConfig, defa
         free = places_free(before, config) | ({"loop.steps", "extended"} if is_extension(before, config) else set())
         differing = differing_settings(filled, config, free=free)
         if differing:
-            raise InputError(f"cannot resume {run} with other settings; these differ: {'; '.join(differing)}")
+            advice = ""
+            if shared_otherwise(filled, config):
+                advice = (
+                    f". Another number of processes goes on with {pairs_of_all(filled)} pairs a step of all together "
+                    "(processes × loop.batch_size × loop.accumulate)"
+                )
+            raise InputError(f"cannot resume {run} with other settings; these differ: {'; '.join(differing)}{advice}")
     write_json(run / "config.json", config)
 
 
@@ -98,14 +105,30 @@ def places_free(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
         free |= {f"{source}.{place}" for source in sources for place in ("root", "layout", "split", "ground_truth")}
     if same("teacher_weights"):
         free.add("teacher")
+    if shared_otherwise(before, now) and pairs_of_all(before) == pairs_of_all(now):
+        free |= {"processes", "loop.batch_size", "loop.accumulate"}
     return free
+
+
+def pairs_of_all(settings: dict[str, Any]) -> int:
+    """The pairs of a step, of all processes together."""
+    loop = settings.get("loop", {})
+    if not isinstance(loop, dict):
+        return 0
+    counts = settings.get("processes", 1), loop.get("batch_size"), loop.get("accumulate", 1)
+    return math.prod(count if isinstance(count, int) else 0 for count in counts)
+
+
+def shared_otherwise(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether another number of processes is to do the steps."""
+    return bool(before.get("processes", 1) != now.get("processes", 1))
 
 
 # How a run is executed and watched, and what is averaged beside it, may change when it is resumed; what it learns not.
 FREE_TO_CHANGE = {"run", "teacher_cache", *(f"validation.{field.name}" for field in fields(ValidationConfig))} | {
     f"loop.{name}"
     for name in (
-        *("resume", "resume_from", "workers", "prefetch", "device", "graph", "ema"),
+        *("resume", "resume_from", "workers", "prefetch", "device", "graph", "graph_several", "ema"),
         *("log_every", "check_every", "checkpoint_every", "keep_checkpoints", "trackers"),
     )
 }

@@ -43,7 +43,9 @@ class RunLog:
             with replacing(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
 
-    def write(self, step: int, terms: dict[str, Tensor], learning_rate: float, meter: ThroughputMeter) -> None:
+    def write(
+        self, step: int, terms: Mapping[str, Tensor | float], learning_rate: float, meter: ThroughputMeter
+    ) -> None:
         """One row; reading the terms waits for the device, which is why it is not done every step."""
         row = {"step": step, **{name: float(value) for name, value in terms.items()}}
         row |= {"learning_rate": learning_rate, **meter.reading()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -20,6 +19,7 @@ from adu_depth.models.averages import Averages
 from adu_depth.training.accumulation import images_of, mean_terms, micro_batches, with_teachers
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import OptimizerConfig
+from adu_depth.training.processes import Exchange
 from adu_depth.training.tasks import StepContext, StepDraws, StudentTask, TeacherTask
 from adu_depth.training.weight_decay import parameter_groups
 from adu_depth.transfer import upload_together
@@ -33,14 +33,30 @@ class StepParts(Protocol):
     def draw(self, batch: TrainingBatch, context: StepContext) -> StepDraws:
         """What the step is told, on the CPU."""
 
+    @property
+    def exchange(self) -> Exchange | None:
+        """What stands between the gradients of this process and their clipping; None where it is the only process."""
+
     def gradients(self, batch: TrainingBatch, draws: StepDraws) -> Terms:
-        """Fills the gradients. batch, draws: on the device. Takes nothing else from the CPU, waits for nothing."""
+        """Fills this process's gradients. batch, draws: on the device. Takes nothing else from the CPU, waits for
+        nothing."""
+
+    def clip(self) -> Tensor:
+        """Scales the gradients down where they are too long, and gives how long they were; on the device alone."""
 
     def update(self) -> None:
         """Changes the weights by their gradients, on the device alone."""
 
     def clear(self) -> None:
         """Forgets the gradients."""
+
+
+def whole_gradients(parts: StepParts, batch: TrainingBatch, draws: StepDraws) -> Terms:
+    """The first half of a step: the gradients of all processes, clipped."""
+    terms = parts.gradients(batch, draws)
+    if parts.exchange is not None:
+        parts.exchange.average()
+    return terms | {"gradient_norm": parts.clip()}
 
 
 class StepRunner(Protocol):
@@ -65,7 +81,7 @@ class PartByPart:
     def gradients(self, batch: TrainingBatch, context: StepContext) -> Terms:
         draws = upload_together(self.parts.draw(batch, context), self.device)
         seed_step(context)
-        return {name: term.detach() for name, term in self.parts.gradients(batch, draws).items()}
+        return {name: term.detach() for name, term in whole_gradients(self.parts, batch, draws).items()}
 
     def update(self) -> None:
         self.parts.update()
@@ -90,10 +106,11 @@ class TrainingParts:
         dense: bool,
         averages: Averages | None = None,
         accumulate: int = 1,
+        exchange: Exchange | None = None,
     ) -> None:
         """module: `task` as the accelerator has wrapped it. teach: adds a teacher's outputs to a batch. accumulate:
         micro-batches of a step."""
-        self.averages = averages
+        self.averages, self.exchange = averages, exchange
         self.task, self.module, self.optimizer, self.accelerator = task, module, optimizer, accelerator
         self.teach, self.dense, self.accumulate = teach, dense, accumulate
         self.clip_norm = clip_norm or math.inf  # the norm is wanted in any case: it shows a NaN
@@ -121,12 +138,10 @@ class TrainingParts:
         """The first micro-batch makes the gradients, the others add to them: in a CUDA graph too, which holds all."""
         found: list[Terms] = []
         for part, drawn in micro_batches(batch, draws, self.accumulate):
-            last = len(found) + 1 == self.accumulate  # after which processes exchange their gradients
-            with nullcontext() if last else self.accelerator.no_sync(self.module):
-                terms = self.losses(self.taught(part), drawn)
-                self.backward(terms["total"] if self.accumulate == 1 else terms["total"] / self.accumulate)
+            terms = self.losses(self.taught(part), drawn)
+            self.backward(terms["total"] if self.accumulate == 1 else terms["total"] / self.accumulate)
             found.append({name: term.detach() for name, term in terms.items()})
-        return mean_terms(found) | {"gradient_norm": self.clip()} | self.loss_scale()
+        return mean_terms(found) | self.loss_scale()
 
     def loss_scale(self) -> Terms:
         """What the loss was multiplied with, in fp16."""

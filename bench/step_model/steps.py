@@ -29,6 +29,7 @@ from adu_depth.training.step import (
     place_learning_rate,
     seed_step,
     set_learning_rate,
+    whole_gradients,
 )
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StepDraws, StudentTask, TeacherTask
 from adu_depth.transfer import upload_together
@@ -120,7 +121,7 @@ def trace_step(
                 draws = upload_together(parts.draw(batch, context), DEVICE)
             seed_step(context)
             with capturing():
-                parts.gradients(batch, draws)
+                whole_gradients(parts, batch, draws)
             missing = [n for n, p in parts.task.named_parameters() if p.requires_grad and p.grad is None]
             with capturing():
                 parts.update()

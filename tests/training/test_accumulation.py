@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +23,7 @@ from adu_depth.training.batches import TrainingBatch, batches
 from adu_depth.training.config import LoopConfig
 from adu_depth.training.loop import make_accelerator
 from adu_depth.training.runs import train_student, train_teacher
-from adu_depth.training.step import PartByPart, Terms, TrainingParts
+from adu_depth.training.step import PartByPart, Terms, TrainingParts, whole_gradients
 from adu_depth.training.tasks import OnlineTeacher, StepContext, StudentTask, TeacherTask, step_losses
 from adu_depth.trees import tensors_of
 from tests.training.tiny import DATA, LOOP, STUDENT, TEACHER, tiny_scenes, tiny_student, tiny_teacher
@@ -98,25 +96,21 @@ def test_the_gradients_are_those_of_the_joined_batch(make: Any) -> None:
 
 
 class Spying:
-    """An accelerator that notes in which order gradients are made, and whether they are exchanged."""
+    """An accelerator, and an exchange, that notes in which order gradients are made and exchanged."""
 
     scaler = None
 
     def __init__(self) -> None:
         self.found: list[str] = []
-        self.syncs = True
 
-    @contextmanager
-    def no_sync(self, module: nn.Module) -> Iterator[None]:
-        self.syncs = False
-        yield
-        self.syncs = True
+    def average(self) -> None:
+        self.found.append("exchange")
 
     def autocast(self) -> Any:
         return torch.enable_grad()
 
     def backward(self, total: Tensor) -> None:
-        self.found.append(f"backward of {int(total.detach())}, {'exchanged' if self.syncs else 'kept'}")
+        self.found.append(f"backward of {int(total.detach())}")
 
     def clip_grad_norm_(self, *given: Any) -> Tensor:
         self.found.append("clip")
@@ -128,17 +122,17 @@ def test_processes_exchange_gradients_once_a_step() -> None:
     batch = read(replace(LOOP, batch_size=3), ProcessGroup())[0]
 
     def module(batch: TrainingBatch, draws: Any, dense: bool) -> Terms:
-        spy.found.append(f"forward of {len(batch.sample.name)}, {'exchanged' if spy.syncs else 'kept'}")
+        spy.found.append(f"forward of {len(batch.sample.name)}")
         return {"total": torch.tensor(3.0)}
 
     task: Any = SimpleNamespace()
     wrapped: Any = module
     wrapped.parameters = list
-    parts = TrainingParts(task, wrapped, task, spy, teach=lambda b: b, clip_norm=1.0, dense=False, accumulate=3)
+    options: Any = {"clip_norm": 1.0, "dense": False, "accumulate": 3, "exchange": spy}
+    parts = TrainingParts(task, wrapped, task, spy, teach=lambda b: b, **options)
     draws = student_task().draw(batch, StepContext(0, 0, 0, 0.0, False))
-    assert float(parts.gradients(batch, draws)["total"]) == 3
-    kept = ["forward of 1, kept", "backward of 1, kept"]
-    assert spy.found == [*kept, *kept, "forward of 1, exchanged", "backward of 1, exchanged", "clip"]
+    assert float(whole_gradients(parts, batch, draws)["total"]) == 3
+    assert spy.found == [*(["forward of 1", "backward of 1"] * 3), "exchange", "clip"]
 
 
 def test_a_taught_batch_is_taught_in_parts_and_is_whole() -> None:

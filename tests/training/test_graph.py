@@ -320,7 +320,38 @@ def test_a_capture_that_fails_later_ends_all_graphs(tape: Tape, monkeypatch: pyt
     assert not runner.kinds, "and keeps no step's memory"
 
 
-def test_several_processes_are_not_captured(said: list[str]) -> None:
+class Doubled:
+    """An exchange with a process that has the same gradients with noise, drawn anew in each step."""
+
+    def __init__(self, toy: Toy) -> None:
+        self.toy = toy
+        self.generator = torch.Generator().manual_seed(0)
+
+    def gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.toy.layer.parameters() if p.grad is not None]
+
+    def average(self, gradients: list[Tensor] | None = None) -> None:
+        for gradient in self.gradients() if gradients is None else gradients:
+            gradient.add_(torch.rand(gradient.shape, generator=self.generator))
+
+
+def test_processes_exchange_between_two_graphs(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is exchanged is of each step anew, before it is clipped; no graph holds it."""
+    monkeypatch.setattr(step, "upload_together", as_sent)
+    toys: list[Any] = [Toy(CPU), Toy(CPU)]
+    for toy in toys:
+        toy.exchange = Doubled(toy)
+    expected = go(PartByPart(toys[0], CPU), range(10), (64, 96), CPU)
+    found = go(by_graph(toys[1], tape, []), range(10), (64, 96), CPU)
+    assert all(same(expected, found))
+    assert torch.equal(toys[0].layer.weight, toys[1].layer.weight)
+    assert (tape.captures, tape.replays) == (3 * 2, 3 * (10 - 2 * WARM_UP))
+    assert all(float(terms["gradient_norm"]) > 1 for terms in found), "of the exchanged gradients"
+
+
+def test_several_processes_are_captured_where_that_is_asked_for(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     accelerator: Any = SimpleNamespace(device=torch.device("cuda"), num_processes=2)
     runner = loop.make_runner(Toy(CPU), LOOP, accelerator, Progress())
     assert isinstance(runner, PartByPart)
@@ -329,3 +360,6 @@ def test_several_processes_are_not_captured(said: list[str]) -> None:
     accelerator.device = CPU
     assert isinstance(loop.make_runner(Toy(CPU), LOOP, accelerator, Progress()), PartByPart)
     assert len(said) == 1
+    monkeypatch.setattr(loop, "graphs_for", lambda device: Tape())
+    tried = loop.make_runner(Toy(CPU), replace(LOOP, graph_several=True), accelerator, Progress())
+    assert isinstance(tried, StepByGraph)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.sample import collate
 from adu_depth.training.batches import TrainingBatch
+from adu_depth.training.processes import Exchange
 from adu_depth.training.step import StepRunner, Terms
 from adu_depth.training.tasks import StepContext, StepDraws
 
@@ -26,6 +27,7 @@ class Toy:
         for group in self.optimizer.param_groups:
             group["lr"] = torch.full((), 0.1, device=device)
         self.host = 1.0
+        self.exchange: Exchange | None = None
 
     def draw(self, batch: TrainingBatch, context: StepContext) -> StepDraws:
         return StepDraws(None, context.progress)  # type: ignore[arg-type]
@@ -34,8 +36,10 @@ class Toy:
         shaken = torch.rand_like(batch.sample.left) + batch.sample.left
         total = self.host * draws.progress * self.layer(shaken).square().mean()
         total.backward()
-        norm = nn.utils.clip_grad_norm_(self.layer.parameters(), 0.01)
-        return {"total": total, "gradient_norm": norm}
+        return {"total": total}
+
+    def clip(self) -> Tensor:
+        return nn.utils.clip_grad_norm_(self.layer.parameters(), 0.01)
 
     def update(self) -> None:
         self.optimizer.step()
