@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adu_depth.models.blocks import ConvNorm, KernelModule, Norm, conv_norm_relu, initialise, make_norm, set_layout
+from adu_depth.models.recomputing import recomputed
 from adu_kernels import single_output_conv3d
 from adu_kernels.concat_free_conv.module import concat_free_conv3d
 
@@ -44,7 +45,10 @@ class Aggregation(KernelModule):
     `prior`, B×D×H×W, is what every head's logits are added to: the 3-D layers learn to correct it.
     D, H and W must be multiples of 4. One head reads the volume before the hourglasses and one follows each of them;
     outside training only the last is computed. `memory_format` is the layout of the volume and of the 3-D weights.
+    `recompute`: in training, run each hourglass again in the backward instead of keeping what it made.
     """
+
+    recompute = False
 
     def __init__(
         self,
@@ -78,7 +82,8 @@ class Aggregation(KernelModule):
         volume = self._enter(volume.contiguous(memory_format=self.memory_format), thin)
         stages = [volume]
         for hourglass in self.hourglasses:
-            stages.append(hourglass(stages[-1]))
+            kept = not (self.recompute and self.training and torch.is_grad_enabled())
+            stages.append(hourglass(stages[-1]) if kept else recomputed(hourglass, stages[-1]))
         first = 0 if self.training else len(stages) - 1
         heads = list(zip(self.heads, stages, strict=True))[first:]
         logits = [prior + self._head(head.get_parameter("weight"), x) for head, x in heads]

@@ -80,6 +80,8 @@ class TeacherConfig:
     """Depths are clipped to at most this, metres."""
     norm: Norm = "group"
     """"group" or "batch" normalisation; see adu_depth.models.blocks."""
+    recompute_aggregation: bool = False
+    """Train with less memory: the hourglasses are run again in the backward instead of kept. The same bits."""
     concat_free: bool = False
     """Take the first 3-D convolution without writing the concatenated half of the volume: the same up to rounding."""
     backend: Backend = "auto"
@@ -147,6 +149,7 @@ class StereoTeacher(KernelModule):
             config.hourglasses,
             config.norm,
         )
+        self.aggregation.recompute = config.recompute_aggregation
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(INITIAL_SHARPNESS)))
         self.refinement = Refinement(config.refinement_channels, config.norm) if config.refinement_channels else None
         self.geometry = GeometryMaps(config.aggregation_channels, config.norm)

@@ -125,7 +125,9 @@ def shared_otherwise(before: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 # How a run is executed and watched, and what is averaged beside it, may change when it is resumed; what it learns not.
-FREE_TO_CHANGE = {"run", "teacher_cache", *(f"validation.{field.name}" for field in fields(ValidationConfig))} | {
+FREE_TO_CHANGE = {"run", "teacher_cache", "model.recompute_aggregation"}
+FREE_TO_CHANGE |= {f"validation.{field.name}" for field in fields(ValidationConfig)}
+FREE_TO_CHANGE |= {
     f"loop.{name}"
     for name in (
         *("resume", "resume_from", "workers", "prefetch", "device", "graph", "graph_several", "ema"),

@@ -20,6 +20,7 @@ DEEP = TeacherConfig(max_disparity=192)
 GWC_SIZED = replace(
     DEEP, num_groups=40, correlation_channels=320, concat_channels=12, aggregation_channels=32, hourglasses=3
 )
+RECOMPUTED = replace(GWC_SIZED, recompute_aggregation=True)
 LARGER = DataConfig(size=(256, 512))
 
 
@@ -29,6 +30,7 @@ def cases() -> dict[str, StepCase]:
         StepCase("teacher 96×320", TeacherTrainingConfig()),
         StepCase("teacher 256×512 D192", TeacherTrainingConfig(data=LARGER, model=DEEP)),
         StepCase("teacher gwc-sized 256×512", TeacherTrainingConfig(data=LARGER, model=GWC_SIZED)),
+        StepCase("teacher gwc-sized 256×512, recomputed", TeacherTrainingConfig(data=LARGER, model=RECOMPUTED)),
         StepCase("student 96×320", StudentTrainingConfig(), TeacherConfig()),
         StepCase("student 256×512", StudentTrainingConfig(data=LARGER), DEEP),
         StepCase("student alone 256×512", StudentTrainingConfig(data=LARGER)),

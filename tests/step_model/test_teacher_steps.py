@@ -38,8 +38,12 @@ def test_a_step_keeps_cudas_rules(traced: Traced, name: str, precision: str, imp
         TeacherTrainingConfig(model=TeacherConfig(norm="batch")),
         TeacherTrainingConfig(model=TeacherConfig(hourglasses=0, refinement_channels=0)),
         TeacherTrainingConfig(loop=replace(FEW, ema=0.999)),
+        TeacherTrainingConfig(model=TeacherConfig(hourglasses=2, recompute_aggregation=True)),
     ],
-    ids=["every change of a pair", "no concatenated volume", "batch norm", "no hourglass, no refinement", "averages"],
+    ids=[
+        *("every change of a pair", "no concatenated volume", "batch norm", "no hourglass, no refinement", "averages"),
+        "recomputed",
+    ],
 )
 def test_options_keep_them_too(fake_cuda: FakeCudaProcess, option: TeacherTrainingConfig, precision: Precision) -> None:
     case = StepCase("options", replace(option, loop=replace(FEW, ema=option.loop.ema)))

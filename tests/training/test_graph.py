@@ -119,6 +119,11 @@ TRAININGS: dict[str, Callable[[Path], Callable[[Path, Any], list[dict[str, float
         augmentation=AugmentationConfig(cut_flip=0.5, contrast=0.2, saturation=0.2),
         distillation=DistillationConfig(guide_ramp=0.9),
     ),
+    "teacher, recomputed hourglasses": lambda p: (
+        lambda run, loop: train_teacher(
+            tiny_teacher(run, loop=loop, model=replace(TEACHER, norm="batch", recompute_aggregation=True))
+        )
+    ),
     "student, cached outputs": lambda p: taught(p, teacher_cache=p / "cache"),
     "teacher, every change, two micro-batches": lambda p: (
         lambda run, loop: train_teacher(
