@@ -130,7 +130,7 @@ class _Evaluation:
         self.layout = layout_of(config.data, config.layout, self.dataset)
         self.scorer = Scorer(
             choose_protocols(
-                config.protocol, self.layout, (height, width), self._cut() and self.layout != "kitti_depth"
+                config.protocol, self.layout, (height, width), truth_is_cut(config.kb_crop, self.layout, self.dataset)
             ),
             config.min_depth,
             config.max_depth,
@@ -248,10 +248,6 @@ class _Evaluation:
         )
         self.progress.say(f"temperature {self.scorer.temperature:.4g}, {source}: {change}")
 
-    def _cut(self) -> bool:
-        """Whether images were cut to KITTI's window, here or when they were packed."""
-        return self.config.kb_crop or (isinstance(self.dataset, PackedStereo) and self.dataset.settings["kb_crop"])
-
     def _settings(self) -> dict[str, Any]:
         size = self.predictor.size
         return {
@@ -306,3 +302,10 @@ def layout_of(root: str, layout: str, dataset: Dataset) -> str:
     if isinstance(dataset, PackedStereo):
         return dataset.source_layout
     return "synthetic" if root == "synthetic" else find_layout(Path(root), layout).name
+
+
+def truth_is_cut(kb_crop: bool, layout: str, dataset: Dataset) -> bool:
+    """Whether images and truth were cut to KITTI's window, here or when they were packed, so that what looks at the
+    whole truth cannot be measured. KITTI's depth benchmark is of that window."""
+    packed = isinstance(dataset, PackedStereo) and bool(dataset.settings["kb_crop"])
+    return (kb_crop or packed) and layout != "kitti_depth"

@@ -27,7 +27,7 @@ from adu_depth.data.layouts import refuse_folder_options
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError, SharedInputError
-from adu_depth.evaluation.command import layout_of, open_with_full_truth
+from adu_depth.evaluation.command import layout_of, open_with_full_truth, truth_is_cut
 from adu_depth.evaluation.evaluator import evaluate_protocols
 from adu_depth.evaluation.metrics import (
     DEPTH_METRICS,
@@ -70,12 +70,16 @@ class Validation:
         self.config, self.period, self.accelerator = config, period, accelerator
         self.size = None if data.fit == "crop" else data.size  # as inference takes it
         self.group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
-        self.samples, layout = open_held_out(config, data.size)
+        source, layout = open_held_out(config, data.size)
+        self.notes: list[str] = list(getattr(source, "notes", ()))
+        self.samples = some_of(source, config.samples)
         first = self.samples[0]
         if kind == "teacher":
             first.require_right("a stereo teacher")
         height, width = first.left.shape[-2:]
-        protocol = choose_protocols(config.protocol, layout, (height, width), config.kb_crop)[0]
+        protocol = choose_protocols(
+            config.protocol, layout, (height, width), truth_is_cut(config.kb_crop, layout, source)
+        )[0]
         self.scorer = Scorer((protocol,), config.min_depth, config.max_depth)
         measured = {"kitti": KITTI_DEPTH_METRICS, "hu": HU_METRICS}.get(PROTOCOLS[protocol].metrics, DEPTH_METRICS)
         if measured is DEPTH_METRICS and kind == "teacher":
@@ -238,7 +242,7 @@ def make_validation(
             raise InputError("validation.every_epochs needs a finite data set: set data.pairs, or validation.every")
         period = wanted.every_epochs * len(source) / (config.loop.pairs_per_step * accelerator.num_processes)
     validation = Validation(wanted, config.data, kind, accelerator, max(1.0, period))
-    for note in getattr(validation.samples, "notes", ()):
+    for note in validation.notes:
         progress.say(f"validation: {note}")
     return validation
 
@@ -262,10 +266,14 @@ def open_held_out(config: ValidationConfig, size: tuple[int, int]) -> tuple[Data
         raise InputError(f"validation.root: {error}") from error
     if len(samples) == 0:
         raise InputError(f"validation.root: {config.root} has no samples")
-    if 0 < config.samples < len(samples):
-        chosen = [index * len(samples) // config.samples for index in range(config.samples)]
-        samples = Part(samples, chosen)
     return samples, layout
+
+
+def some_of(samples: Dataset, most: int) -> Dataset:
+    """At most so many of a data set's samples, evenly spread; 0: all."""
+    if not 0 < most < len(samples):
+        return samples
+    return Part(samples, [index * len(samples) // most for index in range(most)])
 
 
 def picture_of(sample: StereoSample, prediction: DepthPrediction) -> np.ndarray:

@@ -31,6 +31,7 @@ from adu_depth.training.order import step_indices
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.step import PartByPart, StepRunner, Terms, TrainingParts
 from adu_depth.training.tasks import OnlineTeacher, StepDraws
+from adu_depth.training.validation_config import ValidationConfig
 from adu_depth.transfer import packed, unpacked
 from adu_depth.trees import numbers_as_tensors
 from tests.training.tape import Tape
@@ -113,6 +114,16 @@ TRAININGS: dict[str, Callable[[Path], Callable[[Path, Any], list[dict[str, float
     ),
     "teacher, averages of its weights": lambda p: (
         lambda run, loop: train_teacher(tiny_teacher(run, loop=replace(loop, ema=0.9)))
+    ),
+    "teacher, batch norm, averages, validated between steps": lambda p: (
+        lambda run, loop: train_teacher(
+            tiny_teacher(
+                run,
+                loop=replace(loop, ema=0.9),
+                model=replace(TEACHER, norm="batch"),
+                validation=ValidationConfig(every=1, samples=2, pictures=1),
+            )
+        )
     ),
     "student, online teacher, every change, a growing guide": lambda p: taught(
         p,
