@@ -23,6 +23,7 @@ from .tiles import (
     position_count,
     sign_offsets,
     store_tile,
+    stored_statistics,
     tile_mask,
     unpacked_signs,
 )
@@ -166,9 +167,7 @@ def input_gradient(
             parameter_gradient(products, grad_weight, batches, lanes, config)
     total = position_count(size_0, size_1, size_2, config)
     size = total.to(ACC) * config.CHANNELS
-    p_group = place.batch * config.NUM_GROUPS + lanes.group
-    lane_mean = tl.load(mean + p_group, mask=lanes.valid, other=0.0)[None, :]
-    lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)[None, :]
+    lane_mean, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
     constant = group_mean_of(group_sums, place.batch, lanes, size, config)
     planes = batches * config.NUM_GROUPS * config.SPLIT
     slope = group_mean_of(group_sums + planes, place.batch, lanes, size, config) * lane_rstd

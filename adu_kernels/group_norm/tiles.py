@@ -137,6 +137,15 @@ def per_lane(values, config: NormConfig):
 
 
 @triton.jit
+def stored_statistics(mean, rstd, place, lanes, config: NormConfig):
+    """Mean and rstd (B × G) of a tile's lanes."""
+    p_group = place.batch * config.NUM_GROUPS + lanes.group
+    lane_mean = tl.load(mean + p_group, mask=lanes.valid, other=0.0)[None, :]
+    lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)[None, :]
+    return lane_mean, lane_rstd
+
+
+@triton.jit
 def position_count(size_0, size_1, size_2, config: NormConfig):
     """Dividing and multiplying tells the compiler that no wide load reaches beyond the last one."""
     total = wide_index(size_0, config.INT64) * size_1 * size_2

@@ -23,6 +23,7 @@ from .tiles import (
     place_of,
     position_count,
     store_tile,
+    stored_statistics,
     tile_mask,
 )
 
@@ -61,9 +62,7 @@ def unit_length(
     lanes = lanes_of(place.block, config)
     x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
     y = Map(y_pointer, y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c)
-    p_group = place.batch * config.NUM_GROUPS + lanes.group
-    lane_mean = tl.load(mean + p_group, mask=lanes.valid, other=0.0)[None, :]
-    lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)[None, :]
+    lane_mean, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
     total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     for tile in range(tiles):
@@ -88,9 +87,7 @@ def unit_gradient_sums(
     lanes = lanes_of(place.block, config)
     x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
     g = Map(g_pointer, g_stride_b, g_stride_0, g_stride_1, g_stride_2, g_stride_c)
-    p_group = place.batch * config.NUM_GROUPS + lanes.group
-    lane_mean = tl.load(mean + p_group, mask=lanes.valid, other=0.0)[None, :]
-    lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)[None, :]
+    lane_mean, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
     total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     sums = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
@@ -127,9 +124,8 @@ def unit_input_gradient(
     d = Map(d_pointer, d_stride_b, d_stride_0, d_stride_1, d_stride_2, d_stride_c)
     total = position_count(size_0, size_1, size_2, config)
     size = total.to(ACC)
+    lane_mean, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
     p_group = place.batch * config.NUM_GROUPS + lanes.group
-    lane_mean = tl.load(mean + p_group, mask=lanes.valid, other=0.0)[None, :]
-    lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)[None, :]
     constant = (tl.load(sums + p_group, mask=lanes.valid, other=0.0) / size)[None, :]
     p_products = sums + batches * config.NUM_GROUPS + p_group
     slope = (tl.load(p_products, mask=lanes.valid, other=0.0) / size)[None, :]
