@@ -40,6 +40,7 @@ from adu_depth.stopping import Stopped
 from adu_depth.submission.command import SubmitConfig
 from adu_depth.submission.command import submit as write_or_check_submission
 from adu_depth.terminal import SafeConsole, printable, printable_name
+from adu_depth.training.cache_command import CacheTeacherConfig, cache_teacher
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.good_checkpoints import NonFiniteLoss
 from adu_depth.training.loop import Interrupted
@@ -170,6 +171,13 @@ def distill(config: StudentTrainingConfig) -> int:
     return 0
 
 
+def fill_cache(config: CacheTeacherConfig) -> int:
+    outputs = cache_teacher(config)
+    if launcher.rank() == 0:
+        console.print(f"outputs of {outputs.count} frames in {config.teacher_cache}", highlight=False)
+    return 0
+
+
 def pack(config: PackConfig) -> int:
     run_pack(config, lambda text: console.print(text, highlight=False))
     return 0
@@ -205,6 +213,7 @@ COMMANDS: dict[type, Any] = {
     SplitsConfig: splits,
     TeacherTrainingConfig: teacher,
     StudentTrainingConfig: distill,
+    CacheTeacherConfig: fill_cache,
     EvaluateConfig: evaluate,
     PredictConfig: predict,
     SubmitConfig: submit,
@@ -219,6 +228,7 @@ Command = (
     | Annotated[SplitsConfig, subcommand("splits")]
     | Annotated[TeacherTrainingConfig, subcommand("train-teacher")]
     | Annotated[StudentTrainingConfig, subcommand("distill")]
+    | Annotated[CacheTeacherConfig, subcommand("cache-teacher")]
     | Annotated[EvaluateConfig, subcommand("evaluate")]
     | Annotated[PredictConfig, subcommand("predict")]
     | Annotated[SubmitConfig, subcommand("submit")]

@@ -204,7 +204,7 @@ def distillation_step(scale: Scale, device: torch.device, autocast: torch.dtype 
         network.config.max_depth,
     )
     task = StudentTask(network, loss, StudentTrainingConfig().augmentation)
-    return _training(task, OnlineTeacher(teacher, device), device, autocast, mode)
+    return _training(task, OnlineTeacher(teacher, device, autocast), device, autocast, mode)
 
 
 def _training(

@@ -154,7 +154,7 @@ def a_shard(path: Path) -> None:
 
 
 def a_cache(path: Path) -> None:
-    found = OutputsOnDisk(path.parent, {"teacher": "a", "samples": 1}, 1, TEACHER.feature_channels)[0]
+    found = OutputsOnDisk(path.parent, {"teacher": "a", "samples": 1}, 1, TEACHER.feature_channels)[0].decoded()
     assert found.depth.shape == (1, 1, *SIZE)
     assert [feature.shape[1] for feature in found.features] == list(TEACHER.feature_channels)
 
@@ -174,7 +174,7 @@ OWN_FILES = {
         OwnFile("a shard's note", "shard-00000.json", read_entry),
         OwnFile("packing.json", "packing.json", read_note),
         OwnFile("cache.json", "cache/cache.json", a_cache),
-        OwnFile("a cache file", "cache/00000000.safetensors", a_cache),
+        OwnFile("a cache file", "cache/chunk-00000.safetensors", a_cache),
         OwnFile("config.json of an encoder", "encoder/config.json", lambda path: build_encoder(str(path.parent))),
         OwnFile("weights of an encoder", "encoder/model.safetensors", lambda p: build_encoder(str(p.parent), True)),
     )

@@ -17,6 +17,7 @@ from adu_depth.checkpoint import list_checkpoints
 from adu_depth.data import SyntheticStereo
 from adu_depth.inference.render import write_samples
 from adu_depth.training.history import MEASURED
+from adu_depth.training.teacher_outputs import CHUNK
 from tests.killing import Zygote, zygote
 
 TRAIN = "--data.size 32 64 --loop.batch-size 2 --loop.device cpu --loop.steps 12 --loop.checkpoint-every 2"
@@ -30,6 +31,8 @@ class Bench:
 
     zygote: Zygote
     pairs: Path
+    many: Path
+    """More of them than one chunk of a teacher's cache holds."""
     folder: Path
 
 
@@ -37,8 +40,9 @@ class Bench:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("kills")
     write_samples(SyntheticStereo(12, 32, 64, seed=0), folder / "pairs", 12)
+    write_samples(SyntheticStereo(3 * CHUNK + 2, 32, 64, seed=1), folder / "many", 3 * CHUNK + 2)
     with zygote() as started:
-        yield Bench(started, folder / "pairs", folder)
+        yield Bench(started, folder / "pairs", folder / "many", folder)
 
 
 def train_teacher(bench: Bench, output: Path) -> list[str]:
@@ -46,11 +50,15 @@ def train_teacher(bench: Bench, output: Path) -> list[str]:
     return ["train-teacher", "--run", str(output / "run"), "--data.root", str(bench.pairs), *settings]
 
 
-def distill(bench: Bench, output: Path) -> list[str]:
+def a_teacher(bench: Bench) -> Path:
     teacher = bench.folder / "taught-by"
     if not teacher.is_dir():
         bench.zygote.run([*train_teacher(bench, teacher), "--loop.steps", "2"])
-    folders = ["--run", output / "run", "--teacher", teacher / "run", "--teacher-cache", output / "cache"]
+    return teacher / "run"
+
+
+def distill(bench: Bench, output: Path) -> list[str]:
+    folders = ["--run", output / "run", "--teacher", a_teacher(bench), "--teacher-cache", output / "cache"]
     settings = f"{TRAIN} {OFTEN} --loop.workers 0".split()
     return ["distill", *map(str, folders), "--data.root", str(bench.pairs), *settings]
 
@@ -66,7 +74,20 @@ def pack(bench: Bench, output: Path) -> list[str]:
     return ["pack", str(bench.pairs), "--output", str(output), *settings]
 
 
-COMMANDS = {"teacher": train_teacher, "validated, averaged": validated, "student with cache": distill, "pack": pack}
+def cache_teacher(bench: Bench, output: Path) -> list[str]:
+    folders = ["--teacher", a_teacher(bench), "--teacher-cache", output, "--data.root", bench.many]
+    return ["cache-teacher", *map(str, folders), *["--data.size", "32", "64", "--device", "cpu", "--batch-size", "2"]]
+
+
+FILES_ALONE = ("pack", "teacher's cache")
+"""Commands that write files, which must be the same byte for byte, and go on when they are given again."""
+COMMANDS = {
+    "teacher": train_teacher,
+    "validated, averaged": validated,
+    "student with cache": distill,
+    "pack": pack,
+    "teacher's cache": cache_teacher,
+}
 
 
 def kill_and_compare(bench: Bench, what: str, output: Path, kills: int, seed: int) -> int:
@@ -74,9 +95,9 @@ def kill_and_compare(bench: Bench, what: str, output: Path, kills: int, seed: in
     command = COMMANDS[what]
     first = command(bench, killed)
     seconds = bench.zygote.run(command(bench, whole))
-    again = first if what == "pack" else [*first, "--loop.resume"]
+    again = first if what in FILES_ALONE else [*first, "--loop.resume"]
     count = bench.zygote.run_killed(killed, first, again, seconds, kills, random.Random(seed))
-    assert_same_files(whole, killed) if what == "pack" else assert_same_training(whole, killed)
+    assert_same_files(whole, killed) if what in FILES_ALONE else assert_same_training(whole, killed)
     leftovers = [path for path in killed.rglob("*") if path.name.startswith(".")]
     assert not leftovers, "nothing half-written stays"
     return count

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from adu_depth.errors import InputError
 from adu_depth.models import FeatureAdapters
 from adu_depth.models.blocks import Backend, check_backend
-from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.prediction import DepthPrediction, TeacherTargets
 from adu_depth.models.ranges import Weight
 from adu_depth.schema import Range, check_ranges
 from adu_kernels import depth_objective, feature_distillation_losses, pooled_guide, uncertainty_guide
@@ -88,7 +88,7 @@ class StudentLoss(nn.Module):
             )
 
     def forward(
-        self, prediction: DepthPrediction, teacher: DepthPrediction | None, target: Tensor, progress: float | Tensor
+        self, prediction: DepthPrediction, teacher: TeacherTargets | None, target: Tensor, progress: float | Tensor
     ) -> dict[str, Tensor]:
         """Scalars by name, "total" with gradients. target: B×1×H×W metres, 0 = none.
 
@@ -140,7 +140,7 @@ class StudentLoss(nn.Module):
         adapters: FeatureAdapters,
         features: tuple[Tensor, ...],
         log_scale: Tensor,
-        teacher: DepthPrediction,
+        teacher: TeacherTargets,
         strength: float | Tensor,
     ) -> Tensor:
         """Mean over levels of the weighted distance between adapted and teacher features."""

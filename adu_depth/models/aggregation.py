@@ -97,9 +97,10 @@ class Aggregation(KernelModule):
             return self.enter(volume)
         first, second = self.enter
         assert isinstance(first, ConvNorm)
-        weight = first.get_parameter("conv.weight")
+        assert isinstance(first.conv, nn.Conv3d)
+        weight, bias = first.conv.weight, first.conv.bias  # of an inference copy it has one
         # A convolution is linear: the correlated channels from their volume, the concatenated ones without one.
         correlated, levels = volume.shape[1:3]
-        entered = F.conv3d(volume, weight[:, :correlated], padding=1)
+        entered = F.conv3d(volume, weight[:, :correlated], bias, padding=1)
         entered = entered + concat_free_conv3d(*thin, weight[:, correlated:], num_disparities=levels)
         return second(first.normalise(entered))

@@ -33,10 +33,15 @@ class FeatureDecoder(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Four B×C×H/s×W/s maps, finest first → the map at 1/4, and the features at 1/8, 1/16, 1/32."""
-        at32 = self.level32(maps[3])
-        at16 = self.level16(at32, maps[2])
-        at8 = self.level8(at16, maps[1])
-        return self.level4(at8, maps[0]), (at8, at16, at32)
+        features = self.features(maps[1:])
+        return self.level4(features[0], maps[0]), features
+
+    def features(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The features alone, for which the maps at 1/8, 1/16 and 1/32 are enough."""
+        at8, at16, at32 = maps
+        coarse = self.level32(at32)
+        middle = self.level16(coarse, at16)
+        return self.level8(middle, at8), middle, coarse
 
 
 class _Join(nn.Module):

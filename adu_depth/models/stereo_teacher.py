@@ -193,8 +193,7 @@ class StereoTeacher(KernelModule):
         depth, log_scale = self._metric(disparity, variance, camera)
         # The decoder learns from the geometry, it does not steer it.
         geometry = self.geometry(volume.detach(), logits[-1].detach(), depth.detach(), log_scale.detach())
-        joined = [torch.cat([first_images(m, batch), g], 1) for m, g in zip(maps, geometry, strict=True)]
-        quarter, features = self.decoder(joined)
+        features, decoder_depth = self._decode([first_images(m, batch) for m in maps], geometry)
         return DepthPrediction(
             depth=crop_map(depth, height, width),
             log_scale=crop_map(log_scale, height, width),
@@ -203,8 +202,17 @@ class StereoTeacher(KernelModule):
             heads=tuple((crop_map(d, height, width), crop_map(v, height, width)) for d, v in heads)
             if self.training
             else (),
-            decoder_depth=crop_map(self.decoder_head(quarter)[0], height, width) if self.training else None,
+            decoder_depth=None if decoder_depth is None else crop_map(decoder_depth, height, width),
         )
+
+    def _decode(self, maps: Sequence[Tensor], geometry: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor | None]:
+        """The features, and in training the depth that they give by themselves: nothing else reads the map at 1/4."""
+        finest = 0 if self.training else 1
+        joined = [torch.cat(pair, 1) for pair in zip(maps[finest:], geometry[finest:], strict=True)]
+        if not self.training:
+            return self.decoder.features(joined), None
+        quarter, features = self.decoder(joined)
+        return features, self.decoder_head(quarter)[0]
 
     def _volume(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
         """The combined volume; with `concat_free` that of the correlation alone, and the pair left to concatenate.

@@ -26,11 +26,13 @@ from adu_depth.data.sample import StereoSample, collate
 from adu_depth.data.transforms import draw_window, resize_sample
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
-from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.prediction import TeacherTargets
 from adu_depth.progress import Progress
 from adu_depth.training.config import DataConfig, LoopConfig
+from adu_depth.training.kept_targets import KeptTargets
 from adu_depth.training.order import sample_indices
 from adu_depth.training.workers import delivered
+from adu_depth.trees import tensors_of, with_tensors
 
 CROP_DRAWS = 2048  # kept apart from the draws of processes, which count from 0
 
@@ -38,7 +40,7 @@ CROP_DRAWS = 2048  # kept apart from the draws of processes, which count from 0
 class TeacherOutputs(Protocol):
     """Teacher outputs computed beforehand: those of sample `index`, the whole frame, batch dimension 1."""
 
-    def __getitem__(self, index: int, /) -> DepthPrediction: ...
+    def __getitem__(self, index: int, /) -> TeacherTargets | KeptTargets: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class TrainingBatch:
     """One step's samples, batched, and what the teacher says of them where that was computed beforehand."""
 
     sample: StereoSample
-    teacher: DepthPrediction | None = None
+    teacher: TeacherTargets | KeptTargets | None = None
 
     def to(self, device: torch.device) -> TrainingBatch:
         """On the device; views that are levels so far become floats there, of a quarter of the bytes."""
@@ -103,7 +105,7 @@ class _Key:
     index: int
 
 
-Item = tuple[StereoSample, "DepthPrediction | None"]
+Item = tuple[StereoSample, "TeacherTargets | KeptTargets | None"]
 
 
 class _TrainingView(TorchDataset["Item | InputError"]):
@@ -139,8 +141,8 @@ class _TrainingView(TorchDataset["Item | InputError"]):
         else:
             sample = samples.stored(index) if isinstance(samples, FileDataset) else samples[index]
             size, cut = (sample.left.shape[-2], sample.left.shape[-1]), sample.crop
-        if teacher is not None and tuple(teacher.depth.shape[-2:]) != tuple(size):
-            cached = "×".join(map(str, teacher.depth.shape[-2:]))
+        if teacher is not None and teacher.size != tuple(size):
+            cached = "×".join(map(str, teacher.size))
             raise InputError(f"teacher outputs of sample {key.index} are for {cached} pixels, got a sample of "
                              f"{size[0]}×{size[1]}: name another teacher_cache, or remove this one")  # fmt: skip
         if size == self.crop:
@@ -180,12 +182,8 @@ def _collate(found: list[Item | InputError]) -> TrainingBatch | InputError:
     teachers = [t for _, t in items if t is not None]
     if not teachers:
         return TrainingBatch(sample)
-    features = tuple(torch.cat(level) for level in zip(*(t.features for t in teachers), strict=True))
-    depth, log_scale = (
-        torch.cat([t.depth for t in teachers]),
-        torch.cat([t.require_log_scale("a teacher cache") for t in teachers]),
-    )
-    return TrainingBatch(sample, DepthPrediction(depth, log_scale, features))
+    joined = [torch.cat(parts) for parts in zip(*map(tensors_of, teachers), strict=True)]
+    return TrainingBatch(sample, with_tensors(teachers[0], joined))
 
 
 def batches(

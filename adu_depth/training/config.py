@@ -157,6 +157,8 @@ class StudentTrainingConfig:
     the student alone, on the ground truth only."""
     teacher_cache: Path | None = None
     """Folder that keeps the teacher's outputs, so that each sample is computed once; none runs the teacher online."""
+    teacher_precision: Literal["run", "fp32", "bf16"] = "run"
+    """What the frozen teacher computes in; "run": as loop.mixed_precision says."""
     run: RunFolder = Path("runs/student")
     """Folder for configuration, curves and checkpoints. torchrun needs a -- before the command, or
     the name --run-folder."""

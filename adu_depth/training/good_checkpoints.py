@@ -155,6 +155,7 @@ def _inputs_finite(batch: TrainingBatch) -> bool:
     sample, camera, teacher = batch.sample, batch.sample.camera, batch.teacher
     given = {"left": sample.left, "right": sample.right, "fx": camera.fx, "baseline": camera.baseline}
     if teacher is not None:
-        given |= {"depth": teacher.depth, "log_scale": teacher.log_scale}
-        given |= {f"features.{level}": feature for level, feature in enumerate(teacher.features)}
+        targets = teacher.decoded()
+        given |= {"depth": targets.depth}
+        given |= {f"features.{level}": feature for level, feature in enumerate(targets.features)}
     return not non_finite({name: value for name, value in given.items() if isinstance(value, Tensor)})

@@ -145,6 +145,7 @@ def _students(benchmark: _Benchmark) -> list[Preset]:
     for name, encoder, channels, head, size, batch_size, learning_rate in kinds:
         config = StudentTrainingConfig(
             teacher=Path("runs") / benchmark.name / "teacher",
+            teacher_cache=Path("runs") / benchmark.name / "teacher-outputs" if small_set else None,
             run=Path("runs") / benchmark.name / name,
             data=replace(benchmark.data, size=size),
             model=StudentConfig(encoder=encoder, pretrained=True, feature_channels=channels, head_channels=head),

@@ -27,7 +27,7 @@ from adu_depth.training.run_folder import from_first, only_writer
 from adu_depth.training.sources import open_samples, seen_frames
 from adu_depth.training.supervision import require_camera, require_supervision
 from adu_depth.training.tasks import OnlineTeacher, StudentTask, TeacherTask
-from adu_depth.training.teacher_outputs import OutputsOnDisk, cache_identity, weights_digest
+from adu_depth.training.teacher_outputs import OutputsOnDisk, Precision, cache_identity, weights_digest
 from adu_depth.training.validation import make_validation
 
 History = list[dict[str, float]]
@@ -105,7 +105,7 @@ def _train_student(
     begun = network_to_start_from(config)
     network = MonoStudent(*_model_and_backbone(config, begun))
     started = {} if begun is None else start_from(network, begun, progress.say)
-    teacher = None if config.teacher is None else _load_teacher(config, accelerator.device)
+    teacher = None if config.teacher is None else load_teacher(config.teacher, accelerator.device)
     loss = StudentLoss(
         config.distillation,
         network.config.feature_channels,
@@ -118,9 +118,12 @@ def _train_student(
     if teacher is not None and outputs is None and config.teacher_cache is not None:
         if isinstance(source, SyntheticStereo):
             raise InputError("teacher_cache needs a finite data set: set data.pairs, or leave teacher_cache out")
-        outputs = _cached_outputs(config.teacher_cache, teacher, config.data, source, accelerator, progress)
+        outputs = cached_outputs(
+            config.teacher_cache, teacher, config.data, source, accelerator, progress,
+            precision="bf16" if teacher_dtype(config) == torch.bfloat16 else "fp32",
+        )  # fmt: skip
     elif teacher is not None and outputs is None:
-        teach = first_looked_at(OnlineTeacher(teacher, accelerator.device))
+        teach = first_looked_at(OnlineTeacher(teacher, accelerator.device, teacher_dtype(config)))
 
     def stream(start: int) -> Generator[TrainingBatch, None, None]:
         return batches(source, config.data, config.loop, start, group, accelerator.device, outputs)
@@ -141,25 +144,30 @@ def _train_student(
     )
 
 
-def _cached_outputs(
+def cached_outputs(
     folder: Path,
     teacher: StereoTeacher,
     data: DataConfig,
     source: Dataset,
     accelerator: Accelerator,
     progress: Progress,
+    *,
+    precision: Precision = "fp32",
+    batch_size: int = 1,
 ) -> OutputsOnDisk:
-    """The teacher's outputs for every sample. A cache in which none is missing may be read by many at once."""
+    """The teacher's outputs for every sample; what is missing is computed, by every process its share. A cache in which
+    nothing is missing may be read by many at once."""
     identity = cache_identity(teacher, data, len(source), seen_frames(source, truth=False))
     outputs = OutputsOnDisk(folder, identity, len(source), teacher.config.feature_channels)
     if from_first(accelerator, outputs.is_whole()):
         return outputs
+    outputs.require_room(source, progress)
     with only_writer(accelerator, folder, "teacher outputs"):
         if accelerator.is_main_process:
-            outputs.claim()
+            outputs.claim(precision)
         accelerator.wait_for_everyone()
         group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
-        outputs.fill(teacher, source, accelerator.device, group, progress)
+        outputs.fill(teacher, source, accelerator.device, group, progress, batch_size)
         accelerator.wait_for_everyone()
     return outputs
 
@@ -183,7 +191,16 @@ def taught_by(teacher: StereoTeacher | None, outputs: TeacherOutputs | None) -> 
     """What a resumed run must have again: the same teacher, and its outputs from the same place."""
     if teacher is None:
         return {}
-    return {"teacher_weights": weights_digest(teacher), "teacher_outputs": "online" if outputs is None else "cached"}
+    kept = f"cached, {outputs.precision}" if isinstance(outputs, OutputsOnDisk) else "cached"
+    return {"teacher_weights": weights_digest(teacher), "teacher_outputs": "online" if outputs is None else kept}
+
+
+def teacher_dtype(config: StudentTrainingConfig) -> torch.dtype | None:
+    """The teacher's autocast type, None for fp32."""
+    run = config.teacher_precision == "run"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(
+        config.loop.mixed_precision if run else config.teacher_precision
+    )
 
 
 def first_looked_at(teach: Callable[[TrainingBatch], TrainingBatch]) -> Callable[[TrainingBatch], TrainingBatch]:
@@ -194,16 +211,15 @@ def first_looked_at(teach: Callable[[TrainingBatch], TrainingBatch]) -> Callable
         nonlocal looked_at
         taught = teach(batch)
         if not looked_at and taught.teacher is not None:
-            taught.teacher.require_finite(f"the teacher on {', '.join(taught.sample.name)}")
+            taught.teacher.decoded().require_finite(f"the teacher on {', '.join(taught.sample.name)}")
             looked_at = True
         return taught
 
     return look
 
 
-def _load_teacher(config: StudentTrainingConfig, device: torch.device) -> StereoTeacher:
-    assert config.teacher is not None
-    loaded = load_model(config.teacher, device)
+def load_teacher(run: Path, device: torch.device) -> StereoTeacher:
+    loaded = load_model(run, device)
     if not isinstance(loaded.model, StereoTeacher):
-        raise InputError(f"--teacher {config.teacher} is a {loaded.kind}'s checkpoint, expected a teacher's")
+        raise InputError(f"--teacher {run} is a {loaded.kind}'s checkpoint, expected a teacher's")
     return loaded.model.requires_grad_(False)

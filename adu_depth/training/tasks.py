@@ -26,7 +26,8 @@ from adu_depth.data.augmentation import (
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, PairDraws, change_pair, draw_pair_changes
 from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.models import MonoStudent, StereoTeacher
-from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.inference_copy import inference_copy
+from adu_depth.models.prediction import DepthPrediction, TeacherTargets
 from adu_depth.training.accumulation import mean_terms, micro_batches
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.transfer import upload_together
@@ -115,7 +116,7 @@ class StudentTask(nn.Module):
         if changes.cuts is not None:
             image = cut_rows(image, changes.cuts, height)
         target = changed(sample.training_target(dense))
-        teacher = None if batch.teacher is None else batch.teacher.stored().map(changed)
+        teacher = None if batch.teacher is None else batch.teacher.decoded().stored().map(changed)
         prediction = self.network(image, sample.camera)
         terms: dict[str, Tensor] = self.loss(prediction, teacher, target, draws.progress)
         return terms
@@ -129,14 +130,19 @@ def step_losses(task: TeacherTask | StudentTask, batch: TrainingBatch, context: 
 
 
 class OnlineTeacher:
-    """Runs a frozen teacher on each batch: eval mode, no gradients, running statistics untouched."""
+    """Runs a frozen teacher on each batch, as an inference network (see `inference_copy`).
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self.network = network.to(device).eval().requires_grad_(False)
+    dtype: its autocast type; None computes in fp32, whatever is around it. What it gives is kept for the student's
+    backward pass, so that it is made under `no_grad`: tensors of `inference_mode` cannot be kept.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> None:
+        self.network, self.device, self.dtype = inference_copy(network, dtype).to(device), device, dtype
 
     @torch.no_grad()
     def __call__(self, batch: TrainingBatch) -> TrainingBatch:
         sample = batch.sample
         right = sample.require_right("a stereo teacher")
-        prediction: DepthPrediction = self.network(sample.left, right, sample.camera)
-        return TrainingBatch(sample, prediction)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            prediction: DepthPrediction = self.network(sample.left, right, sample.camera)
+        return TrainingBatch(sample, TeacherTargets.of(prediction))

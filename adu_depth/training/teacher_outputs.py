@@ -1,143 +1,257 @@
 """The teacher's outputs, computed once per sample and kept, in memory or in a folder.
 
-In a folder each sample has `NNNNNNNN.safetensors`, and `cache.json` says which teacher and which data set they belong
-to: outputs of another teacher are refused, never mixed in.
+cache.json                     which teacher and which frames they belong to, and what the teacher computed in
+chunk-00000.safetensors        those of 16 samples, see `kept_targets`; read by memory map, page by page
+
+A chunk appears whole or not at all. One that is damaged, or of another cache, is computed again by `fill`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from adu_depth.data.dataset import Dataset
-from adu_depth.data.sample import collate
+from adu_depth.data.sample import StereoSample, collate
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.files import read_bytes, replacing, write_json
-from adu_depth.models.prediction import FEATURE_STRIDES, DepthPrediction
+from adu_depth.models.prediction import TeacherTargets
 from adu_depth.progress import Progress
 from adu_depth.schema import read_json
-from adu_depth.tensor_files import Form, differences, read_forms, read_tensors
+from adu_depth.tensor_files import Form, differences, read_forms
+from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import DataConfig
+from adu_depth.training.kept_targets import (
+    KeptTargets,
+    bytes_of,
+    encode,
+    require_scales,
+    shapes_of,
+    tensors_by_name,
+    with_names,
+)
+from adu_depth.training.tasks import OnlineTeacher
 
 NOTE = "cache.json"
+FORMAT = "adu-depth teacher cache 2"
+CHUNK = 16
+"""Samples in one file: of KITTI's frames some 24 MB."""
+Precision = Literal["fp32", "bf16"]
+AUTOCAST: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+UNCOMPARED = {"precision"}
+"""Of cache.json: how outputs were computed. They are kept coarser than either type is."""
 
 
-@torch.no_grad()
-def teacher_predicts(teacher: nn.Module, samples: Dataset, index: int, device: torch.device) -> DepthPrediction:
-    """The teacher's output for one sample, batch dimension 1, on the CPU. The teacher must be in eval mode."""
-    sample = collate([samples[index]]).to(device)
-    prediction: DepthPrediction = teacher(sample.left, sample.require_right("a stereo teacher"), sample.camera)
-    kept = DepthPrediction(prediction.depth, prediction.log_scale, prediction.features).map(lambda t: t.cpu())
-    kept.require_finite(f"the teacher on {sample.name[0]}")
-    return kept
+def teacher_says(teach: OnlineTeacher, samples: Sequence[StereoSample]) -> TeacherTargets:
+    """The teacher's targets for samples of one size, on its device; finite."""
+    batch = TrainingBatch(collate(list(samples))).to(teach.device)
+    with torch.inference_mode():
+        taught = teach(batch).teacher
+    assert isinstance(taught, TeacherTargets)
+    taught.require_finite(f"the teacher on {', '.join(batch.sample.name)}")
+    return taught
 
 
 class OutputsInMemory:
-    """Outputs of every sample of a small data set."""
+    """Outputs of every sample of a small data set, as the teacher gave them."""
 
     def __init__(self, teacher: nn.Module, samples: Dataset, device: torch.device, progress: Progress) -> None:
+        teach = OnlineTeacher(teacher, device)
         self._kept = [
-            teacher_predicts(teacher, samples, i, device)
+            teacher_says(teach, [samples[i]]).map(lambda t: t.cpu())
             for i in progress.track(range(len(samples)), "teacher outputs")
         ]
 
-    def __getitem__(self, index: int) -> DepthPrediction:
+    def __getitem__(self, index: int) -> TeacherTargets:
         return self._kept[index]
 
 
 class OutputsOnDisk:
-    """Outputs kept in a folder; features in float16, maps in float32. What is missing is computed by `fill`."""
+    """Outputs kept in a folder. What is missing is computed by `fill`."""
 
-    def __init__(
-        self, folder: Path, identity: dict[str, Any], count: int, channels: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, identity: dict[str, Any], count: int, channels: Sequence[int]) -> None:
         """identity: what the outputs of `count` samples depend on (see `cache_identity`). channels: of the teacher's
-        features per level; where they are not given, those of each file. InputError where the folder holds something
-        else."""
-        self.folder, self.identity, self.count, self.channels = folder, identity, count, channels
+        features per level. InputError where the folder holds something else."""
+        self.folder, self.identity, self.count, self.channels = folder, identity, count, tuple(channels)
+        self._open: dict[int, _Chunk] = {}
+        self._mark = hashlib.sha256(json.dumps([FORMAT, identity], sort_keys=True).encode()).hexdigest()
         self._check()
 
-    def _check(self) -> bool:
-        """Whether the folder is marked as this cache."""
-        folder, identity = self.folder, self.identity
-        note = folder / NOTE
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}  # a mapped file cannot be sent to another process, its name can
+
+    def _check(self) -> Precision | None:
+        """What the teacher computes in for this cache; None where the folder is not marked as it yet."""
+        folder, note = self.folder, self.folder / NOTE
         if note.is_file():
             found = read_json(note)
-            differing = sorted(k for k in identity.keys() | found.keys() if identity.get(k) != found.get(k))
+            if found.get("format") != FORMAT:
+                raise InputError(
+                    f"teacher cache {folder} is of another version ({found.get('format', 'one file a frame')!r:.80}, "
+                    f"expected {FORMAT!r}): remove it, or name another folder; it is computed again when a student is "
+                    "trained, or by `adu-depth cache-teacher`"
+                )
+            compared = (self.identity.keys() | found.keys()) - UNCOMPARED - {"format"}
+            differing = sorted(k for k in compared if self.identity.get(k) != found.get(k))
             if differing:
                 raise InputError(
                     f"teacher cache {folder} belongs to another run (it differs in {', '.join(differing)}): "
                     "name another folder, or remove this one"
                 )
-            return True
+            precision = found.get("precision")
+            if precision not in AUTOCAST:
+                raise InputError(f"{note}: precision: expected one of {', '.join(AUTOCAST)}, got {precision!r:.80}")
+            return precision  # type: ignore[no-any-return]
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise InputError(f"teacher cache {folder} is not empty and has no {NOTE}: name another folder")
-        return False
+        return None
 
-    def claim(self) -> None:
-        """Marks the folder as this cache."""
-        if not self._check():
-            write_json(self.folder / NOTE, self.identity)
+    @property
+    def precision(self) -> str:
+        return str(self._check())
+
+    def claim(self, precision: Precision = "fp32") -> None:
+        """Marks the folder as this cache, which the teacher computes in `precision`; one that is marked stays so."""
+        if self._check() is None:
+            write_json(self.folder / NOTE, {"format": FORMAT, "precision": precision, **self.identity})
 
     def is_whole(self) -> bool:
-        return self._check() and all(self._file(i).is_file() for i in range(self.count))
+        return self._check() is not None and not self.missing()
 
-    def _file(self, index: int) -> Path:
-        return self.folder / f"{index:08d}.safetensors"
+    def missing(self, group: ProcessGroup = ProcessGroup()) -> list[int]:  # noqa: B008  (a frozen value)
+        """Numbers of the chunks of this process's share that are to be computed."""
+        return [number for number in range(group.rank, self.chunks, group.world_size) if not self._is_there(number)]
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.count // CHUNK)
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"chunk-{number:05d}.safetensors"
+
+    def _members(self, number: int) -> range:
+        return range(number * CHUNK, min((number + 1) * CHUNK, self.count))
+
+    def _is_there(self, number: int) -> bool:
+        if not self._file(number).exists():
+            return False
+        try:
+            _Chunk(self._file(number), self._mark, self._members(number), self.channels)
+        except InputError:
+            return False
+        return True
+
+    def require_room(self, samples: Dataset, progress: Progress) -> None:
+        """Says what the outputs take, and raises InputError where the disk has less than what is missing of them."""
+        self._check()
+        size = samples[0].left.shape[-2:]
+        each = bytes_of(size[0], size[1], self.channels)
+        frames = sum(len(self._members(number)) for number in self.missing())
+        place = next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(place).free
+        told = (
+            f"teacher cache {self.folder}: {each / 1e6:.3f} MB for a frame of {size[0]}×{size[1]}, "
+            f"{frames} of {self.count} frames to compute, {frames * each / 1e9:.2f} GB; {free / 1e9:.2f} GB are free"
+        )
+        if frames * each > free:
+            raise InputError(f"{told}: they do not fit; name a folder on another disk")
+        if frames:
+            progress.say(told)
 
     def fill(
-        self, teacher: nn.Module, samples: Dataset, device: torch.device, group: ProcessGroup, progress: Progress
+        self,
+        teacher: nn.Module,
+        samples: Dataset,
+        device: torch.device,
+        group: ProcessGroup,
+        progress: Progress,
+        batch_size: int = 1,
     ) -> None:
-        """Computes this process's share of what is missing."""
-        mine = range(group.rank, len(samples), group.world_size)
-        missing = [i for i in mine if not self._file(i).is_file()]
-        for index in progress.track(missing, "teacher outputs"):
-            prediction = teacher_predicts(teacher, samples, index, device)
-            features = tuple(feature.half() for feature in prediction.features)
-            replace(prediction, features=features).require_finite(f"the teacher on sample {index}, in half precision")
-            tensors = {
-                "depth": prediction.depth.contiguous(),
-                "log_scale": prediction.require_log_scale("a teacher cache").contiguous(),
-            }
-            for level, feature in enumerate(features):
-                tensors[f"features.{level}"] = feature.contiguous()
-            with replacing(self._file(index)) as temporary:
-                save_file(tensors, temporary)
+        """Computes this process's share of what is missing, `batch_size` samples at a time. Claim the folder first."""
+        precision = self._check()
+        assert precision is not None
+        teach, missing = OnlineTeacher(teacher, device, AUTOCAST[precision]), self.missing(group)
+        with progress.task("teacher outputs", sum(len(self._members(number)) for number in missing)) as task:
+            for number in missing:
+                tensors: dict[str, Tensor] = {}
+                for place, kept in enumerate(_encoded(teach, samples, self._members(number), batch_size)):
+                    tensors |= {f"{place}.{name}": t.contiguous() for name, t in tensors_by_name(kept).items()}
+                    task.advance()
+                with replacing(self._file(number)) as temporary:
+                    save_file(tensors, temporary, {"cache": self._mark})
 
-    def __getitem__(self, index: int) -> DepthPrediction:
-        path = self._file(index)
+    def __getitem__(self, index: int) -> KeptTargets:
+        number, place = divmod(index, CHUNK)
+        path = self._file(number)
         try:
-            found = read_forms(path)
-            wrong = differences(found, self._expected(found))
-            if wrong:
-                raise InputError(f"{path}: {wrong}")
-            tensors = read_tensors(path)
-            levels = [name for name in sorted(tensors) if name.startswith("features.")]
-            kept = DepthPrediction(tensors["depth"], tensors["log_scale"], tuple(tensors[name] for name in levels))
-            kept.require_finite(path)
+            if number not in self._open:
+                self._open[number] = _Chunk(path, self._mark, self._members(number), self.channels)
+            return self._open[number].targets(place)
         except InputError as error:
-            raise InputError(f"teacher cache file {error}; remove it") from error
-        return kept
+            raise InputError(f"teacher cache file {error}; remove it, and it is computed again") from error
 
-    def _expected(self, found: Mapping[str, Form]) -> dict[str, Form]:
-        """What a file must hold whose depth has the shape that is found."""
-        height, width = (0, 0, *found["depth"].shape)[-2:] if "depth" in found else (0, 0)
-        expected = {name: Form((1, 1, height, width), "F32") for name in ("depth", "log_scale")}
-        for level, stride in enumerate(FEATURE_STRIDES):
-            name = f"features.{level}"
-            own = found[name].shape[1:2] if name in found else ()
-            channels = (self.channels[level],) if self.channels else own
-            expected[name] = Form((1, *channels, -(-height // stride), -(-width // stride)), "F16")
-        return expected
+
+class _Chunk:
+    """An open chunk. InputError, naming the file, unless it is whole, of this cache, and holds its samples alone."""
+
+    def __init__(self, path: Path, mark: str, members: range, channels: tuple[int, ...]) -> None:
+        self.path = path
+        forms = read_forms(path)
+        try:
+            self._file = safe_open(path, framework="pt")
+            found = (self._file.metadata() or {}).get("cache")
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+        if found != mark:
+            raise InputError(f"{path} is of another cache than {NOTE} beside it")
+        expected: dict[str, Form] = {}
+        for place in range(len(members)):
+            depth = forms.get(f"{place}.depth_high")
+            height, width = (0, 0, *(depth.shape if depth else ()))[-2:]
+            for name, (shape, dtype) in shapes_of(height, width, channels).items():
+                expected[f"{place}.{name}"] = Form(shape, {torch.uint8: "U8", torch.float32: "F32"}.get(dtype, "BF16"))
+        wrong = differences(forms, expected) or next(
+            (f"{name}: expected {form}" for name, form in expected.items() if forms[name] != form), ""
+        )
+        if wrong:
+            raise InputError(f"{path}: {wrong}")
+
+    def targets(self, place: int) -> KeptTargets:
+        """Views of the mapped file."""
+        try:
+            kept = with_names(lambda name: self._file.get_tensor(f"{place}.{name}"))
+            require_scales(kept)
+            return kept
+        except InputError as error:
+            raise InputError(f"{self.path}: {place}.{error}") from error
+
+
+def _encoded(teach: OnlineTeacher, samples: Dataset, members: range, batch_size: int) -> list[KeptTargets]:
+    """Neighbours of one size go through the teacher together, where they have the same maps (in a mixture)."""
+
+    def form(sample: StereoSample) -> tuple[object, ...]:
+        return sample.left.shape, sample.occluded is None, sample.sparse_depth is None
+
+    found: list[KeptTargets] = []
+    for _, alike in groupby((samples[index] for index in members), form):
+        waiting = list(alike)
+        for first in range(0, len(waiting), batch_size):
+            kept = encode(teacher_says(teach, waiting[first : first + batch_size])).map(lambda t: t.cpu())
+            count = kept.depth_high.shape[0]
+            found += [kept.map(lambda t, at=place: t[at : at + 1]) for place in range(count)]  # type: ignore[misc]
+    return found
 
 
 def cache_identity(teacher: nn.Module, data: DataConfig, count: int, frames: dict[str, str]) -> dict[str, Any]:
@@ -148,6 +262,8 @@ def cache_identity(teacher: nn.Module, data: DataConfig, count: int, frames: dic
     mixed = described.pop("mix")
     for source in mixed:
         source.pop("share")
+    if data.fit == "crop" and not mixed:  # windows are cut from what is kept
+        described.pop("size")
     if frames:
         for source in (described, *mixed):
             for place in ("root", "layout", "split", "ground_truth", "skip_missing"):

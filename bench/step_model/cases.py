@@ -21,6 +21,8 @@ GWC_SIZED = replace(
     DEEP, num_groups=40, correlation_channels=320, concat_channels=12, aggregation_channels=32, hourglasses=3
 )
 RECOMPUTED = replace(GWC_SIZED, recompute_aggregation=True)
+CACHED = "kitti-eigen-resnet50"
+"""The preset that also stands with its teacher's outputs from a cache."""
 LARGER = DataConfig(size=(256, 512))
 
 
@@ -35,6 +37,7 @@ def cases() -> dict[str, StepCase]:
         StepCase("student 256×512", StudentTrainingConfig(data=LARGER), DEEP),
         StepCase("student alone 256×512", StudentTrainingConfig(data=LARGER)),
         *(preset_case(name) for name in PRESETS),
+        replace(preset_case(CACHED), name=f"{CACHED} cached", cached=True),
     ]
     return {case.name: case for case in found}
 

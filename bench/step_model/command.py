@@ -28,7 +28,7 @@ MODEL = (
 )
 SHOWN = (
     "teacher 96×320", "teacher 256×512 D192", "student 256×512", "teacher gwc-sized 256×512",
-    "kitti-eigen-teacher", "kitti-eigen-resnet50", "kitti-eigen-swin-large",
+    "kitti-eigen-teacher", "kitti-eigen-resnet50", "kitti-eigen-resnet50 cached", "kitti-eigen-swin-large",
 )  # fmt: skip
 """Cases that are modelled where none is named."""
 PRECISIONS: tuple[Precision, ...] = ("bf16",)

@@ -17,10 +17,10 @@ from adu_depth.distillation import StudentLoss, TeacherLoss
 from adu_depth.geometry import Camera
 from adu_depth.models import MonoStudent, StereoTeacher, TeacherConfig
 from adu_depth.models.averages import Averages
-from adu_depth.models.prediction import FEATURE_STRIDES, DepthPrediction
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.graph import WARM_UP, Captured, StepByGraph
+from adu_depth.training.kept_targets import shapes_of, with_names
 from adu_depth.training.loop import make_accelerator
 from adu_depth.training.step import (
     Terms,
@@ -39,6 +39,11 @@ from adu_kernels.testing.fake_cuda.recorder import Recorder, Row
 
 Precision = Literal["bf16", "fp16", "fp32"]
 Implementation = Literal["kernels", "references"]
+AUTOCAST: dict[Precision, torch.dtype | None] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": None,
+}
 BACKENDS = {"kernels": "triton", "references": "torch"}
 
 
@@ -109,8 +114,9 @@ def trace_step(
     task, teacher = build(case)
     if change is not None:
         change(task)
+    teach = frozen(teacher, precision)
     with use_backend(BACKENDS[implementation]), fake_cuda():
-        parts = prepared(case, precision, recorder, task, teacher)
+        parts = prepared(case, precision, recorder, task, teach)
 
         def step(number: int) -> list[str]:
             """As the loop's, between one look at the losses and the next."""
@@ -140,8 +146,9 @@ def trace_replay(case: StepCase, precision: Precision) -> list[Row]:
     host does with tensors of its own included. Runs in a FakeCudaProcess."""
     recorder = Recorder()
     task, teacher = build(case)
+    teach = frozen(teacher, precision)
     with use_backend(BACKENDS["kernels"]), fake_cuda():
-        parts = prepared(case, precision, Recorder(), task, teacher)
+        parts = prepared(case, precision, Recorder(), task, teach)
         runner = StepByGraph(parts, DEVICE, _NothingReplayed(), _fail)
 
         pinned = host_batch(case).pin_memory()  # by the loader's thread
@@ -177,18 +184,18 @@ def prepared(
     precision: Precision,
     recorder: Recorder,
     task: TeacherTask | StudentTask,
-    teacher: StereoTeacher | None,
+    teach: OnlineTeacher | None,
 ) -> Recorded:
-    """The parts of the case's steps on the fake device, as the loop makes them, of what `build` gave."""
+    """The parts of the case's steps on the fake device, as the loop makes them, of what `build` and `frozen` gave."""
     accelerator = fresh_accelerator(case, precision)
     to_fake(task)
     ema = case.training.loop.ema
     averages = Averages(task.network, ema) if ema else None
-    teach = None if teacher is None else OnlineTeacher(to_fake(teacher), accelerator.device)
     recorder.watch(task.network, "network")
     recorder.watch(task.loss, "loss")
-    if teacher is not None:
-        recorder.watch(teacher, "teacher")
+    if teach is not None:
+        recorder.watch(to_fake(teach.network), "teacher")
+        teach.device = accelerator.device
     config = case.training.optimizer
     module, optimizer = accelerator.prepare(task, make_optimizer(task, config, accelerator.device))
     place_learning_rate(optimizer, accelerator.device)
@@ -227,6 +234,11 @@ def build(case: StepCase) -> tuple[TeacherTask | StudentTask, StereoTeacher | No
     return StudentTask(student, objective, training.augmentation), None if case.cached else teacher
 
 
+def frozen(teacher: StereoTeacher | None, precision: Precision) -> OnlineTeacher | None:
+    """Who teaches, on "meta" so far."""
+    return None if teacher is None else OnlineTeacher(teacher, torch.device("meta"), AUTOCAST[precision])
+
+
 def fresh_accelerator(case: StepCase, precision: Precision) -> Accelerator:
     """The loop's own; accelerate keeps one for the process, so the one before is forgotten."""
     for state in (AcceleratorState, PartialState, GradientState):
@@ -250,8 +262,6 @@ def host_batch(case: StepCase) -> TrainingBatch:
     )  # fmt: skip
     if not case.cached or case.teacher is None:
         return TrainingBatch(sample)
-    features = tuple(
-        torch.empty(batch, channels, -(-height // stride), -(-width // stride), dtype=torch.half)
-        for channels, stride in zip(case.teacher.feature_channels, FEATURE_STRIDES, strict=True)
-    )
-    return TrainingBatch(sample, DepthPrediction(maps(1), maps(1), features))
+    forms = shapes_of(height, width, case.teacher.feature_channels)
+    kept = with_names(lambda name: torch.empty(batch, *forms[name][0][1:], dtype=forms[name][1]))
+    return TrainingBatch(sample, kept)

@@ -70,7 +70,7 @@ def what_runs(case: StepCase) -> tuple[Any, ...]:
     objective = training.loss if isinstance(training, TeacherTrainingConfig) else training.distillation
     optimizer = (training.optimizer.clip_norm, training.optimizer.weight_decay)
     data = (training.data.size, training.data.dense, case.batch)
-    return training.model, case.teacher, objective, training.augmentation, optimizer, data
+    return training.model, case.teacher, case.cached, objective, training.augmentation, optimizer, data
 
 
 def distinct(kind: type) -> list[str]:

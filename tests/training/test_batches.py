@@ -14,7 +14,7 @@ from adu_depth.data.transforms import draw_window, resize_sample
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.geometry import disparity_to_depth
-from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.prediction import TeacherTargets
 from adu_depth.training.batches import InMemory, TrainingBatch, batches
 from adu_depth.training.order import step_indices
 from adu_depth.training.sources import open_samples
@@ -109,11 +109,11 @@ def test_a_batch_is_pinned_whole_and_moved_without_waiting(monkeypatch: pytest.M
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     sample = collate([tiny_scenes()[0]])
     features = (torch.ones(1, 2, 4, 8), torch.ones(1, 2, 2, 4))
-    taught = TrainingBatch(sample, DepthPrediction(torch.ones(1, 1, 32, 64), torch.zeros(1, 1, 32, 64), features))
+    taught = TrainingBatch(sample, TeacherTargets(torch.ones(1, 1, 32, 64), features))
     batch = taught.pin_memory()
     tensors = [*sample._tensors().values(), *vars(sample.camera).values(), *features]
     assert taught.teacher is not None
-    assert set(pinned) == {t.data_ptr() for t in [*tensors, taught.teacher.depth, taught.teacher.log_scale]}
+    assert set(pinned) == {t.data_ptr() for t in [*tensors, taught.teacher.depth]}
     monkeypatch.setattr(torch.Tensor, "to", watched)
     batch.to(torch.device("cpu"))
     assert len(moved) == len(pinned)
@@ -154,11 +154,11 @@ def test_endless_scenes_never_repeat_over_steps_and_processes() -> None:
 class Outputs:
     """Teacher outputs that tell where they were cut: every map holds its column number."""
 
-    def __getitem__(self, index: int) -> DepthPrediction:
+    def __getitem__(self, index: int) -> TeacherTargets:
         def columns(stride: int) -> torch.Tensor:
             return torch.arange(0, 96, stride).float().expand(1, 1, 64 // stride, -1)
 
-        return DepthPrediction(columns(1), columns(1), (columns(8), columns(16), columns(32)))
+        return TeacherTargets(columns(1), (columns(8), columns(16), columns(32)))
 
 
 def test_crops_cut_cached_teacher_outputs_on_the_feature_grid() -> None:

@@ -113,12 +113,12 @@ def test_a_taught_student_takes_a_step(
     loss = StudentLoss(DistillationConfig(), STUDENT.feature_channels, TEACHER.feature_channels, 0.5, 80.0)
     with CudaRules():
         if cached:
-            outputs = OutputsOnDisk(tmp_path, {}, 2)
+            outputs = OutputsOnDisk(tmp_path, {}, 2, TEACHER.feature_channels)
+            outputs.claim()
             outputs.fill(teacher, tiny_scenes(2), CPU, ProcessGroup(), Progress(enabled=False))
             batch = next(batches(tiny_scenes(2), DataConfig(size=SIZE), LOOP, 0, ProcessGroup(), CPU, outputs))
         else:
-            with under(dtype):
-                batch = OnlineTeacher(teacher, CPU)(scenes())
+            batch = OnlineTeacher(teacher, CPU, None if dtype == torch.float32 else dtype)(scenes())
     seen.clear()
     run(StudentTask(student, loss, AugmentationConfig(cut_flip=cut_flip)), batch, dtype)
     assert {name for name, _ in seen} == {"attention_adaptation", "feature_distillation_losses"}

@@ -1,0 +1,63 @@
+"""`adu-depth cache-teacher`: a teacher's outputs for every frame of a data set, before any student is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from adu_depth.data import SyntheticStereo
+from adu_depth.errors import InputError
+from adu_depth.progress import Progress
+from adu_depth.schema import Range, check_ranges
+from adu_depth.training.config import DataConfig, LoopConfig
+from adu_depth.training.loop import make_accelerator
+from adu_depth.training.runs import cached_outputs, load_teacher
+from adu_depth.training.sources import open_samples
+from adu_depth.training.teacher_outputs import OutputsOnDisk
+
+
+@dataclass(frozen=True)
+class CacheTeacherConfig:
+    """Compute what a teacher says of every frame of a data set, for `distill --teacher-cache` with the same --data.
+
+    It says beforehand what the cache will take, and refuses where the disk has less. Stopped or killed, the same
+    command goes on; torchrun and `accelerate launch` share the work.
+    """
+
+    teacher: Path
+    """The teacher's run or checkpoint folder."""
+    teacher_cache: Path
+    """Folder for its outputs."""
+    data: DataConfig = field(default_factory=DataConfig)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """What the teacher computes in. Its outputs are kept in 6 and 10 bits in any case; a cache that is begun keeps to
+    its own."""
+    batch_size: Annotated[int, Range(1, 1024)] = 4
+    """Frames of one size that go through the teacher together."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """"auto" is CUDA where there is one."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+def cache_teacher(config: CacheTeacherConfig, progress: Progress | None = None) -> OutputsOnDisk:
+    """Fills the cache. InputError where the teacher or the data set cannot be read, the folder is another's, or the
+    disk too small."""
+    accelerator = make_accelerator(LoopConfig(device=config.device))
+    progress = progress or Progress(enabled=accelerator.is_main_process)
+    source = open_samples(config.data, accelerator.device, progress)
+    if isinstance(source, SyntheticStereo):
+        raise InputError("cache-teacher needs a finite data set: set --data.root, or --data.pairs for built-in scenes")
+    teacher = load_teacher(config.teacher, accelerator.device)
+    return cached_outputs(
+        config.teacher_cache,
+        teacher,
+        config.data,
+        source,
+        accelerator,
+        progress,
+        precision=config.precision,
+        batch_size=config.batch_size,
+    )

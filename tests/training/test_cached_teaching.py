@@ -1,0 +1,47 @@
+"""What a student learns from a teacher's kept outputs, beside what it learns from the teacher itself."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from adu_depth.data import SyntheticStereo
+from adu_depth.evaluation import evaluate
+from adu_depth.inference import Predictor
+from adu_depth.training.config import DataConfig, LoopConfig, OptimizerConfig
+from adu_depth.training.runs import train_student, train_teacher
+from tests.training.tiny import tiny_student, tiny_teacher
+
+SIZE = (64, 128)
+SEEDS = range(4)
+
+
+@pytest.mark.slow
+def test_a_student_taught_from_a_cache_ends_within_the_spread_of_seeds(tmp_path: Path) -> None:
+    """abs_rel on scenes that neither has seen; the teacher's part of the loss has its default weight."""
+    data = DataConfig(size=SIZE, pairs=32)
+    loop = LoopConfig(steps=250, batch_size=4, device="cpu", workers=0, checkpoint_every=250, log_every=250)
+    optimizer = OptimizerConfig(learning_rate=2e-3)
+    train_teacher(tiny_teacher(tmp_path / "teacher", data=data, loop=loop, optimizer=optimizer))
+    held_out = SyntheticStereo(24, *SIZE, seed=1000)
+    found: dict[str, list[float]] = {"online": [], "cached": []}
+    for seed in SEEDS:
+        for name, errors in found.items():
+            run = tmp_path / f"{name}-{seed}"
+            config = tiny_student(
+                run, teacher=tmp_path / "teacher", data=data, loop=replace(loop, seed=seed), optimizer=optimizer
+            )
+            train_student(replace(config, teacher_cache=tmp_path / "cache" if name == "cached" else None))
+            predictor = Predictor.from_checkpoint(run, "cpu")
+            means = evaluate(predictor, held_out, batch_size=4, device=torch.device("cpu")).means()
+            errors.append(means["abs_rel"])
+    told = {name: [round(error, 4) for error in errors] for name, errors in found.items()}
+    print(told)
+    spread = max(found["online"]) - min(found["online"])
+    assert abs(statistics.fmean(found["cached"]) - statistics.fmean(found["online"])) <= spread / 2, told
+    for one, other in zip(found["cached"], found["online"], strict=True):
+        assert abs(one - other) <= spread, told

@@ -1,0 +1,87 @@
+"""A teacher's targets as they are kept: bytes, error bounds, windows, and the layout that a step wants."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from adu_depth.models.prediction import TeacherTargets
+from adu_depth.training.kept_targets import DEPTH_LEVELS, FEATURE_LEVELS, bytes_of, encode, shapes_of, tensors_by_name
+from adu_depth.training.presets import PRESETS
+
+PRESET = (128, 192, 256)
+
+
+def targets(height: int = 70, width: int = 101, channels: tuple[int, ...] = (6, 8, 9), seed: int = 0) -> TeacherTargets:
+    """Two frames of odd sizes, one with all depths there are; channels of very different sizes, and one that is 0."""
+    torch.manual_seed(seed)
+    depth = torch.exp(torch.empty(2, 1, height, width).uniform_(math.log(5.0), math.log(30.0)))
+    depth[0, 0, 0, :2] = torch.tensor([0.5, 80.0])
+    features = []
+    for count, stride in zip(channels, (8, 16, 32), strict=True):
+        level = torch.randn(2, count, -(-height // stride), -(-width // stride)).relu()
+        level *= torch.logspace(-12, 6, count)[:, None, None]
+        level[:, 1] = 0
+        features.append(level)
+    return TeacherTargets(depth, tuple(features))
+
+
+def test_a_frame_takes_what_is_promised() -> None:
+    """Four kilobytes of tensors' names aside; the presets' teacher, whose outputs took 6 MB in fp32 and fp16."""
+    assert PRESETS["kitti-eigen-teacher"].config.model.feature_channels == PRESET  # type: ignore[union-attr]
+    assert bytes_of(352, 1216, PRESET) == 1_499_272 <= 1.5e6
+    assert bytes_of(352, 1216, (64, 96, 128)) == 1_017_160
+    kept = encode(targets())
+    tensors = tensors_by_name(kept)
+    forms = shapes_of(70, 101, (6, 8, 9))
+    assert {name: (t.shape[1:], t.dtype) for name, t in tensors.items()} == {
+        name: (shape[1:], dtype) for name, (shape, dtype) in forms.items()
+    }
+    assert sum(t.nbytes for t in tensors.values()) == 2 * bytes_of(70, 101, (6, 8, 9))
+
+
+def test_errors_stay_in_their_bounds() -> None:
+    given = targets()
+    found = encode(given).decoded()
+    error = (found.depth.log() - given.depth.log()).abs()
+    for frame in range(2):
+        logs = given.depth[frame].log()
+        bound = float(logs.max() - logs.min()) / (2 * DEPTH_LEVELS)
+        assert bound / 2 < float(error[frame].max()) <= bound + 1e-6
+    assert float(((found.depth - given.depth) / given.depth).abs().max()) <= 0.0025
+    for one, other in zip(found.features, given.features, strict=True):
+        largest = other.amax((2, 3), keepdim=True)
+        assert bool(((one - other).abs() <= largest * (1 + 2**-8) / (2 * FEATURE_LEVELS)).all())
+        assert bool((one[:, 1] == 0).all())
+
+
+def test_a_frame_of_one_depth_and_no_features_is_kept() -> None:
+    given = TeacherTargets(
+        torch.full((1, 1, 32, 32), 7.0), tuple(torch.zeros(1, 4, 32 // s, 32 // s) for s in (8, 16, 32))
+    )
+    found = encode(given).decoded()
+    torch.testing.assert_close(found.depth, given.depth)
+    assert not any(bool(level.any()) for level in found.features)
+
+
+@pytest.mark.parametrize("window", [(0, 0, 64, 96), (32, 64, 32, 32), (0, 32, 64, 64)])
+def test_a_window_is_the_window_of_what_is_kept(window: tuple[int, int, int, int]) -> None:
+    kept = encode(targets())
+    one, other = kept.crop(*window).decoded(), kept.decoded().crop(*window)
+    assert torch.equal(one.depth, other.depth)
+    assert all(torch.equal(a, b) for a, b in zip(one.features, other.features, strict=True))
+    with pytest.raises(ValueError, match="multiples of 32"):
+        kept.crop(8, 0, 32, 32)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_decoded_features_are_as_a_step_stores_them(dtype: torch.dtype | None) -> None:
+    kept = encode(targets(64, 96, (8, 8, 8)))
+    with torch.autocast("cpu", dtype, enabled=dtype is not None):
+        found = kept.decoded()
+        stored = found.stored()
+    for one, other in zip(found.features, stored.features, strict=True):
+        assert one.data_ptr() == other.data_ptr(), "nothing is copied"
+        assert one.dtype == (dtype or torch.float32)
