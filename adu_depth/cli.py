@@ -337,7 +337,9 @@ def command(arguments: list[str]) -> int:
             return 1
         if not distributed.lost_another(error):
             raise
-        errors.print(launcher.signed("another process has ended, and with it the run; its own message says why"))
+        errors.print(
+            launcher.signed("another process has ended, and with it the run; its message or the launcher's says why")
+        )
         return 1
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch.distributed.run
 from accelerate.commands.launch import launch_command_parser
@@ -92,7 +93,7 @@ def said(text: str) -> list[str]:
 def test_where_one_process_fails_the_others_say_so_in_one_line(broken: Path, tmp_path: Path) -> None:
     """The image belongs to one of the two processes; nobody waits for it."""
     began = time.monotonic()
-    done = torchrun(["-m", "adu_depth", *training(broken), "--run-folder", str(tmp_path / "run")])
+    done = torchrun(["-m", "adu_depth", "--", *training(broken), "--run", str(tmp_path / "run")])
     assert done.returncode != 0
     assert time.monotonic() - began < 60
     assert (tmp_path / "run" / "config.json").is_file(), "it started"
@@ -240,6 +241,34 @@ def test_sigterm_to_torchrun_saves_the_state(broken: Path, tmp_path: Path) -> No
     [line] = said(err)
     assert re.fullmatch(r"stopped by SIGTERM; state saved in .*step-\d{8}: go on with --loop\.resume", line)
     assert list((run / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads other processes' environment")
+def test_a_killed_process_ends_all_within_a_minute(broken: Path, tmp_path: Path) -> None:
+    """Its workers too. It says nothing itself: the launcher names its number and the signal."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(broken, data)
+    shutil.copy(data / "left" / "000002.png", data / "left" / "000003.png")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    long = [*training(data), "--loop.steps", "4000", "--loop.log-every", "1", "--run", str(run)]
+    agent = subprocess.Popen(
+        [*launcher, "-m", "adu_depth", "--", *long], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    while not (run / "history.jsonl").exists() or not (run / "history.jsonl").read_text():
+        assert agent.poll() is None
+        time.sleep(0.05)
+    every = psutil.Process(agent.pid).children(recursive=True)
+    [second] = [p for p in every if p.ppid() == agent.pid and p.environ().get("RANK") == "1"]
+    began = time.monotonic()
+    second.kill()
+    _, err = agent.communicate(timeout=90)
+    assert time.monotonic() - began < 60
+    assert agent.returncode != 0
+    [line] = said(err)
+    assert line.startswith("process 0 of 2: another process has ended, and with it the run")
+    assert "SIGKILL" in err
+    assert not [process for process in every if process.is_running()]
 
 
 @pytest.mark.slow
