@@ -21,6 +21,7 @@ import torch
 from adu_depth.data import FileDataset, StereoSample, SyntheticStereo, collate, open_dataset
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.packed.command import PackConfig, run_pack
+from adu_depth.data.png_decoding import decoder
 from adu_depth.data.transforms import resize_sample
 from adu_depth.distributed import ProcessGroup
 from adu_depth.environment import describe_environment
@@ -82,6 +83,7 @@ class DataBenchmark:
                 "pairs": {name: len(dataset) for name, dataset in sources.items()},
                 "frame": list(sources["files"][0].left.shape[-2:]),
                 "source": "rendered scenes, PNG" if self.root is None else folder_name(self.root),
+                "png": decoder(),
                 "megabytes": {name: _megabytes(dataset) for name, dataset in sources.items()},
                 "window": list(self.window),
                 "batch": self.batch,

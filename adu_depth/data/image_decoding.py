@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from adu_depth.data.image_header import COPY_AGAIN, ImageHeader, read_header
+from adu_depth.data.png_decoding import decode_plain
 from adu_depth.errors import InputError
 from adu_depth.terminal import printable
 
@@ -57,6 +58,8 @@ def decode_stored(data: bytes, name: str | Path) -> tuple[np.ndarray, ImageHeade
     """
     header = read_header(data, name)
     own = data[: header.end]
+    if header.kind == "PNG" and (plain := decode_plain(own)) is not None:
+        return plain, header
     for place, patch in header.patches:
         own = own[:place] + patch + own[place + len(patch) :]
     if header.kind == "PPM":
