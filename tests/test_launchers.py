@@ -121,7 +121,7 @@ def test_an_error_that_all_processes_have_is_said_by_one(wrong: str, message: st
 
 
 def test_processes_that_share_a_validation_have_the_numbers_of_one(tmp_path: Path) -> None:
-    """Running statistics of a batch norm differ between processes until the next step; a checkpoint has the first's."""
+    """Of a network with running statistics too, which every process must have alike when it is measured."""
     run = tmp_path / "run"
     settings = (
         "--data.pairs 8 --data.size 32 64 --loop.batch-size 2 --loop.steps 2 --loop.device cpu --model.norm batch"

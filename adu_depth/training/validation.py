@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import broadcast
 from torch import nn
 
 from adu_depth.checkpoint import Kind, Standing, checkpoint_path, read_standing
@@ -67,7 +65,7 @@ class Validation:
     ) -> None:
         """data: of the training. period: steps from one validation to the next. InputError for samples that the network
         cannot be measured on, or not by this metric."""
-        self.config, self.period, self.accelerator = config, period, accelerator
+        self.config, self.period = config, period
         self.size = None if data.fit == "crop" else data.size  # as inference takes it
         self.group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
         source, layout = open_held_out(config, data.size)
@@ -133,15 +131,15 @@ class Validation:
 
     def measure(self, network: nn.Module) -> Row:
         """The metrics of the network as it is, whatever its mode; nothing of it changes. In every process the same."""
-        predictor = Predictor(network, size=self.size, device=self.accelerator.device)
-        with warnings.catch_warnings(), self._first_ones_buffers(network):
+        predictor = self._predictor(network)
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*images without valid depth")
             (result,) = evaluate_protocols(
                 predictor,
                 self.samples,
                 self.scorer,
                 batch_size=self.config.batch_size,
-                device=self.accelerator.device,
+                device=predictor.device,
                 processes=self.group,
             ).values()
         return result.means()
@@ -201,29 +199,19 @@ class Validation:
             best = checkpoint_path(run, standing["best_step"])
             say(f"best checkpoint: {best}, validation {metric} {standing['best']:.4f}")
 
+    def _predictor(self, network: nn.Module) -> Predictor:
+        """Where the network lies: moved to an equal device of another name ("cpu:0") it would get other tensors, and
+        whoever holds its running statistics, as the exchange between processes does, would hold old ones."""
+        return Predictor(network, size=self.size, device=next(network.parameters()).device)
+
     def _pictures(self, network: nn.Module) -> dict[str, np.ndarray]:
-        predictor = Predictor(network, size=self.size, device=self.accelerator.device)
+        predictor = self._predictor(network)
         indices = islice(spread(len(self.samples)), self.config.pictures)
         found = {}
         for number, index in enumerate(indices):
             sample = self.samples[index]
             found[f"{number:02d}"] = picture_of(sample, predictor(collate([sample]).to(predictor.device)))
         return found
-
-    @contextmanager
-    def _first_ones_buffers(self, network: nn.Module) -> Iterator[None]:
-        """Processes have running statistics of their own until the next step; a checkpoint has those of the first."""
-        if self.group.world_size == 1:
-            yield
-            return
-        kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
-        for buffer, _ in kept:
-            broadcast(buffer, from_process=0)
-        try:
-            yield
-        finally:
-            for buffer, before in kept:
-                buffer.copy_(before)
 
 
 def make_validation(
