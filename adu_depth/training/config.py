@@ -82,6 +82,9 @@ class LoopConfig:
     ema: Annotated[float, Range(0, 1)] = 0.0
     """Exponential moving average of the weights, for inference and validation: how much of it stays in a step (0.999;
     less in the first steps, see models/averages.py). 0: off, the weights as they are trained."""
+    compile: bool = False
+    """Compile encoder and decoder by torch.compile in a run's first step, minutes on a CPU, which needs a C++ compiler.
+    The same up to rounding."""
     workers: Annotated[int, Range(0, 1024)] = 2
     """Processes that read and decode the data set."""
     prefetch: Annotated[int, Range(1, 1024)] = 2

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from adu_depth import launcher
 from adu_depth.checkpoint import checkpoint_path, list_checkpoints
+from adu_depth.distributed import ProcessGroup
 from adu_depth.leftovers import remove
 from adu_depth.tensor_files import non_finite, some
 from adu_depth.training.batches import TrainingBatch
+from adu_depth.training.compilation import uncompiled
 from adu_depth.training.overflows import Overflows
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask, step_losses
 
@@ -60,6 +62,22 @@ def require_finite_loss(
     fault = next((found for found in gather_object([fault]) if found), "")
     if fault:
         raise NonFiniteLoss(f"{fault}. {advice(list_checkpoints(run))}")
+
+
+def check_finite(
+    steps: list[SeenStep],
+    run: Path,
+    group: ProcessGroup = ProcessGroup(),  # noqa: B008  (a frozen value)
+    overflows: Overflows | None = None,
+) -> None:
+    """Waits for the device and raises NonFiniteLoss, in every process, for the first step with a bad term in one of
+    them; forgets the rest. Every process must look at the same steps. overflows: excuses steps that fp16 skipped."""
+    if not steps:
+        return
+    values = torch.stack([torch.stack([t.float() for t in s.terms.values()]) for s in steps]).tolist()
+    found = (find_fault(s, row, group.rank, group.world_size, overflows) for s, row in zip(steps, values, strict=True))
+    require_no_fault(next(filter(None, found), None), run)
+    steps.clear()
 
 
 @dataclass
@@ -140,7 +158,7 @@ def _fault(
         return f"weights are NaN or infinite after step {context.step}: {some(broken)}"
     buffers = [(buffer, buffer.clone()) for buffer in task.buffers()]
     try:
-        with accelerator.autocast():
+        with uncompiled(task), accelerator.autocast():
             terms = step_losses(task, batch, context)
     finally:  # running statistics saw the batch once, as in a run that is never saved
         for buffer, before in buffers:

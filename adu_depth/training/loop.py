@@ -27,14 +27,14 @@ from adu_depth.progress import Progress
 from adu_depth.schema import check
 from adu_depth.stopping import catch_signals
 from adu_depth.training.batches import TrainingBatch
+from adu_depth.training.compilation import compile_parts
 from adu_depth.training.config import LoopConfig, OptimizerConfig
 from adu_depth.training.continuing import as_begun
 from adu_depth.training.cuda_graphs import CudaGraphs
 from adu_depth.training.good_checkpoints import (
     SeenStep,
-    find_fault,
+    check_finite,
     require_finite_loss,
-    require_no_fault,
 )
 from adu_depth.training.graph import Graphs, StepByGraph
 from adu_depth.training.overflows import Overflows
@@ -160,6 +160,8 @@ def train(
         accumulate=loop.accumulate,
         exchange=exchange,
     )
+    if loop.compile:
+        compile_parts(task.network, accelerator.device)
     runner = make_runner(parts, loop, accelerator, progress)
 
     def require_good(context: StepContext, batch: TrainingBatch) -> None:
@@ -280,19 +282,3 @@ def stop_requested(caught: list[int], step: int, check_every: int, accelerator: 
         return False
     asked = torch.tensor(float(bool(caught)), device=accelerator.device)
     return bool(accelerator.reduce(asked, "sum") > 0)
-
-
-def check_finite(
-    steps: list[SeenStep],
-    run: Path,
-    group: ProcessGroup = ProcessGroup(),  # noqa: B008  (a frozen value)
-    overflows: Overflows | None = None,
-) -> None:
-    """Waits for the device and raises NonFiniteLoss, in every process, for the first step with a bad term in one of
-    them; forgets the rest. Every process must look at the same steps. overflows: excuses steps that fp16 skipped."""
-    if not steps:
-        return
-    values = torch.stack([torch.stack([t.float() for t in s.terms.values()]) for s in steps]).tolist()
-    found = (find_fault(s, row, group.rank, group.world_size, overflows) for s, row in zip(steps, values, strict=True))
-    require_no_fault(next(filter(None, found), None), run)
-    steps.clear()

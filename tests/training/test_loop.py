@@ -19,8 +19,7 @@ from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.training.batches import TrainingBatch, batches
 from adu_depth.training.config import DataConfig, LoopConfig, OptimizerConfig
-from adu_depth.training.good_checkpoints import NonFiniteLoss, SeenStep
-from adu_depth.training.loop import check_finite
+from adu_depth.training.good_checkpoints import NonFiniteLoss, SeenStep, check_finite
 from adu_depth.training.order import step_indices
 from adu_depth.training.run_folder import differing_settings
 from adu_depth.training.runs import train_student, train_teacher
