@@ -212,7 +212,7 @@ def test_a_replayed_step_takes_the_host_a_millisecond_at_most(fake_cuda: FakeCud
     assert not rules.waits_for_device(rows) + rules.pageable_copies(rows)
     names = Counter(row.name for row in rows if rules.on_device(row.inputs + row.outputs))
     assert names.keys() <= {"_to_copy", "fill_", "_foreach_copy_", "copy_", "clone"}, names
-    assert names["_foreach_copy_"] <= 3
+    assert names["_foreach_copy_"] <= 4, "one for each type: cached outputs come in two of their own"
 
 
 def test_an_unknown_case_is_refused(fake_cuda: FakeCudaProcess) -> None:
