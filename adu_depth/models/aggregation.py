@@ -10,6 +10,7 @@ from adu_depth.models.blocks import ConvNorm, KernelModule, Norm, conv_norm_relu
 from adu_depth.models.recomputing import recomputed
 from adu_kernels import single_output_conv3d
 from adu_kernels.concat_free_conv.module import concat_free_conv3d
+from adu_kernels.precision import autocast_dtype
 
 VOLUME_MULTIPLE = 4  # an hourglass halves disparities, rows and columns twice
 
@@ -21,9 +22,9 @@ class Hourglass(nn.Module):
         super().__init__()
         wide, wider = 2 * channels, 3 * channels
         self.down1 = conv_norm_relu(channels, wide, stride=2, norm=norm, dims=3)
-        self.same1 = conv_norm_relu(wide, wide, norm=norm, dims=3)
+        self.same1 = ConvNorm(_SameConv3d(wide), make_norm(norm, wide, 3), relu=True)
         self.down2 = conv_norm_relu(wide, wider, stride=2, norm=norm, dims=3)
-        self.same2 = conv_norm_relu(wider, wider, norm=norm, dims=3)
+        self.same2 = ConvNorm(_SameConv3d(wider), make_norm(norm, wider, 3), relu=True)
         self.up2 = _doubling(wider, wide, norm)
         self.up1 = _doubling(wide, channels, norm)
 
@@ -32,6 +33,22 @@ class Hourglass(nn.Module):
         quarter = self.same2(self.down2(half))
         half = self.up2(quarter, residual=half)
         return self.up1(half, residual=volume)
+
+
+class _SameConv3d(nn.Conv3d):
+    """A 3×3×3 convolution that keeps size and channels.
+
+    Of two disparities (max_disparity 16 or 32) in bf16 on a CPU, oneDNN makes the weights' gradient of memory that is
+    nobody's where it pads them itself.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] == 2 and x.device.type == "cpu" and torch.bfloat16 in (x.dtype, autocast_dtype(x)):
+            return F.conv3d(F.pad(x, (0, 0, 0, 0, 1, 1)), self.weight, padding=(0, 1, 1))
+        return super().forward(x)
 
 
 def _doubling(inputs: int, outputs: int, norm: Norm) -> ConvNorm:
