@@ -27,7 +27,7 @@ from adu_depth.progress import Progress
 from adu_depth.schema import check
 from adu_depth.stopping import catch_signals
 from adu_depth.training.batches import TrainingBatch
-from adu_depth.training.compilation import compile_parts
+from adu_depth.training.compilation import compile_parts, uncompiled
 from adu_depth.training.config import LoopConfig, OptimizerConfig
 from adu_depth.training.continuing import as_begun
 from adu_depth.training.cuda_graphs import CudaGraphs
@@ -172,7 +172,8 @@ def train(
     def validate(step: int) -> bool:
         assert validation is not None
         network = task.network if averages is None else averages.network()
-        return validation.run(run, step, network, log, progress, partial(beside_graphs, runner))
+        with uncompiled(network):
+            return validation.run(run, step, network, log, progress, partial(beside_graphs, runner))
 
     def save(step: int, last: bool) -> None:
         accelerator.wait_for_everyone()

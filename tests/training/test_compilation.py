@@ -22,16 +22,18 @@ from adu_depth.training.batches import batches
 from adu_depth.training.config import OptimizerConfig
 from adu_depth.training.runs import train_student
 from adu_depth.training.tasks import StepContext, StudentTask, step_losses
+from adu_depth.training.validation_config import ValidationConfig
 from tests.training.tiny import DATA, LOOP, STUDENT, tiny_scenes, tiny_student
 
 GENTLE = OptimizerConfig(learning_rate=1e-5)
 
 
-def trained_alike(tmp_path: Path) -> None:
+def trained_alike(tmp_path: Path, **settings: Any) -> None:
     found, kept = [], []
     for name, compiled in (("plain", False), ("compiled", True)):
         loop = replace(LOOP, steps=3, log_every=1, checkpoint_every=3, compile=compiled)
-        found.append(train_student(tiny_student(tmp_path / name, loop=loop, optimizer=GENTLE)))
+        history = train_student(tiny_student(tmp_path / name, loop=loop, optimizer=GENTLE, **settings))
+        found.append([row for row in history if "total" in row])
         kept.append(read_tensors(list_checkpoints(tmp_path / name)[-1] / "model.safetensors"))
     for one, other in zip(*found, strict=True):
         for term in ("total", "silog"):
@@ -51,8 +53,8 @@ def test_both_parts_are_traced_and_names_stay(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(compilation, "OPTIONS", {"dynamic": False, "backend": backend})
     torch._dynamo.reset()
-    trained_alike(tmp_path)
-    assert len(traced) == 2, "encoder and decoder, whole and once: not for the look before a checkpoint"
+    trained_alike(tmp_path, validation=ValidationConfig(every=2, samples=2, pictures=1))
+    assert len(traced) == 2, "encoder and decoder, whole and once: not for the look before a checkpoint, nor to measure"
 
 
 def gradients(number: int, compiled: bool, dtype: torch.dtype = torch.float32) -> Tensor:
