@@ -35,6 +35,7 @@ def as_begun(run: Path, config: dict[str, Any], loop: LoopConfig) -> tuple[dict[
             config = {**config, name: before[name]}
     if config.get("init") is None:
         config = {**config, "init": before.get("init")}
+    notes += _given_up(run, before, config)
     ended = before["loop"].get("steps") if isinstance(before.get("loop"), dict) else None
     if isinstance(ended, int) and loop.steps > ended:
         notes.append(_extension(run, chosen, config, ended, loop.steps))
@@ -45,6 +46,22 @@ def as_begun(run: Path, config: dict[str, Any], loop: LoopConfig) -> tuple[dict[
             "steps have the same frames and crops, their colour changes and sums have other bits"
         )
     return config, notes
+
+
+def _given_up(run: Path, before: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """What was kept beside the weights and is kept no more, which a command may have left out unawares."""
+
+    def ended(part: str, *names: str) -> str:
+        found = {f"{part}.{name}": (before.get(part) or {}).get(name) for name in names}
+        given_up = any(found.values()) and not any(config[part][name] for name in names)
+        return ", ".join(f"{name} {value:g}" for name, value in found.items() if value) if given_up else ""
+
+    notes = []
+    if was := ended("validation", "every", "every_epochs"):
+        notes.append(f"{run} was validated ({was}) and now is not: its best checkpoint goes with the other old ones")
+    if was := ended("loop", "ema"):
+        notes.append(f"{run} had averages of its weights ({was}) and now has none: its checkpoints hold the weights")
+    return notes
 
 
 def _extension(run: Path, chosen: Path, config: dict[str, Any], ended: int, steps: int) -> str:

@@ -91,7 +91,9 @@ def test_averages_can_begin_later_which_is_told_and_end_again(tmp_path: Path, mo
     assert "step-00000002" in told[0]
     assert tensors(tmp_path / "run", "training.safetensors")["averages.updates"] == LOOP.steps - 2
     assert any(not torch.equal(plain[name], t) for name, t in tensors(tmp_path / "run", "model.safetensors").items())
+    assert [text for text in said if "now has none" in text] == []
     train_teacher(tiny_teacher(tmp_path / "run", loop=replace(kept, resume_from="4")))
+    assert len([text for text in said if "averages of its weights (loop.ema 0.9) and now has none" in text]) == 1
     again = tensors(tmp_path / "run", "model.safetensors")
     assert [name for name in plain if not torch.equal(plain[name], again[name])] == []
 

@@ -179,6 +179,16 @@ def test_another_validation_looks_for_the_best_anew(tmp_path: Path, said: list[s
     assert standing["measured"].startswith("rmse on 3 scenes of seed 3, protocol none")
 
 
+def test_a_validation_that_is_left_out_is_said(tmp_path: Path, said: list[str]) -> None:
+    run = tmp_path / "run"
+    train_student(tiny_student(run, loop=KEPT_ALL, validation=VALIDATION))
+    train_student(tiny_student(run, loop=replace(KEPT_ALL, resume_from="4"), validation=VALIDATION))
+    assert [text for text in said if "now is not" in text] == []
+    train_student(tiny_student(run, loop=replace(KEPT_ALL, resume_from="4")))
+    told = f"{run} was validated (validation.every 2) and now is not: its best checkpoint goes with the other old ones"
+    assert said.count(told) == 1
+
+
 def test_validation_on_files_by_epochs_with_a_protocol(tmp_path: Path) -> None:
     write_samples(SyntheticStereo(5, *SIZE, seed=7), tmp_path / "held-out", 5)
     config = ValidationConfig(
