@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from adu_depth.distillation.means import masked_mean
 from adu_depth.errors import InputError
 from adu_kernels.precision import accumulation_dtype, without_autocast
 
@@ -74,10 +75,10 @@ def depth_gradient_normal_loss(
         # ½|a − b|² of unit normals is 1 − cos, and stays exact, smooth and at least 0 where they are nearly the same.
         normal = 0.5 * (_unit_normal(*_sobel(depth)) - _unit_normal(*_sobel(target))).square().sum(1, keepdim=True)
         terms = [
-            _mean((error.abs() + offset).log(), valid, normalize),
-            _mean((error_x.abs() + offset).log(), window, normalize),
-            _mean((error_y.abs() + offset).log(), window, normalize),
-            _mean(normal, window, normalize),
+            masked_mean((error.abs() + offset).log(), valid, normalize),
+            masked_mean((error_x.abs() + offset).log(), window, normalize),
+            masked_mean((error_y.abs() + offset).log(), window, normalize),
+            masked_mean(normal, window, normalize),
         ]
         total = sum((factor * term for factor, term in zip(weights, terms, strict=True)), torch.zeros_like(terms[0]))
     return GradientNormalTerms(total, *(term.detach() for term in terms))
@@ -105,10 +106,3 @@ def _sobel(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def _unit_normal(slope_x: Tensor, slope_y: Tensor) -> Tensor:
     return functional.normalize(torch.cat((-slope_x, -slope_y, torch.ones_like(slope_x)), 1))
-
-
-def _mean(values: Tensor, mask: Tensor, normalize: str) -> Tensor:
-    """Over the mask in the batch; or in each image, then over all images, those with an empty mask at 0."""
-    axes = (1, 2, 3) if normalize == "image" else (0, 1, 2, 3)
-    count = mask.sum(axes, keepdim=True).clamp(min=1)
-    return (torch.where(mask, values, 0).sum(axes, keepdim=True) / count).mean()
