@@ -66,8 +66,9 @@ class ValidationConfig:
                 f"validation.every_epochs: give this or validation.every, not both, got {self.every_epochs:g} "
                 f"and {self.every}"
             )
-        if self.patience and not self.on:
-            raise InputError("validation.patience: nothing is validated, set validation.every (or every_epochs) too")
+        asked = {"patience": self.patience > 0, "root": self.root != "synthetic", "split": self.split != ""}
+        for name in (name for name, given in asked.items() if given and not self.on):
+            raise InputError(f"validation.{name}: nothing is validated, set validation.every (or every_epochs) too")
         if not 0 < self.min_depth < self.max_depth:
             raise InputError(
                 "validation.min_depth: expected 0 < min_depth < max_depth, "

@@ -221,6 +221,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: ValidationConfig(every=1, every_epochs=1), r"validation\.every_epochs: give this or"),
     (lambda: ValidationConfig(every=-1), r"validation\.every: expected a? ?.*, got -1"),
     (lambda: ValidationConfig(patience=3), r"validation\.patience: nothing is validated"),
+    (lambda: ValidationConfig(root="kitti", split="val.txt"), r"validation\.root: nothing is validated"),
     (lambda: ValidationConfig(metric="loss"), r"validation\.metric: expected one of abs_rel, .*, got 'loss'"),
     (lambda: ValidationConfig(protocol="kitti"), r"protocol: expected one of none, .*, got 'kitti'"),
     (lambda: ValidationConfig(min_depth=90.0), r"validation\.min_depth: expected 0 < min_depth < max_depth, got 90"),
