@@ -14,6 +14,7 @@ from adu_depth.training.config import DataConfig, LoopConfig
 from adu_depth.training.loop import make_accelerator
 from adu_depth.training.runs import cached_outputs, load_teacher
 from adu_depth.training.sources import open_samples
+from adu_depth.training.supervision import require_pairs
 from adu_depth.training.teacher_outputs import OutputsOnDisk
 
 
@@ -50,6 +51,7 @@ def cache_teacher(config: CacheTeacherConfig, progress: Progress | None = None) 
     source = open_samples(config.data, accelerator.device, progress)
     if isinstance(source, SyntheticStereo):
         raise InputError("cache-teacher needs a finite data set: set --data.root, or --data.pairs for built-in scenes")
+    require_pairs(source, config.data.root)
     teacher = load_teacher(config.teacher, accelerator.device)
     return cached_outputs(
         config.teacher_cache,

@@ -32,8 +32,8 @@ def require_supervision(
     have ground truth, or something in its place: for a student its teacher, for a stereo teacher the pair.
     """
     stand_in = _stand_in(config)
-    if isinstance(source, Mixed) and (isinstance(config, TeacherTrainingConfig) or config.teacher is not None):
-        _require_pairs(source)
+    if isinstance(config, TeacherTrainingConfig) or config.teacher is not None:
+        require_pairs(source, config.data.root)
     if isinstance(config, StudentTrainingConfig) and not (config.distillation.silog or config.distillation.uncertainty):
         return
     if isinstance(source, SyntheticStereo) and source.length is None:
@@ -55,11 +55,15 @@ def require_supervision(
             progress.say(f"{name}{told}: {stand_in or 'they teach nothing'}")
 
 
-def _require_pairs(source: Mixed) -> None:
-    """InputError for a source of single images: a stereo teacher would miss the right view when its turn comes."""
-    for part in source.sources:
-        if len(part.samples) and part.samples[0].right is None:
-            raise InputError(f"{part.name}: a stereo teacher needs pairs, but this data set has no right images")
+def require_pairs(source: Dataset, root: str) -> None:
+    """InputError for a source of single images: a stereo teacher would miss the right view when its turn comes. root:
+    of the data set where it is one alone; frames that lie in no files are asked for in a mixture only."""
+    for name, samples in _named(source):
+        asked = bool(name) or isinstance(samples, FileDataset | Resized)
+        if asked and len(samples) and samples[0].right is None:
+            raise InputError(
+                f"{name or f'data.root {root}'}: a stereo teacher needs pairs, but this data set has no right images"
+            )
 
 
 def _stand_in(config: TeacherTrainingConfig | StudentTrainingConfig) -> str:

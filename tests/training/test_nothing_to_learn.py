@@ -17,6 +17,7 @@ from adu_depth.data.image_files import write_png16
 from adu_depth.distillation import DistillationConfig
 from adu_depth.errors import InputError
 from adu_depth.inference import write_samples
+from adu_depth.training.cache_command import CacheTeacherConfig, cache_teacher
 from adu_depth.training.config import DataConfig
 from adu_depth.training.runs import train_student, train_teacher
 from tests.training.tiny import LOOP, SIZE, tiny_student, tiny_teacher
@@ -85,6 +86,27 @@ def test_a_student_may_learn_from_its_teacher_alone_which_is_said(
     mute = DistillationConfig(response=0, features=0)
     with pytest.raises(InputError, match="nothing to learn from: none of the 3 frames has ground truth"):
         train_student(tiny_student(tmp_path / "mute", **settings, distillation=mute))
+
+
+def test_single_images_are_none_for_a_stereo_teacher_before_anything_is_written(tmp_path: Path) -> None:
+    for folder in ("images", "depth"):
+        (tmp_path / "rooms" / folder).mkdir(parents=True)
+    (tmp_path / "rooms" / "depth.toml").write_text("depth_scale = 1000\n")
+    assert cv2.imwrite(str(tmp_path / "rooms/images/0.png"), np.full((*SIZE, 3), 90, np.uint8))
+    assert cv2.imwrite(str(tmp_path / "rooms/depth/0.png"), np.full(SIZE, 3000, np.uint16))
+    train_teacher(tiny_teacher(tmp_path / "teacher", loop=ONCE))
+    data = DataConfig(root=str(tmp_path / "rooms"), size=SIZE)
+    made: list[Callable[[], object]] = [
+        lambda: train_teacher(tiny_teacher(tmp_path / "run", data=data, loop=ONCE)),
+        lambda: train_student(tiny_student(tmp_path / "run", data=data, loop=ONCE, teacher=tmp_path / "teacher")),
+        lambda: cache_teacher(CacheTeacherConfig(tmp_path / "teacher", tmp_path / "run", data, device="cpu")),
+    ]
+    for make in made:
+        with pytest.raises(
+            InputError, match=r"data\.root .*rooms: a stereo teacher needs pairs, but this data set has no"
+        ):
+            make()
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("taught", [False, True])
