@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -95,12 +95,13 @@ def _roots(config: TeacherTrainingConfig | StudentTrainingConfig) -> list[str]:
     return [config.data.root, *(source.root for source in config.data.mix)]
 
 
-def require_camera(config: StudentTrainingConfig, source: Dataset) -> None:
-    """InputError where depth is to be scaled by a focal length that a data set does not know."""
+def require_camera(config: StudentTrainingConfig, source: Dataset, roots: Sequence[str] = ()) -> None:
+    """InputError where depth is to be scaled by a focal length that a data set does not know. roots: where its parts
+    lie, if it is not what is trained on."""
     focal = config.model.reference_focal
     if focal is None or isinstance(source, SyntheticStereo):
         return
-    for (name, samples), root in zip(_named(source), _roots(config), strict=False):
+    for (name, samples), root in zip(_named(source), roots or _roots(config), strict=False):
         if math.isnan(float(samples[0].camera.fx)):
             raise InputError(
                 f"model.reference_focal {focal:g} scales depth by the camera's focal length, which {name or root} does "

@@ -48,6 +48,7 @@ from adu_depth.training.batches import InMemory
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.history import VALIDATION
 from adu_depth.training.run_log import RunLog
+from adu_depth.training.supervision import require_camera
 from adu_depth.training.validation_config import SCENES, ValidationConfig
 
 PICTURES = "validation"
@@ -72,8 +73,10 @@ class Validation:
         self.notes: list[str] = list(getattr(source, "notes", ()))
         self.samples = some_of(source, config.samples)
         first = self.samples[0]
-        if kind == "teacher":
-            first.require_right("a stereo teacher")
+        if kind == "teacher" and first.right is None:
+            raise InputError(
+                f"validation.root {config.root}: a stereo teacher needs pairs, but this data set has no right images"
+            )
         height, width = first.left.shape[-2:]
         protocol = choose_protocols(
             config.protocol, layout, (height, width), truth_is_cut(config.kb_crop, layout, source)
@@ -86,6 +89,11 @@ class Validation:
             raise InputError(
                 f"validation.metric: of a {kind}, protocol {protocol} measures {', '.join(measured)}; "
                 f"got {config.metric!r}"
+            )
+        if not any(self.scorer.windows(self.samples[index]) for index in spread(len(self.samples))):
+            raise InputError(
+                f"validation.root {config.root}: none of its {len(self.samples)} images has ground truth that counts "
+                f"by protocol {protocol} (and validation.min_depth, max_depth)"
             )
         self.standing = self._nothing_yet(protocol)
 
@@ -230,6 +238,8 @@ def make_validation(
             raise InputError("validation.every_epochs needs a finite data set: set data.pairs, or validation.every")
         period = wanted.every_epochs * len(source) / (config.loop.pairs_per_step * accelerator.num_processes)
     validation = Validation(wanted, config.data, kind, accelerator, max(1.0, period))
+    if isinstance(config, StudentTrainingConfig):
+        require_camera(config, validation.samples, [f"validation.root {wanted.root}"])
     for note in validation.notes:
         progress.say(f"validation: {note}")
     return validation

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -209,8 +211,6 @@ def test_validation_on_files_by_epochs_with_a_protocol(tmp_path: Path) -> None:
 
 
 def test_pictures_of_the_newest_validations_stay(tmp_path: Path) -> None:
-    import numpy as np
-
     for step in range(1, KEPT + 4):
         write_pictures(tmp_path, step, {"00": np.zeros((4, 4, 3), np.uint8)})
     left = sorted(path.name for path in (tmp_path / "validation").iterdir())
@@ -257,6 +257,30 @@ def test_what_cannot_be_validated_is_told_before_the_first_step(
     with pytest.raises(InputError, match=message):
         train_student(tiny_student(tmp_path / "run", **changes))
     assert not list_checkpoints(tmp_path / "run")
+
+
+def test_a_data_set_that_nothing_can_be_measured_on_is_told_before_the_first_step(tmp_path: Path) -> None:
+    rooms, pairs = tmp_path / "rooms", tmp_path / "pairs"
+    write_samples(SyntheticStereo(3, *SIZE, seed=7), pairs, 3)
+    for folder in ("images", "depth"):
+        (rooms / folder).mkdir(parents=True)
+    (rooms / "depth.toml").write_text("depth_scale = 1000\n")
+    (rooms / "images" / "0.png").write_bytes((pairs / "left" / "000000.png").read_bytes())
+    on = {root: {"validation": replace(VALIDATION, root=str(root))} for root in (rooms, pairs)}
+    told = r"validation\.root .*rooms: none of its 1 images has ground truth that counts by protocol none"
+    with pytest.raises(InputError, match=told):
+        train_student(tiny_student(tmp_path / "run", **on[rooms]))
+    assert cv2.imwrite(str(rooms / "depth" / "0.png"), np.full(SIZE, 3000, np.uint16))
+    with pytest.raises(InputError, match=r"validation\.root .*rooms: a stereo teacher needs pairs"):
+        train_teacher(tiny_teacher(tmp_path / "run", **on[rooms]))
+    scaled = {"model": replace(STUDENT, reference_focal=50.0)}
+    with pytest.raises(InputError, match=r"focal length, which validation\.root .*rooms does not know"):
+        train_student(tiny_student(tmp_path / "run", **on[rooms], **scaled))
+    for role in ("depth", "sparse_depth", "disparity"):
+        for file in list((pairs / role).iterdir())[:-1]:
+            file.unlink()
+    train_student(tiny_student(tmp_path / "run", **on[pairs], **scaled))
+    assert list(rows(tmp_path / "run")) == [2, 4, 6], "one image with ground truth is enough"
 
 
 def test_a_network_that_gives_nan_ends_the_run_with_its_image_named(
