@@ -24,6 +24,7 @@ def as_begun(run: Path, config: dict[str, Any], loop: LoopConfig) -> tuple[dict[
     if chosen is None:
         return config, []
     before, notes = settings_before(run, chosen), []
+    _require_after_extensions(run, chosen, before)
     for part, settings in BEFORE.items():
         named = before.get(part, {})
         for name, value in settings.items():
@@ -46,6 +47,18 @@ def as_begun(run: Path, config: dict[str, Any], loop: LoopConfig) -> tuple[dict[
             "steps have the same frames and crops, their colour changes and sums have other bits"
         )
     return config, notes
+
+
+def _require_after_extensions(run: Path, chosen: Path, before: dict[str, Any]) -> None:
+    """InputError for a checkpoint from before the run was extended: its next steps have the rates of the shorter run,
+    and the steps that are done the extended one's."""
+    done = read_json(chosen / STATE, State)["step"]
+    ended = next((steps for steps in before.get("extended", []) if done < steps), None)
+    if ended is not None:
+        raise InputError(
+            f"cannot go on in {run} from {chosen}: it is of a run of {ended} steps, which was extended since; go on "
+            f"from it in another folder (--run), with loop.steps {ended}"
+        )
 
 
 def _given_up(run: Path, before: dict[str, Any], config: dict[str, Any]) -> list[str]:

@@ -149,3 +149,19 @@ def test_a_run_is_extended_from_its_end_alone(trained: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"differ: loop\.seed: 0 → 5$"):
         train_teacher(tiny_teacher(run, loop=replace(SHORT, steps=9, seed=5, resume=True)))
     assert (run / "config.json").read_text() == before
+
+
+def test_a_step_from_before_an_extension_is_gone_on_from_in_another_folder(tmp_path: Path) -> None:
+    run, kept = tmp_path / "run", replace(SHORT, steps=3, checkpoint_every=1, keep_checkpoints=9)
+    train_teacher(tiny_teacher(run, loop=kept))
+    whole = read_tensors(list_checkpoints(run)[-1] / "model.safetensors")
+    train_teacher(tiny_teacher(run, loop=replace(kept, steps=4, resume=True)))
+    config, steps = (run / "config.json").read_text(), list_checkpoints(run)
+    with pytest.raises(
+        InputError, match=r"it is of a run of 3 steps, which was extended since; .* with loop\.steps 3$"
+    ):
+        train_teacher(tiny_teacher(run, loop=replace(kept, steps=4, resume_from="1")))
+    assert (config, steps) == ((run / "config.json").read_text(), list_checkpoints(run))
+    train_teacher(tiny_teacher(tmp_path / "other", loop=replace(kept, resume_from=str(steps[0]))))
+    again = read_tensors(list_checkpoints(tmp_path / "other")[-1] / "model.safetensors")
+    assert [name for name in whole if not torch.equal(whole[name], again[name])] == []
