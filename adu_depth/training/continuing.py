@@ -9,7 +9,7 @@ from adu_depth.checkpoint.wholeness import STATE, State
 from adu_depth.errors import InputError
 from adu_depth.schema import read_json
 from adu_depth.training.config import LoopConfig
-from adu_depth.training.resuming import chosen_checkpoint
+from adu_depth.training.resuming import chosen_checkpoint, offering_another
 from adu_depth.training.run_folder import BEFORE, pairs_of_all, settings_before, shared_otherwise
 from adu_depth.training.schedule import learning_rate_factor
 
@@ -52,13 +52,20 @@ def as_begun(run: Path, config: dict[str, Any], loop: LoopConfig) -> tuple[dict[
 def _require_after_extensions(run: Path, chosen: Path, before: dict[str, Any]) -> None:
     """InputError for a checkpoint from before the run was extended: its next steps have the rates of the shorter run,
     and the steps that are done the extended one's."""
-    done = read_json(chosen / STATE, State)["step"]
-    ended = next((steps for steps in before.get("extended", []) if done < steps), None)
+    if not before.get("extended"):
+        return
+    done = _steps_done(run, chosen)
+    ended = next((steps for steps in before["extended"] if done < steps), None)
     if ended is not None:
         raise InputError(
             f"cannot go on in {run} from {chosen}: it is of a run of {ended} steps, which was extended since; go on "
             f"from it in another folder (--run), with loop.steps {ended}"
         )
+
+
+def _steps_done(run: Path, chosen: Path) -> int:
+    with offering_another(run, chosen):
+        return read_json(chosen / STATE, State)["step"]
 
 
 def _given_up(run: Path, before: dict[str, Any], config: dict[str, Any]) -> list[str]:
@@ -79,7 +86,7 @@ def _given_up(run: Path, before: dict[str, Any], config: dict[str, Any]) -> list
 
 def _extension(run: Path, chosen: Path, config: dict[str, Any], ended: int, steps: int) -> str:
     """What is said of it. InputError where the run has not come to its end: there is none to go on from."""
-    done = read_json(chosen / STATE, State)["step"]
+    done = _steps_done(run, chosen)
     if done != ended:
         raise InputError(
             f"cannot extend {run} to loop.steps {steps}: it is one of {ended} steps, and {chosen} has done {done}; "
