@@ -34,6 +34,7 @@ NAMES = [
     "splits",
     "train-teacher",
     "distill",
+    "cache-teacher",
     "evaluate",
     "predict",
     "submit",

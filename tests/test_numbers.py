@@ -34,6 +34,10 @@ KINDS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+REQUIRED = {"root": "folder", "share": 0.25, "teacher": Path("run"), "teacher_cache": Path("cache")}
+"""Settings without a default."""
+
+
 def _as_kind(value: Any, kind: Callable[[Any], Any]) -> Any:
     if isinstance(value, tuple):
         return tuple(_as_kind(one, kind) for one in value)
@@ -50,7 +54,8 @@ def _checked_settings() -> list[Any]:
             if dataclasses.is_dataclass(value) and isinstance(value, type) and hasattr(value, "__post_init__"):
                 names = value.__post_init__.__code__.co_names
                 if check_ranges.__name__ in names or "_check_ranges" in names:
-                    found[value.__name__] = value()
+                    needed = {f.name for f in dataclasses.fields(value) if f.default is f.default_factory}  # neither
+                    found[value.__name__] = value(**{name: REQUIRED[name] for name in needed})
     return list(found.values())
 
 

@@ -53,7 +53,6 @@ COMMANDS = {
     "render": ("render", "--count", 1, "--size", 32, 64, "--output", "OUT"),
     "splits": ("splits", "IN/pairs", "--validation", 0.5, "--output", "OUT"),
     "quickstart": ("quickstart", "--device", "cpu", "--output", "OUT"),
-    "report": ("report", "OUT", "--device", "cpu"),
 }
 
 

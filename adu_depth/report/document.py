@@ -26,7 +26,7 @@ _TERM_TITLES = {
     "response": "Response distillation",
     "disparity": "Disparity loss",
 }
-_NOT_LOSSES = {"step", "learning_rate", "gradient_norm", *MEASURED}
+_NOT_LOSSES = {"step", "learning_rate", "gradient_norm", "loss_scale", *MEASURED}
 
 
 def write_report(

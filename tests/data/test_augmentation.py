@@ -32,7 +32,7 @@ from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss,
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth, warp_right
 from adu_depth.models import MonoStudent, StereoTeacher
-from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.prediction import TeacherTargets
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask, step_losses
 from tests.data.augmented import augment_pair, colour_jitter
@@ -284,7 +284,7 @@ def test_a_cut_student_is_taught_by_outputs_cut_alike(batch: StereoSample) -> No
             return super().forward(prediction, teacher, target, progress)
 
     features = tuple(torch.rand(COUNT, 8, HEIGHT // s, WIDTH // s) for s in (8, 16, 32))
-    taught = TrainingBatch(batch, DepthPrediction(batch.depth, torch.zeros_like(batch.depth), features))
+    taught = TrainingBatch(batch, TeacherTargets(batch.depth, features))
     loss = Spy(DistillationConfig(), STUDENT.feature_channels, (8, 8, 8), 0.5, 80.0)
     still = AugmentationConfig(flip=0.0, colour=0.0, cut_flip=1.0)
     step_losses(StudentTask(MonoStudent(STUDENT), loss, still), taught, StepContext(0, 0, 0, 0.0, dense=True))

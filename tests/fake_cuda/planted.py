@@ -63,7 +63,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 VALUES: dict[str, Callable[[Tensor], object]] = {
     "copied to the host": lambda loss: loss.cpu(),
-    "double precision": lambda loss: loss.double() * 2,
+    "double precision": lambda loss: loss.reshape(1).double() * 2,
     "item": lambda loss: loss.item(),
     "condition": lambda loss: 1 if loss > 0 else 2,
     "boolean index": lambda loss: loss.reshape(1)[loss.reshape(1) > 0],

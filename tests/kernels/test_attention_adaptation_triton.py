@@ -18,7 +18,7 @@ from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.sample import collate
 from adu_depth.distillation import DistillationConfig, StudentLoss
 from adu_depth.models import FeatureAdapter, MonoStudent, StudentConfig
-from adu_depth.models.prediction import DepthPrediction
+from adu_depth.models.prediction import TeacherTargets
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.tasks import StepContext, StudentTask, step_losses
 from adu_kernels import attention_adaptation, reference
@@ -487,7 +487,7 @@ def test_the_student_trains_through_the_kernels(monkeypatch: pytest.MonkeyPatch)
             task = StudentTask(MonoStudent(config), loss, AugmentationConfig()).train()
             sample = collate([SyntheticStereo(1, 32, 64, seed=0)[0]])
             features = tuple(torch.randn(1, 8, 32 // s, 64 // s) for s in (8, 16, 32))
-            taught = DepthPrediction(sample.depth.clamp(0.5, 80.0), torch.full_like(sample.depth, -2.0), features)
+            taught = TeacherTargets(sample.depth.clamp(0.5, 80.0), features)
         for level in loss.adapters.levels:  # type: ignore[union-attr]
             level.backend = backend
         task = task.to(parity.DEVICE)
