@@ -64,10 +64,18 @@ def test_every_option_has_a_name_that_no_launcher_takes_for_its_own(capsys: pyte
             assert free or not names, f"{command}: {line}"
 
 
+def by_torchrun(processes: int = 2) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+
+
 def torchrun(arguments: list[str], processes: int = 2) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.run(
-        [*launcher, *arguments], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120
+        [*by_torchrun(processes), *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
 
 
@@ -220,16 +228,20 @@ def test_a_nan_in_one_of_two_processes_is_said_once(tmp_path: Path) -> None:
     assert second == "process 1 of 2: stopped with the others; process 0 says why"
 
 
+def mended(broken: Path, data: Path) -> Path:
+    """Its pairs in `data`, all whole."""
+    shutil.copytree(broken, data)
+    shutil.copy(data / "left" / "000002.png", data / "left" / "000003.png")
+    return data
+
+
 @pytest.mark.slow
 def test_sigterm_to_torchrun_saves_the_state(broken: Path, tmp_path: Path) -> None:
     """The agent forwards it, and kills after 30 seconds."""
-    data, run = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(broken, data)
-    shutil.copy(data / "left" / "000002.png", data / "left" / "000003.png")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    data, run = mended(broken, tmp_path / "data"), tmp_path / "run"
     long = [*training(data), "--loop.steps", "4000", "--loop.checkpoint-every", "4000", "--run-folder", str(run)]
     process = subprocess.Popen(
-        [*launcher, "-m", "adu_depth", *long], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        [*by_torchrun(), "-m", "adu_depth", *long], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
     while not (run / "history.jsonl").exists():
         assert process.poll() is None
@@ -248,13 +260,10 @@ def test_sigterm_to_torchrun_saves_the_state(broken: Path, tmp_path: Path) -> No
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads other processes' environment")
 def test_a_killed_process_ends_all_within_a_minute(broken: Path, tmp_path: Path) -> None:
     """Its workers too. It says nothing itself: the launcher names its number and the signal."""
-    data, run = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(broken, data)
-    shutil.copy(data / "left" / "000002.png", data / "left" / "000003.png")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    data, run = mended(broken, tmp_path / "data"), tmp_path / "run"
     long = [*training(data), "--loop.steps", "4000", "--loop.log-every", "1", "--run", str(run)]
     agent = subprocess.Popen(
-        [*launcher, "-m", "adu_depth", "--", *long], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        [*by_torchrun(), "-m", "adu_depth", "--", *long], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
     while not (run / "history.jsonl").exists() or not (run / "history.jsonl").read_text():
         assert agent.poll() is None

@@ -76,10 +76,7 @@ def grey_levels(image: Tensor) -> np.ndarray:
 
 def read_png16(path: str | Path, scale: float = 256.0) -> np.ndarray:
     """A map stored as uint16 PNG, H×W float32 = stored value / scale. KITTI's maps: scale 256, 0 = none."""
-    stored = _decode(Path(path))[0]
-    if stored.dtype != np.uint16 or stored.ndim != 2:
-        raise InputError(f"{path}: expected a one-channel 16-bit PNG, got {stored.dtype} of shape {stored.shape}")
-    return stored.astype(np.float32) / np.float32(scale)
+    return _one_channel(path, 16).astype(np.float32) / np.float32(scale)
 
 
 def write_png16(path: str | Path, values: np.ndarray, scale: float = 256.0) -> None:
@@ -95,17 +92,20 @@ def write_png16(path: str | Path, values: np.ndarray, scale: float = 256.0) -> N
 
 def read_levels(path: str | Path) -> np.ndarray:
     """A one-channel PNG of 8 or 16 bits as it is stored, H×W uint8 or uint16."""
-    stored = _decode(Path(path))[0]
-    if stored.dtype not in (np.uint8, np.uint16) or stored.ndim != 2:
-        raise InputError(f"{path}: expected one channel of 8 or 16 bits, got {stored.dtype} of shape {stored.shape}")
-    return stored
+    return _one_channel(path, 8, 16)
 
 
 def read_mask(path: str | Path) -> np.ndarray:
     """A one-channel 8-bit PNG as it is stored, H×W uint8 (Middlebury's masks)."""
+    return _one_channel(path, 8)
+
+
+def _one_channel(path: str | Path, *bits: int) -> np.ndarray:
+    """H×W as stored, of one of these numbers of bits."""
     stored = _decode(Path(path))[0]
-    if stored.dtype != np.uint8 or stored.ndim != 2:
-        raise InputError(f"{path}: expected a one-channel 8-bit PNG, got {stored.dtype} of shape {stored.shape}")
+    if stored.ndim != 2 or stored.dtype not in [np.dtype(f"uint{count}") for count in bits]:
+        kinds = " or ".join(f"{count}-bit" for count in bits)
+        raise InputError(f"{path}: expected a one-channel {kinds} PNG, got {stored.dtype} of shape {stored.shape}")
     return stored
 
 

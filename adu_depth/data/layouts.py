@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adu_depth.data import driving_stereo, kitti_depth, kitti_raw
 from adu_depth.data.camera_file import other_calibration
@@ -193,6 +194,12 @@ def views_above(folder: Path) -> frozenset[str]:
             continue
         found |= {os.path.abspath(each[role]) for each in files for role in ("left", "right") if role in each}
     return frozenset(found)
+
+
+def folder_options(config: object) -> dict[str, Any]:
+    """FOLDER_OPTIONS of a dataclass of settings, as `open_dataset` takes them: what is empty is not given."""
+    given = {name: getattr(config, name) for name in FOLDER_OPTIONS}
+    return given | {name: given[name] or None for name in ("split", "ground_truth")}
 
 
 def refuse_folder_options(config: object, prefix: str, source: str) -> None:

@@ -29,7 +29,7 @@ def check_cameras(frames: Sequence[FrameFacts], report: Report) -> None:
             f"{counted(len(unknown), 'frame')} of single images without a camera.toml",
             advice="a network that scales depth by the focal length (reference_focal) needs one; others do not",
         )
-    frames = [f for f in frames if f not in unknown]
+    frames = [f for f in frames if not math.isnan(float(f.camera.fx))]
     if not frames:
         return
     before = len(report.findings)

@@ -13,7 +13,7 @@ from rich.console import Console
 from adu_depth.arguments import Positional
 from adu_depth.data import KittiStereo, SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset, FileDataset
-from adu_depth.data.layouts import find_layout, refuse_folder_options
+from adu_depth.data.layouts import find_layout, folder_options, refuse_folder_options
 from adu_depth.data.packed import PackedStereo
 from adu_depth.distributed import ProcessGroup, joined_processes
 from adu_depth.environment import describe_environment
@@ -270,14 +270,7 @@ def searched_disparities(width: int) -> int:
 def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset:
     """The data set named, or held-out scenes at the size the network works at, else at the one it was trained at."""
     if config.data != "synthetic":
-        return open_with_full_truth(
-            config.data,
-            config.layout,
-            split=config.split,
-            ground_truth=config.ground_truth,
-            kb_crop=config.kb_crop,
-            skip_missing=config.skip_missing,
-        )
+        return open_with_full_truth(config.data, **folder_options(config))
     refuse_folder_options(config, "", "data")
     size = predictor.size or predictor.trained_size
     if size is None:
@@ -285,13 +278,13 @@ def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset
     return SyntheticStereo(config.pairs, *size, seed=HELD_OUT_SCENES)
 
 
-def open_with_full_truth(root: str, layout: str, **options: Any) -> FileDataset:
+def open_with_full_truth(root: str, **options: Any) -> FileDataset:
     """`open_dataset` for an evaluation.
 
     KITTI's stereo sets give their fullest ground truth, disp_occ, where it is on disk: epe and d1 are then over all
     pixels, as in the benchmark's D1-all, and epe_noc and d1_noc over those that both cameras see.
     """
-    dataset = open_dataset(root, layout, **options)
+    dataset = open_dataset(root, **options)
     if isinstance(dataset, KittiStereo):
         dataset.occluded_too = (dataset.training / dataset.folders.occ).is_dir()
     return dataset

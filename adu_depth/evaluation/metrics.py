@@ -31,12 +31,14 @@ KITTI_DEPTH_RANGE = (1 / 256, 65535 / 256)
 
 def as_map(value: Map, name: str) -> np.ndarray:
     """`value` as an H×W float64 array; leading dimensions of size 1 (channel, batch) are dropped."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().double().numpy()
-    array = np.asarray(value, dtype=np.float64)
+    array = _float64(value)
     if array.ndim < 2 or any(size != 1 for size in array.shape[:-2]):
         raise InputError(f"{name}: expected one image, H×W or 1×H×W, got shape {tuple(array.shape)}")
     return array.reshape(array.shape[-2:])
+
+
+def _float64(value: Map) -> np.ndarray:
+    return np.asarray(value.detach().cpu().double().numpy() if isinstance(value, Tensor) else value, np.float64)
 
 
 def depth_pixels(
@@ -181,7 +183,7 @@ def _hu_row(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
 
 def _images(value: Map, name: str) -> np.ndarray:
     """B×H×W float64 of one image or a batch."""
-    array = np.asarray(value.detach().cpu().double().numpy() if isinstance(value, Tensor) else value, np.float64)
+    array = _float64(value)
     if array.ndim == 4 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim not in (2, 3) or not array.size:

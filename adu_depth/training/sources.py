@@ -11,7 +11,7 @@ from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.config import DataConfig, SourceConfig
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest
-from adu_depth.data.layouts import refuse_folder_options
+from adu_depth.data.layouts import folder_options, refuse_folder_options
 from adu_depth.data.mixed import Mixed, Source
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
@@ -57,14 +57,7 @@ def _opened(
         if data.mix:
             scenes.fill(progress, "built-in scenes")
         return scenes
-    samples = open_dataset(
-        source.root,
-        source.layout,
-        split=source.split or None,
-        ground_truth=source.ground_truth or None,
-        kb_crop=source.kb_crop,
-        skip_missing=source.skip_missing,
-    )
+    samples = open_dataset(source.root, **folder_options(source))
     for note in samples.notes:
         progress.say(note)
     return Resized(samples, data.size) if data.fit == "resize" else samples

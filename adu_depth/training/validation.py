@@ -21,7 +21,7 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.data.config import DataConfig
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest, spread
-from adu_depth.data.layouts import refuse_folder_options
+from adu_depth.data.layouts import folder_options, refuse_folder_options
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError, SharedInputError
@@ -251,14 +251,7 @@ def open_held_out(config: ValidationConfig, size: tuple[int, int]) -> tuple[Data
         refuse_folder_options(config, "validation.", "validation.root")
         return InMemory(SyntheticStereo(config.samples or SCENES, *size, seed=config.scene_seed)), "synthetic"
     try:
-        samples: Dataset = open_with_full_truth(
-            config.root,
-            config.layout,
-            split=config.split or None,
-            ground_truth=config.ground_truth or None,
-            kb_crop=config.kb_crop,
-            skip_missing=config.skip_missing,
-        )
+        samples: Dataset = open_with_full_truth(config.root, **folder_options(config))
         layout = layout_of(config.root, config.layout, samples)
     except InputError as error:
         raise InputError(f"validation.root: {error}") from error

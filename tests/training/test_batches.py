@@ -19,7 +19,7 @@ from adu_depth.training.batches import InMemory, TrainingBatch, batches
 from adu_depth.training.order import step_indices
 from adu_depth.training.sources import open_samples
 from tests.data.augmented import colour_jitter
-from tests.training.tiny import DATA, LOOP, SIZE, tiny_scenes
+from tests.training.tiny import DATA, LOOP, SIZE, count_permutations, tiny_scenes
 
 CPU = torch.device("cpu")
 
@@ -37,14 +37,7 @@ def test_an_epoch_is_a_permutation_and_processes_share_it() -> None:
 
 def test_an_epochs_order_is_drawn_once_not_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A permutation of a million samples takes 5 ms."""
-    drawn: list[int] = []
-    randperm = torch.randperm
-
-    def counted(length: int, **settings: object) -> torch.Tensor:
-        drawn.append(length)
-        return randperm(length, **settings)  # type: ignore[call-overload, no-any-return]
-
-    monkeypatch.setattr(torch, "randperm", counted)
+    drawn = count_permutations(monkeypatch)
     for step in range(10):  # 80 samples: two epochs and the start of a third; the fifth step has samples of two
         step_indices(37, step, 8, seed=9182, group=ProcessGroup())
     assert drawn == [37] * 3

@@ -30,7 +30,7 @@ from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.sources import open_samples
 from adu_depth.training.validation_config import ValidationConfig
 from tests.data.pack_files import pack
-from tests.training.tiny import LOOP, SIZE, tiny_student, tiny_teacher
+from tests.training.tiny import LOOP, SIZE, count_permutations, tiny_student, tiny_teacher
 
 CPU = torch.device("cpu")
 ONE = ProcessGroup()
@@ -80,14 +80,7 @@ def test_a_data_set_alone_has_the_order_it_always_had() -> None:
 
 
 def test_an_epochs_order_is_drawn_once_for_each_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[int] = []
-    randperm = torch.randperm
-
-    def counted(length: int, **settings: object) -> torch.Tensor:
-        drawn.append(length)
-        return randperm(length, **settings)  # type: ignore[call-overload, no-any-return]
-
-    monkeypatch.setattr(torch, "randperm", counted)
+    drawn = count_permutations(monkeypatch)
     mixed = lengths_only((1001, 500), (2003, 500))
     for step in range(50):
         sample_indices(mixed, step, 8, seed=5551, group=ONE)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import torch
+
 from adu_depth.data import SyntheticStereo
 from adu_depth.models import StudentConfig, TeacherConfig
 from adu_depth.training.batches import InMemory
@@ -22,6 +25,19 @@ TEACHER = TeacherConfig(
 STUDENT = StudentConfig(feature_channels=(8, 8, 12), head_channels=8)
 DATA = DataConfig(size=SIZE, pairs=5)
 LOOP = LoopConfig(steps=6, batch_size=2, device="cpu", workers=0, checkpoint_every=2, log_every=2, check_every=2)
+
+
+def count_permutations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of the permutations that are drawn from here on."""
+    drawn: list[int] = []
+    randperm = torch.randperm
+
+    def counted(length: int, **settings: object) -> torch.Tensor:
+        drawn.append(length)
+        return randperm(length, **settings)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(torch, "randperm", counted)
+    return drawn
 
 
 def tiny_scenes(pairs: int = 5) -> InMemory:

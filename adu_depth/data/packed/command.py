@@ -15,7 +15,7 @@ from torch import Tensor
 from adu_depth.arguments import Positional
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.identity import frames_digest
-from adu_depth.data.layouts import find_layout, open_dataset
+from adu_depth.data.layouts import find_layout, folder_options, open_dataset
 from adu_depth.data.packed.encoding import Description, encode_sample
 from adu_depth.data.packed.forms import MOST_PER_SHARD
 from adu_depth.data.packed.shards import (
@@ -188,14 +188,7 @@ def _rounded(view: Tensor) -> Tensor:
 
 def _open(config: PackConfig) -> tuple[FileDataset, str]:
     assert config.root is not None
-    dataset = open_dataset(
-        config.root,
-        config.layout,
-        split=config.split,
-        ground_truth=config.ground_truth,
-        kb_crop=config.kb_crop,
-        skip_missing=config.skip_missing,
-    )
+    dataset = open_dataset(config.root, **folder_options(config))
     return dataset, find_layout(config.root, config.layout).name
 
 
