@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import socket
@@ -23,7 +22,7 @@ from adu_depth.training.history import Row, read_history
 from adu_depth.training.throughput import ThroughputMeter
 from adu_depth.training.trackers import Trackers
 
-_number = itertools.count()
+_PREFIX = "events.out.tfevents."
 
 
 class RunLog:
@@ -80,6 +79,12 @@ class RunLog:
             self.events.close()
 
 
+def _next_second(folder: Path) -> int:
+    """Now, or later than any file's here: TensorBoard reads them by name, also where the clock was set back."""
+    seconds = (path.name.removeprefix(_PREFIX).split(".")[0] for path in folder.glob(f"{_PREFIX}*"))
+    return max([int(time.time()), *(int(second) + 1 for second in seconds if second.isdigit())])
+
+
 class EventFile:
     """A file that TensorBoard reads, written as rows come: torch's SummaryWriter writes from a thread of its own, whose
     errors (a full disk) end in a traceback, and whose timer stands still when the clock is set back."""
@@ -87,8 +92,7 @@ class EventFile:
     def __init__(self, folder: Path, first_step: int) -> None:
         """first_step: what an earlier file says of it and later ones is not shown."""
         make_folder(folder)
-        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_number)}"
-        self.path = folder / name
+        self.path = folder / f"{_PREFIX}{_next_second(folder):010d}.{socket.gethostname()}.{os.getpid()}"
         with writing(self.path):
             self._file = self.path.open("wb")
             self._records = RecordWriter(self._file)

@@ -21,11 +21,16 @@ def shown(folder: Path) -> dict[int, float]:
     return {event.step: event.value for event in events.Scalars("total")}
 
 
-def test_tensorboard_shows_each_step_once_and_a_resumed_run_in_place_of_what_it_redoes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("passed", [100, 0, -1000], ids=["later", "in the same second", "with the clock set back"])
+def test_tensorboard_shows_each_step_once_and_a_resumed_run_in_place_of_what_it_redoes(
+    passed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1_800_000_000.7)
     first = run_log.EventFile(tmp_path, 1)
     for step in (1, 2, 3, 4):
         first.write({"step": step, "total": 0.5})
     assert shown(tmp_path) == dict.fromkeys((1, 2, 3, 4), 0.5), "a row is there as soon as it is written"
+    monkeypatch.setattr("time.time", lambda: 1_800_000_000.7 + passed)
     again = run_log.EventFile(tmp_path, 3)
     for step in (3, 4, 5):
         again.write({"step": step, "total": float("nan") if step == 5 else 0.25})
