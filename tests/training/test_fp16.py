@@ -13,24 +13,22 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from adu_depth.checkpoint import checkpoint_path, list_checkpoints
 from adu_depth.checkpoint.scaler_state import GROWTH, SCALE
 from adu_depth.errors import InputError
 from adu_depth.tensor_files import read_tensors
-from adu_depth.training import loop, overflows, runs
-from adu_depth.training.config import LoopConfig
+from adu_depth.training import loop, overflows
 from adu_depth.training.good_checkpoints import NonFiniteLoss
 from adu_depth.training.graph import WARM_UP
 from adu_depth.training.overflows import Overflows
 from adu_depth.training.runs import train_student
 from adu_depth.training.step import PartByPart, TrainingParts
 from tests.training.tape import Tape
-from tests.training.test_graph import as_sent, fused, place_rate
+from tests.training.test_graph import as_sent, place_rate
 from tests.training.tiny import LOOP, tiny_scenes, tiny_student
+from tests.training.two_processes import in_half
 
 HALF = replace(LOOP, mixed_precision="fp16", steps=6, log_every=1, keep_checkpoints=9)
 FIRST = 2.0**27
@@ -38,22 +36,11 @@ FIRST = 2.0**27
 
 
 @pytest.fixture
-def scaled(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
+def scaled() -> Iterator[dict[str, float]]:
     """Trainings are given an accelerator for fp16 on the CPU; what it returns is the scale that they begin with."""
     first = {"scale": 2.0**16}
-
-    def make(config: LoopConfig, run: Path | None = None) -> Accelerator:
-        AcceleratorState._reset_state(True)  # accelerate keeps one for the process
-        accelerator = loop.make_accelerator(replace(config, mixed_precision="no"), run)
-        AcceleratorState._shared_state["_mixed_precision"] = "fp16"
-        accelerator.native_amp = True
-        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=first["scale"])
-        return accelerator
-
-    monkeypatch.setattr(runs, "make_accelerator", make)
-    monkeypatch.setattr(loop, "make_optimizer", fused)
-    yield first
-    AcceleratorState._reset_state(True)
+    with in_half(first):
+        yield first
 
 
 def kept(run: Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -17,7 +18,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import nn
 
-from adu_depth.checkpoint import list_checkpoints
+from adu_depth.checkpoint import best_checkpoint, list_checkpoints, read_standing
 from adu_depth.distillation import TeacherLoss
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
@@ -30,7 +31,7 @@ from adu_depth.training.processes import Exchange, remarks
 from adu_depth.training.runs import open_samples, train_teacher
 from adu_depth.training.tasks import StepContext, TeacherTask, step_losses
 from tests.training.tiny import LOOP, tiny_teacher
-from tests.training.two_processes import GRAPHS, STEPS, settings, train
+from tests.training.two_processes import CASES, GRAPHS, HALF, OVERFLOWS, ROWS, STEPS, TOGETHER, settings, train
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -86,8 +87,11 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
             process.kill()
     assert [process.returncode for process in started] == [0, 0], said[0][1] + said[1][1]
     first, second = (json.loads(out.splitlines()[-1]) for out, _ in said)
+    assert len(set(first["digests"])) == len(CASES)
+    assert first["digests"] == second["digests"], "the weights of every process are the same bits"
+    first, second = first["rows"], second["rows"]
     assert said[1][1] == "", "what is said is said by the first process"
-    assert {case: len(rows) for case, rows in first.items()} == STEPS
+    assert {case: len(rows) for case, rows in first.items()} == ROWS
     assert without_speed(first["teacher"]) == without_speed(second["teacher"])
     yield Both(first, two, one)
     torch.set_num_threads(threads)
@@ -123,6 +127,29 @@ def test_a_joined_batch_gives_the_same_training(both: Both, case: str) -> None:
     assert float(apart.max()) < 2 * STEPS[case] * 5e-4
 
 
+def test_initial_weights_micro_batches_averages_validation_and_an_early_end_are_shared(both: Both) -> None:
+    """All of them in one training: the same steps, the same end, the same best checkpoint, as by one process."""
+    expected = without_speed(train(TOGETHER, both.one, 4))
+    rows = without_speed(both.rows[TOGETHER])
+    assert [list(row) for row in rows] == [list(row) for row in expected]
+    measured = [row for row in rows if "validation/abs_rel" in row]
+    assert [row["step"] for row in measured] == [1, 2, 3]
+    for found, row in zip(rows[:2], expected[:2], strict=True):
+        assert alike({"gradient_norm": 0.0, **found}, {"gradient_norm": 0.0, **row}), (found, row)
+    runs = [folder / TOGETHER for folder in (both.two, both.one)]
+    for run in runs:
+        assert best_checkpoint(run) == run / "checkpoints" / "step-00000001"
+        assert [path.name for path in list_checkpoints(run)] == [f"step-0000000{step}" for step in (1, 2, 3)]
+    two, one = (read_standing(list_checkpoints(run)[-1]) for run in runs)
+    assert two is not None
+    assert one is not None
+    assert (two["best"], two["since"], two["measured"]) == (measured[0]["validation/abs_rel"], 2, one["measured"])
+    averages, joined = (read_tensors(best_checkpoint(run) / "model.safetensors") for run in runs)
+    apart = torch.cat([(averages[name] - average).abs().flatten() for name, average in joined.items()])
+    assert float((apart > 1e-5).float().mean()) < 0.01
+    assert float(apart.max()) < 2 * 0.03, "of one step's size"
+
+
 def test_one_process_goes_on_where_two_have_begun(both: Both, capsys: pytest.CaptureFixture[str]) -> None:
     """With as many pairs a step of all together; with others it is refused, which says how many."""
     run = both.two / "taken over" / "teacher"
@@ -139,6 +166,19 @@ def test_one_process_goes_on_where_two_have_begun(both: Both, capsys: pytest.Cap
     rows = train_teacher(config)
     assert alike(*(without_speed(found)[-1] for found in (rows, both.rows["teacher"])))
     assert "was begun by 2 processes and goes on by 1" in capsys.readouterr().out
+
+
+def test_an_infinite_gradient_of_one_process_is_skipped_by_all(both: Both) -> None:
+    """And the scale of the loss is halved in all, as it is for the joined batch."""
+    rows, expected = without_speed(both.rows[HALF]), without_speed(train(HALF, both.one, 4))
+    assert [row["loss_scale"] for row in rows] == [2.0**16] * (OVERFLOWS + 1) + [2.0**15] * (3 - OVERFLOWS)
+    for number, (found, row) in enumerate(zip(rows, expected, strict=True)):
+        assert math.isinf(found["gradient_norm"]) == math.isinf(row["gradient_norm"]) == (number == OVERFLOWS)
+        assert found["total"] == pytest.approx(row["total"], rel=1e-3)
+    assert rows[OVERFLOWS]["total"] == pytest.approx(rows[OVERFLOWS + 1]["total"], rel=1e-6), "the weights stayed"
+    for folder in (both.two, both.one):
+        state = read_tensors(list_checkpoints(folder / HALF)[-1] / "training.safetensors")
+        assert {float(tensor) for name, tensor in state.items() if name.endswith(".step")} == {3.0}
 
 
 def test_features_are_scaled_by_those_of_their_process(both: Both) -> None:
