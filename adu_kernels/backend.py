@@ -12,9 +12,10 @@ from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .checks import check_choice
-from .derivatives import refusal, transform
+from .derivatives import refusal
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,29 +106,43 @@ def dispatch(
     torch_twin: Callable[P, R],
     triton_twin: Callable[P, R] | None = None,
 ) -> Callable[P, R]:
-    """The implementation of `operation` to call for inputs that live where `tensor` lives.
+    """The implementation of `operation` to call, as `runs_kernels` says; NotImplementedError for "triton" where the
+    operation has no Triton twin."""
+    if triton_twin is not None:
+        return triton_twin if runs_kernels(operation, backend, tensor) else torch_twin
+    check_choice("backend", backend, BACKENDS)
+    if backend == "triton":
+        raise NotImplementedError(f"{operation} has no Triton kernel yet: use backend='auto' or backend='torch'")
+    return torch_twin
 
-    "torch": the plain PyTorch reference. "triton": the Triton twin, NotImplementedError if the operation has none,
-    RuntimeError if Triton is not installed; a CPU tensor needs Triton's interpreter (`_triton.runtime` checks).
-    "auto": the Triton twin where there is one, Triton is installed and the tensor is on a GPU; the reference everywhere
-    else (unless `use_backend` says otherwise). Another name is a ValueError.
+
+def runs_kernels(operation: str, backend: str, tensor: Tensor) -> bool:
+    """Whether the kernels of `operation` run for inputs that live where `tensor` lives, and not its reference.
+
+    "torch": the plain PyTorch reference. "triton": the kernels, RuntimeError if Triton is not installed; a CPU tensor
+    needs Triton's interpreter (`_triton.runtime` checks). "auto": the kernels where Triton is installed and the tensor
+    is on a GPU; the reference everywhere else (unless `use_backend` says otherwise). Another name is a ValueError.
 
     Within torch.func's transforms and forward-mode differentiation, for which kernels have no rule, "auto" is the
     reference and "triton" a RuntimeError. What is exported is the reference whatever was asked for: it runs where there
     is no Triton.
     """
     check_choice("backend", backend, BACKENDS)
-    if backend == "triton" and triton_twin is None:
-        raise NotImplementedError(f"{operation} has no Triton kernel yet: use backend='auto' or backend='torch'")
     if backend == "triton" and not HAS_TRITON:
         raise RuntimeError("backend='triton': Triton is not installed: use backend='auto' or backend='torch'")
-    around = transform() if triton_twin is not None else ""
+    around = _torch_func() or ("forward-mode differentiation" if forward_ad._current_level >= 0 else "")
     if around and backend == "triton":
         raise RuntimeError(refusal(operation, f"rule for {around}"))
     if around:
-        return torch_twin
+        return False
     meant = _meaning_of_auto() if backend == "auto" else backend
     wanted = meant == "triton" or (meant == "auto" and tensor.is_cuda and HAS_TRITON)
-    if triton_twin is not None and wanted and not exporting():
-        return triton_twin
-    return torch_twin
+    return wanted and not exporting()
+
+
+@torch.compiler.assume_constant_result
+def _torch_func() -> str:
+    """Which of torch.func's transforms surround the call, "" for none. Dynamo asks while it traces, within the same
+    transforms, and compiles anew where they change."""
+    stack = torch._C._functorch.get_interpreter_stack()
+    return f"torch.func ({', '.join(str(one.key()).rpartition('.')[2].lower() for one in stack)})" if stack else ""

@@ -69,6 +69,15 @@ def check_same_device(name: str, value: Tensor, like_name: str, like: Tensor) ->
         raise ValueError(f"{name}: expected the device of {like_name}, {like.device}, got {value.device}")
 
 
+def check_pair(left_name: str, left: Any, right_name: str, right: Any) -> None:
+    """Two B×C×H×W maps of one shape, dtype and device."""
+    check_tensor(left_name, left, "B×C×H×W")
+    check_tensor(right_name, right, "B×C×H×W")
+    check_same_shape(right_name, right, left_name, left)
+    check_same_dtype(right_name, right, left_name, left)
+    check_same_device(right_name, right, left_name, left)
+
+
 def plain_number(value: Any) -> Any:
     """numpy's scalars, and arrays and tensors without dimensions, as Python's numbers; anything else as it is.
 
@@ -89,6 +98,12 @@ def check_count(name: str, value: Any, minimum: int = 1) -> int:
     if value < minimum:
         raise ValueError(f"{name}: expected a whole number ≥ {minimum}, got {value}")
     return value  # type: ignore[return-value]  # traced, a size may be symbolic
+
+
+def check_divides_channels(name: str, value: int, of_name: str, of: Tensor) -> None:
+    channels = of.shape[1]
+    if channels % value:
+        raise ValueError(f"{name}: expected a divisor of {of_name}'s {channels} channels, got {value}")
 
 
 def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:

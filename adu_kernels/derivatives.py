@@ -53,18 +53,6 @@ def refusal(operation: str, what: str) -> str:
     return f"{operation}: the Triton kernels have no {what}: use backend='torch' where one is needed"
 
 
-def transform() -> str:
-    """Which of autograd's transforms that kernels have no rule for surrounds the call, "" for none."""
-    return _torch_func() or ("forward-mode differentiation" if forward_ad._current_level >= 0 else "")
-
-
-@torch.compiler.assume_constant_result
-def _torch_func() -> str:
-    """Dynamo asks while it traces, within the same transforms, and compiles anew where they change."""
-    stack = torch._C._functorch.get_interpreter_stack()
-    return f"torch.func ({', '.join(str(one.key()).rpartition('.')[2].lower() for one in stack)})" if stack else ""
-
-
 def keep(ctx: Any, operation: str, inputs: Sequence[Tensor | None], results: Sequence[Tensor] = ()) -> None:
     """Saves what the backward reads. Called once, in setup_context.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import checks
-from ..stereo import REDUCTIONS, VIEWS, check_pair, runs_kernels, view_sign
+from ..backend import runs_kernels
+from ..stereo import REDUCTIONS, VIEWS, view_sign
 from . import reference
 from .launch import DisparityOptions, correlation_disparity_maps
 
@@ -52,7 +53,7 @@ def correlation_disparity(
         >>> disparity  # the first two columns have their partners outside of the image
         tensor([[[0.0000, 0.5000, 2.0000, 2.0000, 2.0000, 2.0000]]])
     """
-    check_pair("left", left, "right", right)
+    checks.check_pair("left", left, "right", right)
     num_disparities = checks.check_count("num_disparities", num_disparities)
     checks.check_choice("reduction", reduction, REDUCTIONS)
     softmax_scale = checks.check_number("softmax_scale", softmax_scale)

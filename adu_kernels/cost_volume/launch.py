@@ -27,7 +27,7 @@ from .._triton.layout import (
 )
 from .._triton.operators import operator
 from ..derivatives import differentiable_once, keep, kept
-from ..stereo import channels_per_group, reduction_factor, view_sign
+from ..stereo import reduction_factor, view_sign
 from . import table
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class VolumeOptions(NamedTuple):
     """Whether the mean over the groups is asked for too."""
 
     def scale(self, channels: int) -> float:
-        return reduction_factor(self.reduction, channels_per_group(channels, self.num_groups))
+        return reduction_factor(self.reduction, channels // self.num_groups)
 
 
 @operator("adu_kernels::cost_volume")

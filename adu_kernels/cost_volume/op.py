@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import checks
-from ..stereo import REDUCTIONS, VIEWS, channels_per_group, check_pair, runs_kernels
+from ..backend import runs_kernels
+from ..stereo import REDUCTIONS, VIEWS
 from . import reference
 from .launch import VolumeOptions, cost_volume
 
@@ -59,8 +60,7 @@ def groupwise_correlation_volume(
         tensor([[ 1.,  4.,  9., 16.],
                 [ 0.,  2.,  6., 12.]])
     """
-    check_pair("left", left, "right", right)
-    options = _check_groups(left, num_disparities, num_groups, normalize, reduction, True, view, eps, eps_rule)
+    options = _check_groups(left, right, num_disparities, num_groups, normalize, reduction, True, view, eps, eps_rule)
     if not runs_kernels("groupwise_correlation_volume", backend, left):
         return reference.groupwise_correlation_volume(
             left, right, options.num_disparities, options.num_groups,
@@ -108,7 +108,7 @@ def correlation_volume(
         >>> cosines.shape, cosines.argmax(1)[..., 3:].unique()
         (torch.Size([1, 5, 4, 12]), tensor([3]))
     """
-    check_pair("left", left, "right", right)
+    checks.check_pair("left", left, "right", right)
     num_disparities = checks.check_count("num_disparities", num_disparities)
     eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
     if not runs_kernels("correlation_volume", backend, left):
@@ -159,7 +159,7 @@ def concatenation_volume(
         tensor([[0., 2., 3.],
                 [0., 4., 5.]])
     """
-    check_pair("left", left, "right", right)
+    checks.check_pair("left", left, "right", right)
     num_disparities = checks.check_count("num_disparities", num_disparities)
     mask_left = checks.check_flag("mask_left", mask_left)
     checks.check_choice("view", view, VIEWS)
@@ -214,10 +214,10 @@ def combined_volume(
         >>> volume.shape, torch.equal(volume[:, 3:], concatenation_volume(left_thin, right_thin, 6))
         (torch.Size([2, 11, 6, 4, 8]), True)
     """
-    check_pair("left", left, "right", right)
-    check_pair("left_thin", left_thin, "right_thin", right_thin)
-    _check_thin(left_thin, left)
-    options = _check_groups(left, num_disparities, num_groups, normalize, reduction, mask_left, view, eps, eps_rule)
+    options = _check_groups(
+        left, right, num_disparities, num_groups, normalize, reduction, mask_left, view, eps, eps_rule
+    )
+    _check_thin(left_thin, right_thin, left)
     if not runs_kernels("combined_volume", backend, left):
         return reference.combined_volume(
             left, right, left_thin, right_thin, options.num_disparities, options.num_groups, normalize=normalize,
@@ -274,12 +274,11 @@ def volume_with_scores(
         >>> volume.shape, scores.shape, torch.allclose(scores, correlation_volume(left, right, 6), atol=1e-6)
         (torch.Size([1, 8, 6, 4, 8]), torch.Size([1, 6, 4, 8]), True)
     """
-    check_pair("left", left, "right", right)
+    options = _check_groups(
+        left, right, num_disparities, num_groups, normalize, reduction, mask_left, view, eps, eps_rule
+    )
     if left_thin is not None or right_thin is not None:
-        check_pair("left_thin", left_thin, "right_thin", right_thin)
-        assert left_thin is not None  # it was a tensor
-        _check_thin(left_thin, left)
-    options = _check_groups(left, num_disparities, num_groups, normalize, reduction, mask_left, view, eps, eps_rule)
+        _check_thin(left_thin, right_thin, left)
     if not runs_kernels("volume_with_scores", backend, left):
         return reference.volume_with_scores(
             left, right, left_thin, right_thin, options.num_disparities, options.num_groups, normalize=normalize,
@@ -288,7 +287,9 @@ def volume_with_scores(
     return cost_volume(left, right, left_thin, right_thin, *options._replace(scores=True))  # type: ignore[no-any-return]
 
 
-def _check_thin(left_thin: Tensor, left: Tensor) -> None:
+def _check_thin(left_thin: Tensor | None, right_thin: Tensor | None, left: Tensor) -> None:
+    checks.check_pair("left_thin", left_thin, "right_thin", right_thin)
+    assert left_thin is not None  # it was a tensor
     batch, _, height, width = left.shape
     if left_thin.shape != (batch, left_thin.shape[1], height, width):
         expected = checks.shown((batch, "C'", height, width))
@@ -299,6 +300,7 @@ def _check_thin(left_thin: Tensor, left: Tensor) -> None:
 
 def _check_groups(
     left: Tensor,
+    right: Tensor,
     num_disparities: int,
     num_groups: int,
     normalize: str,
@@ -309,9 +311,10 @@ def _check_groups(
     eps_rule: str,
 ) -> VolumeOptions:
     """The options of a volume with a group-wise part."""
+    checks.check_pair("left", left, "right", right)
     num_disparities = checks.check_count("num_disparities", num_disparities)
     num_groups = checks.check_count("num_groups", num_groups)
-    channels_per_group(left.shape[1], num_groups)
+    checks.check_divides_channels("num_groups", num_groups, "left", left)
     eps = _check_correlation(normalize, reduction, view, eps, eps_rule)
     mask_left = checks.check_flag("mask_left", mask_left)
     return VolumeOptions(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..precision import accumulation_dtype, without_autocast
-from ..stereo import channels_per_group, reduction_factor
+from ..stereo import reduction_factor
 
 
 def groupwise_correlation_volume(
@@ -29,7 +29,7 @@ def groupwise_correlation_volume(
     eps_rule: str = "max",
 ) -> Tensor:
     """V[b,g,d,h,w] = mean over the channels c of group g of left[b,c,h,w] · right[b,c,h,w−d], 0 where w < d."""
-    per_group = channels_per_group(left.shape[1], num_groups)
+    per_group = left.shape[1] // num_groups
     factor = reduction_factor(reduction, per_group)
     dtype = accumulation_dtype(left, right)
     with without_autocast(left):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import checks
-from ..stereo import runs_kernels
+from ..backend import runs_kernels
 from . import launch, reference, unit_launch
 
 ACTIVATIONS = ("none", "relu")
@@ -55,9 +55,8 @@ def group_norm(
     """
     checks.check_tensor("x", x, "B×C×H×W", "B×C×D×H×W")
     num_groups = checks.check_count("num_groups", num_groups)
+    checks.check_divides_channels("num_groups", num_groups, "x", x)
     channels = x.shape[1]
-    if channels % num_groups:
-        raise ValueError(f"num_groups: expected a divisor of x's {channels} channels, got {num_groups}")
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None:
             checks.check_tensor(name, value, "C")

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import checks
+from ..backend import runs_kernels
 from ..precision import autocast_dtype
-from ..stereo import runs_kernels
 from . import launch, reference
 
 KERNEL = (3, 3, 3)
