@@ -1,5 +1,4 @@
-"""The Triton volumes as two PyTorch operators, so that compilation, export and autograd see one node each way, and how
-their kernels are started. `table` decides how the work is cut; nothing is tuned at run time."""
+"""How the kernels of the volumes are started. `table` decides how the work is cut; nothing is tuned at run time."""
 
 from __future__ import annotations
 
@@ -25,8 +24,6 @@ from .._triton.layout import (
     stride_divisor,
     unit_stride,
 )
-from .._triton.operators import operator
-from ..derivatives import differentiable_once, keep, kept
 from ..stereo import reduction_factor, view_sign
 from . import table
 
@@ -41,7 +38,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 class VolumeOptions(NamedTuple):
-    """One call, as the operators below take it after their tensors."""
+    """One call, as the operators take it after their tensors."""
 
     num_disparities: int
     num_groups: int = 1
@@ -58,112 +55,6 @@ class VolumeOptions(NamedTuple):
 
     def scale(self, channels: int) -> float:
         return reduction_factor(self.reduction, channels // self.num_groups)
-
-
-@operator("adu_kernels::cost_volume")
-def cost_volume(
-    left: Tensor | None,
-    right: Tensor | None,
-    left_thin: Tensor | None,
-    right_thin: Tensor | None,
-    num_disparities: int,
-    num_groups: int,
-    plain: bool,
-    normalize: str,
-    reduction: str,
-    mask_left: bool,
-    view: str,
-    eps: float,
-    eps_rule: str,
-    scores: bool,
-) -> tuple[Tensor, Tensor]:
-    """Correlation of the first pair, then concatenation of the second; either pair may be absent. And the mean over
-    the groups, empty where it is not asked for."""
-    options = VolumeOptions(
-        num_disparities, num_groups, plain, normalize, reduction, mask_left, view, eps, eps_rule, scores
-    )
-    return run_forward((left, right, left_thin, right_thin), options)
-
-
-@cost_volume.register_fake
-def _(left, right, left_thin, right_thin, *options):  # type: ignore[no-untyped-def]
-    return new_outputs(left, left_thin, VolumeOptions(*options))
-
-
-@operator("adu_kernels::cost_volume_backward")
-def cost_volume_backward(
-    grad_output: Tensor,
-    left: Tensor | None,
-    right: Tensor | None,
-    left_thin: Tensor | None,
-    right_thin: Tensor | None,
-    grad_scores: Tensor | None,
-    needed: list[bool],
-    num_disparities: int,
-    num_groups: int,
-    plain: bool,
-    normalize: str,
-    reduction: str,
-    mask_left: bool,
-    view: str,
-    eps: float,
-    eps_rule: str,
-    scores: bool,
-) -> list[Tensor]:
-    """Gradients of those of the four maps that are there and needed, in order."""
-    options = VolumeOptions(
-        num_disparities, num_groups, plain, normalize, reduction, mask_left, view, eps, eps_rule, scores
-    )
-    return run_backward(grad_output, (left, right, left_thin, right_thin), needed, options, grad_scores)
-
-
-@cost_volume_backward.register_fake
-def _(grad_output, left, right, left_thin, right_thin, grad_scores, needed, *options):  # type: ignore[no-untyped-def]
-    maps = (left, right, left_thin, right_thin)
-    return [empty_like_map(m) for m, need in zip(maps, needed, strict=True) if m is not None and need]
-
-
-def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    # Of the concatenated pair the backward asks how it lies in memory, and no value.
-    keep(ctx, _operation(None, *inputs[:4], None, None, *inputs[4:]), inputs[:2])
-    ctx.concatenated = [None if one is None else (one.shape, one.stride()) for one in inputs[2:4]]
-    ctx.options = inputs[4:]
-    ctx.set_materialize_grads(False)
-    ctx.volume_shape = output[0].shape
-
-
-def backward(ctx: Any, grad_output: Tensor | None, grad_scores: Tensor | None) -> tuple:
-    needed = list(ctx.needs_input_grad[:4])
-    correlated, _ = kept(ctx)
-    given = grad_output if grad_output is not None else grad_scores
-    if given is None:
-        return (None,) * (4 + len(ctx.options))
-    if grad_output is None:  # a zero that is read again and again, in place of a volume of them
-        grad_output = given.new_zeros(()).expand(ctx.volume_shape)
-    concatenated = [None if one is None else given.new_empty_strided(*one) for one in ctx.concatenated]
-    if not VolumeOptions(*ctx.options).scores:
-        grad_scores = None  # of an output that is empty
-    grads = iter(cost_volume_backward(grad_output, *correlated, *concatenated, grad_scores, needed, *ctx.options))
-    return *(next(grads) if need else None for need in needed), *(None for _ in ctx.options)
-
-
-def _operation(
-    grad_output: Any, left: Any, right: Any, left_thin: Any, right_thin: Any, grad_scores: Any, needed: Any,
-    *options: Any,
-) -> str:  # fmt: skip
-    """The public name, from what `cost_volume_backward` takes."""
-    if VolumeOptions(*options).scores:
-        return "volume_with_scores"
-    if left is None:
-        return "concatenation_volume"
-    if left_thin is not None:
-        return "combined_volume"
-    return "correlation_volume" if VolumeOptions(*options).plain else "groupwise_correlation_volume"
-
-
-differentiable_once(
-    cost_volume, cost_volume_backward, setup_context=setup_context, backward=backward, operation=_operation
-)
 
 
 def run_forward(maps: Maps, options: VolumeOptions) -> tuple[Tensor, Tensor]:
@@ -256,7 +147,7 @@ def _slide_forward(correlated: Pair | None, concatenated: Pair | None, volume: T
     tile = _slide_tile(correlated, concatenated, volume, options, backward=False)
     config = _slide_config(correlated, concatenated, None, volume, options, None, tile)
     batch, _, num_disparities, height, width = volume.shape
-    correlating, concatenating = _correlating(config, width), _concatenating(config, width, halves=2)
+    correlating, concatenating = _programs(config, width, halves=2)
     runtime.run(
         kernels.volume_forward, batch * height * (correlating + concatenating),
         *maps, *concat_maps, volume, height, width, num_disparities, correlating, concatenating,
@@ -286,7 +177,7 @@ def _slide_backward(
     spare = next(g for g in grads if g is not None)  # stands where no gradient is asked for, and is not written there
     written = [spare if g is None else g for g in grads]
     batch, _, num_disparities, height, width = grad_output.shape
-    correlating, concatenating = _correlating(config, width), _concatenating(config, width, halves=1)
+    correlating, concatenating = _programs(config, width, halves=1)
     runtime.run(
         kernels.volume_backward,
         batch * height * (correlating * sum(needed[:2]) + concatenating * sum(needed[2:])),
@@ -370,19 +261,15 @@ def _slide_config(
     )
 
 
-def _correlating(config: SlideConfig, width: int) -> int:
-    """Programs of one image row that correlate."""
-    if not config.NUM_GROUPS:
-        return 0
+def _programs(config: SlideConfig, width: int, halves: int) -> tuple[int, int]:
+    """Of one image row those that correlate, and those for one half of the concatenation, or both."""
     blocks = ceil_div(width, config.PIXELS)
     if config.CHANNELS_LAST:
-        return ceil_div(blocks * config.GROUPS, config.BLOCK_N)
-    return ceil_div(blocks, config.BLOCK_N) * config.GROUPS
-
-
-def _concatenating(config: SlideConfig, width: int, halves: int) -> int:
-    """Programs of one image row for one half of the concatenation, or both."""
-    return ceil_div(width * halves * config.CONCAT // config.CONCAT_SIZE, config.BLOCK_N)
+        correlating = ceil_div(blocks * config.GROUPS, config.BLOCK_N)
+    else:
+        correlating = ceil_div(blocks, config.BLOCK_N) * config.GROUPS
+    concatenating = ceil_div(width * halves * config.CONCAT // config.CONCAT_SIZE, config.BLOCK_N)
+    return correlating if config.NUM_GROUPS else 0, concatenating
 
 
 def _band_forward(maps: Pair, volume: Tensor, options: VolumeOptions) -> None:
