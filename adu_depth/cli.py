@@ -337,10 +337,19 @@ def command(arguments: list[str]) -> int:
             return 1
         if not distributed.lost_another(error):
             raise
-        errors.print(
-            launcher.signed("another process has ended, and with it the run; its message or the launcher's says why")
-        )
+        errors.print(launcher.signed(_how_lost(error)))
         return 1
+
+
+def _how_lost(error: BaseException) -> str:
+    if not distributed.waited_in_vain(error):
+        return "another process has ended, and with it the run; its message or the launcher's says why"
+    silent = [f"process {number}" for number in distributed.silent_processes()]
+    text = (
+        f"waited in vain for {' and '.join(silent) or 'another process'}: not ended, but stopped, or held up by a disk "
+        "or a network. The run ends; loop.process_timeout says how long a training waits"
+    )
+    return text if distributed.first_to_say(text) else ALIKE
 
 
 def say_once(text: str) -> None:

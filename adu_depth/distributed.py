@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from adu_depth.launcher import world_size
+from adu_depth.launcher import rank, world_size
 
 Value = TypeVar("Value")
 
@@ -69,18 +70,16 @@ def joined_processes() -> Iterator[ProcessGroup]:
 
 
 def first_to_say(text: str) -> bool:
-    """Whether no other process of the run has said this yet; the store of torchrun and `accelerate launch` knows.
+    """Whether no other process of the run has said this yet; the launcher's store knows.
 
     True where there is no such store, or it does not answer: better twice than never.
     """
-    if world_size() == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return True
     said = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '')} {text}"
+    name = f"adu-depth/{hashlib.sha256(said.encode(errors='replace')).hexdigest()}"
     try:
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=3), wait_for_workers=False)
-        return int(store.add(f"adu-depth/{hashlib.sha256(said.encode(errors='replace')).hexdigest()}", 1)) == 1
-    except (KeyError, ValueError, RuntimeError):
+        store = _launchers_store()
+        return store is None or int(store.add(name, 1)) == 1
+    except RuntimeError:
         return True
 
 
@@ -92,3 +91,42 @@ def lost_another(error: BaseException) -> bool:
     return isinstance(error, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)) or (
         "gloo/" in str(error)
     )
+
+
+def waited_in_vain(error: BaseException) -> bool:
+    """Whether such an error says that another process has not ended, but did not come to where this one waited."""
+    return "Timed out waiting" in str(error)
+
+
+def silent_processes(patience: float = 15.0) -> list[int]:
+    """The processes that do not wait in vain as well: asked where this one does. Empty where nobody can tell.
+
+    patience: seconds that others, who began to wait a little later, have to say so.
+    """
+    place = f"adu-depth/waited/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '')}/"
+    others = [number for number in range(world_size()) if number != rank()]
+    deadline = time.monotonic() + patience
+    try:
+        store = _launchers_store()
+        if store is None:
+            return []
+        store.set(f"{place}{rank()}", "1")
+        while True:
+            silent = [number for number in others if not store.check([f"{place}{number}"])]
+            if not silent or time.monotonic() >= deadline:
+                return silent
+            time.sleep(0.1)
+    except RuntimeError:
+        return []
+
+
+def _launchers_store() -> dist.TCPStore | None:
+    """What torchrun and `accelerate launch` keep for the processes that they start, as long as they run themselves;
+    None where neither has started this one. RuntimeError where it does not answer."""
+    if world_size() == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    except (KeyError, ValueError):
+        return None
+    return dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=3), wait_for_workers=False)

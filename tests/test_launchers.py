@@ -13,9 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch.distributed as dist
 import torch.distributed.run
 from accelerate.commands.launch import launch_command_parser
 
+from adu_depth import distributed
 from adu_depth.checkpoint import list_checkpoints
 from adu_depth.cli import COMMANDS, main
 from adu_depth.data import SyntheticStereo
@@ -279,6 +281,51 @@ def test_a_killed_process_ends_all_within_a_minute(broken: Path, tmp_path: Path)
     assert line.startswith("process 0 of 2: another process has ended, and with it the run")
     assert "SIGKILL" in err
     assert not [process for process in every if process.is_running()]
+
+
+def test_the_processes_that_wait_in_vain_find_out_for_whom(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    launched = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": "3", "RANK": "2"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.silent_processes(0.0) == [], "no launcher, nobody to ask"
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    assert distributed.silent_processes(0.0) == [0, 1]
+    monkeypatch.setenv("RANK", "0")
+    assert distributed.silent_processes(0.0) == [1]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert distributed.silent_processes(0.0) == [1, 2], "what was said before a restart does not count"
+    monkeypatch.setenv("MASTER_PORT", "1")
+    assert distributed.silent_processes(0.0) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads other processes' environment")
+def test_a_process_that_stands_still_ends_all_and_is_named(broken: Path, tmp_path: Path) -> None:
+    """torchrun asks it to end, which it does not hear, and kills it after 30 seconds."""
+    data, run = mended(broken, tmp_path / "data"), tmp_path / "run"
+    long = [*training(data), "--loop.steps", "4000", "--loop.log-every", "1", "--loop.process-timeout", "5"]
+    agent = subprocess.Popen(
+        [*by_torchrun(3), "-m", "adu_depth", "--", *long, "--run", str(run)],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (run / "history.jsonl").exists() or not (run / "history.jsonl").read_text():
+        assert agent.poll() is None
+        time.sleep(0.05)
+    every = psutil.Process(agent.pid).children(recursive=True)
+    [second] = [p for p in every if p.ppid() == agent.pid and p.environ().get("RANK") == "1"]
+    began = time.monotonic()
+    second.suspend()
+    _, err = agent.communicate(timeout=120)
+    assert time.monotonic() - began < 5 + 15 + 30 + 30
+    assert agent.returncode != 0
+    alike, told = sorted(said(err), key=len)
+    assert re.match(r"process [02] of 3: waited in vain for process 1: not ended, but stopped", told)
+    assert re.match(r"process [02] of 3: stopped by the same error as another process", alike)
+    left = [process for process in every if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not left, "a worker whose parent was killed is the system's to bury"
 
 
 @pytest.mark.slow

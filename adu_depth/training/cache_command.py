@@ -17,6 +17,9 @@ from adu_depth.training.sources import open_samples
 from adu_depth.training.supervision import require_pairs
 from adu_depth.training.teacher_outputs import OutputsOnDisk
 
+SHARES = 7 * 86_400
+"""Seconds that a process waits for the others' shares."""
+
 
 @dataclass(frozen=True)
 class CacheTeacherConfig:
@@ -46,7 +49,8 @@ class CacheTeacherConfig:
 def cache_teacher(config: CacheTeacherConfig, progress: Progress | None = None) -> OutputsOnDisk:
     """Fills the cache. InputError where the teacher or the data set cannot be read, the folder is another's, or the
     disk too small."""
-    accelerator = make_accelerator(LoopConfig(device=config.device))
+    # Nothing is exchanged until all have done their shares, one perhaps on a slower device.
+    accelerator = make_accelerator(LoopConfig(device=config.device, process_timeout=SHARES))
     progress = progress or Progress(enabled=accelerator.is_main_process)
     source = open_samples(config.data, accelerator.device, progress)
     if isinstance(source, SyntheticStereo):

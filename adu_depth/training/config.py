@@ -100,6 +100,10 @@ class LoopConfig:
     aim, … through accelerate, each if its package is installed; nobody where none is named."""
     check_every: Count = 10
     """Steps between looks at the loss for NaN; each waits for the device. Several processes also agree then to stop."""
+    process_timeout: Annotated[int, Range(1, 10_000_000)] = 600
+    """Seconds that several processes wait for one that stands still (stopped, a disk or network that hangs) before the
+    run ends. More than any of them may be behind the others: while the first writes a checkpoint, all compile, or each
+    fills its share of a teacher cache."""
     resume: bool = False
     """Go on from the newest checkpoint in the run folder."""
     resume_from: str = ""

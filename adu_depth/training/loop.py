@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, set_seed
 
 from adu_depth.checkpoint import (
     checkpoint_path,
@@ -38,7 +38,7 @@ from adu_depth.training.good_checkpoints import (
 )
 from adu_depth.training.graph import Graphs, StepByGraph
 from adu_depth.training.overflows import Overflows
-from adu_depth.training.processes import joined, remarks
+from adu_depth.training.processes import joined, patience_of, remarks
 from adu_depth.training.resuming import chosen_checkpoint, offering_another, set_aside_newer
 from adu_depth.training.run_folder import from_first, prepare_run_folder
 from adu_depth.training.run_log import RunLog
@@ -87,6 +87,7 @@ def make_accelerator(loop: LoopConfig, run: Path | None = None) -> Accelerator:
         mixed_precision=loop.mixed_precision,
         log_with=trackers_by_accelerate(loop.trackers) or None,
         project_config=ProjectConfiguration(logging_dir=None if run is None else str(run / "trackers")),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=patience_of(loop))],
     )
     set_seed(loop.seed)
     return accelerator

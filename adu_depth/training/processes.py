@@ -9,6 +9,7 @@ in it, and a step that is replayed, run part by part, or accumulated from severa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from adu_depth.distributed import ProcessGroup
+from adu_depth.training.config import LoopConfig
 
 
 class Exchange:
@@ -89,6 +91,12 @@ class _Flat:
 def _laid_as(piece: Tensor, tensor: Tensor) -> Tensor:
     """`piece` with the shape and, where these leave no gaps, the strides of `tensor`: copies are then straight ones."""
     return piece.as_strided(tensor.shape, torch.empty_like(tensor, device="meta").stride(), piece.storage_offset())
+
+
+def patience_of(loop: LoopConfig) -> timedelta:
+    """How long an exchange waits. A little more than asked: accelerate does not hand on what is its own default, and
+    Gloo's is another."""
+    return timedelta(seconds=loop.process_timeout, microseconds=1)
 
 
 def joined(task: nn.Module, group: ProcessGroup) -> Exchange | None:

@@ -131,6 +131,7 @@ FREE_TO_CHANGE |= {
     f"loop.{name}"
     for name in (
         *("resume", "resume_from", "workers", "prefetch", "device", "graph", "graph_several", "ema"),
+        "process_timeout",
         *("log_every", "check_every", "checkpoint_every", "keep_checkpoints", "trackers"),
     )
 }

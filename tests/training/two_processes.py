@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -153,4 +154,6 @@ if __name__ == "__main__":
     tape = by_graphs()
     found[GRAPHS] = train(GRAPHS, folder, 2)
     assert (tape.captures, tape.replays) == (3, 3 * (STEPS[GRAPHS] - WARM_UP)), vars(tape)
+    group = dist.distributed_c10d._get_default_group()
+    assert group._get_backend(torch.device("cpu")).options._timeout.total_seconds() == LOOP.process_timeout
     print(json.dumps({"rows": found, "digests": digests}))
