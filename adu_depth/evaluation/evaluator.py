@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -19,6 +20,10 @@ from adu_depth.evaluation.scoring import ImageScore, Row, Scorer
 from adu_depth.models.prediction import DepthPrediction
 
 Predict: TypeAlias = Callable[[StereoSample], DepthPrediction]
+
+
+class NanPrediction(SharedInputError):
+    """A prediction has NaN; the message names the image."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ def evaluate_protocols(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
     processes: ProcessGroup | None = None,
+    read: Callable[[list[int]], Generator[StereoSample, None, None]] | None = None,
 ) -> dict[str, EvaluationResult]:
     """Scores `predict`, a function from a batched StereoSample to a DepthPrediction, on the dense ground truth.
 
@@ -95,9 +101,10 @@ def evaluate_protocols(
     that follow one another share a batch, as far as they have one size. `device` is where `predict` gets its batch.
     processes: share the batches between them; each makes the batches that one process alone would make, and all
     return the same result. progress: called as progress(images done, images in all), of this process's share.
+    read: gives the samples of these indices one after the other, where it is not `dataset` itself that is to be asked.
     An image without a valid pixel is skipped, with a warning, and listed in the result. Raises InputError for an empty
     data set, a protocol that has no ground truth at all, an unknown protocol, or a prediction of the wrong shape or
-    with NaN (named); in several processes all of them raise it.
+    with NaN (NanPrediction, which names the image); in several processes all of them raise it.
     """
     processes = processes or ProcessGroup()
     if len(dataset) == 0:
@@ -105,18 +112,22 @@ def evaluate_protocols(
     if batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
     found: list[_Scored] = []
-    failure: str | None = None
+    failure: InputError | None = None
     try:
-        for scored, total in _score_share(predict, dataset, scorer, batch_size, device, processes):
-            found.append(scored)
-            if progress is not None and scored.ends_batch:
-                progress(len(found), total)
+        own = share_of(len(dataset), batch_size, processes)
+        indices = [index for block in own for index in block]
+        with closing(_read_here(dataset, indices) if read is None else read(indices)) as samples:
+            for scored in _score_share(predict, samples, scorer, own, device):
+                found.append(scored)
+                if progress is not None and scored.ends_batch:
+                    progress(len(found), len(indices))
     except InputError as error:  # told to all, or the others would wait for this process for ever
-        failure = str(error)
+        failure = error
     shares = processes.gather((found, failure))
-    for _, failure in shares:
-        if failure is not None:
-            raise SharedInputError(failure)
+    failures = [failure for _, failure in shares if failure is not None]
+    if failures:  # what cannot be read comes before what was predicted wrongly
+        first = min(failures, key=lambda failure: isinstance(failure, NanPrediction))
+        raise first if isinstance(first, NanPrediction) else SharedInputError(str(first))
     everything = sorted((scored for share, _ in shares for scored in share), key=lambda scored: scored.index)
     results = {name: _result(name, everything, scorer) for name in scorer.protocols}
     skipped = list(dict.fromkeys(name for result in results.values() for name in result.skipped))
@@ -139,19 +150,20 @@ class _Scored:
     ends_batch: bool
 
 
+def _read_here(dataset: Dataset, indices: list[int]) -> Generator[StereoSample, None, None]:
+    yield from (dataset[index] for index in indices)
+
+
 def _score_share(
     predict: Predict,
-    dataset: Dataset,
+    read: Iterator[StereoSample],
     scorer: Scorer,
-    batch_size: int,
+    own: list[range],
     device: torch.device | str,
-    processes: ProcessGroup,
-) -> Iterator[tuple[_Scored, int]]:
-    """This process's images, scored, and how many they are."""
-    own = share_of(len(dataset), batch_size, processes)
-    total = sum(map(len, own))
+) -> Iterator[_Scored]:
+    """This process's images, which `read` gives, scored."""
     for block in own:
-        for batch in _batches(block, dataset):
+        for batch in _batches(block, read):
             samples = [sample for _, sample in batch]
             windows = [_windows(scorer, sample) for sample in samples]
             prediction = None
@@ -161,13 +173,13 @@ def _score_share(
                 _require_shape(prediction, samples)
             for place, (index, sample) in enumerate(batch):
                 name = str(sample.name)
+                if prediction is not None:  # also where no truth is, which no metric looks at
+                    _require_no_nan(prediction, place, name or index)
                 try:
                     scores = {} if prediction is None else scorer.score(prediction, place, sample, windows[place])
                 except InputError as error:
                     raise InputError(f"image {name or index}: {error}") from error
-                if prediction is not None:  # also where no truth is, which no metric looks at
-                    _require_finite(prediction, place, name or index)
-                yield _Scored(index, name, scores, place == len(batch) - 1), total
+                yield _Scored(index, name, scores, place == len(batch) - 1)
 
 
 def _windows(scorer: Scorer, sample: StereoSample) -> dict[str, Tensor]:
@@ -177,10 +189,10 @@ def _windows(scorer: Scorer, sample: StereoSample) -> dict[str, Tensor]:
         raise InputError(f"image {sample.name}: {error}") from error
 
 
-def _batches(block: range, dataset: Dataset) -> Iterator[list[tuple[int, StereoSample]]]:
+def _batches(block: range, read: Iterator[StereoSample]) -> Iterator[list[tuple[int, StereoSample]]]:
     waiting: list[tuple[int, StereoSample]] = []
     for index in block:
-        sample = dataset[index]
+        sample = next(read)
         if waiting and sample.left.shape != waiting[0][1].left.shape:
             yield waiting
             waiting = []
@@ -220,12 +232,12 @@ def _unused_name(name: str, rows: dict[str, Row]) -> str:
     return next(c for n in range(1, len(rows) + 2) if (c := f"{name or 'image'}#{n}") not in rows)
 
 
-def _require_finite(prediction: DepthPrediction, place: int, name: str | int) -> None:
+def _require_no_nan(prediction: DepthPrediction, place: int, name: str | int) -> None:
     maps = {"depth": prediction.depth, "log_scale": prediction.log_scale, "disparity": prediction.disparity}
     for of, values in maps.items():
         bad = 0 if values is None else int(torch.isnan(values[place]).sum())
         if bad:
-            raise InputError(f"image {name}: prediction: NaN at {bad} pixels of its {of}")
+            raise NanPrediction(f"image {name}: prediction: NaN at {bad} pixels of its {of}")
 
 
 def _require_shape(prediction: DepthPrediction, samples: list[StereoSample]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,12 +22,11 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.data.config import DataConfig
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest, spread
-from adu_depth.data.layouts import folder_options, refuse_folder_options
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError, SharedInputError
-from adu_depth.evaluation.command import layout_of, open_with_full_truth, truth_is_cut
-from adu_depth.evaluation.evaluator import evaluate_protocols
+from adu_depth.evaluation.command import truth_is_cut
+from adu_depth.evaluation.evaluator import NanPrediction, evaluate_protocols
 from adu_depth.evaluation.metrics import (
     DEPTH_METRICS,
     HIGHER_IS_BETTER,
@@ -44,12 +44,12 @@ from adu_depth.inference.pictures import depth_picture, scaled_to, side_by_side
 from adu_depth.inference.render import to_map, to_uint8
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.progress import Progress
-from adu_depth.training.batches import InMemory
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.held_out import open_held_out, read_ahead, some_of
 from adu_depth.training.history import VALIDATION
 from adu_depth.training.run_log import RunLog
 from adu_depth.training.supervision import require_camera
-from adu_depth.training.validation_config import SCENES, ValidationConfig
+from adu_depth.training.validation_config import ValidationConfig
 
 PICTURES = "validation"
 """The folder of the pictures in a run's."""
@@ -62,11 +62,17 @@ class Validation:
     """The validation of one run: what it is measured on, and how it stands."""
 
     def __init__(
-        self, config: ValidationConfig, data: DataConfig, kind: Kind, accelerator: Accelerator, period: float
+        self,
+        config: ValidationConfig,
+        data: DataConfig,
+        kind: Kind,
+        accelerator: Accelerator,
+        period: float,
+        workers: int = 0,
     ) -> None:
-        """data: of the training. period: steps from one validation to the next. InputError for samples that the network
-        cannot be measured on, or not by this metric."""
-        self.config, self.period = config, period
+        """data: of the training. period: steps from one validation to the next. workers: processes that read the
+        samples. InputError for samples that the network cannot be measured on, or not by this metric."""
+        self.config, self.period, self.workers = config, period, workers
         self.size = None if data.fit == "crop" else data.size  # as inference takes it
         self.group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
         source, layout = open_held_out(config, data.size)
@@ -149,6 +155,7 @@ class Validation:
                 batch_size=self.config.batch_size,
                 device=predictor.device,
                 processes=self.group,
+                read=partial(read_ahead, self.samples, workers=self.workers),
             ).values()
         return result.means()
 
@@ -156,7 +163,9 @@ class Validation:
         """Compares with the best so far; whether this is better."""
         value, metric, before = means[self.config.metric], self.config.metric, self.standing
         higher = metric in HIGHER_IS_BETTER
-        better = before["best_step"] == 0 or (value > before["best"] if higher else value < before["best"])
+        better = math.isfinite(value) and (
+            before["best_step"] == 0 or (value > before["best"] if higher else value < before["best"])
+        )
         if better:
             self.standing = Standing(measured=before["measured"], best_step=step, best=value, since=0)
         else:
@@ -172,10 +181,19 @@ class Validation:
         progress: Progress,
         within: Callable[[Callable[[], None]], None],
     ) -> bool:
-        """One validation, after `step` steps; whether it is the best so far. within: calls what takes memory."""
+        """One validation, after `step` steps; whether it is the best so far. within: calls what takes memory.
+
+        A prediction that is NaN is told and counts as no better one. It does not end the training, which has looked at
+        its own loss and weights before: they are good, and of an image that it is not trained on it may recover.
+        """
         means: Row = {}
         try:
             within(lambda: means.update(self.measure(network)))
+        except NanPrediction as error:
+            self.record(step, {self.config.metric: math.nan})
+            log.write_row({"step": step, f"{VALIDATION}{self.config.metric}": math.nan})
+            progress.say(f"step {step}: validation: {error}; training goes on, this counts as no better one")
+            return False
         except InputError as error:  # in every process alike
             raise SharedInputError(f"validation after step {step}: {error}") from error
         better = self.record(step, means)
@@ -203,6 +221,8 @@ class Validation:
                 f"ended: {standing['since']} validations without a better {metric} (validation.patience "
                 f"{self.config.patience}; a larger one goes on with --loop.resume)"
             )
+        if not standing["best_step"] and standing["since"]:
+            say(f"no validation had a finite {metric}: no checkpoint is the best, the run stands for its newest")
         if standing["best_step"]:
             best = checkpoint_path(run, standing["best_step"])
             say(f"best checkpoint: {best}, validation {metric} {standing['best']:.4f}")
@@ -237,34 +257,12 @@ def make_validation(
         if isinstance(source, SyntheticStereo) and source.length is None:
             raise InputError("validation.every_epochs needs a finite data set: set data.pairs, or validation.every")
         period = wanted.every_epochs * len(source) / (config.loop.pairs_per_step * accelerator.num_processes)
-    validation = Validation(wanted, config.data, kind, accelerator, max(1.0, period))
+    validation = Validation(wanted, config.data, kind, accelerator, max(1.0, period), config.loop.workers)
     if isinstance(config, StudentTrainingConfig):
         require_camera(config, validation.samples, [f"validation.root {wanted.root}"])
     for note in validation.notes:
         progress.say(f"validation: {note}")
     return validation
-
-
-def open_held_out(config: ValidationConfig, size: tuple[int, int]) -> tuple[Dataset, str]:
-    """The samples to validate on, and their layout. size: of built-in scenes, which stay in memory."""
-    if config.root == "synthetic":
-        refuse_folder_options(config, "validation.", "validation.root")
-        return InMemory(SyntheticStereo(config.samples or SCENES, *size, seed=config.scene_seed)), "synthetic"
-    try:
-        samples: Dataset = open_with_full_truth(config.root, **folder_options(config))
-        layout = layout_of(config.root, config.layout, samples)
-    except InputError as error:
-        raise InputError(f"validation.root: {error}") from error
-    if len(samples) == 0:
-        raise InputError(f"validation.root: {config.root} has no samples")
-    return samples, layout
-
-
-def some_of(samples: Dataset, most: int) -> Dataset:
-    """At most so many of a data set's samples, evenly spread; 0: all."""
-    if not 0 < most < len(samples):
-        return samples
-    return Part(samples, [index * len(samples) // most for index in range(most)])
 
 
 def picture_of(sample: StereoSample, prediction: DepthPrediction) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import multiprocessing
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,9 +26,11 @@ from adu_depth.inference import Predictor
 from adu_depth.inference.render import write_samples
 from adu_depth.progress import Progress
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.held_out import open_held_out, read_ahead, some_of
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.validation import KEPT, Validation, write_pictures
 from adu_depth.training.validation_config import ValidationConfig
+from adu_depth.trees import tensors_of
 from tests.training.test_resume import Stopping, assert_same_bits
 from tests.training.tiny import DATA, LOOP, SIZE, STUDENT, tiny_student, tiny_teacher
 
@@ -283,21 +287,83 @@ def test_a_data_set_that_nothing_can_be_measured_on_is_told_before_the_first_ste
     assert list(rows(tmp_path / "run")) == [2, 4, 6], "one image with ground truth is enough"
 
 
-def test_a_network_that_gives_nan_ends_the_run_with_its_image_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = nn.Parameter(torch.tensor(torch.nan))
-    before = Validation.measure
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The validations, counted from 0, in which predictions are NaN."""
+    bad: set[int] = set()
+    before, done = Validation.measure, []
 
     def measure(self: Validation, network: nn.Module) -> Any:
-        hook = network.register_forward_hook(
-            lambda _, given, result: replace(result, depth=result.depth * broken.detach())
-        )
+        factor = torch.nan if len(done) in bad else 1.0
+        done.append(factor)
+        hook = network.register_forward_hook(lambda _, given, result: replace(result, depth=result.depth * factor))
         try:
             return before(self, network)
         finally:
             hook.remove()
 
     monkeypatch.setattr(Validation, "measure", measure)
-    with pytest.raises(InputError, match=r"validation after step 2: image synthetic-3-000000: prediction: NaN"):
-        train_student(tiny_student(tmp_path / "run", model=STUDENT, validation=VALIDATION))
+    return bad
+
+
+NAN = "validation: image synthetic-3-000000: prediction: NaN at 2048 pixels of its depth; training goes on"
+
+
+def test_a_prediction_of_nan_is_told_and_counts_as_no_better_one(
+    broken: set[int], tmp_path: Path, said: list[str]
+) -> None:
+    """The training's own loss and weights are good."""
+    broken.update({0, 2})
+    run = tmp_path / "run"
+    train_student(tiny_student(run, loop=KEPT_ALL, validation=replace(VALIDATION, metric="rmse")))
+    assert [text[:6] for text in said if NAN in text] == ["step 2", "step 6"]
+    found = rows(run, "rmse")
+    assert [step for step in found if math.isnan(found[step])] == [2, 6]
+    assert best_checkpoint(run) == run / "checkpoints" / "step-00000004", "not the first, which has no number"
+    standing = read_standing(list_checkpoints(run)[-1])
+    assert standing is not None
+    assert (standing["best_step"], standing["since"]) == (4, 1)
+    assert main_writes_a_report(run)
+    train_student(tiny_student(tmp_path / "plain"))
+    assert_same_bits(tmp_path / "plain", run)
+
+
+def main_writes_a_report(run: Path) -> bool:
+    from adu_depth.report.command import ReportConfig, draw_report
+
+    return draw_report(ReportConfig(run)).is_file()
+
+
+def test_a_run_whose_predictions_stay_nan_ends_by_its_patience_and_stands_for_its_newest_step(
+    broken: set[int], tmp_path: Path, said: list[str]
+) -> None:
+    broken.update(range(9))
+    run = tmp_path / "run"
+    train_student(tiny_student(run, validation=replace(VALIDATION, every=1, patience=3)))
+    assert list(rows(run)) == [1, 2, 3]
+    assert "no validation had a finite abs_rel: no checkpoint is the best, the run stands for its newest" in said
+    assert checkpoint_of(run).name == "step-00000003"
+
+
+def test_workers_read_what_the_training_would_read_itself(tmp_path: Path) -> None:
+    """In any part of the data set, in order; the training's random numbers do not notice."""
+    write_samples(SyntheticStereo(7, *SIZE, seed=7), tmp_path / "held-out", 7)
+    config = replace(VALIDATION, root=str(tmp_path / "held-out"), samples=5)
+    samples = some_of(open_held_out(config, SIZE)[0], config.samples)
+    own = [samples[index] for index in (0, 1, 4)]
+    state = torch.get_rng_state()
+    read = list(read_ahead(samples, [0, 1, 4], workers=2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert multiprocessing.active_children() == []
+    for sample, alone in zip(read, own, strict=True):
+        assert sample.name == alone.name
+        assert all(torch.equal(a, b) for a, b in zip(tensors_of(sample), tensors_of(alone), strict=True))
+    for workers in (0, 2):
+        train_student(tiny_student(tmp_path / f"run-{workers}", loop=replace(LOOP, workers=workers), validation=config))
+    assert rows(tmp_path / "run-0") == rows(tmp_path / "run-2")
+    assert_same_bits(tmp_path / "run-0", tmp_path / "run-2")
+    image = tmp_path / "held-out" / "left" / "000002.png"
+    image.write_bytes(image.read_bytes()[:300])
+    with pytest.raises(InputError, match=r"^validation after step 2: .*000002\.png: the image is cut short"):
+        train_student(tiny_student(tmp_path / "bad", loop=replace(LOOP, workers=2), validation=config))
+    assert multiprocessing.active_children() == []
