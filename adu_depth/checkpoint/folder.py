@@ -29,7 +29,7 @@ from adu_depth.checkpoint.wholeness import STATE, Standing, State, read_standing
 from adu_depth.data.config import DataConfig
 from adu_depth.errors import InputError
 from adu_depth.files import json_number, remove_folder, replacing, write_json
-from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
+from adu_depth.models import StereoTeacher, StudentConfig, TeacherConfig, build_student
 from adu_depth.models.averages import Averages, trained_names
 from adu_depth.models.encoder import backbone_settings, build_encoder, is_built_in
 from adu_depth.schema import check, read_json
@@ -59,6 +59,10 @@ class Needed(TypedDict):
 
     data: _Sizes
     model: _Depths
+
+
+class _Kinded(TypedDict):
+    kind: Kind
 
 
 class Described(Kept):
@@ -256,6 +260,8 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
     described: Described = check(Described, config, source)
     kind, backbone = described["kind"], described.get("backbone")
     settings = {**described["model"], "pretrained": False}
+    if settings.get("network", "adu") == "adu":
+        described["data"].require_cells(f"{path / 'config.json'}: ")
     if backbone is None and not is_built_in(str(settings.get("encoder", "small"))):
         raise InputError(
             f"{path / 'config.json'}: backbone: expected the configuration of the encoder {settings['encoder']!r:.80}, "
@@ -285,8 +291,14 @@ def build_model(
     if kind == "teacher":
         return StereoTeacher(check(TeacherConfig, settings, source, "model"), backbone)
     if kind == "student":
-        return MonoStudent(check(StudentConfig, settings, source, "model"), backbone)
+        return build_student(check(StudentConfig, settings, source, "model"), backbone)
     raise InputError(f"a checkpoint's kind must be 'teacher' or 'student', got {kind!r}")
+
+
+def kind_of(path: str | Path) -> Kind:
+    """Whether a run or a checkpoint is of a stereo teacher or of a network for single images, without its weights."""
+    source = checkpoint_of(Path(path)) / "config.json"
+    return read_json(source, _Kinded)["kind"]  # type: ignore[no-any-return]
 
 
 def kept_backbone(path: Path, encoder: str) -> dict[str, Any] | None:

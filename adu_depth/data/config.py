@@ -91,7 +91,7 @@ class DataConfig:
     skip_missing: bool = False
     """Pass over, and count, frames whose files are not all there, instead of refusing them."""
     size: tuple[Side, Side] = (96, 320)
-    """Height and width the network is trained at, multiples of 32."""
+    """Height and width the network is trained at, multiples of 32 but for light networks."""
     fit: Literal["resize", "crop"] = "resize"
     """Bring images to `size` by resizing them, or by random crops at native resolution."""
     pairs: Annotated[int, Range(0, MOST)] = 0
@@ -105,8 +105,8 @@ class DataConfig:
     of layout, split, ground_truth, kb_crop, skip_missing, pairs, scene_seed: --data.mix kitti 0.3 split=train.txt"""
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or any(s <= 0 or s % 32 for s in self.size):
-            raise InputError(f"data.size must be two positive multiples of 32 (height, width), got {self.size}")
+        if len(self.size) != 2 or any(s <= 0 for s in self.size):
+            raise InputError(f"data.size must be two positive numbers (height, width), got {self.size}")
         if self.pairs < 0:
             raise InputError(f"data.pairs must be 0 (endless) or more, got {self.pairs}")
         check_ranges(self, "data.")
@@ -116,3 +116,8 @@ class DataConfig:
             shares = " + ".join(f"{source.share:g}" for source in self.mix)
             raise InputError(f"data.mix: expected shares below 1 in all, so that data.root has some, got {shares} = "
                              f"{mixed / 1000:g}")  # fmt: skip
+
+    def require_cells(self, source: str = "") -> None:
+        """InputError, beginning with `source`, for a size that maps at 1/32 do not tile."""
+        if any(side % 32 for side in self.size):
+            raise InputError(f"{source}data.size must be two positive multiples of 32 (height, width), got {self.size}")

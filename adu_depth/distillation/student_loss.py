@@ -6,7 +6,7 @@ The equations are our reconstruction from the ADU-Depth abstract (2309.14744) an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import torch
@@ -49,6 +49,10 @@ class DistillationConfig:
     compute what one does with their batches joined."""
     key_bias: bool = True
     """Uncertain regions lend less to the others in the adapters' attention."""
+    truth_share: Annotated[float, Range(0, 1)] = 0.1
+    """Light networks: λ in λ·L(student, truth) + (1 − λ)·L(student, teacher), L the loss of arXiv 1803.08673; where
+    there is no ground truth the teacher's part is whole. Of the settings here they read this, normalize, and with a log
+    scale uncertainty."""
     backend: Backend = "auto"
     """Fused kernels on a GPU and plain PyTorch elsewhere, or one of the two everywhere."""
 
@@ -64,6 +68,19 @@ class DistillationConfig:
             raise InputError(f"distillation.gamma must be at least 1, got {self.gamma}")
         check_backend("distillation.backend", self.backend)
         check_ranges(self, "distillation.")
+
+
+LIGHT_READS = ("truth_share", "normalize", "uncertainty")
+"""What of a DistillationConfig the light networks' objective reads."""
+
+
+def check_objective(config: DistillationConfig, light: bool) -> None:
+    """InputError for a setting of the objective that the network is not trained by."""
+    for field in fields(config):
+        name, value = field.name, getattr(config, field.name)
+        if (name not in LIGHT_READS if light else name == "truth_share") and value != field.default:
+            told = f"a light network reads {', '.join(LIGHT_READS)} alone" if light else "it is for light networks"
+            raise InputError(f"distillation.{name}: {told}, got {value!r}; leave it out")
 
 
 class StudentLoss(nn.Module):
@@ -82,7 +99,8 @@ class StudentLoss(nn.Module):
         self.config = config
         self.bounds: dict[str, Any] = {"min_depth": min_depth, "max_depth": max_depth}
         self.adapters: FeatureAdapters | None = None
-        if teacher_channels is not None and config.features > 0:
+        self.reads_features = teacher_channels is not None and config.features > 0
+        if teacher_channels is not None and self.reads_features:
             self.adapters = FeatureAdapters(
                 student_channels, teacher_channels, uncertainty_bias=config.key_bias, backend=config.backend
             )

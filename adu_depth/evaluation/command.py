@@ -138,6 +138,11 @@ class _Evaluation:
             scale=config.scale,
         )
         self.fit: dict[str, Any] | None = None
+        self.uncertainty = config.uncertainty and self.predictor.predicts_uncertainty
+        if config.uncertainty and not self.uncertainty:
+            if config.temperature is not None or config.fit_temperature is not None:
+                raise InputError(f"temperature: it is for the uncertainty, and {config.checkpoint} predicts none")
+            self.progress.say("the network predicts no uncertainty: its metrics are left out")
 
     def run(self) -> Results:
         if self.config.output is None:
@@ -185,7 +190,7 @@ class _Evaluation:
                 return evaluate_protocols(
                     method,
                     dataset,
-                    replace(scorer or self.scorer, uncertainty=network and self.config.uncertainty),
+                    replace(scorer or self.scorer, uncertainty=network and self.uncertainty),
                     batch_size=self.config.batch_size,
                     device=self.predictor.device if network else "cpu",
                     progress=advance,

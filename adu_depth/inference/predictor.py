@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, stack_cameras
 from adu_depth.images import check_image, check_range, image_batch
+from adu_depth.models import LightConfig, takes_pairs
 from adu_depth.models.prediction import DepthPrediction
 from adu_kernels.checks import plain_number
 
@@ -28,7 +28,8 @@ class Predictor:
     """A network and the size it works at; predicts at the size of the image it is given.
 
     A network learns how large things look at one size, so the size it was trained at gives its best depths.
-    `needs_camera` is true of a stereo network, and of a student whose depth is scaled by the focal length.
+    `needs_camera` is true of a stereo network, and of a student whose depth is scaled by the focal length;
+    `predicts_uncertainty` is false of a light network without a log scale.
 
     Args:
         model: forward(left, right, camera) if `stereo`, else forward(image, camera), returning DepthPrediction.
@@ -68,9 +69,11 @@ class Predictor:
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.size, self.trained_size = size, trained_size
-        self.stereo = "right" in inspect.signature(model.forward).parameters if stereo is None else stereo
+        self.stereo = takes_pairs(model) if stereo is None else stereo
         scaled = getattr(getattr(model, "config", None), "reference_focal", None) is not None
         self.needs_camera = self.stereo or scaled
+        light = getattr(model, "config", None)
+        self.predicts_uncertainty = light.log_scale if isinstance(light, LightConfig) else True
         if flip not in get_args(Flip):
             raise InputError(f"flip: expected one of {', '.join(get_args(Flip))}, got {flip!r}")
         if self.stereo and flip != "none":

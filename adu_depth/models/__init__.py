@@ -7,6 +7,7 @@ from adu_depth.models.light_weights import load_encoder, load_published
 from adu_depth.models.mono_student import MonoStudent, StudentConfig
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.stereo_teacher import StereoTeacher, TeacherConfig
+from adu_depth.models.students import Student, build_student, takes_pairs
 
 __all__ = [
     "DepthPrediction",
@@ -14,6 +15,9 @@ __all__ = [
     "TeacherConfig",
     "MonoStudent",
     "StudentConfig",
+    "Student",
+    "build_student",
+    "takes_pairs",
     "LightStudent",
     "LightTeacher",
     "LightConfig",

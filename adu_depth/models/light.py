@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from adu_depth.geometry import Camera
 from adu_depth.images import check_image
+from adu_depth.models.bilinear import bilinear
 from adu_depth.models.blocks import refuse_single_values
 from adu_depth.models.encoder import Encoder
 from adu_depth.models.light_decoder import FusionDecoder
@@ -39,6 +39,11 @@ class LightNetwork(nn.Module):
         self.encoder = encoder
         self.decoder = FusionDecoder(encoder.channels, outputs=2 if config.log_scale else 1)
 
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Of the features, finest first."""
+        return tuple(self.encoder.channels[1:])
+
     def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
         """image: B×3×H×W in [0, 1], any size. camera: not read, a student's call has one."""
         check_image("image", image)
@@ -50,7 +55,7 @@ class LightNetwork(nn.Module):
 
     def _predict(self, image: Tensor) -> DepthPrediction:
         maps = self.encoder(image)
-        out = interpolate(self.decoder(maps), image.shape[-2:], mode="bilinear", align_corners=True).float()
+        out = bilinear(self.decoder(maps), image.shape[-2:]).float()
         depth = out[:, :1] if self.training else out[:, :1].clamp(min=NEAREST)
         return DepthPrediction(depth, out[:, 1:] if self.config.log_scale else None, tuple(maps[1:]))
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
+from adu_depth.models.bilinear import bilinear
 from adu_depth.models.blocks import channels_last, conv_norm_relu
 
 WIDTH = 64
@@ -45,8 +45,7 @@ class FusionDecoder(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         size = [2 * side for side in maps[0].shape[-2:]]
         joined = [
-            interpolate(branch(gate(x)), size, mode="bilinear", align_corners=True)
-            for x, gate, branch in zip(maps, self.gates, self.branches, strict=True)
+            bilinear(branch(gate(x)), size) for x, gate, branch in zip(maps, self.gates, self.branches, strict=True)
         ]
         out: Tensor = self.head(self.refine(self.fuse(torch.cat(joined, 1))))
         return out

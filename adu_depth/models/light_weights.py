@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from adu_depth.errors import InputError
+from adu_depth.files import require_regular
 from adu_depth.models.light import LightNetwork
 from adu_depth.tensor_files import Form, differences, non_finite, read_forms, read_tensors, some
 
 Network = TypeVar("Network", bound=LightNetwork)
 _UNUSED = re.compile(r"(features\.1[78]|classifier|fc)\.")
 """Of MobileNetV2 and ResNet-34, what comes after the last map that is read."""
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _COUNTER = "num_batches_tracked"
 """Read in training without a fixed momentum alone, and not in every file."""
 _PUBLISHED = (
@@ -32,26 +34,63 @@ _PUBLISHED_STAGE = re.compile(r"MFF\.(att|up)([1-4])\.(1|3|conv1|bn1)\.(.+)")
 _STAGE_PARTS = {"1": "reduce", "3": "expand", "conv1": "conv", "bn1": "norm"}
 
 
-def load_encoder(network: Network, path: str | Path) -> Network:
+def load_encoder(network: Network, source: str | Path) -> Network:
     """Takes a torchvision encoder's weights into `network.encoder`.
 
     Args:
         network: a LightStudent (MobileNetV2) or LightTeacher (ResNet-34).
-        path: a safetensors file with torchvision's names; the layers that the network leaves out may be in it.
+        source: a file with torchvision's names, safetensors or a state dict by `torch.save`; or a repository of the
+            Hugging Face hub that has such a model.safetensors, as timm/resnet34.tv_in1k. The layers that the network
+            leaves out may be in it.
 
     Returns:
         The network, changed in place.
 
     Raises:
-        InputError: no such file, tensors missing, strange or of another shape, values that are NaN or infinite.
+        InputError: no such file, or the hub is out of reach; tensors missing, strange or of another shape, values that
+            are NaN or infinite.
     """
-    path = Path(path)
+    path = Path(source)
     if not path.is_file():
-        raise InputError(f"encoder weights: {path} is not a file; expected torchvision's weights as safetensors")
-    forms = {name: form for name, form in read_forms(path).items() if not _UNUSED.match(name)}
-    _require(path, forms, network.encoder)
-    _load({name: tensor for name, tensor in read_tensors(path).items() if name in forms}, network.encoder, path)
+        path = _from_hub(str(source))
+    if path.suffix == ".safetensors":
+        forms = {name: form for name, form in read_forms(path).items() if not _UNUSED.match(name)}
+        _require(source, forms, network.encoder)
+        weights = {name: tensor for name, tensor in read_tensors(path).items() if name in forms}
+    else:
+        weights = {name: tensor for name, tensor in _state_dict(path).items() if not _UNUSED.match(name)}
+        _require(source, {name: Form.of(tensor) for name, tensor in weights.items()}, network.encoder)
+    _load(weights, network.encoder, source)
     return network
+
+
+def _from_hub(name: str) -> Path:
+    """The model.safetensors of a repository, from the hub or its local cache."""
+    expected = "expected torchvision's weights: a file, safetensors or of torch.save, or OWNER/NAME on the hub"
+    if not _REPOSITORY.fullmatch(name):
+        raise InputError(f"encoder weights: {name} is not a file; {expected}")
+    from huggingface_hub import hf_hub_download  # a second, and needed here alone
+
+    try:
+        return Path(hf_hub_download(name, "model.safetensors"))
+    except Exception as error:  # of the network, of the hub, of what it holds
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise InputError(
+            f"encoder weights: {name} is not a file, and the hub does not give it ({reason}); {expected}"
+        ) from error
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    """What `torch.save` wrote; no code in it is run."""
+    require_regular(path)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive fails in many ways
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise InputError(f"{path} cannot be read as weights of torch.save: {reason}") from error
+    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise InputError(f"{path}: expected a state dict, tensors by name, got {type(found).__name__}")
+    return {str(name): tensor for name, tensor in found.items()}
 
 
 def load_published(network: Network, weights: Mapping[str, Tensor]) -> Network:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
@@ -26,9 +26,22 @@ from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.ranges import MOST_LETTERS, MOST_PIXELS, Channels, Metres
 from adu_depth.schema import Length, Range, check_ranges
 
+NetworkKind = Literal["adu", "light", "light-teacher"]
+LIGHT_READS = ("network", "log_scale", "encoder_weights", "min_depth", "max_depth")
+"""What of a StudentConfig the light networks read."""
+
 
 @dataclass(frozen=True)
 class StudentConfig:
+    network: NetworkKind = "adu"
+    """"adu"; "light": the light-weight student of arXiv 2105.06143, 1.7 M parameters; "light-teacher": its ResNet-34
+    teacher, trained as a student that nobody teaches. The light ones read log_scale, encoder_weights, min_depth and
+    max_depth alone."""
+    log_scale: bool = False
+    """Light networks: predict the uncertainty too, which the published ones do not."""
+    encoder_weights: Annotated[str, Length(MOST_LETTERS)] = ""
+    """Light networks: start the encoder from ImageNet weights with torchvision's names: a file (safetensors, or a state
+    dict of torch.save), or a repository of the hub that has model.safetensors, such as timm/resnet34.tv_in1k."""
     encoder: Annotated[str, Length(MOST_LETTERS)] = "small"
     """"small", a Hugging Face backbone by name, a local directory, or "config:<family>?<key>=<value>&…"."""
     pretrained: bool = False
@@ -38,9 +51,9 @@ class StudentConfig:
     head_channels: Channels = 32
     """Channels at 1/4, which depth and log scale are read from."""
     min_depth: Metres = 0.5
-    """Nearest depth the student can say, metres."""
+    """Nearest depth the student can say, metres; of a light one, that is learned."""
     max_depth: Metres = 80.0
-    """Farthest depth the student can say, metres."""
+    """Farthest depth the student can say, metres; of a light one, that is learned."""
     reference_focal: Annotated[float, Range(0, MOST_PIXELS, above=True)] | None = None
     """If set, depth is predicted as a camera of this focal length (pixels) would see it and scaled by fx over it; the
     student then needs the camera."""
@@ -60,6 +73,18 @@ class StudentConfig:
         if self.reference_focal is not None and self.reference_focal <= 0:
             raise InputError(f"reference_focal: expected a positive focal length or None, got {self.reference_focal}")
         check_ranges(self)
+        self._check_network()
+
+    def _check_network(self) -> None:
+        """InputError for a setting that the network of the other kind would read."""
+        light = self.network != "adu"
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
+            unread = name not in LIGHT_READS if light else name in ("log_scale", "encoder_weights")
+            if unread and value != field.default:
+                reads = ", ".join(LIGHT_READS[1:])
+                told = f"network {self.network} reads {reads} alone" if light else "it is for the light networks"
+                raise InputError(f"{name}: {told}, got {value!r}; leave it out, or take another --model.network")
 
 
 class MonoStudent(nn.Module):
@@ -96,6 +121,11 @@ class MonoStudent(nn.Module):
         channels_last(self.decoder)
         channels_last(self.head)
         set_backend(self, config.backend)
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Of the features, finest first."""
+        return self.config.feature_channels
 
     def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
         """image: B×3×H×W in [0, 1], any size. camera: batched; read where the configuration has a `reference_focal`."""

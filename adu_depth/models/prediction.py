@@ -95,6 +95,10 @@ class TeacherTargets:
         """Itself; see `adu_depth.training.kept_targets`."""
         return self
 
+    def depth_alone(self) -> TeacherTargets:
+        """Without its features, for an objective that reads none."""
+        return replace(self, features=())
+
     def map(self, change: Callable[[Tensor], Tensor]) -> TeacherTargets:
         """Every map passed through `change`."""
         return TeacherTargets(change(self.depth), tuple(change(f) for f in self.features))

@@ -163,6 +163,11 @@ class StereoTeacher(KernelModule):
                 channels_last(part)
         set_backend(self, config.backend)
 
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Of the features, finest first."""
+        return self.config.feature_channels
+
     def forward(self, left: Tensor, right: Tensor, camera: Camera) -> DepthPrediction:
         """left, right: B×3×H×W in [0, 1], rectified, any size. camera: of the left view, batched (tensors of shape B).
 

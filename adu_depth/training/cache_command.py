@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from adu_depth.checkpoint import kind_of
 from adu_depth.data import SyntheticStereo
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
@@ -55,7 +56,8 @@ def cache_teacher(config: CacheTeacherConfig, progress: Progress | None = None) 
     source = open_samples(config.data, accelerator.device, progress)
     if isinstance(source, SyntheticStereo):
         raise InputError("cache-teacher needs a finite data set: set --data.root, or --data.pairs for built-in scenes")
-    require_pairs(source, config.data.root)
+    if kind_of(config.teacher) == "teacher":
+        require_pairs(source, config.data.root)
     teacher = load_teacher(config.teacher, accelerator.device)
     return cached_outputs(
         config.teacher_cache,

@@ -12,6 +12,7 @@ from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.config import MOST, DataConfig
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.distillation import DistillationConfig, TeacherLossConfig
+from adu_depth.distillation.student_loss import check_objective
 from adu_depth.errors import InputError
 from adu_depth.models import StudentConfig, TeacherConfig
 from adu_depth.schema import Length, Range, check_ranges
@@ -149,19 +150,21 @@ class TeacherTrainingConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
+        self.data.require_cells()
         require_other_scenes(self.validation, self.data)
 
 
 @dataclass(frozen=True)
 class StudentTrainingConfig:
-    """Train the monocular student, taught by a stereo teacher or alone.
+    """Train a network for single images: the student, taught by a teacher or alone; or a teacher for single images.
 
     `--preset NAME` starts from named settings (see `adu-depth presets`).
     """
 
     teacher: Path | None = None
-    """The teacher's run (its best checkpoint where it was validated, else its newest) or checkpoint folder; none trains
-    the student alone, on the ground truth only."""
+    """The teacher's run (its best checkpoint where it was validated, else its newest) or checkpoint folder: of a stereo
+    teacher, which needs pairs, or of any network trained by this command. None trains the student alone, on the ground
+    truth only."""
     teacher_cache: Path | None = None
     """Folder that keeps the teacher's outputs, so that each sample is computed once; none runs the teacher online."""
     teacher_precision: Literal["run", "fp32", "bf16"] = "run"
@@ -180,5 +183,13 @@ class StudentTrainingConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
+    @property
+    def light(self) -> bool:
+        """Whether the network is one of the light-weight pair."""
+        return self.model.network != "adu"
+
     def __post_init__(self) -> None:
+        if not self.light:
+            self.data.require_cells()
+        check_objective(self.distillation, self.light)
         require_other_scenes(self.validation, self.data)

@@ -72,7 +72,8 @@ def _given_up(run: Path, before: dict[str, Any], config: dict[str, Any]) -> list
     """What was kept beside the weights and is kept no more, which a command may have left out unawares."""
 
     def ended(part: str, *names: str) -> str:
-        found = {f"{part}.{name}": (before.get(part) or {}).get(name) for name in names}
+        named = before.get(part)
+        found = {f"{part}.{name}": named.get(name) for name in names} if isinstance(named, dict) else {}
         given_up = any(found.values()) and not any(config[part][name] for name in names)
         return ", ".join(f"{name} {value:g}" for name, value in found.items() if value) if given_up else ""
 

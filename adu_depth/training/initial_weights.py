@@ -34,7 +34,8 @@ def start_from(network: nn.Module, source: LoadedModel, say: Callable[[str], Non
     if missing or not fitting:
         raise InputError(
             f"--init {source.path}: its encoder does not fit: {len(missing)} tensors of this one have no counterpart "
-            f"of their shape there ({some(missing)}); start with the source's --model.encoder "
+            f"of their shape there ({some(missing)}); start with the source's --model.network "
+            f"({source.config['model'].get('network', 'adu')}), --model.encoder "
             f"({source.config['model'].get('encoder', 'small')}) and --model.norm "
             f"({source.config['model'].get('norm', 'group')})"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import Accelerator
@@ -13,10 +13,10 @@ from accelerate import Accelerator
 from adu_depth.checkpoint import LoadedModel, config_dict, kept_backbone, load_model
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.dataset import Dataset
-from adu_depth.distillation import StudentLoss, TeacherLoss
+from adu_depth.distillation import LightLoss, StudentLoss, TeacherLoss
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
-from adu_depth.models import MonoStudent, StereoTeacher
+from adu_depth.models import LightStudent, StereoTeacher, Student, build_student, load_encoder
 from adu_depth.progress import Progress
 from adu_depth.training.batches import TeacherOutputs, TrainingBatch, batches
 from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
@@ -30,6 +30,7 @@ from adu_depth.training.tasks import OnlineTeacher, StudentTask, TeacherTask
 from adu_depth.training.teacher_outputs import OutputsOnDisk, Precision, cache_identity, weights_digest
 from adu_depth.training.validation import make_validation
 
+Teacher: TypeAlias = StereoTeacher | Student
 History = list[dict[str, float]]
 
 
@@ -103,16 +104,12 @@ def _train_student(
     require_camera(config, source)
     validation = make_validation(config, "student", source, accelerator, progress)
     begun = network_to_start_from(config)
-    network = MonoStudent(*_model_and_backbone(config, begun))
+    network = build_student(*_model_and_backbone(config, begun))
     started = {} if begun is None else start_from(network, begun, progress.say)
+    if config.model.encoder_weights and begun is None and chosen_checkpoint(config.run, config.loop) is None:
+        load_encoder(network, config.model.encoder_weights)  # type: ignore[type-var]  # the configuration is looked at
     teacher = None if config.teacher is None else load_teacher(config.teacher, accelerator.device)
-    loss = StudentLoss(
-        config.distillation,
-        network.config.feature_channels,
-        None if teacher is None else teacher.config.feature_channels,
-        config.model.min_depth,
-        config.model.max_depth,
-    )
+    loss = student_objective(config, network, teacher)
     group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
     teach: Callable[[TrainingBatch], TrainingBatch] = lambda batch: batch  # noqa: E731
     if teacher is not None and outputs is None and config.teacher_cache is not None:
@@ -144,9 +141,20 @@ def _train_student(
     )
 
 
+def student_objective(
+    config: StudentTrainingConfig, network: Student, teacher: Teacher | None
+) -> StudentLoss | LightLoss:
+    """What a network for single images is trained by, taught or alone."""
+    low, high = config.model.min_depth, config.model.max_depth
+    if config.light:
+        return LightLoss(config.distillation, low, high)
+    taught = None if teacher is None else teacher.feature_channels
+    return StudentLoss(config.distillation, network.feature_channels, taught, low, high)
+
+
 def cached_outputs(
     folder: Path,
-    teacher: StereoTeacher,
+    teacher: Teacher,
     data: DataConfig,
     source: Dataset,
     accelerator: Accelerator,
@@ -157,8 +165,13 @@ def cached_outputs(
 ) -> OutputsOnDisk:
     """The teacher's outputs for every sample; what is missing is computed, by every process its share. A cache in which
     nothing is missing may be read by many at once."""
+    if isinstance(teacher, LightStudent):
+        raise InputError(
+            "teacher_cache: a light student's features may be negative, which the cache does not keep: leave it out "
+            "(the teacher then runs online)"
+        )
     identity = cache_identity(teacher, data, len(source), seen_frames(source, truth=False))
-    outputs = OutputsOnDisk(folder, identity, len(source), teacher.config.feature_channels)
+    outputs = OutputsOnDisk(folder, identity, len(source), teacher.feature_channels)
     if from_first(accelerator, outputs.is_whole()):
         return outputs
     outputs.require_room(source, progress)
@@ -187,7 +200,7 @@ def _model_and_backbone(
     return (config.model if backbone is None else replace(config.model, pretrained=False)), backbone
 
 
-def taught_by(teacher: StereoTeacher | None, outputs: TeacherOutputs | None) -> dict[str, str]:
+def taught_by(teacher: Teacher | None, outputs: TeacherOutputs | None) -> dict[str, str]:
     """What a resumed run must have again: the same teacher, and its outputs from the same place."""
     if teacher is None:
         return {}
@@ -218,8 +231,8 @@ def first_looked_at(teach: Callable[[TrainingBatch], TrainingBatch]) -> Callable
     return look
 
 
-def load_teacher(run: Path, device: torch.device) -> StereoTeacher:
-    loaded = load_model(run, device)
-    if not isinstance(loaded.model, StereoTeacher):
-        raise InputError(f"--teacher {run} is a {loaded.kind}'s checkpoint, expected a teacher's")
-    return loaded.model.requires_grad_(False)
+def load_teacher(run: Path, device: torch.device) -> Teacher:
+    """A stereo teacher, or a network for single images that was trained before."""
+    model = load_model(run, device).model
+    assert isinstance(model, Teacher)
+    return model.requires_grad_(False)

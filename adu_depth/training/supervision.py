@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from adu_depth.checkpoint import kind_of
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import spread
@@ -32,9 +33,11 @@ def require_supervision(
     have ground truth, or something in its place: for a student its teacher, for a stereo teacher the pair.
     """
     stand_in = _stand_in(config)
-    if isinstance(config, TeacherTrainingConfig) or config.teacher is not None:
+    if isinstance(config, TeacherTrainingConfig) or (
+        config.teacher is not None and kind_of(config.teacher) == "teacher"
+    ):
         require_pairs(source, config.data.root)
-    if isinstance(config, StudentTrainingConfig) and not (config.distillation.silog or config.distillation.uncertainty):
+    if isinstance(config, StudentTrainingConfig) and not _reads_truth(config):
         return
     if isinstance(source, SyntheticStereo) and source.length is None:
         return
@@ -44,7 +47,8 @@ def require_supervision(
         reasons = "; ".join(name + reason for (name, _), reason in zip(named, missing, strict=True))
         if not isinstance(config, StudentTrainingConfig) or not stand_in:
             raise _nothing(config, reasons)
-        progress.say(f"{reasons}: the student learns from its teacher alone, and nothing of its own uncertainty")
+        unsure = "" if config.light and not config.model.log_scale else ", and nothing of its own uncertainty"
+        progress.say(f"{reasons}: the student learns from its teacher alone{unsure}")
         return
     for (name, samples), reason in zip(named, missing, strict=True):
         if reason and not stand_in:
@@ -71,11 +75,25 @@ def _stand_in(config: TeacherTrainingConfig | StudentTrainingConfig) -> str:
     if isinstance(config, TeacherTrainingConfig):
         return "the pair alone teaches there (loss.photometric)" if config.loss.photometric > 0 else ""
     taught, weights = config.teacher is not None, config.distillation
+    if config.light:
+        return "the teacher alone labels them" if taught else ""
     from_teacher = taught and (weights.response > 0 or weights.features > 0)
     if not (weights.silog > 0 or weights.uncertainty > 0 or from_teacher):
         names = "silog, uncertainty" + (", response and features" if taught else " (and there is no teacher)")
         raise InputError(f"nothing to learn from: distillation.{names} are all 0")
     return "the teacher alone labels them" if from_teacher else ""
+
+
+def _taught_by_pairs(config: StudentTrainingConfig) -> bool:
+    return config.teacher is not None and kind_of(config.teacher) == "teacher"
+
+
+def _reads_truth(config: StudentTrainingConfig) -> bool:
+    """Whether a pixel of ground truth would teach anything."""
+    weights = config.distillation
+    if config.light:
+        return config.teacher is None or weights.truth_share > 0
+    return bool(weights.silog or weights.uncertainty)
 
 
 def _nothing(config: TeacherTrainingConfig | StudentTrainingConfig, reasons: str) -> InputError:

@@ -24,8 +24,8 @@ from adu_depth.data.augmentation import (
     recolour,
 )
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, PairDraws, change_pair, draw_pair_changes
-from adu_depth.distillation import StudentLoss, TeacherLoss
-from adu_depth.models import MonoStudent, StereoTeacher
+from adu_depth.distillation import LightLoss, StudentLoss, TeacherLoss
+from adu_depth.models import StereoTeacher, Student, takes_pairs
 from adu_depth.models.inference_copy import inference_copy
 from adu_depth.models.prediction import DepthPrediction, TeacherTargets
 from adu_depth.training.accumulation import mean_terms, micro_batches
@@ -88,11 +88,11 @@ class TeacherTask(nn.Module):
 
 
 class StudentTask(nn.Module):
-    """The monocular student, on ground truth and on what the teacher says of the unflipped, unchanged pair."""
+    """The monocular student, on ground truth and on what the teacher says of the unflipped, unchanged image or pair."""
 
     kind: Kind = "student"
 
-    def __init__(self, network: MonoStudent, loss: StudentLoss, augmentation: AugmentationConfig) -> None:
+    def __init__(self, network: Student, loss: StudentLoss | LightLoss, augmentation: AugmentationConfig) -> None:
         super().__init__()
         self.network, self.loss, self.augmentation = network, loss, augmentation
 
@@ -116,7 +116,10 @@ class StudentTask(nn.Module):
         if changes.cuts is not None:
             image = cut_rows(image, changes.cuts, height)
         target = changed(sample.training_target(dense))
-        teacher = None if batch.teacher is None else batch.teacher.decoded().stored().map(changed)
+        teacher = None
+        if batch.teacher is not None:
+            targets = batch.teacher.decoded()
+            teacher = (targets if self.loss.reads_features else targets.depth_alone()).stored().map(changed)
         prediction = self.network(image, sample.camera)
         terms: dict[str, Tensor] = self.loss(prediction, teacher, target, draws.progress)
         return terms
@@ -138,11 +141,12 @@ class OnlineTeacher:
 
     def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> None:
         self.network, self.device, self.dtype = inference_copy(network, dtype).to(device), device, dtype
+        self.takes_pairs = takes_pairs(network)
 
     @torch.no_grad()
     def __call__(self, batch: TrainingBatch) -> TrainingBatch:
         sample = batch.sample
-        right = sample.require_right("a stereo teacher")
+        views = (sample.left, sample.require_right("a stereo teacher")) if self.takes_pairs else (sample.left,)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            prediction: DepthPrediction = self.network(sample.left, right, sample.camera)
+            prediction: DepthPrediction = self.network(*views, sample.camera)
         return TrainingBatch(sample, TeacherTargets.of(prediction))

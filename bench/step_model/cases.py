@@ -23,6 +23,7 @@ GWC_SIZED = replace(
 RECOMPUTED = replace(GWC_SIZED, recompute_aggregation=True)
 CACHED = "kitti-eigen-resnet50"
 """The preset that also stands with its teacher's outputs from a cache."""
+LIGHT = StudentTrainingConfig(data=DataConfig(size=(228, 304)), model=StudentConfig(network="light"))
 LARGER = DataConfig(size=(256, 512))
 
 
@@ -36,6 +37,7 @@ def cases() -> dict[str, StepCase]:
         StepCase("student 96×320", StudentTrainingConfig(), TeacherConfig()),
         StepCase("student 256×512", StudentTrainingConfig(data=LARGER), DEEP),
         StepCase("student alone 256×512", StudentTrainingConfig(data=LARGER)),
+        StepCase("light student 228×304", LIGHT, TeacherConfig()),
         *(preset_case(name) for name in PRESETS),
         replace(preset_case(CACHED), name=f"{CACHED} cached", cached=True),
     ]

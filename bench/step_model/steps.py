@@ -13,15 +13,16 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor
 
 from adu_depth.data.sample import StereoSample
-from adu_depth.distillation import StudentLoss, TeacherLoss
+from adu_depth.distillation import TeacherLoss
 from adu_depth.geometry import Camera
-from adu_depth.models import MonoStudent, StereoTeacher, TeacherConfig
+from adu_depth.models import StereoTeacher, TeacherConfig, build_student
 from adu_depth.models.averages import Averages
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.graph import WARM_UP, Captured, StepByGraph
 from adu_depth.training.kept_targets import shapes_of, with_names
 from adu_depth.training.loop import make_accelerator
+from adu_depth.training.runs import student_objective
 from adu_depth.training.step import (
     Terms,
     TrainingParts,
@@ -226,11 +227,9 @@ def build(case: StepCase) -> tuple[TeacherTask | StudentTask, StereoTeacher | No
             model = training.model
             loss = TeacherLoss(training.loss, model.max_disparity, model.min_depth, model.max_depth)
             return TeacherTask(StereoTeacher(model), loss, training.augmentation), None
-        student = MonoStudent(training.model)
+        student = build_student(training.model)
         teacher = None if case.teacher is None else StereoTeacher(case.teacher)
-        channels = None if teacher is None else teacher.config.feature_channels
-        objective = StudentLoss(training.distillation, student.config.feature_channels, channels,
-                                training.model.min_depth, training.model.max_depth)  # fmt: skip
+        objective = student_objective(training, student, teacher)
     return StudentTask(student, objective, training.augmentation), None if case.cached else teacher
 
 

@@ -54,7 +54,7 @@ class BreaksAt(MonoStudent):
 
 
 def breaking(monkeypatch: pytest.MonkeyPatch, forwards: int) -> None:
-    monkeypatch.setattr("adu_depth.training.runs.MonoStudent", lambda *_: BreaksAt(forwards))
+    monkeypatch.setattr("adu_depth.training.runs.build_student", lambda *_: BreaksAt(forwards))
 
 
 def test_weights_that_fail_their_first_look_are_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
 from adu_depth.training.batches import TrainingBatch, batches
-from adu_depth.training.config import DataConfig, LoopConfig, OptimizerConfig
+from adu_depth.training.config import DataConfig, LoopConfig, OptimizerConfig, StudentTrainingConfig
 from adu_depth.training.good_checkpoints import NonFiniteLoss, SeenStep, check_finite
 from adu_depth.training.order import step_indices
 from adu_depth.training.run_folder import differing_settings
@@ -174,7 +174,10 @@ def test_differing_settings_ignores_how_a_run_is_watched() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: DataConfig(size=(96, 300)), r"data\.size must be two positive multiples of 32.*300"),
+        (
+            lambda: StudentTrainingConfig(data=DataConfig(size=(96, 300))),
+            r"data\.size must be two positive multiples of 32.*300",
+        ),
         (lambda: LoopConfig(steps=0), r"loop\.steps must be at least 1, got 0"),
         (lambda: LoopConfig(device="tpu"), r"loop\.device must be .* got 'tpu'"),
         (lambda: LoopConfig(seed=-1), r"loop\.seed must be from 0 to \d+, got -1"),

@@ -266,9 +266,3 @@ def test_load_model_names_what_is_wrong(trained: Path, tmp_path: Path) -> None:
     (broken / "config.json").write_text("{}")
     with pytest.raises(InputError, match="does not describe a teacher or a student"):
         load_model(broken)
-
-
-def test_a_student_is_refused_as_teacher(tmp_path: Path) -> None:
-    train_student(tiny_student(tmp_path / "student", loop=replace(LOOP, steps=2)))
-    with pytest.raises(InputError, match="is a student's checkpoint, expected a teacher's"):
-        train_student(tiny_student(tmp_path / "other", teacher=tmp_path / "student"))

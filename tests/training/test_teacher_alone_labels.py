@@ -86,6 +86,9 @@ def test_how_many_they_are_is_said_and_what_teaches_there(
 
 def test_single_images_in_a_mixture_are_no_pairs_for_a_teacher(tmp_path: Path) -> None:
     scene = SyntheticStereo(1, *SIZE, seed=0)[0]
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "model.safetensors").touch()
+    (tmp_path / "teacher" / "config.json").write_text('{"kind": "teacher"}')
     mixed = Mixed([Source("data.root a", [scene], 900), Source("data.mix b", [replace(scene, right=None)], 100)])
     for config in (tiny_teacher(tmp_path / "run"), tiny_student(tmp_path / "run", teacher=tmp_path / "teacher")):
         with pytest.raises(InputError, match=r"data\.mix b: a stereo teacher needs pairs, but .* no right images"):

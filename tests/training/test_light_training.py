@@ -1,0 +1,230 @@
+"""The light-weight networks by the commands that the others have: trained, taught, resumed, loaded, evaluated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from adu_depth.checkpoint import list_checkpoints, load_model
+from adu_depth.cli import main, parse
+from adu_depth.data.config import DataConfig
+from adu_depth.distillation import DistillationConfig, LightLoss
+from adu_depth.distillation.gradient_normal_loss import depth_gradient_normal_loss
+from adu_depth.errors import InputError
+from adu_depth.inference import Predictor
+from adu_depth.models import LightStudent, LightTeacher, MonoStudent, StudentConfig, build_student
+from adu_depth.models.bilinear import bilinear
+from adu_depth.models.prediction import DepthPrediction, TeacherTargets
+from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.runs import train_student, train_teacher
+from tests.training.tiny import LOOP, tiny_scenes, tiny_student, tiny_teacher
+
+LIGHT = StudentConfig(network="light")
+TWO = replace(LOOP, steps=2)
+
+
+def light(run: Path, **changes: object) -> StudentTrainingConfig:
+    return tiny_student(run, **{"model": LIGHT, "loop": TWO, **changes})
+
+
+def maps(seed: int, *shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator("cpu").manual_seed(seed))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_objective_is_the_published_one(share: float) -> None:
+    """λL(N_s, g) + (1 − λ)L(N_s, N_t) on the labelled half, L(N_s, N_t) on the other."""
+    depth, teacher, target = (1 + 4 * maps(seed, 4, 1, 12, 16) for seed in range(3))
+    target[2:] = 0
+    target[0, 0, :3] = 90.0  # beyond the bounds: none
+    depth.requires_grad_()
+    prediction = DepthPrediction(depth, None, ())
+    loss = LightLoss(DistillationConfig(truth_share=share), 0.1, 10.0)
+    terms = loss(prediction, TeacherTargets(teacher, ()), target, 0.0)
+
+    def published(of: slice, against: torch.Tensor) -> torch.Tensor:
+        return depth_gradient_normal_loss(depth[of], against[of], min_depth=0.1, max_depth=10.0).total
+
+    labelled, others = slice(0, 2), slice(2, 4)
+    expected = share * published(labelled, target) + (1 - share) * published(labelled, teacher)
+    expected = expected + published(others, teacher)
+    torch.testing.assert_close(terms["total"], expected)
+    torch.testing.assert_close(terms["unlabelled"], published(others, teacher))
+    [grad] = torch.autograd.grad(terms["total"], depth)
+    torch.testing.assert_close(grad, torch.autograd.grad(expected, depth)[0])
+    alone = loss(prediction, None, target, 0.0)
+    torch.testing.assert_close(alone["total"], published(labelled, target), msg="λ is of what is taught")
+    assert alone.keys() == {"total", "truth"}
+
+
+def test_a_log_scale_learns_beside_the_depth_and_does_not_move_it() -> None:
+    depth, log_scale = (1 + maps(0, 1, 1, 8, 8)).requires_grad_(), maps(1, 1, 1, 8, 8).requires_grad_()
+    loss = LightLoss(DistillationConfig(), 0.1, 10.0)
+    target = 1 + maps(2, 1, 1, 8, 8)
+    terms = loss(DepthPrediction(depth, log_scale, ()), None, target, 0.0)
+    moved = torch.autograd.grad(terms["total"], (depth, log_scale))
+    plain = torch.autograd.grad(loss(DepthPrediction(depth, None, ()), None, target, 0.0)["total"], depth)
+    torch.testing.assert_close(moved[0], plain[0])
+    assert bool(moved[1].all())
+
+
+@pytest.mark.parametrize("sizes", [((5, 7), (13, 9)), ((1, 4), (6, 4)), ((3, 3), (1, 1))])
+def test_the_gradient_of_the_upsampling_is_pytorchs(sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    small, large = sizes
+    x = maps(0, 2, 3, *small).double().to(memory_format=torch.channels_last).requires_grad_()
+    other = x.detach().clone().requires_grad_()
+    grad = maps(1, 2, 3, *large).double()
+    ours = bilinear(x, large)
+    theirs = torch.nn.functional.interpolate(other, large, mode="bilinear", align_corners=True)
+    assert torch.equal(ours, theirs)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, x, grad)[0], torch.autograd.grad(theirs, other, grad)[0], rtol=1e-12, atol=1e-12
+    )
+
+
+def test_a_run_is_taught_resumed_loaded_and_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a network for single images: whatever this command trained may teach. Resumed, it ends in the same bits."""
+    small = ["--data.size", "44", "60", "--data.pairs", "4", "--loop.batch-size", "2", "--loop.device", "cpu"]
+    small += ["--loop.workers", "0", "--loop.check-every", "1"]
+
+    def run(*arguments: str | Path) -> int:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(a) for a in arguments])
+        return int(stopped.value.code or 0)
+
+    train = ["distill", "--model.network", "light", *small, "--loop.checkpoint-every", "2"]
+    assert run(*train, "--run", tmp_path / "teacher", "--loop.steps", "2") == 0
+    taught = [*train, "--teacher", tmp_path / "teacher", "--loop.steps", "4"]
+    for name in ("whole", "stopped"):
+        assert run(*taught, "--run", tmp_path / name) == 0
+    resume = ["--loop.resume", "--loop.resume-from", "2"]
+    assert run(*taught, "--run", tmp_path / "stopped", *resume) == 0
+    files = [list_checkpoints(tmp_path / name)[-1] / "model.safetensors" for name in ("whole", "stopped")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    loaded = load_model(tmp_path / "whole")
+    assert isinstance(loaded.model, LightStudent)
+    assert loaded.size == (44, 60)
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "history.jsonl").read_text().splitlines()]
+    assert {"truth", "teacher", "unlabelled"} <= rows[-1].keys()
+    predictor = Predictor.from_checkpoint(tmp_path / "whole", "cpu")
+    assert not predictor.predicts_uncertainty
+    assert predictor.predict_image(maps(0, 3, 50, 70)).depth.shape == (1, 1, 50, 70)
+    capsys.readouterr()
+    evaluate = ["evaluate", tmp_path / "whole", "--protocol", "hu", "--pairs", "2", "--device", "cpu"]
+    assert run(*evaluate) == 0
+    told = capsys.readouterr()
+    assert "delta1" in told.out
+    assert "predicts no uncertainty" in told.out + told.err
+    assert run(*evaluate, "--temperature", "2") == 2
+    assert "predicts none" in capsys.readouterr().err
+
+
+def test_a_stereo_teacher_teaches_it_on_pairs(tmp_path: Path) -> None:
+    train_teacher(tiny_teacher(tmp_path / "teacher", loop=TWO))
+    config = light(tmp_path / "light", teacher=tmp_path / "teacher")
+    history = train_student(config, samples=tiny_scenes())
+    assert history[-1]["teacher"] != 0
+
+
+def test_a_teacher_of_single_images_teaches_from_a_cache_and_in_features(tmp_path: Path) -> None:
+    """The other student compares features: any network here has them at the three sizes."""
+    train_student(tiny_student(tmp_path / "teacher", loop=TWO))
+    taught = tiny_student(tmp_path / "other", loop=TWO, teacher=tmp_path / "teacher", teacher_cache=tmp_path / "cache")
+    history = train_student(taught, samples=tiny_scenes())
+    assert history[-1]["features"] > 0
+    train_student(light(tmp_path / "light", loop=TWO))
+    refused = replace(taught, run=tmp_path / "more", teacher=tmp_path / "light", teacher_cache=tmp_path / "more-cache")
+    with pytest.raises(InputError, match="teacher_cache: a light student's features may be negative"):
+        train_student(refused, samples=tiny_scenes())
+
+
+def test_an_encoder_begins_with_weights_of_a_file_or_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {name: tensor.contiguous() for name, tensor in LightStudent().encoder.state_dict().items()}
+    save_file(state, tmp_path / "weights.safetensors")
+    torch.save(state | {"classifier.1.bias": torch.ones(3)}, tmp_path / "weights.pth")
+    frozen = replace(tiny_student(tmp_path).optimizer, learning_rate=0.0)
+    for number, source in enumerate(("weights.safetensors", "weights.pth")):
+        config = light(tmp_path / str(number), optimizer=frozen, loop=replace(LOOP, steps=1))
+        config = replace(config, model=replace(LIGHT, encoder_weights=str(tmp_path / source)))
+        train_student(config, samples=tiny_scenes())
+        loaded = load_model(config.run).model.encoder.state_dict()
+        assert torch.equal(loaded["features.16.conv.2.weight"], state["features.16.conv.2.weight"])
+    (tmp_path / "weights.pth").unlink()  # a run that goes on has its own
+    train_student(replace(config, loop=replace(LOOP, steps=2, resume=True)), samples=tiny_scenes())
+
+    def hub(repository: str, file: str) -> str:
+        assert (repository, file) == ("someone/weights", "model.safetensors")
+        return str(tmp_path / "weights.safetensors")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
+    model = replace(LIGHT, encoder_weights="someone/weights")
+    train_student(light(tmp_path / "hub", model=model, loop=replace(LOOP, steps=1)), samples=tiny_scenes())
+    monkeypatch.undo()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    (tmp_path / "broken.pth").write_bytes(b"no weights")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for source, message in (
+        (str(tmp_path / "nowhere.pth"), "nowhere.pth is not a file; expected torchvision's weights"),
+        ("nobody/nothing", "nobody/nothing is not a file, and the hub does not give it"),
+        (str(tmp_path / "broken.pth"), "broken.pth cannot be read as weights of torch.save"),
+        (str(tmp_path / "list.pth"), "expected a state dict, tensors by name, got list"),
+    ):
+        refused = light(tmp_path / "refused", model=replace(LIGHT, encoder_weights=source))
+        with pytest.raises(InputError, match=message):
+            train_student(refused, samples=tiny_scenes())
+    assert not list((tmp_path / "refused").glob("*.json")), "nothing is begun with bad input"
+
+
+def test_settings_that_the_network_does_not_read_are_refused() -> None:
+    for make, message in (
+        (lambda: StudentConfig(network="light", norm="batch"), "norm: network light reads log_scale, encoder_weights"),
+        (lambda: StudentConfig(encoder_weights="x.pth"), "encoder_weights: it is for the light networks"),
+        (lambda: StudentConfig(log_scale=True), "log_scale: it is for the light networks"),
+        (
+            lambda: StudentTrainingConfig(model=LIGHT, distillation=DistillationConfig(response=3.0)),
+            r"distillation\.response: a light network reads truth_share, normalize, uncertainty alone",
+        ),
+        (
+            lambda: StudentTrainingConfig(distillation=DistillationConfig(truth_share=0.5)),
+            r"distillation\.truth_share: it is for light networks",
+        ),
+        (lambda: StudentTrainingConfig(data=DataConfig(size=(50, 64))), "multiples of 32"),
+        (lambda: TeacherTrainingConfig(data=DataConfig(size=(50, 64))), "multiples of 32"),
+        (lambda: DistillationConfig(truth_share=1.5), "truth_share"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make()  # type: ignore[no-untyped-call]
+    with pytest.raises(SystemExit):
+        parse(["distill", "--model.network", "lite"])
+
+
+def test_networks_by_name() -> None:
+    with torch.device("meta"):
+        assert isinstance(build_student(StudentConfig(network="light-teacher")), LightTeacher)
+        network = build_student(StudentConfig(network="light", log_scale=True))
+        assert isinstance(network, LightStudent)
+        assert network.config.log_scale
+        assert isinstance(build_student(StudentConfig()), MonoStudent)
+
+
+def test_a_run_from_before_these_settings_loads_and_goes_on(tmp_path: Path) -> None:
+    config = tiny_student(tmp_path / "run", loop=replace(LOOP, steps=4))
+    train_student(config, samples=tiny_scenes())
+    expected = (list_checkpoints(config.run)[-1] / "model.safetensors").read_bytes()
+    for file in [config.run / "config.json", *config.run.glob("checkpoints/*/config.json")]:
+        told = json.loads(file.read_text())
+        for name in ("network", "log_scale", "encoder_weights"):
+            del told["model"][name]
+        del told["distillation"]["truth_share"]
+        file.write_text(json.dumps(told))
+    assert isinstance(load_model(config.run).model, MonoStudent)
+    train_student(replace(config, loop=replace(config.loop, resume=True, resume_from="2")), samples=tiny_scenes())
+    assert (list_checkpoints(config.run)[-1] / "model.safetensors").read_bytes() == expected
