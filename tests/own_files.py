@@ -16,7 +16,6 @@ from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.packed.dataset import PackedStereo
 from adu_depth.data.packed.encoding import Window, decode_sample
 from adu_depth.data.packed.shards import Shard, _opened, read_entry, read_manifest, read_note
-from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.inference.render import write_samples
 from adu_depth.models import StereoTeacher
@@ -104,9 +103,7 @@ def write_all(folder: Path) -> None:
     torch.manual_seed(0)
     cache = OutputsOnDisk(folder / "cache", {"teacher": "a", "samples": 1}, 1, TEACHER.feature_channels)
     cache.claim()
-    cache.fill(
-        StereoTeacher(TEACHER).eval(), tiny_scenes(1), torch.device("cpu"), ProcessGroup(), Progress(enabled=False)
-    )
+    cache.fill(StereoTeacher(TEACHER).eval(), tiny_scenes(1), torch.device("cpu"), [0], Progress(enabled=False))
     build_encoder(SMALL).backbone.save_pretrained(folder / "encoder")  # type: ignore[operator, union-attr]
 
 

@@ -27,7 +27,8 @@ class CacheTeacherConfig:
     """Compute what a teacher says of every frame of a data set, for `distill --teacher-cache` with the same --data.
 
     It says beforehand what the cache will take, and refuses where the disk has less. Stopped or killed, the same
-    command goes on; torchrun and `accelerate launch` share the work.
+    command goes on: it compares what is there with its checksums, and computes what is missing or damaged. torchrun and
+    `accelerate launch` share the work.
     """
 
     teacher: Path
@@ -68,4 +69,5 @@ def cache_teacher(config: CacheTeacherConfig, progress: Progress | None = None) 
         progress,
         precision=config.precision,
         batch_size=config.batch_size,
+        compare=True,
     )

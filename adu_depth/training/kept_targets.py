@@ -8,6 +8,7 @@ two lowest bits lie in a plane of their own, four values in a byte. Whatever is 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -162,6 +163,14 @@ def with_names(tensor: Callable[[str], Tensor]) -> KeptTargets:
         levels("features_low"),
         levels("feature_scales"),
     )
+
+
+def checksum(kept: KeptTargets) -> int:
+    """CRC-32 of all bytes, on the CPU: a flipped bit of a depth or a feature is a depth or a feature too."""
+    crc = 0
+    for tensor in tensors_by_name(kept).values():
+        crc = zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, crc)
+    return crc
 
 
 def require_scales(kept: KeptTargets) -> None:

@@ -162,9 +162,10 @@ def cached_outputs(
     *,
     precision: Precision = "fp32",
     batch_size: int = 1,
+    compare: bool = False,
 ) -> OutputsOnDisk:
     """The teacher's outputs for every sample; what is missing is computed, by every process its share. A cache in which
-    nothing is missing may be read by many at once."""
+    nothing is missing may be read by many at once. compare: missing is also what has changed since it was written."""
     if isinstance(teacher, LightStudent):
         raise InputError(
             "teacher_cache: a light student's features may be negative, which the cache does not keep: leave it out "
@@ -172,15 +173,17 @@ def cached_outputs(
         )
     identity = cache_identity(teacher, data, len(source), seen_frames(source, truth=False))
     outputs = OutputsOnDisk(folder, identity, len(source), teacher.feature_channels)
-    if from_first(accelerator, outputs.is_whole()):
+    first = accelerator.is_main_process
+    missing = from_first(accelerator, outputs.missing(progress if compare else None) if first else [])
+    if not missing:
         return outputs
-    outputs.require_room(source, progress)
+    outputs.require_room(source, missing, progress)
     with only_writer(accelerator, folder, "teacher outputs"):
-        if accelerator.is_main_process:
+        if first:
             outputs.claim(precision)
         accelerator.wait_for_everyone()
-        group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
-        outputs.fill(teacher, source, accelerator.device, group, progress, batch_size)
+        share = missing[accelerator.process_index :: accelerator.num_processes]
+        outputs.fill(teacher, source, accelerator.device, share, progress, batch_size)
         accelerator.wait_for_everyone()
     return outputs
 

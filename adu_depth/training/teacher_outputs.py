@@ -1,9 +1,11 @@
 """The teacher's outputs, computed once per sample and kept, in memory or in a folder.
 
 cache.json                     which teacher and which frames they belong to, and what the teacher computed in
-chunk-00000.safetensors        those of 16 samples, see `kept_targets`; read by memory map, page by page
+chunk-00000.safetensors        those of 16 samples, see `kept_targets`; read by memory map, page by page. Of each
+                               sample a CRC-32, compared when a process reads it for the first time
 
-A chunk appears whole or not at all. One that is damaged, or of another cache, is computed again by `fill`.
+A chunk appears whole or not at all. One whose header is damaged, or of another cache, is computed again by `fill`; one
+whose bytes have changed ends whoever reads them, and is computed again by `adu-depth cache-teacher`, which reads all.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from torch import Tensor, nn
 
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import StereoSample, collate
-from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.files import read_bytes, replacing, write_json
 from adu_depth.models.prediction import TeacherTargets
@@ -36,6 +37,7 @@ from adu_depth.training.config import DataConfig
 from adu_depth.training.kept_targets import (
     KeptTargets,
     bytes_of,
+    checksum,
     encode,
     require_scales,
     shapes_of,
@@ -45,13 +47,15 @@ from adu_depth.training.kept_targets import (
 from adu_depth.training.tasks import OnlineTeacher
 
 NOTE = "cache.json"
-FORMAT = "adu-depth teacher cache 2"
+FORMAT = "adu-depth teacher cache 3"
 CHUNK = 16
 """Samples in one file: of KITTI's frames some 24 MB."""
 Precision = Literal["fp32", "bf16"]
 AUTOCAST: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 UNCOMPARED = {"precision"}
 """Of cache.json: how outputs were computed. They are kept coarser than either type is."""
+SUMS = "crc32"
+"""A chunk's checksums, a number for each of its samples. A tensor: safetensors writes metadata in any order."""
 
 
 def teacher_says(teach: OnlineTeacher, samples: Sequence[StereoSample]) -> TeacherTargets:
@@ -127,12 +131,13 @@ class OutputsOnDisk:
         if self._check() is None:
             write_json(self.folder / NOTE, {"format": FORMAT, "precision": precision, **self.identity})
 
-    def is_whole(self) -> bool:
-        return self._check() is not None and not self.missing()
-
-    def missing(self, group: ProcessGroup = ProcessGroup()) -> list[int]:  # noqa: B008  (a frozen value)
-        """Numbers of the chunks of this process's share that are to be computed."""
-        return [number for number in range(group.rank, self.chunks, group.world_size) if not self._is_there(number)]
+    def missing(self, comparing: Progress | None = None) -> list[int]:
+        """Numbers of the chunks that are to be computed, by their headers; with `comparing`, which shows how far it is,
+        by all of their bytes."""
+        if self._check() is None:
+            return list(range(self.chunks))
+        numbers = range(self.chunks) if comparing is None else comparing.track(range(self.chunks), "comparing outputs")
+        return [number for number in numbers if not self._is_there(number, comparing is not None)]
 
     @property
     def chunks(self) -> int:
@@ -144,21 +149,22 @@ class OutputsOnDisk:
     def _members(self, number: int) -> range:
         return range(number * CHUNK, min((number + 1) * CHUNK, self.count))
 
-    def _is_there(self, number: int) -> bool:
+    def _is_there(self, number: int, compare: bool) -> bool:
         if not self._file(number).exists():
             return False
         try:
-            _Chunk(self._file(number), self._mark, self._members(number), self.channels)
+            chunk = _Chunk(self._file(number), self._mark, self._members(number), self.channels)
+            for place in range(len(self._members(number)) if compare else 0):
+                chunk.targets(place)
         except InputError:
             return False
         return True
 
-    def require_room(self, samples: Dataset, progress: Progress) -> None:
-        """Says what the outputs take, and raises InputError where the disk has less than what is missing of them."""
-        self._check()
+    def require_room(self, samples: Dataset, missing: Sequence[int], progress: Progress) -> None:
+        """Says what the outputs take, and raises InputError where the disk has less than those of `missing` chunks."""
         size = samples[0].left.shape[-2:]
         each = bytes_of(size[0], size[1], self.channels)
-        frames = sum(len(self._members(number)) for number in self.missing())
+        frames = sum(len(self._members(number)) for number in missing)
         place = next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.exists())
         free = shutil.disk_usage(place).free
         told = (
@@ -167,28 +173,29 @@ class OutputsOnDisk:
         )
         if frames * each > free:
             raise InputError(f"{told}: they do not fit; name a folder on another disk")
-        if frames:
-            progress.say(told)
+        progress.say(told)
 
     def fill(
         self,
         teacher: nn.Module,
         samples: Dataset,
         device: torch.device,
-        group: ProcessGroup,
+        missing: Sequence[int],
         progress: Progress,
         batch_size: int = 1,
     ) -> None:
-        """Computes this process's share of what is missing, `batch_size` samples at a time. Claim the folder first."""
+        """Computes the chunks of these numbers, `batch_size` samples at a time. Claim the folder first."""
         precision = self._check()
         assert precision is not None
-        teach, missing = OnlineTeacher(teacher, device, AUTOCAST[precision]), self.missing(group)
+        teach = OnlineTeacher(teacher, device, AUTOCAST[precision])
         with progress.task("teacher outputs", sum(len(self._members(number)) for number in missing)) as task:
             for number in missing:
                 tensors: dict[str, Tensor] = {}
-                for place, kept in enumerate(_encoded(teach, samples, self._members(number), batch_size)):
+                found = _encoded(teach, samples, self._members(number), batch_size)
+                for place, kept in enumerate(found):
                     tensors |= {f"{place}.{name}": t.contiguous() for name, t in tensors_by_name(kept).items()}
                     task.advance()
+                tensors[SUMS] = torch.tensor(list(map(checksum, found)))
                 with replacing(self._file(number)) as temporary:
                     save_file(tensors, temporary, {"cache": self._mark})
 
@@ -200,7 +207,10 @@ class OutputsOnDisk:
                 self._open[number] = _Chunk(path, self._mark, self._members(number), self.channels)
             return self._open[number].targets(place)
         except InputError as error:
-            raise InputError(f"teacher cache file {error}; remove it, and it is computed again") from error
+            raise InputError(
+                f"teacher cache file {error}; remove it, or give `adu-depth cache-teacher`, which compares all files: "
+                "it is computed again"
+            ) from error
 
 
 class _Chunk:
@@ -208,6 +218,7 @@ class _Chunk:
 
     def __init__(self, path: Path, mark: str, members: range, channels: tuple[int, ...]) -> None:
         self.path = path
+        self._compared: set[int] = set()
         forms = read_forms(path)
         try:
             self._file = safe_open(path, framework="pt")
@@ -216,7 +227,7 @@ class _Chunk:
             raise InputError(f"{path} cannot be read: {error}") from error
         if found != mark:
             raise InputError(f"{path} is of another cache than {NOTE} beside it")
-        expected: dict[str, Form] = {}
+        expected = {SUMS: Form((len(members),), "I64")}
         for place in range(len(members)):
             depth = forms.get(f"{place}.depth_high")
             height, width = (0, 0, *(depth.shape if depth else ()))[-2:]
@@ -229,13 +240,20 @@ class _Chunk:
             raise InputError(f"{path}: {wrong}")
 
     def targets(self, place: int) -> KeptTargets:
-        """Views of the mapped file."""
+        """Views of the mapped file. The first time all of their bytes are read, and compared with what was written."""
         try:
             kept = with_names(lambda name: self._file.get_tensor(f"{place}.{name}"))
             require_scales(kept)
-            return kept
         except InputError as error:
             raise InputError(f"{self.path}: {place}.{error}") from error
+        if place not in self._compared:
+            expected, found = int(self._file.get_tensor(SUMS)[place]), checksum(kept)
+            if found != expected:
+                raise InputError(
+                    f"{self.path}: frame {place} is not what was written (CRC-32 {found:08x}, expected {expected:08x})"
+                )
+            self._compared.add(place)
+        return kept
 
 
 def _encoded(teach: OnlineTeacher, samples: Dataset, members: range, batch_size: int) -> list[KeptTargets]:

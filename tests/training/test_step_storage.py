@@ -115,7 +115,7 @@ def test_a_taught_student_takes_a_step(
         if cached:
             outputs = OutputsOnDisk(tmp_path, {}, 2, TEACHER.feature_channels)
             outputs.claim()
-            outputs.fill(teacher, tiny_scenes(2), CPU, ProcessGroup(), Progress(enabled=False))
+            outputs.fill(teacher, tiny_scenes(2), CPU, [0], Progress(enabled=False))
             batch = next(batches(tiny_scenes(2), DataConfig(size=SIZE), LOOP, 0, ProcessGroup(), CPU, outputs))
         else:
             batch = OnlineTeacher(teacher, CPU, None if dtype == torch.float32 else dtype)(scenes())

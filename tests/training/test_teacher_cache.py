@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import namedtuple
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,10 +47,11 @@ def cache(folder: Path, count: int = 5, **identity: object) -> OutputsOnDisk:
     return OutputsOnDisk(folder, {"teacher": "a", **identity}, count, TEACHER.feature_channels)
 
 
-def filled(folder: Path, group: ProcessGroup = ProcessGroup(), batch_size: int = 1) -> OutputsOnDisk:  # noqa: B008
+def filled(folder: Path, numbers: Sequence[int] | None = None, batch_size: int = 1) -> OutputsOnDisk:
+    """numbers: the chunks that are computed; all that are missing, unless they are given."""
     outputs = cache(folder)
     outputs.claim()
-    outputs.fill(teacher(), tiny_scenes(5), CPU, group, QUIET, batch_size)
+    outputs.fill(teacher(), tiny_scenes(5), CPU, outputs.missing() if numbers is None else numbers, QUIET, batch_size)
     return outputs
 
 
@@ -69,10 +71,10 @@ def test_it_holds_what_the_teacher_says_encoded(tmp_path: Path, small_chunks: No
 
 def test_processes_fill_their_shares_and_damaged_chunks_are_computed_again(tmp_path: Path, small_chunks: None) -> None:
     whole = contents(filled(tmp_path / "whole").folder)
-    first = filled(tmp_path / "shares", ProcessGroup(0, 2))
+    first = filled(tmp_path / "shares", [0, 2])
     assert sorted(contents(first.folder)) == ["cache.json", "chunk-00000.safetensors", "chunk-00002.safetensors"]
-    assert not first.is_whole()
-    assert filled(tmp_path / "shares", ProcessGroup(1, 2)).is_whole()
+    assert first.missing() == [1]
+    assert not filled(tmp_path / "shares", [1]).missing()
     assert contents(tmp_path / "shares") == whole
     damaged = tmp_path / "shares" / "chunk-00001.safetensors"
     os.truncate(damaged, damaged.stat().st_size - 7)
@@ -81,6 +83,34 @@ def test_processes_fill_their_shares_and_damaged_chunks_are_computed_again(tmp_p
     filled(tmp_path / "shares")
     assert contents(tmp_path / "shares") == whole
     assert (tmp_path / "shares" / "chunk-00000.safetensors").stat().st_mtime_ns == kept
+
+
+def flip_a_byte(path: Path) -> None:
+    """Of a frame's depths: any value of it is a depth."""
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 16
+    path.write_bytes(content)
+
+
+def cut_and_pad(path: Path) -> None:
+    size = path.stat().st_size
+    os.truncate(path, size - 300)
+    os.truncate(path, size)
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, cut_and_pad])
+def test_a_chunk_whose_bytes_changed_is_named_and_computed_again(
+    damage: Callable[[Path], None], tmp_path: Path, small_chunks: None
+) -> None:
+    outputs = filled(tmp_path)
+    whole, damaged = contents(tmp_path), tmp_path / "chunk-00001.safetensors"
+    damage(damaged)
+    assert not cache(tmp_path).missing(), "its header is whole: that is all that is looked at before a training"
+    with pytest.raises(InputError, match=rf"{damaged}: .* not what was written .*cache-teacher.* computed again"):
+        [outputs[index] for index in range(5)]
+    assert outputs.missing(comparing=QUIET) == [1]
+    damaged.unlink()
+    assert contents(filled(tmp_path).folder) == whole
 
 
 def test_frames_go_through_the_teacher_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,14 +139,14 @@ def test_an_older_cache_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "00000000.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match=r"of another version .*remove it, or name another folder.*cache-teacher"):
         cache(tmp_path)
-    assert FORMAT.endswith(" 2")
+    assert FORMAT.endswith(" 3")
 
 
 def test_windows_of_batches_are_those_of_the_frames(tmp_path: Path) -> None:
     scenes = SyntheticStereo(3, 96, 128, seed=0)
     outputs = OutputsOnDisk(tmp_path, {"teacher": "a"}, 3, TEACHER.feature_channels)
     outputs.claim()
-    outputs.fill(teacher(), scenes, CPU, ProcessGroup(), QUIET)
+    outputs.fill(teacher(), scenes, CPU, [0], QUIET)
     for workers in (0, 1):
         loop = replace(LOOP, steps=2, workers=workers)
         for batch in batches(scenes, DataConfig(size=SIZE), loop, 0, ProcessGroup(), CPU, outputs):
@@ -149,19 +179,36 @@ def test_the_command_fills_what_a_student_then_reads(
 ) -> None:
     places = ["--teacher", str(folder / "teacher"), "--teacher-cache", str(folder / "cache")]
     data = ["--data.root", str(folder / "pairs"), "--data.size", *map(str, SIZE)]
-    for _ in range(2):
+
+    def run() -> dict[str, bytes]:
         with pytest.raises(SystemExit) as ended:
             main(["cache-teacher", *places, *data, "--device", "cpu"])
         assert ended.value.code == 0
+        return contents(folder / "cache")
+
+    before = run()
+    run()
     said = capsys.readouterr().out
     assert said.count("0.003 MB for a frame of 32×64, 3 of 3 frames to compute") == 1, "the second had nothing to do"
+    flip_a_byte(folder / "cache" / "chunk-00000.safetensors")
+    assert run() == before, "what has changed is found, and computed again"
     assert f"outputs of 3 frames in {folder / 'cache'}" in said
     assert json.loads((folder / "cache" / "cache.json").read_text())["precision"] == "bf16"
-    before = contents(folder / "cache")
     monkeypatch.setattr(OutputsOnDisk, "fill", None)
     config = tiny_student(folder / "run", teacher=folder / "teacher", teacher_cache=folder / "cache")
     train_student(replace(config, data=DataConfig(root=str(folder / "pairs"), size=SIZE)))
     assert contents(folder / "cache") == before
+
+
+def test_what_is_missing_is_looked_for_once(folder: Path, monkeypatch: pytest.MonkeyPatch, small_chunks: None) -> None:
+    data = DataConfig(root=str(folder / "pairs"), size=SIZE)
+    config = CacheTeacherConfig(folder / "teacher", folder / "cache", data=data, device="cpu")
+    cache_teacher(config, QUIET)
+    (folder / "cache" / "chunk-00001.safetensors").unlink()
+    opened, read_forms = [], teacher_outputs.read_forms
+    monkeypatch.setattr(teacher_outputs, "read_forms", lambda path: opened.append(path.name) or read_forms(path))
+    assert not cache_teacher(config, QUIET).missing()
+    assert opened == ["chunk-00000.safetensors", *(f"chunk-0000{n}.safetensors" for n in range(2))]
 
 
 def test_what_cannot_be_cached_is_refused_before_anything_is_written(
