@@ -67,6 +67,9 @@ def test_networks_compute_in_half_and_the_scale_is_kept(scaled: dict[str, float]
         patch.setattr(TrainingParts, "losses", losses)
         rows = train(tmp_path / "run")
     assert seen == {torch.float16}
+    scaled["scale"] = 2.0**10
+    [first] = train(tmp_path / "smaller", steps=1)
+    assert first["gradient_norm"] == pytest.approx(rows[0]["gradient_norm"], rel=1e-2), "of gradients without the scale"
     assert {row["loss_scale"] for row in rows} == {2.0**16}
     found = kept(tmp_path / "run")
     assert (float(found[SCALE]), int(found[GROWTH])) == (2.0**16, 6)

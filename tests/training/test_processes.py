@@ -27,7 +27,7 @@ from adu_depth.tensor_files import read_tensors
 from adu_depth.training import processes
 from adu_depth.training.batches import batches
 from adu_depth.training.config import TeacherTrainingConfig
-from adu_depth.training.processes import Exchange, remarks
+from adu_depth.training.processes import Exchange, joined, remarks
 from adu_depth.training.runs import open_samples, train_teacher
 from adu_depth.training.tasks import StepContext, TeacherTask, step_losses
 from tests.training.tiny import LOOP, tiny_teacher
@@ -251,6 +251,19 @@ def test_gradients_and_running_statistics_are_averaged(monkeypatch: pytest.Monke
     assert network[0].weight.grad.data_ptr() == place, "a graph's gradients stay where they are"
     exchange.average([p.grad for p in network.parameters() if p.grad is not None])
     assert torch.equal(network[1].running_mean, ((mean + 1) / 2 + 1) / 2)
+
+
+def test_all_begin_with_the_weights_and_buffers_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broadcast(buffer: torch.Tensor, source: int) -> None:
+        assert source == 0
+        buffer.fill_(7)
+
+    monkeypatch.setattr(processes.dist, "broadcast", broadcast)
+    network = mixed()
+    assert joined(network, ProcessGroup()) is None
+    assert joined(network, ProcessGroup(1, 2)) is not None
+    for name, tensor in network.state_dict().items():
+        assert (tensor == 7).all(), name
 
 
 def test_processes_that_use_other_parameters_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -345,14 +345,17 @@ def test_a_run_whose_predictions_stay_nan_ends_by_its_patience_and_stands_for_it
     assert checkpoint_of(run).name == "step-00000003"
 
 
-def test_workers_read_what_the_training_would_read_itself(tmp_path: Path) -> None:
+def test_workers_read_what_the_training_would_read_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In any part of the data set, in order; the training's random numbers do not notice."""
     write_samples(SyntheticStereo(7, *SIZE, seed=7), tmp_path / "held-out", 7)
     config = replace(VALIDATION, root=str(tmp_path / "held-out"), samples=5)
     samples = some_of(open_held_out(config, SIZE)[0], config.samples)
     own = [samples[index] for index in (0, 1, 4)]
     state = torch.get_rng_state()
-    read = list(read_ahead(samples, [0, 1, 4], workers=2))
+    reading = read_ahead(samples, [0, 1, 4], workers=2)
+    read = [next(reading)]
+    assert len(multiprocessing.active_children()) == 2
+    read += reading
     assert torch.equal(torch.get_rng_state(), state)
     assert multiprocessing.active_children() == []
     for sample, alone in zip(read, own, strict=True):
