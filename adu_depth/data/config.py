@@ -33,6 +33,9 @@ class SourceConfig:
     skip_missing: bool = False
     pairs: Annotated[int, Range(0, MOST)] = 0
     scene_seed: Annotated[int, Range(0, 2**63 - 1)] = 0
+    labels: bool = True
+    """False: its ground truth is not looked at, a student learns there from its teacher alone; any folder of images
+    will do."""
 
     def __post_init__(self) -> None:
         check_ranges(self, f"data.mix {self.root}: ")
@@ -102,7 +105,8 @@ class DataConfig:
     """Supervise with the dense ground truth instead of the sparse (LiDAR) one."""
     mix: Annotated[tuple[SourceConfig, ...], Length(15), Argument(repeated=True)] = ()
     """One more data set to train on, with its share of the samples (0.3; `root` has what is left), and what is its own
-    of layout, split, ground_truth, kb_crop, skip_missing, pairs, scene_seed: --data.mix kitti 0.3 split=train.txt"""
+    of layout, split, ground_truth, kb_crop, skip_missing, pairs, scene_seed: --data.mix kitti 0.3 split=train.txt.
+    labels=false: a set, or any folder of images, that a student's teacher alone labels (photos 0.5 labels=false)"""
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or any(s <= 0 for s in self.size):

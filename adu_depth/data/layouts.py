@@ -20,6 +20,7 @@ from adu_depth.data.kitti_raw import KittiRaw
 from adu_depth.data.middlebury import MiddleburyStereo
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.packed import dataset as packed
+from adu_depth.data.pictures import Pictures
 from adu_depth.data.rgbd import FILE_NAME as DEPTH_SCALES
 from adu_depth.data.rgbd import Rgbd
 from adu_depth.data.rig import Rig
@@ -118,6 +119,12 @@ LAYOUTS = (
         Rgbd,
     ),
     Layout(
+        "pictures",
+        "any images, without depth (by name alone, or where labels=false)",
+        lambda root: False,
+        Pictures,
+    ),
+    Layout(
         "rig",
         "left, right and camera.toml (your own pairs; depth, disparity, sparse_depth where known)",
         lambda root: (root / "left").is_dir() and (root / "right").is_dir(),
@@ -180,6 +187,11 @@ def find_layout(root: Path, layout: str = "auto") -> Layout:
     other = other_calibration(root)
     hint = f"\n{other}, and pairs into left and right" if other else ""
     raise InputError(f"{root}: no known layout of stereo pairs; looked for{table}{hint}")
+
+
+def recognised(root: Path) -> bool:
+    """Whether a folder lies as some layout has it."""
+    return any(known.recognises(root) for known in LAYOUTS)
 
 
 def views_above(folder: Path) -> frozenset[str]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+import torch
+
 from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import StereoSample
 
@@ -14,11 +16,12 @@ from adu_depth.data.sample import StereoSample
 @dataclass(frozen=True)
 class Source:
     """One of the data sets that are mixed. name: the setting it comes from, and its root. share: thousandths of the
-    samples of a training."""
+    samples of a training. labels: whether its ground truth is looked at."""
 
     name: str
     samples: Dataset
     share: int
+    labels: bool = True
 
 
 class Mixed:
@@ -33,7 +36,12 @@ class Mixed:
 
     def __getitem__(self, index: int) -> StereoSample:
         number, place = self.place(index)
-        return same_maps(self.sources[number].samples[place])
+        return self.alike(index, self.sources[number].samples[place])
+
+    def alike(self, index: int, sample: StereoSample) -> StereoSample:
+        """What the sample of this index, or a window of it, is in a batch with the others."""
+        source = self.sources[self.place(index)[0]]
+        return same_maps(sample if source.labels else without_truth(sample))
 
     def place(self, index: int) -> tuple[int, int]:
         """The source that a sample is from, and its index there."""
@@ -49,6 +57,18 @@ def same_maps(sample: StereoSample) -> StereoSample:
     A batch keeps only what all of its samples have: what one is trained on must not hang on its neighbours.
     """
     return replace(sample, sparse_depth=sample.training_target(dense=False), occluded=None)
+
+
+def without_truth(sample: StereoSample) -> StereoSample:
+    """The same views, with nothing known of their depth."""
+    return replace(
+        sample,
+        depth=torch.zeros_like(sample.depth),
+        disparity=torch.zeros_like(sample.disparity),
+        valid=torch.zeros_like(sample.valid),
+        sparse_depth=None,
+        occluded=None,
+    )
 
 
 def parts_of(samples: Dataset) -> list[Dataset]:

@@ -31,7 +31,7 @@ SCALE = "depth_scale"
 EXAMPLE = f"{SCALE} = 1000 for 16-bit millimetres, 25.5 for 8 bits of 10 m, 5000 for TUM's"
 NEAREST_REACH, FARTHEST_REACH = 1.0, 1000.0
 """Metres: what 8 bits reach at least, and 16 at most. Beyond it the scale is that of other maps."""
-_UNKNOWN = Camera(fx=math.nan, fy=math.nan, cx=math.nan, cy=math.nan, baseline=0.0)
+UNKNOWN_CAMERA = Camera(fx=math.nan, fy=math.nan, cx=math.nan, cy=math.nan, baseline=0.0)
 
 
 class _Frame(NamedTuple):
@@ -129,7 +129,7 @@ class Rgbd(FileDataset):
     def _camera(self, name: str, size: tuple[int, int]) -> Camera:
         path = self.files(name).get("calibration")
         if path is None:
-            return _UNKNOWN
+            return UNKNOWN_CAMERA
         if path not in self.cameras:
             self.cameras[path] = CameraFile(path)
         return self.cameras[path].camera(name, size, ("fx",))

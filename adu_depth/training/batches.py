@@ -20,7 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.augmentation import draw_generator
 from adu_depth.data.dataset import Dataset, FileDataset
-from adu_depth.data.mixed import Mixed, parts_of, same_maps
+from adu_depth.data.mixed import Mixed, parts_of
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.data.transforms import draw_window, resize_sample
@@ -127,7 +127,7 @@ class _TrainingView(TorchDataset["Item | InputError"]):
 
     def _load(self, key: _Key) -> Item:
         sample, teacher = self._window(key)
-        return (same_maps(sample) if isinstance(self.samples, Mixed) else sample), teacher
+        return (self.samples.alike(key.index, sample) if isinstance(self.samples, Mixed) else sample), teacher
 
     def _window(self, key: _Key) -> Item:
         teacher = None if self.teacher is None else self.teacher[key.index]

@@ -59,7 +59,7 @@ def prepare_run_folder(run: Path, config: dict[str, Any], loop: LoopConfig, defa
             f"run folder {run} already holds a training: go on with --loop.resume, or name another with --run"
         )
     if chosen is not None:
-        before = settings_before(run, chosen)
+        before = with_labels(settings_before(run, chosen))
         filled = with_defaults(before, with_defaults(BEFORE, defaults))
         free = places_free(before, config) | ({"loop.steps", "extended"} if is_extension(before, config) else set())
         differing = differing_settings(filled, config, free=free)
@@ -86,6 +86,14 @@ def settings_before(run: Path, chosen: Path) -> dict[str, Any]:
     for key in ("kind", "backbone"):  # which the run's own config.json does not have
         own.pop(key, None)
     return own
+
+
+def with_labels(settings: dict[str, Any]) -> dict[str, Any]:
+    """With what a run from before `labels` did with the data sets that it mixed."""
+    data = settings.get("data")
+    if not isinstance(data, dict) or not _objects(data.get("mix")):
+        return settings
+    return {**settings, "data": {**data, "mix": [{"labels": True, **source} for source in data["mix"]]}}
 
 
 def is_extension(before: dict[str, Any], now: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
 import torch
 
@@ -11,7 +12,7 @@ from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.config import DataConfig, SourceConfig
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest
-from adu_depth.data.layouts import folder_options, refuse_folder_options
+from adu_depth.data.layouts import folder_options, recognised, refuse_folder_options
 from adu_depth.data.mixed import Mixed, Source
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
@@ -33,10 +34,13 @@ def open_samples(data: DataConfig, device: torch.device, progress: Progress | No
     opened = [_opened(source, data, device, name, progress) for name, source in named]
     rest = 1000 - sum(source.thousandths for source in data.mix)
     shares = [rest, *(source.thousandths for source in data.mix)]
-    mixed = Mixed(
-        [Source(name, samples, share) for (name, _), samples, share in zip(named, opened, shares, strict=True)]
-    )
-    told = [f"{source.name} {source.share / 10:g} % ({len(source.samples):,} frames)" for source in mixed.sources]
+    labels = [True, *(source.labels for source in data.mix)]
+    names = [name for name, _ in named]
+    mixed = Mixed([Source(*part) for part in zip(names, opened, shares, labels, strict=True)])
+    told = [
+        f"{part.name} {part.share / 10:g} % ({len(part.samples):,} frames{'' if part.labels else ', unlabelled'})"
+        for part in mixed.sources
+    ]
     progress.say(f"{len(told)} data sets are mixed: {', '.join(told)}")
     return mixed
 
@@ -57,7 +61,11 @@ def _opened(
         if data.mix:
             scenes.fill(progress, "built-in scenes")
         return scenes
-    samples = open_dataset(source.root, **folder_options(source))
+    options = folder_options(source)
+    unlabelled = isinstance(source, SourceConfig) and not source.labels
+    if unlabelled and source.layout == "auto" and Path(source.root).is_dir() and not recognised(Path(source.root)):
+        options["layout"] = "pictures"
+    samples = open_dataset(source.root, **options)
     for note in samples.notes:
         progress.say(note)
     return Resized(samples, data.size) if data.fit == "resize" else samples

@@ -42,7 +42,8 @@ def require_supervision(
     if isinstance(source, SyntheticStereo) and source.length is None:
         return
     named = [(f"{name}: " if name else "", samples) for name, samples in _named(source)]
-    missing = [_missing_truth(config, samples, name) for name, samples in named]
+    asked = zip(_unlabelled(source), named, strict=True)
+    missing = [without or _missing_truth(config, samples, name) for without, (name, samples) in asked]
     if all(missing):
         reasons = "; ".join(name + reason for (name, _), reason in zip(named, missing, strict=True))
         if not isinstance(config, StudentTrainingConfig) or not stand_in:
@@ -53,9 +54,9 @@ def require_supervision(
     for (name, samples), reason in zip(named, missing, strict=True):
         if reason and not stand_in:
             raise _nothing(config, name + reason)
-        unlabelled = len(samples) - sum(1 for _ in _labelled(samples))
-        if reason or unlabelled:
-            told = reason or f"{unlabelled:,} of {len(samples):,} frames have no ground truth"
+        without = len(samples) - sum(1 for _ in _labelled(samples))
+        if reason or without:
+            told = reason or f"{without:,} of {len(samples):,} frames have no ground truth"
             progress.say(f"{name}{told}: {stand_in or 'they teach nothing'}")
 
 
@@ -107,6 +108,18 @@ def _nothing(config: TeacherTrainingConfig | StudentTrainingConfig, reasons: str
 def _named(source: Dataset) -> list[tuple[str, Dataset]]:
     """The data sets that are mixed, by the settings they come from; one alone, without a name."""
     return [(part.name, part.samples) for part in source.sources] if isinstance(source, Mixed) else [("", source)]
+
+
+def _unlabelled(source: Dataset) -> list[str]:
+    """Of each data set whose ground truth is not looked at, that it is not; "" of the others."""
+    if not isinstance(source, Mixed):
+        return [""]
+    told = []
+    for part in source.sources:
+        if not part.labels and not len(part.samples):
+            raise InputError(f"nothing to learn from: {part.name} has no frames")
+        told.append("" if part.labels else f"{len(part.samples):,} frames without labels (labels=false)")
+    return told
 
 
 def _roots(config: TeacherTrainingConfig | StudentTrainingConfig) -> list[str]:

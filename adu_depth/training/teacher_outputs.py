@@ -280,6 +280,7 @@ def cache_identity(teacher: nn.Module, data: DataConfig, count: int, frames: dic
     mixed = described.pop("mix")
     for source in mixed:
         source.pop("share")
+        source.pop("labels")
     if data.fit == "crop" and not mixed:  # windows are cut from what is kept
         described.pop("size")
     if frames:
