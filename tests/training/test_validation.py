@@ -361,8 +361,18 @@ def test_workers_read_what_the_training_would_read_itself(tmp_path: Path, monkey
     for sample, alone in zip(read, own, strict=True):
         assert sample.name == alone.name
         assert all(torch.equal(a, b) for a, b in zip(tensors_of(sample), tensors_of(alone), strict=True))
+    asked: list[int] = []
+
+    def noted(samples: Any, indices: Any, workers: int) -> Any:
+        asked.append(workers)
+        return read_ahead(samples, indices, workers)
+
+    monkeypatch.setattr("adu_depth.training.validation.read_ahead", noted)
+    data = replace(DATA, root=config.root, pairs=0)  # the training has workers of its own at the same time
     for workers in (0, 2):
-        train_student(tiny_student(tmp_path / f"run-{workers}", loop=replace(LOOP, workers=workers), validation=config))
+        loop = replace(LOOP, workers=workers)
+        train_student(tiny_student(tmp_path / f"run-{workers}", data=data, loop=loop, validation=config))
+    assert asked == [0, 0, 0, 2, 2, 2]
     assert rows(tmp_path / "run-0") == rows(tmp_path / "run-2")
     assert_same_bits(tmp_path / "run-0", tmp_path / "run-2")
     image = tmp_path / "held-out" / "left" / "000002.png"
