@@ -74,6 +74,14 @@ def test_shares_are_exact_in_every_round_and_each_source_goes_through_its_own_ep
     assert order != [i for step in range(35) for i in sample_indices(mixed, step, 4, seed=4, group=ONE)]
 
 
+def test_sources_of_one_length_have_orders_of_their_own() -> None:
+    mixed = lengths_only((50, 500), (50, 500))
+    order = [mixed.place(i) for step in range(25) for i in sample_indices(mixed, step, 4, seed=3, group=ONE)]
+    first, second = ([place for number, place in order if number == source] for source in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert sum(one == other for one, other in zip(first, second, strict=True)) < 10
+
+
 def test_a_data_set_alone_has_the_order_it_always_had() -> None:
     alone = [sample_indices(range(9), step, 4, 1, ONE) for step in range(6)]  # type: ignore[arg-type]
     assert alone == [step_indices(9, step, 4, 1, ONE) for step in range(6)]

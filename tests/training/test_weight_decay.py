@@ -63,14 +63,16 @@ def test_what_only_looks_like_a_matrix_stays_too(encoder: str, part: str) -> Non
     assert all(p.ndim < 2 or name in tables for name, p in network.named_parameters() if name in found)
 
 
-def test_a_step_without_gradients_shrinks_what_decays_alone() -> None:
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_step_without_gradients_shrinks_what_decays_alone(everything: bool) -> None:
     network = MonoStudent(STUDENT)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    optimizer = make_optimizer(network, OptimizerConfig(learning_rate=0.1, weight_decay=0.5), torch.device("cpu"))
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, decay_norms_and_biases=everything)
+    optimizer = make_optimizer(network, config, torch.device("cpu"))
     for p in network.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()
-    stays = still(network)
+    stays = set() if everything else still(network)
     for name, p in network.named_parameters():
         expected = before[name] if name in stays else before[name] * (1 - 0.1 * 0.5)
         assert torch.equal(p, expected), name
