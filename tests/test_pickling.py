@@ -19,10 +19,11 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 import adu_depth
 from adu_depth.data import StereoSample, SyntheticStereo, collate, open_dataset
+from adu_depth.data.transforms import CentreCut, Resized
 from adu_depth.distillation import DistillationConfig, StudentLoss, TeacherLoss, TeacherLossConfig
 from adu_depth.inference import Predictor, write_samples
 from adu_depth.models import FeatureAdapters, MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
-from adu_depth.training.batches import InMemory, Resized
+from adu_depth.training.batches import InMemory
 from adu_kernels import ConcatFreeConv3d
 from tests.data import pack_files, trees
 
@@ -135,7 +136,13 @@ def _data_sets(folder: Path) -> dict[str, Any]:
     on_disk = ("raw", "benchmark", "driving", "kitti", "middlebury", "object", "rig", "packed")
     below = {"benchmark": "depth_selection/val_selection_cropped"}
     opened = {name: open_dataset(folder / name / below.get(name, "")) for name in on_disk}
-    return {**opened, "synthetic": synthetic, "in memory": InMemory(synthetic), "resized": Resized(synthetic, (16, 32))}
+    return {
+        **opened,
+        "synthetic": synthetic,
+        "in memory": InMemory(synthetic),
+        "resized": Resized(synthetic, (16, 32)),
+        "cut": CentreCut(synthetic, (16, 16), 24),
+    }
 
 
 def _same(one: StereoSample, other: StereoSample) -> bool:

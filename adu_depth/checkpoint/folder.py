@@ -85,7 +85,7 @@ class LoadedModel:
     """A network from a checkpoint, in eval mode.
 
     config: the run's configuration. size: (height, width) it was trained at. fit: whether whole images were resized to
-    that size, or windows of it were cut at native resolution.
+    that size, windows of it were cut at native resolution, or their middle at this short side.
     """
 
     model: nn.Module
@@ -93,7 +93,8 @@ class LoadedModel:
     config: dict[str, Any]
     size: tuple[int, int]
     path: Path
-    fit: Literal["resize", "crop"] = "resize"
+    fit: Literal["resize", "crop", "centre"] = "resize"
+    short_side: int = 0
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -277,7 +278,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
     model = build_model(kind, settings, backbone, path / "config.json")
     model.load_state_dict(weights)
     data = described["data"]
-    return LoadedModel(model.to(device).eval(), kind, config, data.size, path, data.fit)
+    return LoadedModel(model.to(device).eval(), kind, config, data.size, path, data.fit, data.short_side)
 
 
 def build_model(

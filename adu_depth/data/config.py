@@ -95,8 +95,12 @@ class DataConfig:
     """Pass over, and count, frames whose files are not all there, instead of refusing them."""
     size: tuple[Side, Side] = (96, 320)
     """Height and width the network is trained at, multiples of 32 but for light networks."""
-    fit: Literal["resize", "crop"] = "resize"
-    """Bring images to `size` by resizing them, or by random crops at native resolution."""
+    fit: Literal["resize", "crop", "centre"] = "resize"
+    """Bring images to `size` by resizing them, by random crops at native resolution, or by bringing them to a short
+    side and cutting out their middle, as is usual indoors."""
+    short_side: Annotated[int, Range(0, 16_384)] = 0
+    """With fit centre: the short side that images are brought to before their middle is cut out (240 for the published
+    228×304). evaluate then measures in that middle."""
     pairs: Annotated[int, Range(0, MOST)] = 0
     """Built-in scenes: how many different ones; 0 means endless, rendered on the training device."""
     scene_seed: Annotated[int, Range(0, 2**63 - 1)] = 0
@@ -114,6 +118,11 @@ class DataConfig:
         if self.pairs < 0:
             raise InputError(f"data.pairs must be 0 (endless) or more, got {self.pairs}")
         check_ranges(self, "data.")
+        if self.fit == "centre" and self.short_side < min(self.size):
+            raise InputError(f"data.short_side: with fit centre expected at least {min(self.size)}, the short side of "
+                             f"data.size, got {self.short_side} (240 for 228×304)")  # fmt: skip
+        if self.fit != "centre" and self.short_side:
+            raise InputError(f"data.short_side is for data.fit centre, got {self.short_side} with fit {self.fit}")
         if self.size[0] * self.size[1] > MOST_AREA:
             raise InputError(f"data.size: expected at most {MOST_AREA:,} pixels, got {self.size[0]}×{self.size[1]}")
         if (mixed := sum(source.thousandths for source in self.mix)) > 999:

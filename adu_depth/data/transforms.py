@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adu_depth.data.augmentation import draw_integers
+from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 
@@ -56,3 +57,46 @@ def draw_window(
         places = (have - want) // align + 1
         corner.append(int(draw_integers(0, places, 1, generator=generator)) * align)
     return corner[0], corner[1]
+
+
+def short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """(height, width) of an image of `size` that is brought to this short side."""
+    scale = short_side / min(size)
+    return round(size[0] * scale), round(size[1] * scale)
+
+
+def centre_sample(sample: StereoSample, short_side: int, height: int, width: int) -> StereoSample:
+    """A single sample brought to a short side and cut to its middle, as indoor networks see NYU-v2 (1803.08673)."""
+    before = (sample.left.shape[-2], sample.left.shape[-1])
+    size = short_side_size(before, short_side)
+    if size[0] < height or size[1] < width:
+        raise InputError(
+            f"{sample.name}: a window of {height}×{width} does not fit an image of {before[0]}×{before[1]}, which "
+            f"data.fit centre brings to {size[0]}×{size[1]}: choose a smaller data.size, or a larger data.short_side"
+        )
+    resized = resize_sample(sample, *size)
+    return resized.crop((size[0] - height) // 2, (size[1] - width) // 2, height, width)
+
+
+class Resized:
+    """A data set whose samples are all brought to one size."""
+
+    def __init__(self, samples: Dataset, size: tuple[int, int]) -> None:
+        self.samples, self.size = samples, size
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> StereoSample:
+        return resize_sample(self.samples[index], *self.size)
+
+
+class CentreCut(Resized):
+    """A data set whose samples are all brought to one short side and cut to their middle."""
+
+    def __init__(self, samples: Dataset, size: tuple[int, int], short_side: int) -> None:
+        super().__init__(samples, size)
+        self.short_side = short_side
+
+    def __getitem__(self, index: int) -> StereoSample:
+        return centre_sample(self.samples[index], self.short_side, *self.size)

@@ -15,6 +15,7 @@ from adu_depth.data import KittiStereo, SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.layouts import find_layout, folder_options, refuse_folder_options
 from adu_depth.data.packed import PackedStereo
+from adu_depth.data.transforms import CentreCut
 from adu_depth.distributed import ProcessGroup, joined_processes
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
@@ -138,6 +139,11 @@ class _Evaluation:
             scale=config.scale,
         )
         self.fit: dict[str, Any] | None = None
+        self.cut: CentreCut | None = None
+        if self.predictor.short_side and config.data != "synthetic":
+            assert self.predictor.trained_size is not None
+            self.dataset = CentreCut(self.dataset, self.predictor.trained_size, self.predictor.short_side)
+            self.cut, self.predictor.short_side = self.dataset, 0  # they come prepared
         self.uncertainty = config.uncertainty and self.predictor.predicts_uncertainty
         if config.uncertainty and not self.uncertainty:
             if config.temperature is not None or config.fit_temperature is not None:
@@ -232,6 +238,11 @@ class _Evaluation:
             self.progress.say(f"{protocol}: {PROTOCOLS[protocol].about}; {span}; {len(result.rows)} images{skipped}")
         size = self.predictor.size
         told = ["network at " + ("each image's own size" if size is None else "×".join(map(str, size)))]
+        if self.cut is not None:
+            told = [
+                f"images and ground truth at short side {self.cut.short_side}, their middle of "
+                f"{'×'.join(map(str, self.cut.size))}, as in training"
+            ]
         if self.predictor.checkpoint not in (None, self.config.checkpoint):
             told.insert(0, f"checkpoint {self.predictor.checkpoint}")
         if self.predictor.flip != "none":

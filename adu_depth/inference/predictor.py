@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from adu_depth.checkpoint import load_model
 from adu_depth.data.sample import StereoSample
+from adu_depth.data.transforms import short_side_size
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, stack_cameras
 from adu_depth.images import check_image, check_range, image_batch
@@ -37,6 +38,7 @@ class Predictor:
         device: where the network and its inputs are put.
         stereo: None: a forward with a parameter named `right` is a stereo one.
         trained_size: (height, width) of the images or windows the network was trained on, where that is known.
+        short_side: without a size, bring each image to this short side before the network sees it; 0 leaves it.
         flip: also predict the mirrored image and merge the two (`merge_flipped`); for a student. A pair cannot be
             mirrored so: what its network then sees as left is the right view, another picture with other depths.
 
@@ -62,13 +64,14 @@ class Predictor:
         stereo: bool | None = None,
         trained_size: tuple[int, int] | None = None,
         flip: Flip = "none",
+        short_side: int = 0,
     ) -> None:
         size = None if size is None else tuple(map(plain_number, size))  # type: ignore[assignment]
         if size is not None and (len(size) != 2 or any(type(side) is not int or side < 1 for side in size)):
             raise InputError(f"size must be (height, width), both positive whole numbers, or None, got {size}")
         self.device = torch.device(device)
         self.model = model.to(self.device)
-        self.size, self.trained_size = size, trained_size
+        self.size, self.trained_size, self.short_side = size, trained_size, short_side
         self.stereo = takes_pairs(model) if stereo is None else stereo
         scaled = getattr(getattr(model, "config", None), "reference_focal", None) is not None
         self.needs_camera = self.stereo or scaled
@@ -93,12 +96,13 @@ class Predictor:
         """The predictor of a run folder or checkpoint; size "trained", "full" (each image's own) or (height, width).
 
         A network trained on windows cut from the images saw them at their own size: for it "trained" is "full".
+        One that saw their middles at one short side is given whole images of that short side.
         device "auto" is CUDA where there is one. Raises InputError if there is no usable checkpoint at `path`.
         """
         loaded = load_model(path, _device(device))
         working_size: tuple[int, int] | None
         if size == "trained":
-            working_size = None if loaded.fit == "crop" else loaded.size
+            working_size = loaded.size if loaded.fit == "resize" else None
         elif size == "full":
             working_size = None
         elif isinstance(size, str):
@@ -112,6 +116,7 @@ class Predictor:
             stereo=loaded.kind == "teacher",
             trained_size=loaded.size,
             flip=flip,
+            short_side=loaded.short_side if size == "trained" else 0,
         )
         predictor.checkpoint = loaded.path
         return predictor
@@ -152,7 +157,7 @@ class Predictor:
     def _predict(self, left: Tensor, right: Tensor | None, camera: Camera | None) -> DepthPrediction:
         check_image("left", left)
         own_size = (left.shape[-2], left.shape[-1])
-        size = self.size or own_size
+        size = self.size or (short_side_size(own_size, self.short_side) if self.short_side else own_size)
         if self.stereo:
             right = self._check_stereo(left, right, camera)  # before anything moves: a camera's numbers are asked for
         if camera is not None:

@@ -23,7 +23,7 @@ from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.mixed import Mixed, parts_of
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.sample import StereoSample, collate
-from adu_depth.data.transforms import draw_window, resize_sample
+from adu_depth.data.transforms import draw_window
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models.prediction import TeacherTargets
@@ -81,19 +81,6 @@ class InMemory:
         """Computes all that is missing: processes that are forked from this one later then share it."""
         for index in progress.track(range(len(self)), what):
             self[index]
-
-
-class Resized:
-    """A data set whose samples are all brought to one size."""
-
-    def __init__(self, samples: Dataset, size: tuple[int, int]) -> None:
-        self.samples, self.size = samples, size
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> StereoSample:
-        return resize_sample(self.samples[index], *self.size)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest
 from adu_depth.data.layouts import folder_options, recognised, refuse_folder_options
 from adu_depth.data.mixed import Mixed, Source
+from adu_depth.data.transforms import CentreCut, Resized
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
-from adu_depth.training.batches import InMemory, Resized
+from adu_depth.training.batches import InMemory
 
 BUILT_IN = "synthetic"
 
@@ -50,9 +51,9 @@ def _opened(
 ) -> Dataset:
     """One data set. data: how large the samples of all are. name: of the setting, for messages."""
     if source.root == BUILT_IN:
-        if data.fit == "crop" and not data.mix:
-            raise InputError("data.fit crop: the built-in scenes are rendered at data.size, there is nothing to cut; "
-                             "leave data.fit out")  # fmt: skip
+        if data.fit == "centre" or (data.fit == "crop" and not data.mix):
+            raise InputError(f"data.fit {data.fit}: the built-in scenes are rendered at data.size, there is nothing to "
+                             "cut; leave data.fit out")  # fmt: skip
         refuse_folder_options(source, "data." if source is data else f"{name}: ", name)
         height, width = data.size
         if not source.pairs:
@@ -68,6 +69,8 @@ def _opened(
     samples = open_dataset(source.root, **options)
     for note in samples.notes:
         progress.say(note)
+    if data.fit == "centre":
+        return CentreCut(samples, data.size, data.short_side)
     return Resized(samples, data.size) if data.fit == "resize" else samples
 
 

@@ -12,9 +12,9 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import spread
 from adu_depth.data.mixed import Mixed
+from adu_depth.data.transforms import Resized
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
-from adu_depth.training.batches import Resized
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.sources import BUILT_IN
 

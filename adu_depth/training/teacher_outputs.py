@@ -278,6 +278,8 @@ def cache_identity(teacher: nn.Module, data: DataConfig, count: int, frames: dic
     described: dict[str, Any] = json.loads(json.dumps(asdict(data)))
     described.pop("dense")
     mixed = described.pop("mix")
+    if not data.short_side:
+        described.pop("short_side")
     for source in mixed:
         source.pop("share")
         source.pop("labels")

@@ -23,6 +23,7 @@ from adu_depth.data.config import DataConfig
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest, spread
 from adu_depth.data.sample import StereoSample, collate
+from adu_depth.data.transforms import CentreCut
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError, SharedInputError
 from adu_depth.evaluation.command import truth_is_cut
@@ -73,11 +74,12 @@ class Validation:
         """data: of the training. period: steps from one validation to the next. workers: processes that read the
         samples. InputError for samples that the network cannot be measured on, or not by this metric."""
         self.config, self.period, self.workers = config, period, workers
-        self.size = None if data.fit == "crop" else data.size  # as inference takes it
+        self.size = data.size if data.fit == "resize" else None  # as inference takes it
         self.group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
         source, layout = open_held_out(config, data.size)
         self.notes: list[str] = list(getattr(source, "notes", ()))
-        self.samples = some_of(source, config.samples)
+        prepared = data.fit == "centre" and config.root != "synthetic"
+        self.samples = some_of(CentreCut(source, data.size, data.short_side) if prepared else source, config.samples)
         first = self.samples[0]
         if kind == "teacher" and first.right is None:
             raise InputError(
@@ -105,6 +107,7 @@ class Validation:
 
     def _nothing_yet(self, protocol: str) -> Standing:
         what, config = self.samples.samples if isinstance(self.samples, Part) else self.samples, self.config
+        what = what.samples if isinstance(what, CentreCut) else what
         of = f"scenes of seed {config.scene_seed}"
         if isinstance(what, FileDataset):
             of = f"frames {frames_digest(what)[:16]}"

@@ -200,7 +200,7 @@ def nested(depth: int) -> str:
         ({"data": {"size": [32, 33]}}, r"data\.size must be two positive multiples of 32"),
         ({"data": {"size": [10**6, 10**6]}}, r"data\.size\[0\]: expected a whole number from 32 to 16,384"),
         ({"data": {"size": [4096, 4096]}}, r"at most 4,194,304 pixels"),
-        ({"data": {"size": [32, 64], "fit": "stretch"}}, r"data\.fit: expected 'resize' or 'crop', got 'stretch'"),
+        ({"data": {"size": [32, 64], "fit": "stretch"}}, r"data\.fit: expected 'resize' or 'crop' or 'centre', got "),
         ({"model": {"head_channels": 10**9}}, r"model\.head_channels: expected a whole number from 1 to 4,096"),
         ({"model": {"head_channels": 4096, "feature_channels": [4096] * 3}}, r"model\.safetensors does not fit"),
         ({"model": {"head_channels": 8.5}}, r"model\.head_channels: expected a whole number, got 8\.5"),

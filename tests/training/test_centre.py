@@ -1,0 +1,88 @@
+"""Images brought to one short side and cut to their middle: in training, validation, evaluation and prediction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from adu_depth.checkpoint import load_model
+from adu_depth.data import SyntheticStereo
+from adu_depth.data.config import DataConfig
+from adu_depth.data.transforms import CentreCut, centre_sample, resize_sample
+from adu_depth.errors import InputError
+from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
+from adu_depth.evaluation.metrics import hu_metrics
+from adu_depth.inference import Predictor, write_samples
+from adu_depth.models import StudentConfig
+from adu_depth.training.runs import train_student
+from adu_depth.training.validation_config import ValidationConfig
+from tests.training.tiny import LOOP, tiny_student
+
+
+def test_the_published_preparation() -> None:
+    """Of a frame of NYU's 480×640: 240×320, then rows 6 to 233 and columns 8 to 311."""
+    scene = SyntheticStereo(1, 480, 640, seed=0)[0]
+    cut = centre_sample(scene, 240, 228, 304)
+    half = resize_sample(scene, 240, 320)
+    assert torch.equal(cut.left, half.left[:, 6:234, 8:312])
+    assert torch.equal(cut.depth, half.depth[:, 6:234, 8:312])
+    assert set(cut.depth.unique().tolist()) <= set(scene.depth.unique().tolist()), "measured values, no means"
+    assert float(cut.camera.cx) == pytest.approx(float(half.camera.cx) - 8)
+    with pytest.raises(
+        InputError, match=r"228×304 does not fit .* 480×480, which data\.fit centre brings to 240×240"
+    ):
+        centre_sample(scene.crop(0, 0, 480, 480), 240, 228, 304)
+
+
+def test_a_network_works_as_it_was_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "set"
+    write_samples(SyntheticStereo(3, 60, 80, seed=0), folder, 3)
+    data = DataConfig(root=str(folder), size=(36, 44), fit="centre", short_side=40)
+    validation = ValidationConfig(every=2, root=str(folder), protocol="hu", metric="rmse", pictures=1)
+    config = tiny_student(tmp_path / "run", model=StudentConfig(network="light"), data=data, validation=validation)
+    train_student(replace(config, loop=replace(LOOP, steps=2)))
+    told = "validation rmse "
+    validated = next(line for line in capsys.readouterr().out.splitlines() if told in line)
+    loaded = load_model(config.run)
+    assert (loaded.size, loaded.fit, loaded.short_side) == ((36, 44), "centre", 40)
+    console = Console(width=160)
+    results = evaluate_checkpoint(EvaluateConfig(config.run, str(folder), protocol="hu", device="cpu"), console)
+    said = capsys.readouterr().out
+    assert "images and ground truth at short side 40, their middle of 36×44, as in training" in said
+    rows = []
+    with torch.no_grad():
+        for sample in (CentreCut(SyntheticStereo(3, 60, 80, seed=0), (36, 44), 40)[i] for i in range(3)):
+            rows.append(hu_metrics(loaded.model(sample.left[None]).depth[0, 0], sample.depth[0])["rmse"])
+    measured = results["student"]["hu"].means()["rmse"]
+    assert measured == pytest.approx(sum(rows) / 3, rel=0.02), "but for what files round"
+    assert float(validated.split(told)[1].split()[0]) == pytest.approx(measured, abs=1e-3)
+    predictor = Predictor.from_checkpoint(config.run, "cpu")
+    seen = []
+    predictor.model.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[-2:])))
+    assert predictor.predict_image(torch.rand(3, 120, 90)).depth.shape == (1, 1, 120, 90)
+    assert seen == [(53, 40)]
+    Predictor.from_checkpoint(config.run, "cpu", size="full").predict_image(torch.rand(3, 64, 96))
+    assert Predictor.from_checkpoint(config.run, "cpu", size="full").short_side == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fit": "centre"}, r"data\.short_side: with fit centre expected at least 32.*got 0"),
+        ({"fit": "centre", "short_side": 20}, "got 20"),
+        ({"short_side": 240}, r"data\.short_side is for data\.fit centre, got 240 with fit resize"),
+    ],
+)
+def test_settings_that_say_nothing(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DataConfig(size=(32, 64), **settings)  # type: ignore[arg-type]
+
+
+def test_built_in_scenes_have_no_middle(tmp_path: Path) -> None:
+    data = DataConfig(size=(32, 64), fit="centre", short_side=48)
+    with pytest.raises(InputError, match=r"data\.fit centre: the built-in scenes are rendered at data\.size"):
+        train_student(tiny_student(tmp_path / "run", data=data))
