@@ -13,6 +13,7 @@ from adu_depth.data.camera_file import other_calibration
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.driving_stereo import DrivingStereo
 from adu_depth.data.foreign_files import foreign
+from adu_depth.data.indoor import NyuV2, ScanNet, recognises_nyu, recognises_scannet
 from adu_depth.data.kitti import KITTI_2012, KITTI_2015, KittiStereo, training_folder
 from adu_depth.data.kitti_depth import KittiDepth
 from adu_depth.data.kitti_object import KittiObject
@@ -117,6 +118,18 @@ LAYOUTS = (
         "depth.toml, and lists *.csv of image,depth or images and depth (single images; indoor sets)",
         lambda root: (root / DEPTH_SCALES).is_file(),
         Rgbd,
+    ),
+    Layout(
+        "nyu_v2",
+        "folders of rgb_00045.jpg and sync_depth_00045.png (NYU-v2 as BTS lays it out; single images)",
+        recognises_nyu,
+        NyuV2,
+    ),
+    Layout(
+        "scannet",
+        "[scans/]scene0000_00/color/0.jpg, depth/0.png (ScanNet's exported frames; single images)",
+        recognises_scannet,
+        ScanNet,
     ),
     Layout(
         "pictures",

@@ -32,9 +32,7 @@ def test_the_published_preparation() -> None:
     assert torch.equal(cut.depth, half.depth[:, 6:234, 8:312])
     assert set(cut.depth.unique().tolist()) <= set(scene.depth.unique().tolist()), "measured values, no means"
     assert float(cut.camera.cx) == pytest.approx(float(half.camera.cx) - 8)
-    with pytest.raises(
-        InputError, match=r"228×304 does not fit .* 480×480, which data\.fit centre brings to 240×240"
-    ):
+    with pytest.raises(InputError, match=r"228×304 does not fit .* 480×480, which data\.fit centre brings to 240×240"):
         centre_sample(scene.crop(0, 0, 480, 480), 240, 228, 304)
 
 

@@ -1,0 +1,82 @@
+"""NYU-v2 and ScanNet in the form their users have them in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adu_depth.data import open_dataset
+from adu_depth.data.indoor import NyuV2, ScanNet
+from adu_depth.doctor import ERROR, examine
+from adu_depth.errors import InputError
+from tests.data.test_rgbd import near, save_levels
+from tests.data.trees import save_image, save_text, scenes
+
+SIZE = (96, 192)
+
+
+def write_nyu(root: Path) -> None:
+    for index, scene in enumerate(scenes(size=SIZE)):
+        folder = root / ("kitchen_0028b" if index < 2 else "office_0001a")
+        save_image(folder / f"rgb_{index:05d}.jpg", scene.left)
+        save_levels(folder / f"sync_depth_{index:05d}.png", near(index), 1000, np.uint16)
+
+
+def test_nyu_with_btss_lists(tmp_path: Path) -> None:
+    for below in ("", "sync"):
+        write_nyu(tmp_path / below)
+    dataset = open_dataset(tmp_path / "sync")
+    assert isinstance(dataset, NyuV2)
+    assert dataset.names[0] == "kitchen_0028b/rgb_00000"
+    assert dataset.sequence(dataset.names[0]) == "kitchen_0028b"
+    sample = dataset.load("office_0001a/rgb_00002")
+    np.testing.assert_allclose(sample.depth[0], near(2), atol=1e-3)
+    assert sample.right is None
+    line = "/kitchen_0028b/rgb_00001.jpg /kitchen_0028b/sync_depth_00001.png 518.8579\n"
+    save_text(tmp_path / "list.txt", line)
+    assert open_dataset(tmp_path / "sync", split=tmp_path / "list.txt").names == ["kitchen_0028b/rgb_00001"]
+    report = examine(dataset, "nyu_v2")
+    assert report.count(ERROR) == 0, report.findings
+    bare = tmp_path / "sync" / "kitchen_0028b" / "sync_depth_00001.png"
+    bare.unlink()
+    again = open_dataset(tmp_path / "sync")
+    assert not again.labelled("kitchen_0028b/rgb_00001")
+    assert not bool(again.load("kitchen_0028b/rgb_00001").valid.any())
+    save_levels(bare, near(1), 25.5, np.uint8)
+    with pytest.raises(InputError, match=r"sync_depth_00001.png: expected 16-bit millimetres, got 8 bits"):
+        open_dataset(tmp_path / "sync").load("kitchen_0028b/rgb_00001")
+
+
+@pytest.mark.parametrize("below", ["", "scans"])
+def test_scannets_frames(tmp_path: Path, below: str) -> None:
+    for index, scene in enumerate(scenes(size=SIZE)):
+        folder = tmp_path / below / f"scene000{index // 2}_00"
+        save_image(folder / "color" / f"{10 * (index % 2)}.jpg", scene.left)
+        save_levels(folder / "depth" / f"{10 * (index % 2)}.png", near(index)[::2, ::2], 1000, np.uint16)
+    matrix = "\n".join(("577.87 0 319.5 0", "0 577.87 239.5 0", "0 0 1 0", "0 0 0 1"))
+    save_text(tmp_path / below / "scene0000_00" / "intrinsic" / "intrinsic_depth.txt", matrix)
+    dataset = open_dataset(tmp_path)
+    assert isinstance(dataset, ScanNet)
+    first = (Path(below) / "scene0000_00" / "color" / "0").as_posix()
+    assert dataset.names[:2] == [first, first[:-1] + "10"]
+    assert dataset.sequence(first) == "scene0000", "another scan of a room is that room"
+    sample = dataset.load(first)
+    assert sample.left.shape == (3, 48, 96)
+    np.testing.assert_allclose(sample.depth[0], near(0)[::2, ::2], atol=1e-3)
+    assert (sample.camera.fx, sample.camera.cx) == (577.87, 319.5)
+    assert np.isnan(dataset.load(first.replace("0000_00", "0001_00")).camera.fx)
+    assert open_dataset(tmp_path).missing(first) == []
+    save_levels(tmp_path / below / "scene0001_00" / "depth" / "0.png", near(2)[:, :90], 1000, np.uint16)
+    with pytest.raises(InputError, match=r"expected depth of the colour image's shape, 192×96, at any size; got 90×96"):
+        dataset.load(first.replace("0000_00", "0001_00"))
+    save_text(tmp_path / below / "scene0000_00" / "intrinsic" / "intrinsic_depth.txt", "0 0 0\n")
+    with pytest.raises(InputError, match=r"intrinsic_depth.txt: expected a 3×3 or 4×4 matrix"):
+        open_dataset(tmp_path).load(first)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    for layout in ("nyu_v2", "scannet"):
+        with pytest.raises(InputError, match="no frame, expected folders of"):
+            open_dataset(tmp_path, layout)
