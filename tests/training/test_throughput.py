@@ -54,6 +54,10 @@ def test_speed_share_of_waiting_and_what_is_left_are_those_of_the_clock() -> Non
     assert "4 steps in 12 s: 2.7 images/s, 67% of the time waiting for data, peak memory of this process" in (
         meter.summary()
     )
+    meter.next(slow(7.0))
+    clock.now += 1
+    meter.step()
+    assert "5 steps in 20 s: 2.0 images/s, 75% of" in meter.summary(), "with what came after the last row"
 
 
 def test_the_end_is_told_with_its_day_where_that_is_another() -> None:
