@@ -52,7 +52,7 @@ def some_of(samples: Dataset, most: int) -> Dataset:
 def read_ahead(samples: Dataset, indices: Sequence[int], workers: int) -> Generator[StereoSample, None, None]:
     """These samples in this order, as `samples` has them, read by `workers` processes; by this one for what is in
     memory. They are started for this reading, and end with it, or when it is closed."""
-    if not workers or isinstance(samples, InMemory):
+    if not workers or not indices or isinstance(samples, InMemory):
         yield from (samples[index] for index in indices)
         return
     loader = DataLoader(

@@ -358,6 +358,7 @@ def test_workers_read_what_the_training_would_read_itself(tmp_path: Path, monkey
     read += reading
     assert torch.equal(torch.get_rng_state(), state)
     assert multiprocessing.active_children() == []
+    assert list(read_ahead(samples, [], workers=2)) == [], "of several processes one may have no share"
     for sample, alone in zip(read, own, strict=True):
         assert sample.name == alone.name
         assert all(torch.equal(a, b) for a, b in zip(tensors_of(sample), tensors_of(alone), strict=True))
