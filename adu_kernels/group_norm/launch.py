@@ -1,10 +1,9 @@
-"""How the kernels are started: tiles and chunks, the launch table, PyTorch's operators and their backward."""
+"""How the kernels are started, as `table` divides the work: layouts, PyTorch's operators and their backward."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor
 
 from .._triton import runtime
-from .._triton.layout import INT32_LIMIT, ceil_div, merged_axes, power_of_two, reach
+from .._triton.layout import INT32_LIMIT, ceil_div, merged_axes, reach
 from .._triton.operators import operator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
+from . import table
 
 if TYPE_CHECKING:
     from .tiles import NormConfig
@@ -39,45 +39,6 @@ def group_norm(
     return y
 
 
-@dataclass(frozen=True)
-class LaunchShape:
-    """How a kernel divides its work."""
-
-    elements: int
-    """Of a tile."""
-    programs: int
-    """A launch has about so many, where there are positions enough for a tile each."""
-    threads: int = 128
-    stages: int = 1
-    """Tiles that are loaded ahead, and one; for `statistics` and `gradient_sums`."""
-
-    @property
-    def warps(self) -> int:
-        return self.threads // runtime.WARP_SIZE
-
-
-# Measured (H200, 65f2ad8, bench/results/h200: bf16, B 8, C 32, G 8, 48×64×128). Sums stay in registers over the tiles
-# of a program, so those that add up are few: what they find is put together by every program after them.
-# STATISTICS, 4096 → 2048 elements: 255 → 218 µs forward; 72 registers instead of 130, twice the warps a multiprocessor.
-# NORMALISE, 2048 elements by 128 threads → 4096 by 256: 255 → 249 µs forward; 64 registers instead of 80.
-# INPUT_GRADIENT, 132·16 → 132·32 programs: 305 → 290 µs backward.
-# stages: without them a thread waits for one 16-byte load of its tile before it asks for the next, 8 KB on their way a
-# multiprocessor where the memory's rate needs some 30. STATISTICS: 166 µs forward, with three 168, with one 212.
-# GRADIENT_SUMS: 251 µs backward, with two 268, with one 292 (H200, tune at 70ed244).
-STATISTICS = LaunchShape(elements=2048, programs=132 * 4, stages=4)
-NORMALISE = LaunchShape(elements=4096, programs=132 * 16, threads=256)
-GRADIENT_SUMS = LaunchShape(elements=2048, programs=132 * 4, stages=3)
-INPUT_GRADIENT = LaunchShape(elements=2048, programs=132 * 32)
-LANES = 256
-"""At most, of a tile over channels; a power of two."""
-FEWEST_LANES = 16
-"""Of a tile over the positions of a channels-first map: as many channels as there are, up to this."""
-PARTS = 4096
-"""Results of programs that are put together at once, times groups or lanes."""
-JOINED_GROUPS, TOTALLED_LANES = 16, 32
-"""At most, of a program that puts parts together: few, so that many programs do."""
-MOST_PARTS = 4096
-"""Of a block's groups: where there are more, a launch of its own puts them together."""
 VECTOR = 8
 """What strides of a channels-first map are divisible by, or not: two compilations for all sizes."""
 
@@ -144,57 +105,8 @@ def _divides(divisor: int, numbers: Sequence[int]) -> bool:
     return all(number % divisor == 0 for number in numbers)
 
 
-class Cut(NamedTuple):
-    """How an image is cut into programs."""
-
-    blocks: int
-    """Across the channels."""
-    chunks: int
-    """Across the positions."""
-    tiles: int
-    """Of a chunk."""
-
-
-class Tile(NamedTuple):
-    positions: int
-    groups: int
-    lanes: int
-    split: int
-
-
-def tile_of(x: Tensor, num_groups: int, elements: int, channels_last: bool) -> Tile:
-    if x.dtype == torch.float64:  # whose sums would not stay in registers
-        elements //= 4
-    return _known_tile(x.shape[1] // num_groups, num_groups, elements, channels_last)
-
-
-def _tile(channels: int, num_groups: int, elements: int, channels_last: bool) -> Tile:
-    """channels: of a group."""
-    lanes = min(power_of_two(channels), LANES)
-    widest = LANES if channels_last else FEWEST_LANES
-    groups = min(max(widest // lanes, 1), power_of_two(num_groups))
-    return Tile(max(elements // (groups * lanes), 1), groups, lanes, ceil_div(channels, lanes))
-
-
-_known_tile = lru_cache(maxsize=1024)(_tile)
-
-
-def _blocks(tile: Tile, num_groups: int) -> int:
-    """Of an image."""
-    return num_groups * tile.split if tile.split > 1 else ceil_div(num_groups, tile.groups)
-
-
-@lru_cache(maxsize=1024)
-def cut_of(shape: LaunchShape, tile: Tile, batch: int, num_groups: int, positions: int) -> Cut:
-    blocks = _blocks(tile, num_groups)
-    tiles = ceil_div(positions, tile.positions)
-    chunks = min(max(shape.programs // (batch * blocks), 1), tiles)
-    tiles = ceil_div(tiles, chunks)
-    return Cut(blocks, ceil_div(positions, tiles * tile.positions), tiles)
-
-
 def norm_config(
-    layout: Layout, tile: Tile, x: Tensor, num_groups: int,
+    layout: Layout, tile: table.Tile, x: Tensor, num_groups: int,
     weight: Tensor | None, bias: Tensor | None, residual: bool, relu: bool, eps: float = 0.0, joined: bool = False,
     stages: int = 1,
 ) -> NormConfig:  # fmt: skip
@@ -204,8 +116,8 @@ def norm_config(
 
 @lru_cache(maxsize=1024)
 def _config(
-    layout: Layout, tile: Tile, channels: int, num_groups: int, options: tuple[bool, ...], eps: float, stages: int,
-    dtype: torch.dtype,
+    layout: Layout, tile: table.Tile, channels: int, num_groups: int, options: tuple[bool, ...], eps: float,
+    stages: int, dtype: torch.dtype,
 ) -> NormConfig:  # fmt: skip
     """options: weighted, biased, with a residual, with ReLU, joined."""
     from .tiles import NormConfig  # here and below: Triton is needed only where a kernel runs
@@ -214,7 +126,7 @@ def _config(
     return NormConfig(
         NUM_GROUPS=num_groups, CHANNELS=channels // num_groups,
         POSITIONS=tile.positions, GROUPS=tile.groups, LANES=tile.lanes, SPLIT=tile.split,
-        PARTS=max(PARTS // (tile.groups * tile.lanes), 16),
+        PARTS=max(table.PARTS // (tile.groups * tile.lanes), 16),
         FLAT=layout.flat, CONTIGUOUS_C=layout.contiguous_c, CONTIGUOUS_P=layout.contiguous_p,
         STRIDE_DIVISOR=layout.divisor, INT64=layout.int64,
         WEIGHTED=weighted, BIASED=biased, RESIDUAL=residual, RELU=relu, SIGNED=False, JOINED=joined, EPS=eps,
@@ -245,14 +157,14 @@ def statistics(x: Tensor, mean: Tensor, layout: Layout, num_groups: int, eps: fl
     from . import kernels
 
     batch = x.shape[0]
-    tile = tile_of(x, num_groups, STATISTICS.elements, layout.channels_last)
-    cut = cut_of(STATISTICS, tile, batch, num_groups, layout.positions)
+    tile = table.tile_of(x, num_groups, table.STATISTICS.elements, layout.channels_last)
+    cut = table.cut_of(table.STATISTICS, tile, batch, num_groups, layout.positions)
     parts = cut.chunks * tile.split
     partials = new_partials(mean, 3, batch, num_groups, parts)
-    config = norm_config(layout, tile, x, num_groups, None, None, False, False, eps, stages=STATISTICS.stages)
+    config = norm_config(layout, tile, x, num_groups, None, None, False, False, eps, stages=table.STATISTICS.stages)
     runtime.run(
         kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *layout.strides[0], *layout.sizes,
-        cut.chunks, cut.tiles, parts, batch, config=config, num_warps=STATISTICS.warps, **UNFUSED,
+        cut.chunks, cut.tiles, parts, batch, config=config, num_warps=table.STATISTICS.warps, **UNFUSED,
     )  # fmt: skip
     return partials, config
 
@@ -261,11 +173,11 @@ def join(partials: Tensor, mean: Tensor, rstd: Tensor, config: NormConfig) -> No
     """partials: 3 × B × G × parts, as `statistics` leaves them."""
     from . import kernels
 
-    groups = min(config.GROUPS, JOINED_GROUPS)
+    groups = min(config.GROUPS, table.JOINED_GROUPS)
     _, batch, num_groups, parts = partials.shape
     runtime.run(
         kernels.join, batch * ceil_div(num_groups, groups), partials, mean, rstd, parts, batch,
-        config=_with(config, groups, 1, PARTS // (4 * groups)), num_warps=4, **UNFUSED,
+        config=_with(config, groups, 1, table.PARTS // (4 * groups)), num_warps=4, **UNFUSED,
     )  # fmt: skip
 
 
@@ -275,13 +187,13 @@ def totals(
     """partials: 2 × B × chunks × C, as `gradient_sums` leaves them."""
     from . import backward_kernels
 
-    groups = min(config.GROUPS, max(TOTALLED_LANES // config.LANES, 1))
-    blocks = _blocks(Tile(1, groups, config.LANES, config.SPLIT), config.NUM_GROUPS)
+    groups = min(config.GROUPS, max(table.TOTALLED_LANES // config.LANES, 1))
+    blocks = table.Tile(1, groups, config.LANES, config.SPLIT).blocks(config.NUM_GROUPS)
     _, batch, chunks, _ = partials.shape
     runtime.run(
         backward_kernels.totals, batch * blocks, partials, _or(weight, partials), group_sums, channel_sums,
         chunks, batch,
-        config=_with(config, groups, config.SPLIT, max(PARTS // (groups * config.LANES), 16)),
+        config=_with(config, groups, config.SPLIT, max(table.PARTS // (groups * config.LANES), 16)),
         num_warps=4, **UNFUSED,
     )  # fmt: skip
 
@@ -302,17 +214,17 @@ def norm(
     of_x, of_y, of_r = layout.strides[0], layout.strides[1], layout.strides[-1]
     partials, config = statistics(x, mean, layout, num_groups, eps)
     parts = partials.shape[-1]
-    apart = config.GROUPS * parts > MOST_PARTS
+    apart = config.GROUPS * parts > table.MOST_PARTS
     if apart:
         join(partials, mean, rstd, config)
-    tile = tile_of(x, num_groups, NORMALISE.elements, layout.channels_last)
-    cut = cut_of(NORMALISE, tile, batch, num_groups, layout.positions)
+    tile = table.tile_of(x, num_groups, table.NORMALISE.elements, layout.channels_last)
+    cut = table.cut_of(table.NORMALISE, tile, batch, num_groups, layout.positions)
     config = norm_config(layout, tile, x, num_groups, weight, bias, residual is not None, relu, eps, apart)
     config = _signed(config, signs.numel() > 0)
     runtime.run(
         kernels.normalise, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), _or(residual, x),
         partials, y, mean, rstd, signs, *of_x, *of_r, *of_y, *layout.sizes, cut.chunks, cut.tiles, parts, batch,
-        config=config, num_warps=NORMALISE.warps, **UNFUSED,
+        config=config, num_warps=table.NORMALISE.warps, **UNFUSED,
     )  # fmt: skip
     return outputs
 
@@ -331,8 +243,8 @@ def _new_outputs(
 def sign_bytes(x: Tensor, num_groups: int) -> int:
     """A bit for every lane of the tiles over x."""
     # Traced shapes are no keys of a cache: neither layout_of nor tile_of.
-    tile = _tile(x.shape[1] // num_groups, num_groups, 1, lies_channels_last(x.shape, x.stride()))
-    blocks = _blocks(tile, num_groups)
+    tile = table.tile_of_sizes(x.shape[1] // num_groups, num_groups, 1, lies_channels_last(x.shape, x.stride()))
+    blocks = tile.blocks(num_groups)
     return x.shape[0] * blocks * math.prod(x.shape[2:]) * ceil_div(tile.groups * tile.lanes, 8)
 
 
@@ -368,26 +280,26 @@ def norm_backward(
     layout = layout_of([x, grad_output, grad_x, behind] if residual else [x, grad_output, grad_x], channels_last)
     of_x, of_g, of_d = layout.strides[:3]
     of_behind = layout.strides[-1]
-    tile = tile_of(x, num_groups, GRADIENT_SUMS.elements, layout.channels_last)
-    cut = cut_of(GRADIENT_SUMS, tile, batch, num_groups, layout.positions)
+    tile = table.tile_of(x, num_groups, table.GRADIENT_SUMS.elements, layout.channels_last)
+    cut = table.cut_of(table.GRADIENT_SUMS, tile, batch, num_groups, layout.positions)
     partials = new_partials(mean, 2, batch, cut.chunks, x.shape[1])
-    config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu, stages=GRADIENT_SUMS.stages)
+    config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu, stages=table.GRADIENT_SUMS.stages)
     runtime.run(
         backward_kernels.gradient_sums, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
         grad_output, signs, behind, partials, *of_x, *of_g, *of_behind, *layout.sizes,
-        cut.chunks, cut.tiles, batch, config=config, num_warps=GRADIENT_SUMS.warps, **UNFUSED,
+        cut.chunks, cut.tiles, batch, config=config, num_warps=table.GRADIENT_SUMS.warps, **UNFUSED,
     )  # fmt: skip
     group_sums = mean.new_empty((2, batch, num_groups, tile.split))
     channel_sums = mean.new_empty((2, batch, x.shape[1]))
     totals(partials, weight, group_sums, channel_sums, config)
-    tile = tile_of(x, num_groups, INPUT_GRADIENT.elements, layout.channels_last)
-    cut = cut_of(INPUT_GRADIENT, tile, batch, num_groups, layout.positions)
+    tile = table.tile_of(x, num_groups, table.INPUT_GRADIENT.elements, layout.channels_last)
+    cut = table.cut_of(table.INPUT_GRADIENT, tile, batch, num_groups, layout.positions)
     config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu)
     runtime.run(
         backward_kernels.input_gradient, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
         behind if residual else grad_output, group_sums, grad_x, channel_sums, grad_weight, grad_bias,
         *of_x, *(of_behind if residual else of_g), *of_d, *layout.sizes, cut.chunks, cut.tiles, batch,
-        config=config, num_warps=INPUT_GRADIENT.warps, **UNFUSED,
+        config=config, num_warps=table.INPUT_GRADIENT.warps, **UNFUSED,
     )  # fmt: skip
     return grad_x, grad_weight, grad_bias, behind
 

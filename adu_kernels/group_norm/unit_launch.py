@@ -13,21 +13,9 @@ from .._triton.operators import operator
 from ..checks import shown
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
-from .launch import (
-    UNFUSED,
-    Cut,
-    LaunchShape,
-    Layout,
-    Tile,
-    cut_of,
-    join,
-    layout_of,
-    new_partials,
-    norm_config,
-    statistics,
-    totals,
-)
+from .launch import UNFUSED, Layout, join, layout_of, new_partials, norm_config, statistics, totals
 from .reference import SHORTEST
+from .table import Cut, LaunchShape, Tile, cut_of
 
 if TYPE_CHECKING:
     from .tiles import NormConfig

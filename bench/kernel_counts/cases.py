@@ -29,7 +29,7 @@ from adu_kernels import (
     single_output_conv3d,
     volume_with_scores,
 )
-from adu_kernels.group_norm import launch as norm_launch
+from adu_kernels.group_norm import table as norm_table
 
 CHANNELS, GROUPS, DISPARITIES, THIN, CONCATENATED, WIDTH = 320, 40, 48, 12, 32, 128
 HALF, SINGLE = torch.bfloat16, torch.float32
@@ -123,8 +123,8 @@ def _norm(dtype: torch.dtype, last: bool, residual: bool = False) -> None:
     given = [maps[0], torch.randn(32), torch.randn(32), *maps[1:]]
     x, weight, bias, *more = (one.requires_grad_() for one in given)
     shapes = ("STATISTICS", "NORMALISE", "GRADIENT_SUMS", "INPUT_GRADIENT")
-    few = {name: replace(getattr(norm_launch, name), programs=4) for name in shapes}
-    with patch.multiple(norm_launch, **few):
+    few = {name: replace(getattr(norm_table, name), programs=4) for name in shapes}
+    with patch.multiple(norm_table, **few):
         y = group_norm(x, 8, weight, bias, activation="relu", residual=more[0] if more else None, backend="triton")
         _both_ways(y, [x, weight, bias, *more])
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from adu_kernels import cosine_features, group_norm, reference
-from adu_kernels.group_norm import launch
+from adu_kernels.group_norm import launch, table
 from adu_kernels.testing import parity
 from adu_kernels.testing.suite import OperationTests, Shapes
 
@@ -156,7 +156,7 @@ def test_parity(shape: tuple[int, ...], groups: int, last: bool) -> None:
 def test_statistics_put_together_by_a_launch_of_their_own(
     shape: tuple[int, ...], groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "MOST_PARTS", 0)
+    monkeypatch.setattr(table, "MOST_PARTS", 0)
     for last in (False, True):
         inputs = _inputs(*shape, residual=True, last=last)
         parity.check_parity(_operation(groups, residual=True, relu=True), inputs)
@@ -341,9 +341,9 @@ def test_few_groups_are_cut_into_many_programs() -> None:
     """One image of a volume, 8 groups, its channels in one block: every multiprocessor has work."""
     x = torch.empty(1, 32, 48, 64, 128, dtype=torch.bfloat16, device="meta").to(memory_format=torch.channels_last_3d)
     layout = launch.layout_of([x])
-    for shape in (launch.STATISTICS, launch.NORMALISE, launch.GRADIENT_SUMS, launch.INPUT_GRADIENT):
-        tile = launch.tile_of(x, 8, shape.elements, layout.channels_last)
-        cut = launch.cut_of(shape, tile, 1, 8, layout.positions)
+    for shape in (table.STATISTICS, table.NORMALISE, table.GRADIENT_SUMS, table.INPUT_GRADIENT):
+        tile = table.tile_of(x, 8, shape.elements, layout.channels_last)
+        cut = table.cut_of(shape, tile, 1, 8, layout.positions)
         assert 0.5 * shape.programs <= cut.blocks * cut.chunks <= shape.programs
         chunk = cut.tiles * tile.positions
         assert (cut.chunks - 1) * chunk < layout.positions <= cut.chunks * chunk

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .... import cosine_features, group_norm
-from ....group_norm import launch, unit_launch
+from ....group_norm import table, unit_launch
 from ..cases import Case, OperationCases, Work
 
 BATCH, CHANNELS, GROUPS, DEPTH, HEIGHT, WIDTH = 1, 32, 8, 48, 64, 128
@@ -36,10 +36,10 @@ def train(
 VOLUME = (BATCH, CHANNELS, DEPTH, HEIGHT, WIDTH)
 
 
-def _cut(row: launch.LaunchShape, shape: tuple[int, ...], groups: int, last: bool) -> launch.Cut:
+def _cut(row: table.LaunchShape, shape: tuple[int, ...], groups: int, last: bool) -> table.Cut:
     x = torch.empty(shape, device="meta")
-    tile = launch.tile_of(x, groups, row.elements, last)
-    return launch.cut_of(row, tile, shape[0], groups, math.prod(shape[2:]))
+    tile = table.tile_of(x, groups, row.elements, last)
+    return table.cut_of(row, tile, shape[0], groups, math.prod(shape[2:]))
 
 
 def work(
@@ -48,8 +48,8 @@ def work(
     """ "Least bytes" of the operation's README, each kernel by itself: nothing is found in a cache."""
     values, x = math.prod(shape), itemsize * math.prod(shape)
     per_group, per_channel, parameters = 8 * shape[0] * groups, 8 * shape[0] * shape[1], 8 * shape[1]
-    parts = 12 * shape[0] * groups * _cut(launch.STATISTICS, shape, groups, last).chunks
-    sums = per_channel * _cut(launch.GRADIENT_SUMS, shape, groups, last).chunks
+    parts = 12 * shape[0] * groups * _cut(table.STATISTICS, shape, groups, last).chunks
+    sums = per_channel * _cut(table.GRADIENT_SUMS, shape, groups, last).chunks
     signs = values // 8 if residual else 0
     return {
         "statistics": Work(x, parts, flops=3 * values),
@@ -76,7 +76,7 @@ def features_work(itemsize: int) -> dict[str, Work]:
     values, x, channels = math.prod(FEATURES), itemsize * math.prod(FEATURES), FEATURES[1]
     per_channel = 8 * FEATURES[0] * channels
     tile = unit_launch._tile(unit_launch.UNIT_SUMS, torch.empty(FEATURES, device="meta"))
-    chunks = launch.cut_of(unit_launch.UNIT_SUMS, tile, FEATURES[0], channels, math.prod(FEATURES[2:])).chunks
+    chunks = table.cut_of(unit_launch.UNIT_SUMS, tile, FEATURES[0], channels, math.prod(FEATURES[2:])).chunks
     shared = work(itemsize, shape=FEATURES, groups=channels)
     return {
         "statistics": shared["statistics"],
