@@ -25,8 +25,8 @@ class Map(NamedTuple):
 @triton.jit
 def row_start(m, batch, row, layout):
     """Where an image's row starts in a `Map`, or in anything else with these fields."""
-    VEC: tl.constexpr = layout.STRIDE_DIVISOR
-    return m.pointer + batch * VEC * m.stride_b + row * VEC * m.stride_h
+    STRIDE_DIVISOR: tl.constexpr = layout.STRIDE_DIVISOR
+    return m.pointer + batch * STRIDE_DIVISOR * m.stride_b + row * STRIDE_DIVISOR * m.stride_h
 
 
 @triton.jit

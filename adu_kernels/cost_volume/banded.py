@@ -166,7 +166,7 @@ def band_of_gradient(
     STRIDE_DIVISOR disparities are loaded together; those without a partner are taken out afterwards.
     """
     BLOCK: tl.constexpr = config.BLOCK
-    VEC: tl.constexpr = config.STRIDE_DIVISOR
+    STRIDE_DIVISOR: tl.constexpr = config.STRIDE_DIVISOR
     disparities = wide_index(first_disparity + tl.arange(0, BLOCK), config.INT64)
     m_exists = exists(disparities, num_disparities, config)[None, :]
     rows, places = tl.arange(0, BLOCK), tl.arange(0, 2 * BLOCK)
@@ -179,8 +179,8 @@ def band_of_gradient(
         inside = (place >= 0) & (place < BLOCK)
         band = tl.where(inside, tl.gather(upright, tl.where(inside, place, 0), 1), 0.0)
     else:  # the volume's columns are those that slide: the same with 2·BLOCK rows, turned at the end
-        one_end = slides[:, None] + SIGN * (disparities // VEC * VEC)[None, :]
-        other_end = one_end + SIGN * (VEC - 1)
+        one_end = slides[:, None] + SIGN * (disparities // STRIDE_DIVISOR * STRIDE_DIVISOR)[None, :]
+        other_end = one_end + SIGN * (STRIDE_DIVISOR - 1)
         m_load = m_exists & ((slides >= 0) & (slides < width))[:, None]
         m_load = m_load & (tl.maximum(one_end, other_end) >= first_column)
         m_load = m_load & (tl.minimum(one_end, other_end) < first_column + BLOCK)

@@ -144,14 +144,14 @@ def advanced(pointers, by, PIXELS: tl.constexpr):
 @triton.jit
 def cell_pointers(p_volume, volume, items, slide, step, BASE_TARGET: tl.constexpr, SIGN: tl.constexpr, config):
     """Per pixel of the items, where the volume's cell of this step stands; the next step's is a fixed way further."""
-    VEC: tl.constexpr = config.VOLUME.STRIDE_DIVISOR
+    STRIDE_DIVISOR: tl.constexpr = config.VOLUME.STRIDE_DIVISOR
     cells = ()
     for pixel in tl.static_range(config.PIXELS):
         disparity = slide_disparity(step, pixel, config.PIXELS, SIGN)
         column = slide
         if BASE_TARGET:
             column = items.column + pixel
-        p_cell = p_volume + disparity * VEC * volume.stride_d + column * VEC * volume.stride_w
+        p_cell = p_volume + disparity * STRIDE_DIVISOR * volume.stride_d + column * STRIDE_DIVISOR * volume.stride_w
         cells = cells + (p_cell + items.groups * volume.stride_c,)  # noqa: RUF005
     return cells
 

@@ -51,7 +51,7 @@ def nested(weight, pooled, height, width, stride_b, stride_h, stride_w, tiles, c
     """A program: one row of the coarsest cells of an image, COLUMNS pixels wide."""
     COLUMNS: tl.constexpr = config.COLUMNS
     ROWS: tl.constexpr = config.CELLS[config.LEVELS - 1]
-    VEC: tl.constexpr = config.STRIDE_DIVISOR
+    STRIDE_DIVISOR: tl.constexpr = config.STRIDE_DIVISOR
     INT64: tl.constexpr = config.INT64
     program = tl.program_id(0)
     strip, first_column = program // tiles, (program % tiles) * COLUMNS
@@ -60,12 +60,12 @@ def nested(weight, pooled, height, width, stride_b, stride_h, stride_w, tiles, c
     rows = wide_index(first_row + tl.arange(0, ROWS), INT64)
     columns = wide_index(first_column + tl.arange(0, COLUMNS), INT64)
     if config.CONTIGUOUS_W:
-        o_weight = (rows * (stride_h // VEC) * VEC)[:, None] + columns[None, :]
-        m_weight = (columns < width // VEC * VEC)[None, :]
+        o_weight = (rows * (stride_h // STRIDE_DIVISOR) * STRIDE_DIVISOR)[:, None] + columns[None, :]
+        m_weight = (columns < width // STRIDE_DIVISOR * STRIDE_DIVISOR)[None, :]
     else:
         o_weight = (rows * stride_h)[:, None] + (columns * stride_w)[None, :]
         m_weight = (columns < width)[None, :]
-    sums = tl.load(weight + batch * (stride_b // VEC) * VEC + o_weight, mask=m_weight, other=0.0)
+    sums = tl.load(weight + batch * (stride_b // STRIDE_DIVISOR) * STRIDE_DIVISOR + o_weight, mask=m_weight, other=0.0)
     sums = sums.to(dtype_of(config.ACC))
     for level in tl.static_range(config.LEVELS):
         sums = coarser_cells(

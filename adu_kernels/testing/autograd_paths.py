@@ -198,7 +198,7 @@ def _dual(run: Run, flat: Tensor) -> Tensor:
         return torch.zeros(()) if tangent is None else tangent
 
 
-def _dual_upstream(run: Run, flat: Tensor) -> Tensor:
+def _dual_grad_output(run: Run, flat: Tensor) -> Tensor:
     leaf = _leaf(flat)
     output = run(leaf)[0]
     with forward_ad.dual_level():
@@ -227,7 +227,7 @@ RIGHT_OR_REFUSED: dict[str, Callable[[Run, Tensor], Tensor]] = {
     "functional.jvp": lambda run, flat: jvp(lambda leaf: _curved(run(leaf)), flat, _weights(flat))[1],
     "forward mode": _dual,
     "forward mode of a leaf": lambda run, flat: _dual(run, _leaf(flat)),
-    "forward mode of the upstream": _dual_upstream,
+    "forward mode of grad_output": _dual_grad_output,
     "torch.func.grad": partial(_of_scalar, torch.func.grad),
     "torch.func.vjp": lambda run, flat: torch.func.vjp(run, flat)[1](tuple(map(_weights, run(flat))))[0],
     "torch.func.jvp": lambda run, flat: torch.func.jvp(lambda leaf: _curved(run(leaf)), (flat,), (_weights(flat),))[1],

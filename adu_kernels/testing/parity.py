@@ -193,12 +193,12 @@ def same_but_for_rounding(one: Tensor, other: Tensor, what: str = "result") -> N
 
 
 def memory_beyond_int32(more: int) -> Tensor:
-    """2³¹ + `more` fp16 elements without values. The test is skipped on a card that has not twice as much to give."""
+    """2³¹ + `more` fp16 elements without values. The test is skipped on a GPU that has not twice as much to give."""
     size = 2 * (2**31 + more)
     if DEVICE == "cuda" and torch.cuda.mem_get_info()[0] < 2 * size:
         import pytest
 
-        pytest.skip(f"needs {2 * size / 2**30:.0f} GiB of free memory on the card")
+        pytest.skip(f"needs {2 * size / 2**30:.0f} GiB of free memory on the GPU")
     return torch.empty(size // 2, dtype=torch.float16, device=DEVICE)
 
 
@@ -242,7 +242,7 @@ def _shuffled(count: int) -> Sequence[int]:
 
 def same_bits_in_any_order(operation: Operation, inputs: Sequence[Tensor]) -> None:
     """Programs that run forwards, backwards and shuffled give the same bits: none adds to, overwrites or reads what
-    another one writes. On a card the hardware chooses the order; there several runs must agree.
+    another one writes. On a GPU the hardware chooses the order; there several runs must agree.
     """
     grad_outputs = [torch.randn_like(o) for o in operation.torch(*inputs)]
     runs = []
