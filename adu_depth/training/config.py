@@ -38,6 +38,7 @@ class OptimizerConfig:
     warmup: float = 0.05
     """Share of the steps spent warming up."""
     decay: Decay = "cosine"
+    """After the warm-up: by a polynomial or half a cosine to 0, not at all, or to a tenth after each quarter (step)."""
     power: Annotated[float, Range(0, 100, above=True)] = 0.9
     """Exponent of the polynomial decay."""
     clip_norm: Factor = 1.0

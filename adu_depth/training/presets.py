@@ -28,6 +28,8 @@ SWIN_LARGE = "microsoft/swin-large-patch4-window7-224-in22k"  # the weights NeWC
 CONVNEXT_ATTO = "facebook/convnextv2-atto-1k-224"  # MobileNet's size: transformers has no MobileNet backbone
 EIGEN_PAIRS = 23_158
 DRIVING_STEREO_PAIRS = 174_437
+NYU_FRAMES = 50_688
+"""Of the list that arXiv 1803.08673 trains on, from memory."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,13 @@ BENCHMARKS = (
     _Benchmark("drivingstereo", DataConfig(root="", fit="crop"), _ROOT, DRIVING_STEREO_PAIRS),
 )
 
+NYU = _Benchmark(
+    "nyu",
+    DataConfig(root="", size=(228, 304), fit="centre", short_side=240),
+    {"root": "NYU-v2 or another indoor set, as layout rgbd, nyu_v2 or scannet has it"},
+    NYU_FRAMES,
+)
+
 
 def _loop(benchmark: _Benchmark, epochs: int, batch_size: int) -> LoopConfig:
     return LoopConfig(
@@ -156,7 +165,27 @@ def _students(benchmark: _Benchmark) -> list[Preset]:
     return presets
 
 
+def _light() -> list[Preset]:
+    """The pair of arXiv 2105.06143: the teacher, and the student that it teaches."""
+    presets = []
+    for name, network, weights in (
+        ("light-teacher", "light-teacher", "timm/resnet34.tv_in1k"),
+        ("light-student", "light", "mobilenet_v2-b0353104.pth"),  # torchvision's own name for its file
+    ):
+        config = StudentTrainingConfig(
+            teacher=Path("runs") / NYU.name / "light-teacher" if network == "light" else None,
+            run=Path("runs") / NYU.name / name,
+            data=NYU.data,
+            model=StudentConfig(network=network, encoder_weights=weights, min_depth=0.1, max_depth=10.0),  # type: ignore[arg-type]
+            optimizer=OptimizerConfig(learning_rate=1e-4, weight_decay=1e-4, warmup=0.0, decay="step", clip_norm=0.0),
+            loop=replace(_loop(NYU, epochs=20, batch_size=8), mixed_precision="no"),
+        )
+        presets.append(Preset(f"{NYU.name}-{name}", config, NYU.needs))
+    return presets
+
+
 PRESETS = {p.name: p for benchmark in BENCHMARKS for p in (_teacher(benchmark), *_students(benchmark))}
+PRESETS |= {p.name: p for p in _light()}
 
 
 def take_preset(arguments: list[str]) -> tuple[list[str], Preset | None]:
@@ -197,8 +226,10 @@ def list_presets(console: Console) -> None:
             if preset.command == command:
                 config = preset.config
                 window, length = "×".join(map(str, config.data.size)), f"{config.loop.steps} × {config.loop.batch_size}"
-                say(f"  {preset.name:26} {window:9} {length:>12} pairs  {config.model.encoder}")
-    for benchmark in BENCHMARKS:
+                light = isinstance(config, StudentTrainingConfig) and config.light
+                network = config.model.network if light else config.model.encoder  # type: ignore[union-attr]
+                say(f"  {preset.name:26} {window:9} {length:>12} pairs  {network}")
+    for benchmark in (*BENCHMARKS, NYU):
         needs = "".join(f"\n  --data.{name}: {what}" for name, what in benchmark.needs.items())
         say(f"{benchmark.name} needs{needs}")
     say(

@@ -23,7 +23,6 @@ GWC_SIZED = replace(
 RECOMPUTED = replace(GWC_SIZED, recompute_aggregation=True)
 CACHED = "kitti-eigen-resnet50"
 """The preset that also stands with its teacher's outputs from a cache."""
-LIGHT = StudentTrainingConfig(data=DataConfig(size=(228, 304)), model=StudentConfig(network="light"))
 LARGER = DataConfig(size=(256, 512))
 
 
@@ -37,7 +36,6 @@ def cases() -> dict[str, StepCase]:
         StepCase("student 96×320", StudentTrainingConfig(), TeacherConfig()),
         StepCase("student 256×512", StudentTrainingConfig(data=LARGER), DEEP),
         StepCase("student alone 256×512", StudentTrainingConfig(data=LARGER)),
-        StepCase("light student 228×304", LIGHT, TeacherConfig()),
         *(preset_case(name) for name in PRESETS),
         replace(preset_case(CACHED), name=f"{CACHED} cached", cached=True),
     ]
@@ -49,9 +47,11 @@ def preset_case(name: str) -> StepCase:
     config = PRESETS[name].config
     if isinstance(config, TeacherTrainingConfig):
         return StepCase(name, replace(config, model=without_hub(config.model)))
-    teacher = PRESETS[f"{config.teacher.parent.name}-{config.teacher.name}"].config.model  # type: ignore[union-attr]
-    assert isinstance(teacher, TeacherConfig)
-    return StepCase(name, replace(config, model=without_hub(config.model)), without_hub(teacher))
+    own = replace(config, model=without_hub(config.model))
+    if config.teacher is None:
+        return StepCase(name, own)
+    teacher = PRESETS[f"{config.teacher.parent.name}-{config.teacher.name}"].config.model
+    return StepCase(name, own, without_hub(teacher))
 
 
 def without_hub(model: TeacherConfig | StudentConfig):  # type: ignore[no-untyped-def]

@@ -15,14 +15,14 @@ from torch import Tensor
 from adu_depth.data.sample import StereoSample
 from adu_depth.distillation import TeacherLoss
 from adu_depth.geometry import Camera
-from adu_depth.models import StereoTeacher, TeacherConfig, build_student
+from adu_depth.models import StereoTeacher, StudentConfig, TeacherConfig, build_student
 from adu_depth.models.averages import Averages
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.graph import WARM_UP, Captured, StepByGraph
 from adu_depth.training.kept_targets import shapes_of, with_names
 from adu_depth.training.loop import make_accelerator
-from adu_depth.training.runs import student_objective
+from adu_depth.training.runs import Teacher, student_objective
 from adu_depth.training.step import (
     Terms,
     TrainingParts,
@@ -57,7 +57,7 @@ class StepCase:
 
     name: str
     training: TeacherTrainingConfig | StudentTrainingConfig
-    teacher: TeacherConfig | None = None
+    teacher: TeacherConfig | StudentConfig | None = None
     cached: bool = False
 
     @property
@@ -219,7 +219,7 @@ def arrived(case: StepCase, number: int, parts: Recorded, pinned: TrainingBatch)
     return batch, StepContext(case.training.loop.seed, number, 0, 0.5, case.training.data.dense)
 
 
-def build(case: StepCase) -> tuple[TeacherTask | StudentTask, StereoTeacher | None]:
+def build(case: StepCase) -> tuple[TeacherTask | StudentTask, Teacher | None]:
     """The task and who teaches it, as `adu_depth.training.runs` makes them, but on "meta": weights need no values."""
     training = case.training
     with torch.device("meta"):
@@ -228,12 +228,16 @@ def build(case: StepCase) -> tuple[TeacherTask | StudentTask, StereoTeacher | No
             loss = TeacherLoss(training.loss, model.max_disparity, model.min_depth, model.max_depth)
             return TeacherTask(StereoTeacher(model), loss, training.augmentation), None
         student = build_student(training.model)
-        teacher = None if case.teacher is None else StereoTeacher(case.teacher)
+        teacher: Teacher | None = None
+        if isinstance(case.teacher, TeacherConfig):
+            teacher = StereoTeacher(case.teacher)
+        elif case.teacher is not None:
+            teacher = build_student(case.teacher)
         objective = student_objective(training, student, teacher)
     return StudentTask(student, objective, training.augmentation), None if case.cached else teacher
 
 
-def frozen(teacher: StereoTeacher | None, precision: Precision) -> OnlineTeacher | None:
+def frozen(teacher: Teacher | None, precision: Precision) -> OnlineTeacher | None:
     """Who teaches, on "meta" so far."""
     return None if teacher is None else OnlineTeacher(teacher, torch.device("meta"), AUTOCAST[precision])
 

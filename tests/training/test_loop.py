@@ -120,7 +120,7 @@ def test_look_at_forgets_what_is_good(tmp_path: Path) -> None:
     assert steps == []
 
 
-@pytest.mark.parametrize("decay", ["poly", "cosine", "constant"])
+@pytest.mark.parametrize("decay", ["poly", "cosine", "constant", "step"])
 def test_learning_rate_warms_up_then_decays(decay: str) -> None:
     factors = [learning_rate_factor(step, 100, 10, decay) for step in range(100)]  # type: ignore[arg-type]
     assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
@@ -129,6 +129,8 @@ def test_learning_rate_warms_up_then_decays(decay: str) -> None:
     assert factors[-1] == 1.0 if decay == "constant" else factors[-1] < 0.03
     assert learning_rate_factor(55, 100, 10, "cosine") == pytest.approx(0.5)
     assert learning_rate_factor(55, 100, 10, "poly", power=2.0) == pytest.approx(0.25)
+    epochs = [learning_rate_factor(step, 20, 0, "step") for step in (0, 4, 5, 10, 19)]
+    assert epochs == pytest.approx([1.0, 1.0, 0.1, 0.01, 0.001]), "as published: every 5 of 20 epochs"
 
 
 def test_a_flipped_student_is_taught_by_the_flipped_outputs_of_the_unflipped_pair(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from adu_depth.checkpoint import list_checkpoints, load_model
 from adu_depth.cli import main, parse
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
-from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
+from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig, build_student
 from adu_depth.training.config import DataConfig, StudentTrainingConfig
 from adu_depth.training.presets import CONVNEXT_ATTO, PRESETS, RESNET_50, SWIN_LARGE, Preset
 
@@ -34,6 +34,12 @@ SETTINGS = {preset.config.model: preset.name for preset in PRESETS.values()}
 @pytest.mark.parametrize("model", SETTINGS, ids=SETTINGS.values())
 def test_every_preset_builds_its_network_and_it_runs(model: TeacherConfig | StudentConfig) -> None:
     """Of random weights; the large transformer without memory for them, shapes alone."""
+    if isinstance(model, StudentConfig) and model.network != "adu":
+        with torch.device("meta"):
+            light = build_student(model)
+            assert light(torch.rand(2, 3, 228, 304)).depth.shape == (2, 1, 228, 304)
+        assert sum(p.numel() for p in light.parameters()) == {"light": 1_673_905}.get(model.network, 21_918_977)
+        return
     form, channels = FORMS[model.encoder]
     assert model.pretrained
     model = replace(model, encoder=form, pretrained=False)
@@ -104,9 +110,9 @@ def test_commands_without_presets_know_no_such_flag(capsys: pytest.CaptureFixtur
 def test_a_student_can_be_taught_and_alone_by_one_preset() -> None:
     """The student without distillation must stand beside the taught one in any table."""
     for preset in PRESETS.values():
-        if isinstance(preset.config, StudentTrainingConfig):
+        if isinstance(preset.config, StudentTrainingConfig) and preset.config.teacher is not None:
             teacher = next(p for p in PRESETS.values() if p.config.run == preset.config.teacher)
-            assert teacher.command == "train-teacher"
+            assert teacher.command == ("distill" if preset.config.light else "train-teacher")
             line = ["distill", "--preset", preset.name, *given(preset), "--teacher", "None"]
             assert parse(line) == replace(parse(line[:-2]), teacher=None)
 
@@ -141,7 +147,8 @@ def test_presets_are_listed_with_all_they_need(capsys: pytest.CaptureFixture[str
     told = capsys.readouterr().out
     for preset in PRESETS.values():
         [line] = [line for line in told.splitlines() if line.startswith(f"  {preset.name} ")]
-        assert preset.config.model.encoder in line
+        light = getattr(preset.config, "light", False)
+        assert (preset.config.model.network if light else preset.config.model.encoder) in line  # type: ignore[union-attr]
         assert all(f"--data.{name}: {what}" in told for name, what in preset.needs.items())
 
 
@@ -149,5 +156,5 @@ def test_the_page_on_reproduction_names_every_preset_and_none_besides() -> None:
     import adu_depth.training.presets as module
 
     page = (Path(module.__file__).parent / "REPRODUCTION.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`((?:kitti|driving)[a-z0-9-]*-(?:teacher|swin-large|resnet50|mobile))`", page))
+    named = set(re.findall(r"`((?:kitti|driving|nyu)[a-z0-9-]*-(?:teacher|student|swin-large|resnet50|mobile))`", page))
     assert named == PRESETS.keys()
