@@ -134,7 +134,10 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class TeacherTrainingConfig:
-    """Train the stereo teacher. `--preset NAME` starts from named settings (see `adu-depth presets`)."""
+    """Train the stereo teacher; one for single images is trained by `distill`, without a teacher of its own.
+
+    `--preset NAME` starts from named settings (see `adu-depth presets`).
+    """
 
     run: RunFolder = Path("runs/teacher")
     """Folder for configuration, curves and checkpoints. torchrun needs a -- before the command, or

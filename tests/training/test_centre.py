@@ -11,7 +11,7 @@ from rich.console import Console
 
 from adu_depth.checkpoint import load_model
 from adu_depth.data import SyntheticStereo
-from adu_depth.data.config import DataConfig
+from adu_depth.data.config import DataConfig, SourceConfig
 from adu_depth.data.transforms import CentreCut, centre_sample, resize_sample
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
@@ -84,3 +84,17 @@ def test_built_in_scenes_have_no_middle(tmp_path: Path) -> None:
     data = DataConfig(size=(32, 64), fit="centre", short_side=48)
     with pytest.raises(InputError, match=r"data\.fit centre: the built-in scenes are rendered at data\.size"):
         train_student(tiny_student(tmp_path / "run", data=data))
+
+
+def test_a_teachers_outputs_of_the_middles_are_kept(tmp_path: Path) -> None:
+    """Of frames with and without labels, at a size that maps at 1/32 do not tile."""
+    write_samples(SyntheticStereo(3, 60, 80, seed=0), tmp_path / "set", 3)
+    mix = (SourceConfig(str(tmp_path / "set" / "right"), 0.5, labels=False),)
+    data = DataConfig(root=str(tmp_path / "set"), size=(36, 44), fit="centre", short_side=40, mix=mix)
+    loop = replace(LOOP, steps=2)
+    train_student(tiny_student(tmp_path / "teacher", loop=loop))
+    light = StudentConfig(network="light")
+    for cache in (None, tmp_path / "cache"):
+        config = tiny_student(tmp_path / f"run-{cache is None}", model=light, data=data, loop=loop)
+        rows = train_student(replace(config, teacher=tmp_path / "teacher", teacher_cache=cache))
+        assert rows[-1]["unlabelled"] != 0
