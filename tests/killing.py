@@ -1,6 +1,7 @@
 """Commands that are killed with SIGKILL at drawn moments and started again, until they end.
 
-Every start is forked from a process that has imported everything, so that the moments fall into the work.
+Every start is forked from a process that has imported everything, so that the moments fall into the work. Every second
+kill waits, from its moment on, until something is being written: that takes little of the time, and is what may break.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -40,6 +42,35 @@ for line in sys.stdin:
 """
 
 
+TEMPORARY = re.compile(r"\..+\.tmp|\.tmp[A-Za-z0-9]{6}")
+"""Ours, and that of safetensors, which writes a chunk of a teacher's cache to a name of its own first."""
+
+
+def half_written(folder: Path) -> set[str]:
+    """What lies below a folder under a temporary name, which it has until it is whole."""
+    found: set[str] = set()
+    for place, folders, files in os.walk(folder):
+        hidden = [name for name in (*folders, *files) if TEMPORARY.fullmatch(name)]
+        found |= {os.path.join(place, name) for name in hidden}
+        folders[:] = [name for name in folders if name not in hidden]
+    return found
+
+
+def kind_of(paths: set[str]) -> str:
+    """In a word each: "step" (a checkpoint), "chunk", "cache", "tensors" (of a chunk)."""
+    names = [Path(path).name for path in paths]
+    kinds = {"tensors" if name.startswith(".tmp") else re.split(r"-[0-9]|\.", name[1:])[0] for name in names}
+    return " and ".join(sorted(kinds)) or "nothing"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 class Zygote:
     """Starts commands, one at a time."""
 
@@ -66,23 +97,28 @@ class Zygote:
 
     def run_killed(
         self, output: Path, first: list[str], again: list[str], seconds: float, kills: int, draws: random.Random
-    ) -> int:
+    ) -> list[str]:
         """Starts `first`, kills it, starts `again`, kills that, …, until `kills` or the end; then it may end.
 
-        Returns how many kills there were: one at least. output: what they write, in some `seconds`.
+        Returns what was being written at each kill, one at least: "nothing", or a kind of file or folder. output: what
+        they write, in some `seconds`.
         """
-        killed = 0
-        while killed < kills:
+        killed: list[str] = []
+        while len(killed) < kills:
+            before = half_written(output)
             pid = self.start(again if killed else first)
             while not output.exists():
                 time.sleep(0.002)
             time.sleep(seconds * draws.random())
+            if len(killed) % 2:
+                while half_written(output) <= before and _runs(pid):
+                    time.sleep(0.0002)
             with suppress(ProcessLookupError):  # it has ended
                 os.killpg(pid, signal.SIGKILL)
             code = self.ended()
-            assert code in (0, -signal.SIGKILL), f"exit code {code} after {killed} kills: {' '.join(again)}"
+            assert code in (0, -signal.SIGKILL), f"exit code {code} after {len(killed)} kills: {' '.join(again)}"
             if code != 0:
-                killed += 1
+                killed.append(kind_of(half_written(output) - before))
             elif killed:
                 return killed
             else:  # too late to show anything
