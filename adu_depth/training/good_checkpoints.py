@@ -40,14 +40,14 @@ class NonFiniteLoss(RuntimeError):
 class SeenStep:
     """What is remembered of a step until its loss has been looked at.
 
-    given: makes what the step was given, the teacher's outputs included, where it began from a checkpoint that no loss
-    has proven yet.
+    given_finite: whether what the step was given is finite, the teacher's outputs included (`inputs_finite`); where it
+    began from a checkpoint that no loss has proven yet.
     """
 
     number: int
     names: list[str]
     terms: dict[str, Tensor]
-    given: Callable[[], TrainingBatch] | None = None
+    given_finite: Callable[[], bool] | None = None
 
 
 def require_finite_loss(
@@ -103,7 +103,7 @@ def find_fault(
     where = f" of process {rank}" if processes > 1 else ""
     text = f"{bad} at step {seen.number}, samples {', '.join(seen.names)}{where}"
     text += "" if overflows is None else overflows.explanation()
-    suspect = seen.given is not None and _inputs_finite(seen.given())
+    suspect = seen.given_finite is not None and seen.given_finite()
     return Fault(seen.number, all(map(math.isfinite, own.values())), text, suspect)
 
 
@@ -168,8 +168,9 @@ def _fault(
     return f"{bad} {where}" if bad else ""
 
 
-def _inputs_finite(batch: TrainingBatch) -> bool:
+def inputs_finite(taught: Callable[[], TrainingBatch]) -> bool:
     """Whether what the networks and the loss are given is finite; a truth may be NaN where nothing is known."""
+    batch = taught()
     sample, camera, teacher = batch.sample, batch.sample.camera, batch.teacher
     given = {"left": sample.left, "right": sample.right, "fx": camera.fx, "baseline": camera.baseline}
     if teacher is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -34,6 +34,7 @@ from adu_depth.training.cuda_graphs import CudaGraphs
 from adu_depth.training.good_checkpoints import (
     SeenStep,
     check_finite,
+    inputs_finite,
     require_finite_loss,
 )
 from adu_depth.training.graph import Graphs, StepByGraph
@@ -57,6 +58,7 @@ from adu_depth.training.throughput import ThroughputMeter
 from adu_depth.training.trackers import OURS, Trackers, trackers_by_accelerate
 from adu_depth.training.validation import Validation
 
+Value = TypeVar("Value")
 Batches = Callable[[int], Generator[TrainingBatch, None, None]]
 """The batches from a given step on; closing them ends the processes that read them."""
 
@@ -212,8 +214,9 @@ def train(
             context = StepContext(loop.seed, step, group.rank, step / loop.steps, dense, loop.accumulate)
 
             terms = runner.gradients(batch, context)
-            given = partial(parts.taught_whole, batch) if step == saved else None
-            unseen.append(SeenStep(step, list(batch.sample.name), terms, given))
+            look = partial(inputs_finite, partial(parts.taught_whole, batch))
+            given_finite = partial(beside_graphs, runner, look) if step == saved else None
+            unseen.append(SeenStep(step, list(batch.sample.name), terms, given_finite))
             if len(unseen) >= loop.check_every or step + 1 == loop.steps:
                 check_finite(unseen, run, group, overflows)
             runner.update()
@@ -265,15 +268,14 @@ def graphs_for(device: torch.device) -> Graphs | None:
     return CudaGraphs(device) if device.type == "cuda" else None
 
 
-def beside_graphs(runner: StepRunner, look: Callable[[], None]) -> None:
-    """Does `look`, which takes memory of its own; without graphs from here on where theirs leaves too little."""
+def beside_graphs(runner: StepRunner, look: Callable[[], Value]) -> Value:
+    """What `look` gives, which takes memory of its own; without graphs from here on where theirs leaves too little."""
     try:
-        look()
-        return
+        return look()
     except torch.OutOfMemoryError:
         if not runner.release():
             raise
-    look()  # here the exception is gone, and with its frames all that they held
+    return look()  # here the exception is gone, and with its frames all that they held
 
 
 def stop_requested(caught: list[int], step: int, check_every: int, accelerator: Accelerator) -> bool:

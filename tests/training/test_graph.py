@@ -264,6 +264,35 @@ def test_a_checkpoint_for_which_graphs_leave_no_memory(
         train_teacher(tiny_teacher(tmp_path / "never", loop=replace(LONGER, graph=False), **batch_norm))
 
 
+def test_a_loss_that_is_nan_is_told_where_graphs_leave_no_memory_to_look_for_its_cause(
+    tape: Tape, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher is run once more on what the step was given; without that the weights stay unsuspected."""
+    train_teacher(tiny_teacher(tmp_path / "teacher", loop=replace(LONGER, steps=1)))
+    save, teach, looks = loop.save_checkpoint, OnlineTeacher.__call__, []
+
+    def spoilt(*given: Any, **more: Any) -> Path:
+        path = save(*given, **more)
+        if path.name == "step-00000004":
+            next(more["module"].network.parameters()).data.fill_(torch.nan)
+            monkeypatch.setattr(OnlineTeacher, "__call__", short)
+        return path
+
+    def short(self: OnlineTeacher, batch: TrainingBatch) -> TrainingBatch:
+        looks.append(tape.replays)
+        if len(looks) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return teach(self, batch)
+
+    monkeypatch.setattr(loop, "save_checkpoint", spoilt)
+    config = tiny_student(tmp_path / "run", teacher=tmp_path / "teacher", loop=replace(LONGER, check_every=1))
+    with pytest.raises(NonFiniteLoss, match=r"at step 4, .* the last good checkpoint is .*step-00000002\."):
+        train_student(config)
+    assert len(looks) == 2
+    assert len([text for text in said if "not enough memory" in text]) == 1, said
+    assert (tmp_path / "run/checkpoints/broken-step-00000004").is_dir()
+
+
 def by_graph(toy: Toy, tape: Tape, said: list[str]) -> StepByGraph:
     return StepByGraph(toy, CPU, tape, said.append)
 
