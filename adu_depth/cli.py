@@ -256,9 +256,7 @@ def parse(arguments: list[str]) -> Any:
     with _shown_not_obeyed(arguments), _wide_enough():
         options = {"prog": "adu-depth", "description": __doc__, "registry": settings_registry(), **default}
         config = tyro.cli(Arguments, args=arguments, **options).settings
-    if preset is not None:
-        preset.check(config)  # type: ignore[arg-type]
-    return config
+    return config if preset is None else preset.completed(config)  # type: ignore[type-var]
 
 
 @contextmanager

@@ -170,7 +170,8 @@ class StudentTrainingConfig:
     teacher, which needs pairs, or of any network trained by this command. None trains the student alone, on the ground
     truth only."""
     teacher_cache: Path | None = None
-    """Folder that keeps the teacher's outputs, so that each sample is computed once; none runs the teacher online."""
+    """Folder that keeps the teacher's outputs, so that each sample is computed once; none runs it online. Needs a
+    teacher."""
     teacher_precision: Literal["run", "fp32", "bf16"] = "run"
     """What the frozen teacher computes in; "run": as loop.mixed_precision says."""
     run: RunFolder = Path("runs/student")

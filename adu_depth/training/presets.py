@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -26,6 +27,7 @@ FLAG = "--preset"
 RESNET_50 = "microsoft/resnet-50"
 SWIN_LARGE = "microsoft/swin-large-patch4-window7-224-in22k"  # the weights NeWCRFs and URCDC-Depth start from
 CONVNEXT_ATTO = "facebook/convnextv2-atto-1k-224"  # MobileNet's size: transformers has no MobileNet backbone
+Config = TypeVar("Config", TeacherTrainingConfig, StudentTrainingConfig)
 EIGEN_PAIRS = 23_158
 DRIVING_STEREO_PAIRS = 174_437
 NYU_FRAMES = 50_688
@@ -47,8 +49,9 @@ class Preset:
     def command(self) -> str:
         return "train-teacher" if isinstance(self.config, TeacherTrainingConfig) else "distill"
 
-    def check(self, config: TeacherTrainingConfig | StudentTrainingConfig) -> None:
-        """InputError naming what the preset needs and the command line did not give."""
+    def completed(self, config: Config) -> Config:
+        """The settings of the command line, without the preset's own teacher_cache where they give up its teacher.
+        InputError naming what the preset needs and the command line did not give."""
         packed = (Path(config.data.root) / MANIFEST).is_file()  # its split was chosen when it was packed
         missing = {
             f"--data.{name}": what
@@ -58,6 +61,10 @@ class Preset:
         if missing:
             wanted = "; ".join(f"{flag} ({what})" for flag, what in missing.items())
             raise InputError(f"preset {self.name} needs {wanted}")
+        own = getattr(self.config, "teacher_cache", None)
+        if isinstance(config, StudentTrainingConfig) and config.teacher is None and config.teacher_cache == own:
+            return replace(config, teacher_cache=None)
+        return config
 
 
 @dataclass(frozen=True)

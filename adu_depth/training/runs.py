@@ -86,9 +86,22 @@ def train_student(
     The student's own weights are drawn before its teacher is made, so that one seed starts the taught and the lone
     student alike.
     """
+    _require_teacher(config)
     accelerator = make_accelerator(config.loop, config.run)
     with only_writer(accelerator, config.run, "distill"):
         return _train_student(config, accelerator, progress, samples, outputs)
+
+
+def _require_teacher(config: StudentTrainingConfig) -> None:
+    """InputError for settings that only a teacher heeds, where there is none: it was forgotten, or they were."""
+    if config.teacher is not None:
+        return
+    for name, value in (("teacher_cache", config.teacher_cache), ("teacher_precision", config.teacher_precision)):
+        if value not in (None, "run"):
+            raise InputError(
+                f"{name} {value}: there is no teacher: expected --teacher RUN beside it, or no "
+                f"--{name.replace('_', '-')} for a student that learns alone"
+            )
 
 
 def _train_student(

@@ -65,6 +65,13 @@ def test_a_cache_of_another_teacher_is_refused(tmp_path: Path) -> None:
         train_student(tiny_student(tmp_path / "two", teacher=tmp_path / "teacher1", **settings))
 
 
+@pytest.mark.parametrize("setting", [{"teacher_cache": Path("cache")}, {"teacher_precision": "bf16"}])
+def test_what_only_a_teacher_heeds_is_refused_without_one(setting: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"{next(iter(setting))} .*: there is no teacher.*: expected --teacher RUN"):
+        train_student(tiny_student(tmp_path / "run", **setting))
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_seed_starts_taught_and_lone_student_alike(tmp_path: Path) -> None:
     train_teacher(tiny_teacher(tmp_path / "teacher"))
     still = {"optimizer": replace(tiny_student(tmp_path).optimizer, learning_rate=0.0), "loop": replace(LOOP, steps=1)}

@@ -114,7 +114,8 @@ def test_a_student_can_be_taught_and_alone_by_one_preset() -> None:
             teacher = next(p for p in PRESETS.values() if p.config.run == preset.config.teacher)
             assert teacher.command == ("distill" if preset.config.light else "train-teacher")
             line = ["distill", "--preset", preset.name, *given(preset), "--teacher", "None"]
-            assert parse(line) == replace(parse(line[:-2]), teacher=None)
+            assert parse(line) == replace(parse(line[:-2]), teacher=None, teacher_cache=None)
+            assert parse([*line, "--teacher-cache", "mine"]).teacher_cache == Path("mine"), "is refused, as it is named"
 
 
 def test_a_preset_trains_with_other_settings_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
