@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -12,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from adu_depth.errors import InputError
 from adu_depth.folder_lock import LOCK_FILE, locked
 from adu_depth.training import run_log
+from adu_depth.training.history import read_history
 from adu_depth.training.runs import train_teacher
 from tests.training.tiny import tiny_teacher
 
@@ -37,6 +41,18 @@ def test_tensorboard_shows_each_step_once_and_a_resumed_run_in_place_of_what_it_
     first.close()
     again.close()
     assert str(shown(tmp_path)) == "{1: 0.5, 2: 0.5, 3: 0.25, 4: 0.25, 5: nan}"
+
+
+def test_a_log_that_goes_on_after_a_step_keeps_what_was_before_it(tmp_path: Path) -> None:
+    nobody: Any = SimpleNamespace(write=lambda row: None)
+    for start, loss in ((0, 0.5), (2, 0.25)):
+        with closing(run_log.RunLog(tmp_path, start, True, nobody)) as log:
+            for step in range(start + 1, 5):
+                log.write_row({"step": step, "total": loss})
+    kept = {1: 0.5, 2: 0.5, 3: 0.25, 4: 0.25}
+    assert shown(tmp_path / "tensorboard") == kept
+    assert {row["step"]: row["total"] for row in log.rows} == kept
+    assert {row["step"]: row["total"] for row in read_history(tmp_path / "history.jsonl", 9)} == kept
 
 
 class Full(io.FileIO):
