@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -90,6 +91,17 @@ def test_a_tracker_hears_the_config_and_each_row_and_its_end(told: type[Told], t
     assert tracker.heard == [(row["step"], {k: v for k, v in row.items() if k != "step"}) for row in rows]
     assert len(rows) == 2
     assert not (run / "tensorboard").exists(), "which was not named"
+
+
+def test_of_several_processes_one_has_trackers(tmp_path: Path) -> None:
+    def started(*given: Any) -> None:
+        raise AssertionError("started")
+
+    second: Any = SimpleNamespace(log_with=["told"], is_main_process=False, init_trackers=started, trackers=[])
+    assert Trackers(second, tmp_path, {}, print).trackers == []
+    second.is_main_process = True
+    with pytest.raises(InputError, match="told cannot be started: AssertionError: started"):
+        Trackers(second, tmp_path, {}, print)
 
 
 @own
