@@ -71,10 +71,10 @@ class RenderConfig:
 class PredictConfig:
     """Predict depth for an image, a pair (--right) or a folder of either.
 
-    Writes NAME_depth.png (16-bit, metres × 256), NAME_depth_color.png and NAME_uncertainty.png. A stereo teacher needs
-    the calibration, a student with a reference focal length fx: the numbers here, or camera.toml beside the images
-    (`adu-depth render` writes one). Images of a data set and of pairs are taken as stored, any other photo is turned
-    upright as its EXIF orientation says.
+    Writes NAME_depth.png (16-bit, metres × 256), NAME_depth_color.png and, of a network that predicts it,
+    NAME_uncertainty.png. A stereo teacher needs the calibration, a student with a reference focal length fx: the
+    numbers here, or camera.toml beside the images (`adu-depth render` writes one). Images of a data set and of pairs
+    are taken as stored, any other photo is turned upright as its EXIF orientation says.
     """
 
     checkpoint: Positional[Path]
@@ -124,6 +124,8 @@ def predict(config: PredictConfig) -> int:
         source="the camera of --fx, --cx, --cy, --baseline",
         needed=needed_numbers(predictor.stereo),
     )
+    if config.temperature is not None and not predictor.predicts_uncertainty:
+        raise InputError(f"temperature: it is for the uncertainty, and {config.checkpoint} predicts none")
     outcome = predict_files(
         predictor,
         config.source,

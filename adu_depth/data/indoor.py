@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ from adu_depth.images import from_levels
 MILLIMETRES = np.float32(1000)
 PARTS = ("", "*/", "sync/*/", "train/*/", "val/*/", "test/*/", "scans/*/", "scans_test/*/", "official_splits/test/*/")
 """Where scenes lie below a root. Not at any depth: to look there would list every file of a large set."""
+FEW_SCENES, FEW_FILES = 16, 1000
+"""That are looked at to recognise a set."""
 
 
 class NyuV2(FileDataset):
@@ -128,7 +132,17 @@ def scenes_of(root: Path) -> list[Path]:
 
 
 def recognises_nyu(root: Path) -> bool:
-    return any(next(root.glob(f"{part}sync_depth_*.png"), None) is not None for part in PARTS)
+    """By the first files of the first scenes: folders above a user's pictures are looked at too, and may be large."""
+    folders = (folder for part in PARTS for folder in ([root] if not part else islice(root.glob(part), FEW_SCENES)))
+    return any(_begins_with(folder, "sync_depth_") for folder in folders)
+
+
+def _begins_with(folder: Path, prefix: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.startswith(prefix) for entry in islice(entries, FEW_FILES))
+    except OSError:  # no permission, or gone
+        return False
 
 
 def recognises_scannet(root: Path) -> bool:

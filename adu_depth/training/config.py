@@ -197,4 +197,9 @@ class StudentTrainingConfig:
         if not self.light:
             self.data.require_cells()
         check_objective(self.distillation, self.light)
+        if self.init is not None and self.model.encoder_weights:
+            raise InputError(
+                f"model.encoder_weights: the encoder begins with the weights of --init {self.init}, got "
+                f"{self.model.encoder_weights!r} too; leave one out"
+            )
         require_other_scenes(self.validation, self.data)

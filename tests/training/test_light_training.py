@@ -23,6 +23,7 @@ from adu_depth.models.bilinear import bilinear
 from adu_depth.models.prediction import DepthPrediction, TeacherTargets
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.runs import train_student, train_teacher
+from tests.data.trees import save_image
 from tests.training.tiny import LOOP, tiny_scenes, tiny_student, tiny_teacher
 
 LIGHT = StudentConfig(network="light")
@@ -123,6 +124,12 @@ def test_a_run_is_taught_resumed_loaded_and_evaluated(tmp_path: Path, capsys: py
     assert "predicts no uncertainty" in told.out + told.err
     assert run(*evaluate, "--temperature", "2") == 2
     assert "predicts none" in capsys.readouterr().err
+    save_image(tmp_path / "photo.png", maps(1, 3, 50, 70))
+    predict = ["predict", tmp_path / "whole", tmp_path / "photo.png", "--output", tmp_path / "out", "--device", "cpu"]
+    assert run(*predict, "--temperature", "2") == 2
+    assert "predicts none" in capsys.readouterr().err
+    assert run(*predict) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photo_depth.png", "photo_depth_color.png"]
 
 
 def test_a_stereo_teacher_teaches_it_on_pairs(tmp_path: Path) -> None:
@@ -199,6 +206,10 @@ def test_settings_that_the_network_does_not_read_are_refused() -> None:
         (lambda: StudentTrainingConfig(data=DataConfig(size=(50, 64))), "multiples of 32"),
         (lambda: TeacherTrainingConfig(data=DataConfig(size=(50, 64))), "multiples of 32"),
         (lambda: DistillationConfig(truth_share=1.5), "truth_share"),
+        (
+            lambda: StudentTrainingConfig(init=Path("run"), model=replace(LIGHT, encoder_weights="x.pth")),
+            r"encoder_weights: the encoder begins with the weights of --init run",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             make()  # type: ignore[no-untyped-call]
