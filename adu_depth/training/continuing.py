@@ -75,7 +75,7 @@ def _given_up(run: Path, before: dict[str, Any], config: dict[str, Any]) -> list
         named = before.get(part)
         found = {f"{part}.{name}": named.get(name) for name in names} if isinstance(named, dict) else {}
         given_up = any(found.values()) and not any(config[part][name] for name in names)
-        return ", ".join(f"{name} {value:g}" for name, value in found.items() if value) if given_up else ""
+        return ", ".join(f"{name} {value}" for name, value in found.items() if value) if given_up else ""
 
     notes = []
     if was := ended("validation", "every", "every_epochs"):

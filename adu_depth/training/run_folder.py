@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypedDict, TypeGuard, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -18,7 +18,7 @@ from adu_depth.errors import InputError
 from adu_depth.files import require_text_name, write_json
 from adu_depth.folder_lock import locked
 from adu_depth.leftovers import sweep
-from adu_depth.schema import read_json
+from adu_depth.schema import check, read_json
 from adu_depth.training.config import LoopConfig
 from adu_depth.training.resuming import chosen_checkpoint
 from adu_depth.training.validation_config import ValidationConfig
@@ -26,6 +26,15 @@ from adu_depth.training.validation_config import ValidationConfig
 Value = TypeVar("Value")
 BEFORE: dict[str, dict[str, Any]] = {"optimizer": {"decay_norms_and_biases": True}}
 """What runs did from before a setting was there, where its default does something else."""
+
+
+class _Parts(TypedDict, total=False):
+    """What is read of a run's config.json before its settings are compared one by one."""
+
+    data: dict[str, Any]
+    loop: dict[str, Any]
+    validation: dict[str, Any]
+    extended: list[int]
 
 
 @contextmanager
@@ -79,10 +88,12 @@ def settings_before(run: Path, chosen: Path) -> dict[str, Any]:
     if chosen.absolute().parent == (run / "checkpoints").absolute() and (run / "config.json").exists():
         try:
             found: dict[str, Any] = read_json(run / "config.json")
+            check(_Parts, found, run / "config.json")
         except InputError as error:  # a machine that lost power may have left it empty
             raise InputError(f"{error}; remove it, and that of {chosen} is taken") from error
         return found
     own = {**read_json(chosen / "config.json")}
+    check(_Parts, own, chosen / "config.json")
     for key in ("kind", "backbone"):  # which the run's own config.json does not have
         own.pop(key, None)
     return own
@@ -98,7 +109,7 @@ def with_labels(settings: dict[str, Any]) -> dict[str, Any]:
 
 def is_extension(before: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether the run is what it was before but for more steps, see `as_begun`. extended: where it ended before."""
-    return bool(now.get("extended") == [*before.get("extended", []), before["loop"]["steps"]])
+    return bool(now.get("extended") == [*before.get("extended", []), before.get("loop", {}).get("steps")])
 
 
 def places_free(before: dict[str, Any], now: dict[str, Any]) -> set[str]:

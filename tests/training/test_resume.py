@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,6 +215,20 @@ def test_a_run_whose_config_json_a_lost_power_emptied_has_a_way_on(tmp_path: Pat
     (run / "config.json").unlink()
     train_teacher(again)
     assert json.loads((run / "config.json").read_text())["model"] == json.loads(kept)["model"]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("loop", 2.5), ("validation", []), ("extended", 3), ("extended", ["x"]), ("data", None), ("loop", {"ema": "x"})],
+)
+def test_a_run_whose_config_json_is_no_configuration_is_named(
+    part: str, value: object, trained: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, part: value}))
+    with pytest.raises(InputError, match=rf"{run}.*{part}"):
+        train_teacher(tiny_teacher(run, loop=replace(LOOP, steps=2, resume=True)))
 
 
 def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default(tmp_path: Path) -> None:
