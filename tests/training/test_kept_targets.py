@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
+from adu_depth.errors import InputError
 from adu_depth.models.prediction import TeacherTargets
-from adu_depth.training.kept_targets import DEPTH_LEVELS, FEATURE_LEVELS, bytes_of, encode, shapes_of, tensors_by_name
+from adu_depth.training.kept_targets import (
+    DEPTH_LEVELS,
+    FEATURE_LEVELS,
+    KeptTargets,
+    bytes_of,
+    encode,
+    require_scales,
+    shapes_of,
+    tensors_by_name,
+)
 from adu_depth.training.presets import PRESETS
 
 PRESET = (128, 192, 256)
@@ -64,6 +75,27 @@ def test_a_frame_of_one_depth_and_no_features_is_kept() -> None:
     found = encode(given).decoded()
     torch.testing.assert_close(found.depth, given.depth)
     assert not any(bool(level.any()) for level in found.features)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda kept: kept.depth_scale[0, 0].fill_(torch.nan), r"depth_scale: expected ln depths, got nan"),
+        (lambda kept: kept.depth_scale[0, 1].fill_(-1.0), r"depth_scale: expected ln depths, got .* in steps of -1"),
+        (lambda kept: kept.depth_scale[0, 1].fill_(1.0), r"depth_scale: expected ln depths"),
+        (lambda kept: kept.feature_scales[1][0, 3].fill_(torch.inf), r"feature_scales\.1: NaN, infinite or negative"),
+        (lambda kept: kept.feature_scales[2][0, 0].fill_(-1.0), r"feature_scales\.2: NaN, infinite or negative"),
+    ],
+)
+def test_scales_that_could_not_have_been_kept_are_refused(
+    change: Callable[[KeptTargets], object], message: str
+) -> None:
+    """Whoever makes a cache file makes its checksums too; what it is decoded to is finite in any case."""
+    kept = encode(targets())
+    require_scales(kept)
+    change(kept)
+    with pytest.raises(InputError, match=message):
+        require_scales(kept)
 
 
 @pytest.mark.parametrize("window", [(0, 0, 64, 96), (32, 64, 32, 32), (0, 32, 64, 64)])
