@@ -18,6 +18,11 @@ from .cost_volume.op import (
     groupwise_correlation_volume,
     volume_with_scores,
 )
+from .depth_gradient_normal.op import (
+    GradientNormalTerms,
+    GradientNormalWeights,
+    depth_gradient_normal_loss,
+)
 from .depth_objective.op import (
     ObjectiveTerms,
     ObjectiveWeights,
@@ -55,10 +60,13 @@ __all__ = [
     "uncertainty_guide",
     "teacher_gate",
     "depth_objective",
+    "depth_gradient_normal_loss",
     "group_norm",
     "single_output_conv3d",
     "cosine_features",
     "ConcatFreeConv3d",
     "ObjectiveTerms",
     "ObjectiveWeights",
+    "GradientNormalTerms",
+    "GradientNormalWeights",
 ]

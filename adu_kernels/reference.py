@@ -13,6 +13,7 @@ from .cost_volume.reference import (
     groupwise_correlation_volume,
     volume_with_scores,
 )
+from .depth_gradient_normal.reference import depth_gradient_normal_loss
 from .depth_objective.reference import (
     depth_objective,
     focal_response_loss,
@@ -48,6 +49,7 @@ __all__ = [
     "uncertainty_guide",
     "teacher_gate",
     "depth_objective",
+    "depth_gradient_normal_loss",
     "group_norm",
     "single_output_conv3d",
     "cosine_features",

@@ -18,6 +18,7 @@ OPERATIONS = {
     "cost-volume": "cost_volume:CostVolumeBenchmark",
     "disparity-regression": "disparity_regression:DisparityRegressionBenchmark",
     "depth-objective": "depth_objective:DepthObjectiveBenchmark",
+    "depth-gradient-normal": "depth_gradient_normal:DepthGradientNormalBenchmark",
     "feature-distillation": "feature_distillation:FeatureDistillationBenchmark",
     "correlation-disparity": "correlation_disparity:CorrelationDisparityBenchmark",
     "single-output-conv3d": "single_output_conv3d:SingleOutputConv3dBenchmark",

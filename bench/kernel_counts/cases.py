@@ -20,6 +20,7 @@ from adu_kernels import (
     concatenation_volume,
     correlation_disparity,
     correlation_volume,
+    depth_gradient_normal_loss,
     depth_objective,
     disparity_regression,
     feature_distillation_losses,
@@ -140,6 +141,13 @@ def _objective(dtype: torch.dtype, **options: Any) -> None:
     torch.autograd.grad(terms.total, [depth, log_scale])
 
 
+def _gradient_normal(dtype: torch.dtype) -> None:
+    """Strips of several rows, and tiles that the columns fill and do not."""
+    depth, target = ((torch.rand(1, 1, 48, 320) * 20 + 1).to(dtype) for _ in range(2))
+    depth = depth.requires_grad_()
+    torch.autograd.grad(depth_gradient_normal_loss(depth, target, backend="triton").total, depth)
+
+
 def _convolution(dtype: torch.dtype, last: bool, channels: int = 32) -> None:
     """Planes, rows and columns of which a tile covers few and many."""
     layout = torch.channels_last_3d if last else torch.contiguous_format
@@ -185,4 +193,6 @@ CASES = [
     CountCase("depth_objective", "fp32", partial(_objective, SINGLE)),
     CountCase("depth_objective", "bf16", partial(_objective, HALF)),
     CountCase("depth_objective", "fp32 every option", partial(_objective, SINGLE, joint=True, beta_nll=0.5, gamma=1.5)),
+    CountCase("depth_gradient_normal", "fp32", partial(_gradient_normal, SINGLE)),
+    CountCase("depth_gradient_normal", "bf16", partial(_gradient_normal, HALF)),
 ]

@@ -41,6 +41,8 @@ def ours(row: Row) -> list[Launch]:
         return _group_norm_backward(row)
     if name == "depth_losses":
         return [_moving(moved), _moving(size(row.inputs))]  # sums over the valid pixels, then values
+    if name == "depth_gradient_normal":
+        return [_moving(moved), _moving(0.0)]  # the sums, then their means
     if name == "feature_distillation":
         return [_moving(moved / 2), _moving(moved / 2)]
     if name == "single_output_conv3d":

@@ -351,6 +351,36 @@ def _objectives() -> Iterator[Case]:
                         yield Case("depth_objective", name, dtype, layout, size, _objective(options), inputs, OBJECTIVE)
 
 
+GRADIENT_NORMAL = frozenset(f"depth_gradient_normal.{name}" for name in ("sums", "finish", "gradient"))
+STRIPS = {"odd": (2, 1, 5, 7), "aligned": (1, 1, 18, 144)}
+
+
+def _gradient_normals() -> Iterator[Case]:
+    def bound(function: Any, normalize: str) -> Callable[..., Any]:
+        def total(depth: Tensor, target: Tensor, **more: Any) -> Tensor:
+            return function(depth, target.detach(), normalize=normalize, **more).total
+
+        return total
+
+    name = "depth_gradient_normal_loss"
+    for normalize in ("batch", "image"):
+        pair = Operation(*(bound(getattr(module, name), normalize) for module in (adu_kernels, reference)))
+        for dtype in DTYPES:
+            for layout in LAYOUTS:
+                for size, shape in STRIPS.items():
+                    if size == "odd" or (dtype != "fp64" and normalize == "batch"):
+
+                        def inputs(
+                            shape: tuple[int, ...] = shape, dtype: str = dtype, layout: str = layout
+                        ) -> list[Tensor]:
+                            depth, target = (1 + 9 * torch.rand(shape) for _ in range(2))
+                            target.view(-1)[11::29] = 0  # few holes: most windows are whole
+                            maps = [one.to(DTYPES[dtype]) for one in (depth, target)]
+                            return maps if layout == "contiguous" else [torch.stack([v, v], -1)[..., 0] for v in maps]
+
+                        yield Case(name, normalize, dtype, layout, size, pair, inputs, GRADIENT_NORMAL)
+
+
 WEIGHTS = frozenset({"depth_objective.statistics", "depth_objective.weights"})
 PARTS: dict[str, tuple[str, tuple[Any, ...], frozenset[str]]] = {
     "silog_loss": ("ds", (), OBJECTIVE),
@@ -451,6 +481,7 @@ CASES = [
         _objectives,
         _parts,
         _uncertainty,
+        _gradient_normals,
         _convolutions,
     )
     for case in group()

@@ -60,6 +60,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
         lambda f, a, s: f(a.exp(), s, _constant(a, PIXELS), _constant(a, PIXELS, 2.0), joint=True).total,
         [PIXELS, PIXELS],
     ),
+    "depth_gradient_normal_loss": (lambda f, a: f(a.exp(), _constant(a, PIXELS)).total, [PIXELS]),
     "cosine_features": (lambda f, x: f(x), [(1, 2, 2, 3)]),
     "group_norm": (
         lambda f, x, w, b, r: f(x, 1, w, b, activation="relu", residual=r),
@@ -126,7 +127,7 @@ def test_every_differentiable_operation_is_tried() -> None:
     assert {*adu_kernels.__all__} - {*CASES} == {
         "pooled_guide", "uncertainty_guide", "teacher_gate",  # no gradient
         "ConcatFreeConv3d",  # torch's own convolutions
-        "ObjectiveTerms", "ObjectiveWeights",
+        "ObjectiveTerms", "ObjectiveWeights", "GradientNormalTerms", "GradientNormalWeights",
     }  # fmt: skip
 
 

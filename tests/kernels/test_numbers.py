@@ -40,6 +40,9 @@ CALLS: dict[str, Callable[[Tensor, Tensor, Callable[[Any], Any], dict[str, str]]
         m, m, m + 1, m + 2, weights=(n(1.0), n(2.0), n(4.0)), guide_strength=n(0.5), beta=n(8.0),
         gamma=n(2.0), beta_nll=n(0.5), variance_focus=n(0.5), min_depth=n(0.25), max_depth=n(64.0), **o,
     ),
+    "depth_gradient_normal_loss": lambda v, m, n, o: _call(
+        m, m + 1, weights=(n(1.0), n(2.0), n(4.0), n(0.5)), offset=n(0.5), min_depth=n(0.25), max_depth=n(64.0), **o
+    ),
     "cosine_features": lambda v, m, n, o: _call(v, n(0.5), **o),
     "group_norm": lambda v, m, n, o: _call(v, n(2), eps=n(0.5), **o),
 }  # fmt: skip

@@ -63,6 +63,7 @@ def test_the_contract_is_complete() -> None:
         "uncertainty_guide",
         "teacher_gate",
         "depth_objective",
+        "depth_gradient_normal_loss",
         "group_norm",
         "single_output_conv3d",
         "cosine_features",

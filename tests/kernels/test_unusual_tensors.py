@@ -31,6 +31,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "teacher_gate": (lambda f, a, t: f(a, t), [PIXELS] * 2),
     "single_output_conv3d": (lambda f, x, w, b: f(x, w, b), [(1, 2, 2, 3, 4), (1, 2, 3, 3, 3), (1,)]),
     "depth_objective": (lambda f, a, s, d, t: f(a, s, d, t), [PIXELS] * 4),
+    "depth_gradient_normal_loss": (lambda f, a, t: f(a, t), [PIXELS] * 2),
     "cosine_features": (lambda f, a: f(a), [MAPS]),
     "group_norm": (lambda f, a, r: f(a, 2, activation="relu", residual=r), [MAPS] * 2),
 }

@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from adu_kernels import attention_adaptation, depth_objective, disparity_regression, feature_distillation_loss
+from adu_kernels import (
+    attention_adaptation,
+    depth_gradient_normal_loss,
+    depth_objective,
+    disparity_regression,
+    feature_distillation_loss,
+)
 from adu_kernels import reference as twins
 from adu_kernels._triton import runtime
 from adu_kernels.testing import parity
@@ -132,6 +138,17 @@ def test_depth_objective(options: dict[str, Any]) -> None:
 
     operation = parity.Operation(total(depth_objective), total(twins.depth_objective))
     parity.check_parity(operation, [depth.detach(), log_scale.detach()])
+
+
+def test_depth_gradient_normal_loss() -> None:
+    depth, _, _, target = scene(3, torch.float32, (2, 1, 5, 8))
+    target = target.where(target > 0, 8.0)  # dense: a LiDAR's points leave no window whole
+
+    def total(run: Any) -> Any:
+        return lambda d, **backend: run(d, target.to(d), **backend).total
+
+    operation = parity.Operation(total(depth_gradient_normal_loss), total(twins.depth_gradient_normal_loss))
+    parity.check_parity(operation, [depth.detach()])
 
 
 def test_feature_distillation() -> None:

@@ -24,6 +24,7 @@ LAUNCHES = {
     "attention_adaptation": 4,
     "correlation_disparity": 2,
     "cost_volume": 2,
+    "depth_gradient_normal": 3,
     "depth_objective": 2,
     "disparity_regression": 3,
     "feature_distillation": 3,

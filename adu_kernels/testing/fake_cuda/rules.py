@@ -40,7 +40,7 @@ STORED = {
     "single_output_conv3d", "cosine_features",
 }  # fmt: skip
 """Operations of adu_kernels whose maps come in the step's storage type; those of the others are fp32 in any case."""
-FP32 = {"depth_losses", "pooled_guide", "response_weights"}
+FP32 = {"depth_losses", "depth_gradient_normal", "pooled_guide", "response_weights"}
 
 
 def on_device(tensors: Iterable[TensorInfo]) -> bool:
