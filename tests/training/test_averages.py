@@ -17,7 +17,7 @@ from adu_depth.checkpoint import load_model
 from adu_depth.errors import InputError
 from adu_depth.models.averages import Averages
 from adu_depth.progress import Progress
-from adu_depth.training.config import LoopConfig
+from adu_depth.training.config import LoopConfig, OptimizerConfig
 from adu_depth.training.runs import train_teacher
 from tests.training.test_resume import Stopping, assert_same_bits, newest
 from tests.training.tiny import LOOP, TEACHER, tiny_teacher
@@ -68,6 +68,20 @@ def test_a_checkpoint_has_averages_for_inference_and_the_weights_beside_them(tmp
     assert len(differing) > len(trained) / 2
     loaded = load_model(tmp_path / "averaged").model.state_dict()
     assert all(torch.equal(loaded[name], averaged[name]) for name in averaged)
+
+
+def test_averages_are_of_the_weights_that_a_step_has_made(tmp_path: Path) -> None:
+    """After the first step they have moved 9/11 of the way from the first weights to the new ones."""
+    still = OptimizerConfig(learning_rate=0.0)
+    train_teacher(tiny_teacher(tmp_path / "still", loop=replace(LOOP, steps=1), optimizer=still))
+    train_teacher(tiny_teacher(tmp_path / "run", loop=replace(EMA, steps=1)))
+    before, averaged = (tensors(tmp_path / run, "model.safetensors") for run in ("still", "run"))
+    training = tensors(tmp_path / "run", "training.safetensors")
+    names = [name.removeprefix("trained.") for name in training if name.startswith("trained.")]
+    assert any(not torch.equal(before[name], averaged[name]) for name in names)
+    for name in names:
+        expected = before[name] + (training[f"trained.{name}"] - before[name]) * 9 / 11
+        torch.testing.assert_close(averaged[name], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_resumed_run_has_the_same_averages(tmp_path: Path) -> None:
