@@ -26,3 +26,30 @@ def dtype_of(name):
 def constant(value):
     """A number of a config to calculate with: plain where interpreted, for a constexpr times a tensor is no tensor."""
     return value
+
+
+@triton.jit
+def parts_of(x):
+    """fp32 as the sum of three numbers of bf16, which hold its 24 bits."""
+    high = x.to(tl.bfloat16)
+    rest = x - high.to(tl.float32)
+    middle = rest.to(tl.bfloat16)
+    low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
+    return high, middle, low
+
+
+@triton.jit
+def add_product(a, b, sums, IN_PARTS: tl.constexpr):
+    """sums + a·b. IN_PARTS (`dtypes.in_parts`): the six products of parts that fp32 would not round away."""
+    if IN_PARTS:
+        a_high, a_middle, a_low = parts_of(a)
+        b_high, b_middle, b_low = parts_of(b)
+        added = tl.dot(a_middle, b_middle)
+        added = tl.dot(a_high, b_low, added)
+        added = tl.dot(a_low, b_high, added)
+        added = tl.dot(a_high, b_middle, added)
+        added = tl.dot(a_middle, b_high, added)
+        sums += tl.dot(a_high, b_high, added)
+    else:
+        sums = tl.dot(a, b, sums, input_precision="ieee", out_dtype=sums.dtype)
+    return sums

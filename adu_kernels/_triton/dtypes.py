@@ -18,6 +18,15 @@ def accumulator(*tensors: Tensor | None) -> Any:
     return tl.float64 if accumulation_dtype(*tensors) == torch.float64 else tl.float32
 
 
+def in_parts(tensor: Tensor) -> bool:
+    """Whether products of factors of the tensor's type are those of three parts in bf16 of each: fp32 on NVIDIA.
+
+    True fp32 products share their factors through shared memory, which took 4 to 95 times as long as their bytes
+    (bench/LOG.md). AMD has matrix units for them. The interpreter takes the same tiles and multiplies fp32.
+    """
+    return tensor.dtype == torch.float32 and runtime.WARP_SIZE == 32
+
+
 def factor(tensor: Tensor) -> Any:
     """The tensor's own type, but that Triton's interpreter would multiply the bit patterns of bfloat16."""
     import triton.language as tl

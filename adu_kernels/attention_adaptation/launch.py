@@ -92,7 +92,8 @@ def forward(
     tile = _launch_shape(tensors).forward
     batch, heads, queries, _ = query.shape
     tiles = ceil_div(queries, tile.queries)
-    config, strides = _config(tensors, tile.queries, tile.keys, HAS_BIAS=key_bias is not None)
+    in_parts = table.multiplies_in_parts(query)
+    config, strides = _config(tensors, tile.queries, tile.keys, in_parts, HAS_BIAS=key_bias is not None)
     runtime.run(
         kernels.forward, batch * heads * tiles,
         query, key, value, _present(key_bias, row_max), out, row_max, log_row_sum,
@@ -128,7 +129,8 @@ def _backward_queries(grad_output: Tensor, attended: Attended, delta: Tensor, bi
     batch, heads, queries, _ = query.shape
     tiles = ceil_div(queries, tile.queries)
     biased = key_bias is not None
-    config, strides = _config(tensors, tile.queries, tile.keys, HAS_BIAS=biased, EXACT_DELTA=exact)
+    in_parts = table.multiplies_in_parts(query)
+    config, strides = _config(tensors, tile.queries, tile.keys, in_parts, HAS_BIAS=biased, EXACT_DELTA=exact)
     runtime.run(
         backward_kernels.backward_queries, batch * heads * tiles,
         query, key, value, _present(key_bias, row_max), out, row_max, log_row_sum, grad_output, delta, gradient,
@@ -159,7 +161,8 @@ def _backward_keys(
     bias_parts = row_max.new_empty((splits, batch, heads, keys)) if bias_needed else delta
     tensors = {"Q": query, "K": key, "V": value, "DO": grad_output, "DK": to_key, "DV": to_value}
     biased = key_bias is not None
-    config, strides = _config(tensors, tile.queries, tile.keys, HAS_BIAS=biased, NEED_BIAS=bias_needed)
+    in_parts = table.multiplies_in_parts(query)
+    config, strides = _config(tensors, tile.queries, tile.keys, in_parts, HAS_BIAS=biased, NEED_BIAS=bias_needed)
     runtime.run(
         backward_kernels.backward_keys, batch * heads * tiles * splits,
         query, key, value, _present(key_bias, row_max), row_max, log_row_sum, grad_output, delta, to_key, to_value,
@@ -178,7 +181,7 @@ def _add_parts(key_parts: Tensor, value_parts: Tensor, grad_key: Tensor, grad_va
 
     batch, heads, keys, _ = grad_key.shape
     tiles = ceil_div(keys, table.ADD_KEYS)
-    config, strides = _config({"PARTS": key_parts, "DK": grad_key, "DV": grad_value}, 1, table.ADD_KEYS)
+    config, strides = _config({"PARTS": key_parts, "DK": grad_key, "DV": grad_value}, 1, table.ADD_KEYS, False)
     runtime.run(
         backward_kernels.add_parts, batch * heads * tiles,
         key_parts, value_parts, grad_key, grad_value, batch, heads, keys, tiles, key_parts.shape[0] // batch, *strides,
@@ -192,7 +195,7 @@ def _launch_shape(tensors: dict[str, Tensor]) -> table.LaunchShape:
 
 @by_layout
 def _config(
-    tensors: dict[str, Tensor], queries: int, keys: int, HAS_BIAS: bool = False, **options: bool
+    tensors: dict[str, Tensor], queries: int, keys: int, in_parts: bool, HAS_BIAS: bool = False, **options: bool
 ) -> tuple[AttentionConfig, list[int]]:
     """What a kernel is compiled for, and the strides of its tensors, in order. queries, keys: of a tile."""
     from .tiles import AttentionConfig
@@ -209,6 +212,7 @@ def _config(
         INT64=tile_needs_int64(tensors.values(), max(queries, keys)),
         DOT=str(factor(first)),
         ACC=str(accumulator(first)),
+        IN_PARTS=in_parts and not runtime.interpreting(),
         **divisors,
         **options,
     )

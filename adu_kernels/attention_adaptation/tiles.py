@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from .._triton.device import LOG2E, dtype_of
+from .._triton.device import LOG2E, add_product, dtype_of
 
 # Sizes and strides vary with the image: specialised, each new size would be a new compilation.
 SIZES = ["batch", "heads", "num_queries", "num_keys", "tiles", "chunk", "splits", "scale", "scale_rest"]
@@ -46,6 +46,8 @@ class AttentionConfig(NamedTuple):
     INT64: bool
     DOT: str
     ACC: str
+    IN_PARTS: bool
+    """How factors are multiplied (`_triton.device.add_product`)."""
     EXACT_DELTA: bool = False
     NEED_BIAS: bool = False
     Q_DIVISOR: int = 0
@@ -179,16 +181,15 @@ def load_bias(bias, first, num_keys, MASKED: tl.constexpr, config: AttentionConf
 
 @triton.jit
 def product(a, b, config: AttentionConfig):
-    """a·bᵀ, in true fp32 where the factors are fp32 (no tf32)."""
-    return tl.dot(a, tl.trans(b), input_precision="ieee", out_dtype=dtype_of(config.ACC))
+    """a·bᵀ, where the factors are fp32 with all their bits (no tf32)."""
+    sums = tl.zeros([a.shape[0], b.shape[0]], dtype_of(config.ACC))
+    return add_product(a, tl.trans(b), sums, config.IN_PARTS)
 
 
 @triton.jit
 def weighted(weights, values, sums, config: AttentionConfig):
     """sums + weights·values."""
-    return tl.dot(
-        weights.to(dtype_of(config.DOT)), values, sums, input_precision="ieee", out_dtype=dtype_of(config.ACC)
-    )
+    return add_product(weights.to(dtype_of(config.DOT)), values, sums, config.IN_PARTS)
 
 
 @triton.jit

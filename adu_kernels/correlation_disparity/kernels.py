@@ -17,7 +17,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from .._triton.device import dtype_of, wide_index
+from .._triton.device import add_product, dtype_of, wide_index
 from .._triton.layout import MapLayout
 from .._triton.maps import Map, load_block, row_start, store_block
 
@@ -41,6 +41,8 @@ class DisparityConfig(NamedTuple):
     DOT: str
     """Type of the factors, ACC that of the sums."""
     ACC: str
+    IN_PARTS: bool
+    """How factors are multiplied (`_triton.device.add_product`)."""
     ZERO_FILL: bool = False
     """Asked forward."""
     CHUNKS: int = 1
@@ -74,7 +76,7 @@ def products(p_target, p_slide, target, slide, columns, slides, width, config):
         channels = wide_index(first_channel + tl.arange(0, config.BLOCK_C), config.INT64)
         a = load_block(p_target, target, columns, channels, width, C, config.LAYOUT).to(DOT)
         b = load_block(p_slide, slide, slides, channels, width, C, config.LAYOUT).to(DOT)
-        sums = tl.dot(a, tl.trans(b), sums, input_precision="ieee", out_dtype=ACC)
+        sums = add_product(a, tl.trans(b), sums, config.IN_PARTS)
     return sums
 
 
@@ -203,7 +205,7 @@ def map_gradient(p_target, p_slide, p_grad, target, slide, grad, maps, place, sc
         for chunk in tl.static_range(config.CHUNKS):
             channels = wide_index(place.first_channel + chunk * BLOCK_C + tl.arange(0, BLOCK_C), INT64)
             vectors = load_block(p_slide, slide, slides, channels, width, C, config.LAYOUT).to(dtype_of(config.DOT))
-            moved = tl.dot(gradient, vectors, sums[chunk], input_precision="ieee", out_dtype=ACC)
+            moved = add_product(gradient, vectors, sums[chunk], config.IN_PARTS)
             added = added + (moved,)  # noqa: RUF005
         sums = added
     for chunk in tl.static_range(config.CHUNKS):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from .._triton.device import dtype_of, wide_index
+from .._triton.device import add_product, dtype_of, wide_index
 from .._triton.layout import MapLayout
 from .._triton.maps import Map, block_offsets, load_block, row_start
 from .shared import SIZES, inverse_norm
@@ -45,6 +45,8 @@ class BandConfig(NamedTuple):
     """Of the volume's strides; where disparities are neighbours, of their number too."""
     DOT: str
     ACC: str
+    IN_PARTS: bool
+    """How factors are multiplied (`_triton.device.add_product`)."""
     NORMALIZE: str = "none"
     """Asked forward, as are the next two."""
     EPS: float = 0.0
@@ -140,7 +142,7 @@ def band_forward(
         channels = wide_index(first_channel + tl.arange(0, config.BLOCK_C), INT64)
         a = load_block(p_base, base, columns, channels, width, C, config.FEATURES)
         b = load_block(p_match, match, slides, channels, width, C, config.FEATURES)
-        band = tl.dot(a.to(DOT), tl.trans(b.to(DOT)), band, input_precision="ieee", out_dtype=ACC)
+        band = add_product(a.to(DOT), tl.trans(b.to(DOT)), band, config.IN_PARTS)
         if config.NORMALIZE != "none":
             base_squares += tl.sum(a.to(ACC) * a.to(ACC), 1)
             match_squares += tl.sum(b.to(ACC) * b.to(ACC), 1)
@@ -216,7 +218,7 @@ def band_gradient(
             p_volume, volume, first_column, columns, slides, first_disparity, width, num_disparities,
             BASE_TARGET, SIGN, config,
         )  # fmt: skip
-        sums = tl.dot(band.to(DOT), vectors.to(DOT), sums, input_precision="ieee", out_dtype=ACC)
+        sums = add_product(band.to(DOT), vectors.to(DOT), sums, config.IN_PARTS)
     o_w, o_c = block_offsets(grad, columns, channels, config.FEATURES)
     m_store = (columns < width)[:, None] & (channels < config.C)[None, :]
     p_store = p_grad + o_w[:, None] + o_c[None, :]

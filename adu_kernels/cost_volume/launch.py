@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._triton import runtime
-from .._triton.dtypes import accumulator, factor
+from .._triton.dtypes import accumulator, factor, in_parts
 from .._triton.layout import (
     MapLayout,
     by_layout,
@@ -311,9 +311,10 @@ def _band_config(
 ) -> tuple[BandConfig, dict[str, Any]]:
     """What the kernels of banded.py are compiled for, and how they are started. maps: the gradients too."""
     layout, int64 = _band_layout(maps, volume)
-    tile = table.band_tile(volume.shape[2], volume.dtype, layout.CONTIGUOUS_C, int64, backward=backward)
+    parts = in_parts(volume)
+    tile = table.band_tile(volume.shape[2], volume.dtype, layout.CONTIGUOUS_C, int64, backward=backward, parts=parts)
     how = {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": False}
-    return _known_band_config(maps, volume, options, tile), how
+    return _known_band_config(maps, volume, options, tile, parts), how
 
 
 @by_layout
@@ -323,7 +324,9 @@ def _band_layout(maps: list[Tensor], volume: Tensor) -> tuple[MapLayout, bool]:
 
 
 @by_layout
-def _known_band_config(maps: list[Tensor], volume: Tensor, options: VolumeOptions, tile: table.BandTile) -> BandConfig:
+def _known_band_config(
+    maps: list[Tensor], volume: Tensor, options: VolumeOptions, tile: table.BandTile, parts: bool
+) -> BandConfig:
     from .banded import BandConfig
 
     channels, (layout, int64) = maps[0].shape[1], _band_layout(maps, volume)
@@ -341,6 +344,7 @@ def _known_band_config(maps: list[Tensor], volume: Tensor, options: VolumeOption
         STRIDE_DIVISOR=math.gcd(stride_divisor([volume], 2), volume.shape[2]) if contiguous_d else 1,
         DOT=str(factor(volume)),
         ACC=str(accumulator(volume)),
+        IN_PARTS=parts and not runtime.interpreting(),
     )
 
 

@@ -102,19 +102,21 @@ ATTENTION_NARROW = (
     *one_row(f"{ATTENTION}[0].exact_delta", {"stages": 2}),
     *one_row(f"{ATTENTION}[0].backward_keys", {"stages": 2}, {"keys": 128, "threads": 256}),
 )
+ATTENTION_PARTS = "attention_adaptation.table.IN_PARTS[0]"
 ATTENTION_SINGLE = (
-    *one_row(f"{ATTENTION}[3].forward", {"queries": 32}, {"threads": 128}, {"keys": 16}),
-    *one_row(f"{ATTENTION}[3].backward_queries", {"keys": 16}, {"threads": 128}),
-    *one_row(f"{ATTENTION}[3].backward_keys", {"queries": 16}, {"threads": 128}),
+    *one_row(f"{ATTENTION_PARTS}.forward", {"queries": 32}, {"threads": 256}, {"keys": 16}),
+    *one_row(f"{ATTENTION_PARTS}.backward_queries", {"keys": 16}, {"queries": 32}),
+    *one_row(f"{ATTENTION_PARTS}.backward_keys", {"queries": 16}, {"keys": 32}),
 )
 EXPECTATION_SINGLE = (
-    *one_row("correlation_disparity.launch.WIDER", {"num_warps": 8}, {"channels": 16}),
+    *one_row("correlation_disparity.launch.PARTS", {"num_warps": 8}, {"channels": 16}),
     *one_row(
-        "correlation_disparity.launch.WIDER_BACKWARD", {"num_warps": 4}, {"channels": 32}, {"channels": 32, "chunks": 2}
+        "correlation_disparity.launch.PARTS_BACKWARD", {"chunks": 5}, {"channels": 64, "chunks": 5}, {"chunks": 2}
     ),
 )
-BAND_SINGLE = one_row(
-    "cost_volume.table.BAND_WIDE_TYPES", {"num_stages": 1}, {"channels": 16}, {"block": 16, "num_warps": 2}
+BAND_SINGLE = (
+    *one_row("cost_volume.table.BAND_PARTS", {"block": 32}, {"channels": 32, "num_stages": 2}, {"num_warps": 8}),
+    *one_row("cost_volume.table.BAND_PARTS_BACKWARD", {"channels": 128}, {"num_stages": 2}),
 )
 BAND_CONTIGUOUS = one_row("cost_volume.table.BAND_OTHER", {"channels": 64}, {"block": 64, "num_warps": 8})
 OBJECTIVE = one_row(

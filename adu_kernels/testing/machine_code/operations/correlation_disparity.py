@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .... import correlation_disparity
-from ..cases import Case, OperationCases, Work, beyond_int32
+from ..cases import Case, OperationCases, Work, beyond_int32, in_parts
 
 CHANNELS, HEIGHT, WIDTH, DISPARITIES = 320, 64, 128, 48
 
@@ -43,7 +43,7 @@ OPERATION = OperationCases(
         Case("bfloat16 zero fill", lambda: both_ways(torch.bfloat16, zero_fill=True), work=work(2)),
         Case("bfloat16 contiguous", lambda: both_ways(torch.bfloat16, last=False), work=work(2)),
         Case("bfloat16 beyond int32", lambda: both_ways(torch.bfloat16, far=True), work=work(2, batch=3)),
-        Case("float32", lambda: both_ways(torch.float32), work=work(4)),
+        Case("float32", lambda: both_ways(torch.float32), work=in_parts(work(4))),
     ),
     lambda height, width: both_ways(torch.bfloat16, height, width),
     size=f"1×{CHANNELS}×{HEIGHT}×{WIDTH}, D {DISPARITIES}",

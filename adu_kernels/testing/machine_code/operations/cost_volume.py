@@ -15,7 +15,7 @@ from .... import (
     groupwise_correlation_volume,
     volume_with_scores,
 )
-from ..cases import Case, OperationCases, Work, beyond_int32
+from ..cases import Case, OperationCases, Work, beyond_int32, in_parts
 
 CHANNELS, GROUPS, DISPARITIES, THIN, CONCATENATED = 320, 40, 48, 12, 32
 HEIGHT, WIDTH = 64, 128
@@ -147,7 +147,7 @@ OPERATION = OperationCases(
         ),
         Case("plain bfloat16 beyond int32", lambda: plain(HALF, far=True), work=work(2, **PLAIN, **UNITS, batch=3)),
         Case("plain bfloat16 contiguous", lambda: plain(HALF, last=False), work=work(2, **PLAIN, **UNITS)),
-        Case("plain float32", lambda: plain(SINGLE), work=work(4, **PLAIN)),
+        Case("plain float32", lambda: plain(SINGLE), work=in_parts(work(4, **PLAIN))),
         Case("plain float64", lambda: plain(DOUBLE), double=True),
         Case(
             "plain bfloat16 cosine",
