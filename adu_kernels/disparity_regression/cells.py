@@ -16,7 +16,6 @@ import triton.language as tl
 
 from .._triton.device import LOG2E, constant, dtype_of
 
-FARTHEST = tl.constexpr(-3e38)  # below any finite logit relative to another
 LOWEST = tl.constexpr(-(2.0**100))  # what −inf counts as (reference.py): differences, interpolated values stay finite
 
 
@@ -101,10 +100,10 @@ def relative(logits, top):
     """Logits relative to their pixel's largest, in units of log₂. Both passes interpolate these, not the logits: near
     the largest the subtraction is exact, and no rounding of a large logit reaches a probability or tells them apart.
 
-    The maximum keeps the product from being fused into a sum after it, here one way and in the backward another: of
-    logits 10³⁰ apart one pass would find a weight of 1 and the other infinity.
+    The product is written as fused with 0, so that the compiler fuses it into no sum after it, here one way and in the
+    backward another: of logits 10³⁰ apart one pass would find a weight of 1 and the other infinity.
     """
-    return tl.maximum((logits - top) * LOG2E, FARTHEST, propagate_nan=tl.PropagateNan.ALL)
+    return tl.fma(logits - top, tl.full([], LOG2E, logits.dtype), tl.full([], 0.0, logits.dtype))
 
 
 @triton.jit
