@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adu_depth.distillation.gradient_normal_loss import depth_gradient_normal_loss
 from adu_depth.distillation.student_loss import DistillationConfig
 from adu_depth.models.prediction import DepthPrediction, TeacherTargets
-from adu_kernels import laplace_nll
+from adu_kernels import depth_gradient_normal_loss, laplace_nll
 
 
 class LightLoss(nn.Module):
@@ -48,6 +47,7 @@ class LightLoss(nn.Module):
                 target,
                 min_depth=self.min_depth,
                 max_depth=self.max_depth,
+                backend=self.config.backend,
             )
             terms["uncertainty"] = likelihood.detach()
             total = total + self.config.uncertainty * likelihood
@@ -56,6 +56,11 @@ class LightLoss(nn.Module):
     def _loss(self, depth: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """With gradient, and without."""
         found = depth_gradient_normal_loss(
-            depth, target, min_depth=self.min_depth, max_depth=self.max_depth, normalize=self.config.normalize
+            depth,
+            target,
+            min_depth=self.min_depth,
+            max_depth=self.max_depth,
+            normalize=self.config.normalize,
+            backend=self.config.backend,
         )
         return found.total, found.total.detach()

@@ -70,7 +70,7 @@ class DistillationConfig:
         check_ranges(self, "distillation.")
 
 
-LIGHT_READS = ("truth_share", "normalize", "uncertainty")
+LIGHT_READS = ("truth_share", "normalize", "uncertainty", "backend")
 """What of a DistillationConfig the light networks' objective reads."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -14,8 +15,7 @@ from safetensors.torch import save_file
 from adu_depth.checkpoint import list_checkpoints, load_model
 from adu_depth.cli import main, parse
 from adu_depth.data.config import DataConfig
-from adu_depth.distillation import DistillationConfig, LightLoss
-from adu_depth.distillation.gradient_normal_loss import depth_gradient_normal_loss
+from adu_depth.distillation import DistillationConfig, LightLoss, light_loss
 from adu_depth.errors import InputError
 from adu_depth.inference import Predictor
 from adu_depth.models import LightStudent, LightTeacher, MonoStudent, StudentConfig, build_student
@@ -23,6 +23,7 @@ from adu_depth.models.bilinear import bilinear
 from adu_depth.models.prediction import DepthPrediction, TeacherTargets
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.runs import train_student, train_teacher
+from adu_kernels import depth_gradient_normal_loss, laplace_nll
 from tests.data.trees import save_image
 from tests.training.tiny import LOOP, tiny_scenes, tiny_student, tiny_teacher
 
@@ -73,6 +74,21 @@ def test_a_log_scale_learns_beside_the_depth_and_does_not_move_it() -> None:
     plain = torch.autograd.grad(loss(DepthPrediction(depth, None, ()), None, target, 0.0)["total"], depth)
     torch.testing.assert_close(moved[0], plain[0])
     assert bool(moved[1].all())
+
+
+def test_the_backend_reaches_the_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    for operation in (depth_gradient_normal_loss, laplace_nll):
+
+        def ask(*tensors: torch.Tensor, backend: str, operation: Any = operation, **options: Any) -> Any:
+            asked.append(backend)
+            return operation(*tensors, **options)
+
+        monkeypatch.setattr(light_loss, operation.__name__, ask)
+    depth, log_scale, target = (1 + maps(seed, 1, 1, 8, 8) for seed in range(3))
+    prediction = DepthPrediction(depth, log_scale, ())
+    LightLoss(DistillationConfig(backend="triton"), 0.1, 10.0)(prediction, TeacherTargets(depth, ()), target, 0.0)
+    assert asked == ["triton"] * 4
 
 
 @pytest.mark.parametrize("sizes", [((5, 7), (13, 9)), ((1, 4), (6, 4)), ((3, 3), (1, 1))])
@@ -197,7 +213,7 @@ def test_settings_that_the_network_does_not_read_are_refused() -> None:
         (lambda: StudentConfig(log_scale=True), "log_scale: it is for the light networks"),
         (
             lambda: StudentTrainingConfig(model=LIGHT, distillation=DistillationConfig(response=3.0)),
-            r"distillation\.response: a light network reads truth_share, normalize, uncertainty alone",
+            r"distillation\.response: a light network reads truth_share, normalize, uncertainty, backend alone",
         ),
         (
             lambda: StudentTrainingConfig(distillation=DistillationConfig(truth_share=0.5)),
