@@ -98,5 +98,11 @@ class CentreCut(Resized):
         super().__init__(samples, size)
         self.short_side = short_side
 
+    @property
+    def about(self) -> str:
+        """What an evaluation on it says."""
+        cut = "×".join(map(str, self.size))
+        return f"images and ground truth at short side {self.short_side}, their middle of {cut}, as in training"
+
     def __getitem__(self, index: int) -> StereoSample:
         return centre_sample(self.samples[index], self.short_side, *self.size)

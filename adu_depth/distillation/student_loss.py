@@ -51,8 +51,8 @@ class DistillationConfig:
     """Uncertain regions lend less to the others in the adapters' attention."""
     truth_share: Annotated[float, Range(0, 1)] = 0.1
     """Light networks: λ in λ·L(student, truth) + (1 − λ)·L(student, teacher), L the loss of arXiv 1803.08673; where
-    there is no ground truth the teacher's part is whole. Of the settings here they read this, normalize, and with a log
-    scale uncertainty."""
+    there is no ground truth the teacher's part is whole. Of the settings here they read this, normalize, backend, and
+    with a log scale uncertainty."""
     backend: Backend = "auto"
     """Fused kernels on a GPU and plain PyTorch elsewhere, or one of the two everywhere."""
 

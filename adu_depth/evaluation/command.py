@@ -62,9 +62,11 @@ class EvaluateConfig:
     kb_crop: bool = False
     """Show the network KITTI's 352×1216 window instead of the whole image, as AdaBins and others do."""
     protocol: str = "auto"
-    """"auto" (usual for the data set), "all" that fit, or some of none, garg, eigen, garg-352x1216, kitti-depth."""
+    """"auto" (usual for the data set), "all" that fit, or some of none, garg, eigen, garg-352x1216, kitti-depth,
+    nyu-eigen, hu."""
     size: Literal["trained", "full"] = "trained"
-    """Run the network at the size it was trained at, or at each image's own; metrics are at each image's own size."""
+    """Run the network at the size it was trained at, or at each image's own; metrics are at each image's own size.
+    One trained on images cut to their middle (data.fit centre) is measured on those, unless this is "full"."""
     flip: Flip = "none"
     """Test-time augmentation of a student: the mean with the mirrored image, plain or with Monodepth's ramp."""
     min_depth: float = 1e-3
@@ -140,7 +142,9 @@ class _Evaluation:
         )
         self.fit: dict[str, Any] | None = None
         self.cut: CentreCut | None = None
-        if self.predictor.short_side and config.data != "synthetic":
+        if config.data == "synthetic":
+            self.predictor.short_side = 0  # scenes are rendered at the size trained at
+        if self.predictor.short_side:
             assert self.predictor.trained_size is not None
             self.dataset = CentreCut(self.dataset, self.predictor.trained_size, self.predictor.short_side)
             self.cut, self.predictor.short_side = self.dataset, 0  # they come prepared
@@ -239,10 +243,7 @@ class _Evaluation:
         size = self.predictor.size
         told = ["network at " + ("each image's own size" if size is None else "×".join(map(str, size)))]
         if self.cut is not None:
-            told = [
-                f"images and ground truth at short side {self.cut.short_side}, their middle of "
-                f"{'×'.join(map(str, self.cut.size))}, as in training"
-            ]
+            told = [self.cut.about]
         if self.predictor.checkpoint not in (None, self.config.checkpoint):
             told.insert(0, f"checkpoint {self.predictor.checkpoint}")
         if self.predictor.flip != "none":
@@ -271,6 +272,7 @@ class _Evaluation:
             "data": self.config.data,
             "layout": self.layout,
             "network_size": None if size is None else list(size),
+            "prepared": None if self.cut is None else self.cut.about,
             "flip": self.predictor.flip,
             "scale": self.config.scale,
             "temperature": self.scorer.temperature,

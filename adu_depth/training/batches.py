@@ -31,7 +31,7 @@ from adu_depth.progress import Progress
 from adu_depth.training.config import DataConfig, LoopConfig
 from adu_depth.training.kept_targets import KeptTargets
 from adu_depth.training.order import sample_indices
-from adu_depth.training.workers import delivered
+from adu_depth.training.workers import delivered, read_or_told
 from adu_depth.trees import tensors_of, with_tensors
 
 CROP_DRAWS = 2048  # kept apart from the draws of processes, which count from 0
@@ -96,21 +96,13 @@ Item = tuple[StereoSample, "TeacherTargets | KeptTargets | None"]
 
 
 class _TrainingView(TorchDataset["Item | InputError"]):
-    """Samples with their teacher outputs, cropped by a window that depends on (seed, step, slot).
-
-    What a user must hear of a bad file is handed on as a value: raised in a worker it would arrive as a traceback.
-    """
+    """Samples with their teacher outputs, cropped by a window that depends on (seed, step, slot)."""
 
     def __init__(self, samples: Dataset, teacher: TeacherOutputs | None, crop: tuple[int, int], seed: int) -> None:
         self.samples, self.teacher, self.crop, self.seed = samples, teacher, crop, seed
 
     def __getitem__(self, key: _Key) -> Item | InputError:
-        try:
-            return self._load(key)
-        except InputError as error:
-            return error
-        except (OSError, MemoryError) as error:
-            return InputError(f"sample {key.index} of the data set cannot be read: {error or 'out of memory'}")
+        return read_or_told(partial(self._load, key), key.index)
 
     def _load(self, key: _Key) -> Item:
         sample, teacher = self._window(key)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from adu_depth.evaluation.command import layout_of, open_with_full_truth
 from adu_depth.evaluation.temperature import Part
 from adu_depth.training.batches import InMemory
 from adu_depth.training.validation_config import SCENES, ValidationConfig
-from adu_depth.training.workers import delivered
+from adu_depth.training.workers import delivered, read_or_told
 
 AHEAD = 2  # samples that each process keeps ready: whole frames, some 10 MB each
 
@@ -52,15 +53,13 @@ def some_of(samples: Dataset, most: int) -> Dataset:
 def read_ahead(samples: Dataset, indices: Sequence[int], workers: int) -> Generator[StereoSample, None, None]:
     """These samples in this order, as `samples` has them, read by `workers` processes; by this one for what is in
     memory. They are started for this reading, and end with it, or when it is closed."""
-    if not workers or not indices or isinstance(samples, InMemory):
-        yield from (samples[index] for index in indices)
-        return
+    workers = 0 if isinstance(samples, InMemory) else min(workers, len(indices))
     loader = DataLoader(
         _Stored(samples),
         batch_size=None,
         sampler=indices,
-        num_workers=min(workers, len(indices)),
-        prefetch_factor=AHEAD,
+        num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
         collate_fn=_as_it_is,
         generator=torch.Generator(),  # its seed, which nobody uses, is not drawn from the training's numbers
     )
@@ -72,22 +71,19 @@ def read_ahead(samples: Dataset, indices: Sequence[int], workers: int) -> Genera
 
 
 class _Stored(TorchDataset["StereoSample | InputError"]):
-    """Samples with views of 8 bits where they are kept so: a quarter to hand over. An InputError is handed on as a
-    value: raised in a worker it would arrive as a traceback."""
+    """Samples with views of 8 bits where they are kept so: a quarter to hand over."""
 
     def __init__(self, samples: Dataset) -> None:
         self.samples = samples
 
     def __getitem__(self, index: int) -> StereoSample | InputError:
-        samples, place = self.samples, index
+        return read_or_told(partial(self._read, index), index)
+
+    def _read(self, index: int) -> StereoSample:
+        samples = self.samples
         if isinstance(samples, Part):
-            place, samples = samples.indices[index], samples.samples
-        try:
-            return samples.stored(place) if isinstance(samples, FileDataset) else samples[place]
-        except InputError as error:
-            return error
-        except (OSError, MemoryError) as error:
-            return InputError(f"sample {index} of the data set cannot be read: {error or 'out of memory'}")
+            index, samples = samples.indices[index], samples.samples
+        return samples.stored(index) if isinstance(samples, FileDataset) else samples[index]
 
 
 def _as_it_is(found: Any) -> Any:

@@ -235,11 +235,15 @@ def list_presets(console: Console) -> None:
                 window, length = "×".join(map(str, config.data.size)), f"{config.loop.steps} × {config.loop.batch_size}"
                 light = isinstance(config, StudentTrainingConfig) and config.light
                 network = config.model.network if light else config.model.encoder  # type: ignore[union-attr]
-                say(f"  {preset.name:26} {window:9} {length:>12} pairs  {network}")
+                say(f"  {preset.name:26} {window:9} {length:>12} samples  {network}")
     for benchmark in (*BENCHMARKS, NYU):
         needs = "".join(f"\n  --data.{name}: {what}" for name, what in benchmark.needs.items())
         say(f"{benchmark.name} needs{needs}")
     say(
-        "A student is taught by the run of its data set's teacher preset, or another named by --teacher; "
-        "--teacher None trains it alone. Any setting can be given beside the preset."
+        f"{NYU.name}-light-student begins with torchvision's mobilenet_v2-b0353104.pth in the working directory, or "
+        "with --model.encoder-weights FILE."
+    )
+    say(
+        "A student is taught by the run of its data set's teacher preset, or another named by --teacher; the light "
+        "teacher learns alone; --teacher None trains it alone. Any setting can be given beside the preset."
     )

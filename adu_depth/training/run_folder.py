@@ -124,6 +124,8 @@ def places_free(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
         free |= {f"{source}.{place}" for source in sources for place in ("root", "layout", "split", "ground_truth")}
     if same("teacher_weights"):
         free.add("teacher")
+    if now.get("teacher") is None:  # nobody read it; it was not refused always
+        free.add("teacher_precision")
     if shared_otherwise(before, now) and pairs_of_all(before) == pairs_of_all(now):
         free |= {"processes", "loop.batch_size", "loop.accumulate"}
     return free

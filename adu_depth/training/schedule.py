@@ -18,4 +18,6 @@ def learning_rate_factor(step: int, steps: int, warmup_steps: int, decay: Decay,
         return (1.0 - progress) ** power
     if decay == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * progress))
-    return 0.1 ** math.floor(4 * progress) if decay == "step" else 1.0
+    if decay == "step":
+        return 0.1 ** math.floor(4 * progress)
+    return 1.0

@@ -33,9 +33,7 @@ def require_supervision(
     have ground truth, or something in its place: for a student its teacher, for a stereo teacher the pair.
     """
     stand_in = _stand_in(config)
-    if isinstance(config, TeacherTrainingConfig) or (
-        config.teacher is not None and kind_of(config.teacher) == "teacher"
-    ):
+    if isinstance(config, TeacherTrainingConfig) or _taught_by_pairs(config):
         require_pairs(source, config.data.root)
     if isinstance(config, StudentTrainingConfig) and not _reads_truth(config):
         return
@@ -93,7 +91,8 @@ def _reads_truth(config: StudentTrainingConfig) -> bool:
     """Whether a pixel of ground truth would teach anything."""
     weights = config.distillation
     if config.light:
-        return config.teacher is None or weights.truth_share > 0
+        uncertain = config.model.log_scale and weights.uncertainty > 0
+        return config.teacher is None or weights.truth_share > 0 or uncertain
     return bool(weights.silog or weights.uncertainty)
 
 

@@ -10,12 +10,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from multiprocessing import queues
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
@@ -25,6 +25,18 @@ from adu_depth.stopping import leave_signals_to_parent, signals_wait
 
 LOOK_EVERY = 0.5  # seconds between looks whether workers live, while their data is waited for; torch's are 5
 WITHOUT = "--loop.workers 0 reads without worker processes"
+T = TypeVar("T")
+
+
+def read_or_told(read: Callable[[], T], index: int) -> T | InputError:
+    """What `read` gives, or what a user must hear of a bad file, as a value: raised in a worker it would arrive as a
+    traceback. index: of the sample."""
+    try:
+        return read()
+    except InputError as error:
+        return error
+    except (OSError, MemoryError) as error:
+        return InputError(f"sample {index} of the data set cannot be read: {str(error) or 'out of memory'}")
 
 
 def delivered(loader: DataLoader[Any]) -> Generator[Any, None, None]:

@@ -67,8 +67,8 @@ def depth_gradient_normal_loss(
     checks.check_same_device("target", target, "depth", depth)
     factors = gradient_normal_weights(weights)
     offset = checks.check_number("offset", offset)
-    if offset <= 0:
-        raise ValueError(f"offset: expected a number > 0, got {offset}")
+    if offset < 1.2e-38:  # below, a float's exponent is not its size any more, which the kernels go by
+        raise ValueError(f"offset: expected a number of at least 1.2e-38, got {offset}")
     min_depth, max_depth = checks.check_number("min_depth", min_depth), checks.check_number("max_depth", max_depth)
     if not 0 < min_depth < max_depth:
         raise ValueError(f"min_depth, max_depth: expected 0 < min_depth < max_depth, got {min_depth} and {max_depth}")

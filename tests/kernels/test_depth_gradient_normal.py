@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -175,7 +176,14 @@ X = torch.ones(1, 1, 3, 4)
         (ValueError, "target: .*got 1×1×3×3", lambda: depth_gradient_normal_loss(X, X[..., 1:])),
         (ValueError, "depth: expected .*got 1×2×3×4", lambda: depth_gradient_normal_loss(X.expand(1, 2, 3, 4), X)),
         (TypeError, "target: .*got None", lambda: depth_gradient_normal_loss(X, None)),  # type: ignore[arg-type]
-        (ValueError, "offset: expected a number > 0, got 0", lambda: depth_gradient_normal_loss(X, X, offset=0)),
+        *(
+            (
+                ValueError,
+                "offset: expected a number of at least 1.2e-38, got ",
+                partial(depth_gradient_normal_loss, X, X, offset=offset),
+            )
+            for offset in (0, -1.0, 1e-40)
+        ),
         (ValueError, "min_depth, max_depth: .*got 5 and 2", lambda: _range(5, 2)),
         (ValueError, "min_depth, max_depth: .*got 0 and 2", lambda: _range(0, 2)),
         (ValueError, "normalize: .*got 'sum'", lambda: depth_gradient_normal_loss(X, X, normalize="sum")),

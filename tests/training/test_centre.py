@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from adu_depth.checkpoint import load_model
 from adu_depth.data import SyntheticStereo
@@ -17,7 +19,7 @@ from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
 from adu_depth.evaluation.metrics import hu_metrics
 from adu_depth.inference import Predictor, write_samples
-from adu_depth.models import StudentConfig
+from adu_depth.models import LightStudent, StudentConfig
 from adu_depth.training.runs import train_student
 from adu_depth.training.validation_config import ValidationConfig
 from tests.training.tiny import LOOP, tiny_student
@@ -47,10 +49,13 @@ def test_a_network_works_as_it_was_trained(tmp_path: Path, capsys: pytest.Captur
     validated = next(line for line in capsys.readouterr().out.splitlines() if told in line)
     loaded = load_model(config.run)
     assert (loaded.size, loaded.fit, loaded.short_side) == ((36, 44), "centre", 40)
-    console = Console(width=160)
-    results = evaluate_checkpoint(EvaluateConfig(config.run, str(folder), protocol="hu", device="cpu"), console)
-    said = capsys.readouterr().out
-    assert "images and ground truth at short side 40, their middle of 36×44, as in training" in said
+    console, output = Console(width=160), tmp_path / "evaluation"
+    evaluation = EvaluateConfig(config.run, str(folder), protocol="hu", output=output, device="cpu")
+    results = evaluate_checkpoint(evaluation, console)
+    prepared = "images and ground truth at short side 40, their middle of 36×44, as in training"
+    assert prepared in capsys.readouterr().out
+    assert prepared in (output / "metrics.md").read_text()
+    assert json.loads((output / "metrics.json").read_text())["prepared"] == prepared
     rows = []
     with torch.no_grad():
         for sample in (CentreCut(SyntheticStereo(3, 60, 80, seed=0), (36, 44), 40)[i] for i in range(3)):
@@ -63,6 +68,13 @@ def test_a_network_works_as_it_was_trained(tmp_path: Path, capsys: pytest.Captur
     predictor.model.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[-2:])))
     assert predictor.predict_image(torch.rand(3, 120, 90)).depth.shape == (1, 1, 120, 90)
     assert seen == [(53, 40)]
+    images: list[torch.Tensor] = []
+    hook = register_module_forward_pre_hook(
+        lambda network, given: images.append(given[0]) if isinstance(network, LightStudent) else None
+    )
+    evaluate_checkpoint(EvaluateConfig(config.run, pairs=1, device="cpu"), console)
+    hook.remove()
+    assert [image.shape[-2:] for image in images] == [(36, 44)], "built-in scenes are rendered so"
     Predictor.from_checkpoint(config.run, "cpu", size="full").predict_image(torch.rand(3, 64, 96))
     assert Predictor.from_checkpoint(config.run, "cpu", size="full").short_side == 0
 

@@ -72,6 +72,17 @@ def test_what_only_a_teacher_heeds_is_refused_without_one(setting: dict[str, obj
     assert not (tmp_path / "run").exists()
 
 
+def test_a_lone_run_from_before_that_goes_on(tmp_path: Path) -> None:
+    config = tiny_student(tmp_path / "run")
+    train_student(replace(config, loop=replace(LOOP, steps=2)))
+    for file in [config.run / "config.json", *config.run.glob("checkpoints/*/config.json")]:
+        told = json.loads(file.read_text())
+        told["teacher_precision"] = "bf16"
+        file.write_text(json.dumps(told))
+    rows = train_student(replace(config, loop=replace(LOOP, steps=3, resume=True)))
+    assert rows[-1]["step"] == 3
+
+
 def test_one_seed_starts_taught_and_lone_student_alike(tmp_path: Path) -> None:
     train_teacher(tiny_teacher(tmp_path / "teacher"))
     still = {"optimizer": replace(tiny_student(tmp_path).optimizer, learning_rate=0.0), "loop": replace(LOOP, steps=1)}

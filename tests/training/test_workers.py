@@ -21,6 +21,7 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.training.batches import batches
+from adu_depth.training.held_out import read_ahead
 from adu_depth.training.workers import _require_all, delivered
 from tests.training.tiny import DATA, LOOP, SIZE
 
@@ -164,23 +165,32 @@ def test_the_thread_that_started_the_workers_may_end() -> None:
 
 
 class Broken(SyntheticStereo):
-    """Its disk has errors."""
+    """Its disk has errors, or its frames are too large."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(5, *SIZE, seed=0)
+        self.error = error
 
     def __getitem__(self, index: int) -> Any:
         if index == 2:
-            raise OSError(5, "Input/output error")
+            raise self.error
         return super().__getitem__(index)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_disk_with_errors_is_one_line_and_no_traceback(workers: int) -> None:
-    with pytest.raises(InputError) as caught:
-        list(
-            batches(
-                Broken(5, *SIZE, seed=0), DATA, replace(LOOP, workers=workers), 0, ProcessGroup(), torch.device("cpu")
-            )
-        )
-    assert str(caught.value) == "sample 2 of the data set cannot be read: [Errno 5] Input/output error"
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError(5, "Input/output error"), "[Errno 5] Input/output error"), (MemoryError(), "out of memory")],
+)
+def test_a_disk_with_errors_is_one_line_and_no_traceback(error: Exception, told: str, workers: int) -> None:
+    samples, loop = Broken(error), replace(LOOP, workers=workers)
+    for reading in (
+        batches(samples, DATA, loop, 0, ProcessGroup(), torch.device("cpu")),
+        read_ahead(samples, range(5), workers),
+    ):
+        with pytest.raises(InputError) as caught:
+            list(reading)
+        assert str(caught.value) == f"sample 2 of the data set cannot be read: {told}"
 
 
 SMALL_ROOM = """
