@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -20,12 +21,22 @@ if TYPE_CHECKING:
     from .kernels import GradientNormalConfig
 
 NAME = "depth_gradient_normal_loss"
+
+
+@dataclass(frozen=True)
+class LaunchShape:
+    """A program's tile: columns of a thread, rows of all; and its warps."""
+
+    columns: int
+    rows: int
+    num_warps: int
+
+
 # Not measured: chosen by the counts in bench/LOG.md. A thread of four columns makes six of windows backward, not
-# twelve. Of ROWS rows the forward reads two more, the backward four: 16 would be 7 % and 15 % fewer instructions, and
+# twelve. Of its rows the forward reads two more, the backward four: 16 would be 7 % and 15 % fewer instructions, and
 # half as many warps, 14 a multiprocessor at B 8, 384×1248. A warp a program, so that no two wait for each other.
-# COLUMNS·ROWS may not pass 126: so many factors in [1, 2) are multiplied (`windows.times`).
-COLUMNS = 4
-ROWS = 8
+# columns·rows may not pass 126: so many factors in [1, 2) are multiplied (`windows.times`).
+PIXELS = LaunchShape(columns=4, rows=8, num_warps=1)
 FINISH_WARPS = 4
 
 
@@ -42,7 +53,7 @@ class Numbers(NamedTuple):
 
 
 class Division(NamedTuple):
-    """Images in strips of ROWS rows, those in tiles of COLUMNS columns a thread: one program each."""
+    """Images in strips of rows, those in tiles of a warp's columns: one program each."""
 
     segments: int
     """What one mean is taken over: the batch, or an image each."""
@@ -53,7 +64,7 @@ class Division(NamedTuple):
     @staticmethod
     def of(depth: Tensor, per_image: bool) -> Division:
         batch, _, height, width = depth.shape
-        strips, tiles = ceil_div(height, ROWS), ceil_div(width, COLUMNS * runtime.WARP_SIZE)
+        strips, tiles = ceil_div(height, PIXELS.rows), ceil_div(width, PIXELS.columns * runtime.WARP_SIZE)
         return Division(batch if per_image else 1, strips, tiles, batch * strips * tiles)
 
 
@@ -80,7 +91,7 @@ def losses(
     passed = _passed(depth, target, numbers)
     runtime.run(
         kernels.sums, plan.programs, partial_sums, partial_counts, depth, target,
-        *_sizes(depth, target, config), plan.strips, plan.tiles, passed, config=config, **_compiled(),
+        *_sizes(depth, target, config), plan.strips, plan.tiles, passed, config=config, **_compiled(PIXELS.num_warps),
     )  # fmt: skip
     runtime.run(
         kernels.finish, 1, total, terms, divisors, partial_sums, partial_counts, plan.segments,
@@ -111,7 +122,7 @@ def losses_backward(
     runtime.run(
         kernels.gradient, plan.programs, grad_depth, grad_total, divisors, depth, target,
         *_sizes(depth, target, config), plan.strips, plan.tiles, plan.segments, _passed(depth, target, numbers),
-        config=config, **_compiled(),
+        config=config, **_compiled(PIXELS.num_warps),
     )  # fmt: skip
     return grad_depth
 
@@ -146,20 +157,20 @@ def _config(depth: Tensor, target: Tensor, per_image: bool) -> GradientNormalCon
 
     maps = [depth, target]
     contiguous = unit_stride(maps, 3)
-    wide = contiguous and depth.shape[3] % COLUMNS == 0 and stride_divisor(maps, 3) % COLUMNS == 0
+    wide = contiguous and depth.shape[3] % PIXELS.columns == 0 and stride_divisor(maps, 3) % PIXELS.columns == 0
     return GradientNormalConfig(
-        runtime.WARP_SIZE, COLUMNS, ROWS, wide, contiguous, needs_int64(maps), per_image, str(accumulator(*maps)),
-        SEGMENTS=4 if per_image else 1, PARTS=64 if per_image else 256,
+        runtime.WARP_SIZE, PIXELS.columns, PIXELS.rows, wide, contiguous, needs_int64(maps), per_image,
+        str(accumulator(*maps)), SEGMENTS=4 if per_image else 1, PARTS=64 if per_image else 256,
     )  # fmt: skip
 
 
-def _compiled(warps: int = 1) -> dict[str, Any]:
+def _compiled(warps: int) -> dict[str, Any]:
     return {"num_warps": warps, "enable_fp_fusion": False}
 
 
 def _sizes(depth: Tensor, target: Tensor, config: GradientNormalConfig) -> list[int]:
     """Strides of image, row and column of both, height and width."""
-    divisor = COLUMNS if config.WIDE else 1
+    divisor = PIXELS.columns if config.WIDE else 1
     strides = divided_strides([depth, target], divisor, unit_axis=3)
     return [*strides[:1], *strides[2:5], *strides[6:], depth.shape[2], depth.shape[3] // divisor]
 

@@ -246,7 +246,7 @@ def test_the_keys_pass_in_parts(bias: bool, monkeypatch: pytest.MonkeyPatch) -> 
     launches = _Launches(monkeypatch)
     _check(_inputs(131, 35, 20, bias=bias))
     assert launches.names() == ["forward", "backward_queries", "backward_keys", "add_parts"]
-    assert launches.seen[2][2] == 2 * 2 * 2 * 3  # images · heads · tiles of 32 keys · chunks
+    assert launches.seen[2][2] == 2 * 2 * 3 * 3  # images · heads · tiles of 16 keys · chunks
 
 
 @pytest.mark.cpu

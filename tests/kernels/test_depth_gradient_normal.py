@@ -166,7 +166,7 @@ def test_autocast_changes_no_bit_and_a_target_has_no_gradient(backend: str) -> N
     assert of_target is None
 
 
-X = torch.ones(1, 1, 3, 4)
+X = torch.ones(1, 1, 3, 4, device="cpu")
 
 
 @pytest.mark.cpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 from unittest.mock import patch
 
@@ -90,7 +91,7 @@ def test_more_segments_and_parts_than_finish_takes_at_once() -> None:
     def in_steps(*arguments: Any) -> Any:
         return whole(*arguments)._replace(SEGMENTS=2, PARTS=2)
 
-    with patch.object(launch, "_config", in_steps), patch.object(launch, "ROWS", 2):
+    with patch.object(launch, "_config", in_steps), patch.object(launch, "PIXELS", replace(launch.PIXELS, rows=2)):
         parity.check_parity(_total(normalize="image"), [depth])
         parity.check_parity(_total(), [depth])
 

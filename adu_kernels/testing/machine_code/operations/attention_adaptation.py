@@ -82,7 +82,7 @@ OPERATION = OperationCases(
             lambda: both_ways(HALF, 128, bias=False),
             work=work(2, 128, 7, bias=False),
         ),
-        Case("float32 d 32", lambda: both_ways(SINGLE, 32), work=in_parts(work(4, 32, 5))),
+        Case("float32 d 32", lambda: both_ways(SINGLE, 32), work=in_parts(work(4, 32, 3))),
         Case(
             "float32 d 64",
             lambda: both_ways(SINGLE, 64),
