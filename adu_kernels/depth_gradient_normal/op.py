@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from .. import checks
 from ..backend import dispatch
+from ..precision import accumulation_dtype
 from . import launch, reference
 from .reference import GradientNormalTerms, GradientNormalWeights, gradient_normal_weights
 
@@ -67,8 +69,11 @@ def depth_gradient_normal_loss(
     checks.check_same_device("target", target, "depth", depth)
     factors = gradient_normal_weights(weights)
     offset = checks.check_number("offset", offset)
-    if offset < 1.2e-38:  # below, a float's exponent is not its size any more, which the kernels go by
-        raise ValueError(f"offset: expected a number of at least 1.2e-38, got {offset}")
+    least = torch.finfo(
+        accumulation_dtype(depth, target)
+    ).tiny  # below, the exponent that kernels go by is not the size
+    if offset < least:
+        raise ValueError(f"offset: expected a number of at least {least:.1e}, got {offset}")
     min_depth, max_depth = checks.check_number("min_depth", min_depth), checks.check_number("max_depth", max_depth)
     if not 0 < min_depth < max_depth:
         raise ValueError(f"min_depth, max_depth: expected 0 < min_depth < max_depth, got {min_depth} and {max_depth}")
