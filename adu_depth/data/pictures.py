@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from adu_depth.data.camera_file import CameraFile, find_camera_file
@@ -23,6 +24,7 @@ class Pictures(FileDataset):
     def __init__(self, root: str | Path) -> None:
         root = Path(root)
         self.images = {path.relative_to(root).as_posix(): path for path in images_below(root)}
+        _refuse_maps(root, self.images)
         if not self.images:
             raise InputError(f"{root}: no images, in it and in its folders")
         self.cameras: dict[Path, CameraFile] = {}
@@ -44,3 +46,16 @@ class Pictures(FileDataset):
             known = self.cameras.setdefault(path, CameraFile(path))
             camera = known.camera(name, (image.shape[1], image.shape[2]), ("fx",))
         return StereoSample(left=image, right=None, **no_maps(image), camera=camera, name=name)
+
+
+def _refuse_maps(root: Path, images: Mapping[str, Path]) -> None:
+    """InputError for what looks like maps of depth beside their images: they would be taught as if they were views."""
+    advice = "name their layout (layout=rgbd, nyu_v2, scannet), or give the folder of the images alone"
+    stems: dict[str, str] = {}
+    for name in images:
+        folder = next((part for part in Path(name).parts[:-1] if "depth" in part.lower()), None)
+        if folder is not None or Path(name).stem.lower().startswith(("depth", "sync_depth")):
+            raise InputError(f"{root}: {name} is called a map of depth: {advice}")
+        other = stems.setdefault(Path(name).with_suffix("").as_posix(), name)
+        if other != name and Path(other).suffix.lower() != Path(name).suffix.lower():
+            raise InputError(f"{root}: {other} and {name} may be an image and its map of depth: {advice}")

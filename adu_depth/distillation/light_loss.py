@@ -14,10 +14,11 @@ class LightLoss(nn.Module):
     """λ·L(student, truth) + (1 − λ)·L(student, teacher) over the images that have ground truth, plus L(student,
     teacher) over those that have none; without a teacher L(student, truth). λ is `config.truth_share`.
 
-    An image has ground truth if one of its pixels has, within the bounds. Each L is a mean over what it is taken of
-    (see `config.normalize`), so that the last term weighs the same whatever share of the batch is unlabelled, but for
-    nothing: without an unlabelled image it is 0. A network with a log scale learns that too, by the likelihood of the
-    truth, which leaves its depth alone.
+    An image has ground truth if one of its pixels has, within the bounds. By `config.normalize` "batch" each L is a
+    mean over what it is taken of: the last term weighs the same whatever share of the batch is unlabelled, and nothing
+    without an unlabelled image (a micro-batch and a process's batch are batches). By "image" each is a mean over all
+    images, the others counting as 0: the terms weigh by their shares of the batch. A network with a log scale learns
+    that too, by the likelihood of the truth, which leaves its depth alone.
     """
 
     reads_features = False

@@ -119,6 +119,8 @@ class _Evaluation:
         self.config, self.console, self.processes = config, console, processes
         self.progress = Progress(console, enabled=processes.is_main)
         self.predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size, config.flip)
+        if config.data == "synthetic":
+            self.predictor.short_side = 0  # scenes are rendered at the size trained at
         self.own = "teacher" if self.predictor.stereo else "student"
         self.dataset = open_evaluation_set(config, self.predictor)
         if len(self.dataset) == 0:
@@ -133,7 +135,11 @@ class _Evaluation:
         self.layout = layout_of(config.data, config.layout, self.dataset)
         self.scorer = Scorer(
             choose_protocols(
-                config.protocol, self.layout, (height, width), truth_is_cut(config.kb_crop, self.layout, self.dataset)
+                config.protocol,
+                self.layout,
+                (height, width),
+                truth_is_cut(config.kb_crop, self.layout, self.dataset),
+                middles=bool(self.predictor.short_side),
             ),
             config.min_depth,
             config.max_depth,
@@ -142,8 +148,6 @@ class _Evaluation:
         )
         self.fit: dict[str, Any] | None = None
         self.cut: CentreCut | None = None
-        if config.data == "synthetic":
-            self.predictor.short_side = 0  # scenes are rendered at the size trained at
         if self.predictor.short_side:
             assert self.predictor.trained_size is not None
             self.dataset = CentreCut(self.dataset, self.predictor.trained_size, self.predictor.short_side)

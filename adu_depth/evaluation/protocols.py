@@ -48,6 +48,11 @@ class Protocol:
         """Whether an image of this size is large enough for the crop."""
         return self.crop is None or (height >= self.crop[0] and width >= self.crop[1])
 
+    @property
+    def whole(self) -> bool:
+        """Whether every pixel is looked at."""
+        return self.crop is None and (self.top, self.bottom, self.left, self.right) == _WHOLE
+
     def mask(self, height: int, width: int) -> Tensor:
         """H×W bool, true inside."""
         inside = torch.zeros(height, width, dtype=torch.bool)
@@ -97,14 +102,21 @@ def window_mask(protocol: str, height: int, width: int) -> Tensor:
     return chosen.mask(height, width)
 
 
-def choose_protocols(wanted: str, layout: str, size: tuple[int, int], cropped: bool = False) -> tuple[str, ...]:
+def choose_protocols(
+    wanted: str, layout: str, size: tuple[int, int], cropped: bool = False, middles: bool = False
+) -> tuple[str, ...]:
     """The protocols that a word names: "auto" the layout's, "all" those of streets that fit, else names between commas.
 
     size: (height, width) of the data set's images. cropped: they were cut to 352×1216 before, so what looks at the
-    whole ground truth cannot be measured and is left out of "auto" and "all". Raises InputError for an unknown name,
-    and for one that needs the whole ground truth of cropped images.
+    whole ground truth cannot be measured and is left out of "auto" and "all"; middles: to their middle (data.fit
+    centre), where a window would be another part of the image. Raises InputError for an unknown name, and for one that
+    needs the whole ground truth of cropped images.
     """
-    possible = [name for name, protocol in PROTOCOLS.items() if not cropped or protocol.crop == KITTI_CROP]
+    possible = [
+        name
+        for name, protocol in PROTOCOLS.items()
+        if (not cropped or protocol.crop == KITTI_CROP) and (not middles or protocol.whole)
+    ]
     if wanted == "auto":
         return tuple(name for name in BY_LAYOUT.get(layout, ("none",)) if name in possible) or tuple(possible)
     if wanted == "all":
@@ -113,7 +125,8 @@ def choose_protocols(wanted: str, layout: str, size: tuple[int, int], cropped: b
     for name in names:
         protocol_named(name)
         if name not in possible:
-            raise InputError(f"protocol {name!r} is of the whole ground truth, which kb_crop has cut to 352×1216")
+            cut = "data.fit centre has cut to its middle" if middles else "kb_crop has cut to 352×1216"
+            raise InputError(f"protocol {name!r} is of the whole ground truth, which {cut}")
     return names
 
 

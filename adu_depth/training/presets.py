@@ -106,7 +106,10 @@ BENCHMARKS = (
 NYU = _Benchmark(
     "nyu",
     DataConfig(root="", size=(228, 304), fit="centre", short_side=240),
-    {"root": "NYU-v2 or another indoor set, as layout rgbd, nyu_v2 or scannet has it"},
+    {
+        "root": "NYU-v2 or another indoor set, as layout rgbd, nyu_v2 or scannet has it",
+        "split": "the frames to train on, not those that are evaluated: nyu2_train.csv, BTS's list",
+    },
     NYU_FRAMES,
 )
 

@@ -87,7 +87,7 @@ class Validation:
             )
         height, width = first.left.shape[-2:]
         protocol = choose_protocols(
-            config.protocol, layout, (height, width), truth_is_cut(config.kb_crop, layout, source)
+            config.protocol, layout, (height, width), truth_is_cut(config.kb_crop, layout, source), middles=prepared
         )[0]
         self.scorer = Scorer((protocol,), config.min_depth, config.max_depth)
         measured = {"kitti": KITTI_DEPTH_METRICS, "hu": HU_METRICS}.get(PROTOCOLS[protocol].metrics, DEPTH_METRICS)

@@ -64,3 +64,14 @@ def test_cropped_images_have_no_whole_ground_truth() -> None:
         assert choose_protocols(words, "kitti_eigen", (352, 1216), cropped=True) == ("garg-352x1216",)
     with pytest.raises(InputError, match="protocol 'garg' is of the whole ground truth, which kb_crop has cut"):
         choose_protocols("garg", "kitti_eigen", (352, 1216), cropped=True)
+
+
+def test_middles_have_no_window_of_the_whole_image() -> None:
+    """A window's fractions of the middle are another part of the image."""
+    assert choose_protocols("auto", "kitti_eigen", (228, 304), middles=True) == ("none",)
+    assert choose_protocols("hu", "nyu_v2", (228, 304), middles=True) == ("hu",)
+    for name in ("nyu-eigen", "garg", "eigen", "garg-352x1216"):
+        with pytest.raises(
+            InputError, match=r"of the whole ground truth, which data\.fit centre has cut to its middle"
+        ):
+            choose_protocols(name, "nyu_v2", (228, 304), middles=True)

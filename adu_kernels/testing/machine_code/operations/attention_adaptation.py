@@ -54,6 +54,11 @@ def work(itemsize: int, width: int, splits: int, bias: bool = True) -> dict[str,
     return found
 
 
+def on_amd(work: dict[str, Work]) -> dict[str, Work]:
+    """Where fp32 is multiplied as it is, in tiles of their own."""
+    return {f"{kernel} gfx942": one for kernel, one in work.items()}
+
+
 HALF, SINGLE, DOUBLE = torch.bfloat16, torch.float32, torch.float64
 OPERATION = OperationCases(
     "attention_adaptation",
@@ -82,12 +87,16 @@ OPERATION = OperationCases(
             lambda: both_ways(HALF, 128, bias=False),
             work=work(2, 128, 7, bias=False),
         ),
-        Case("float32 d 32", lambda: both_ways(SINGLE, 32), work=in_parts(work(4, 32, 3))),
+        Case(
+            "float32 d 32",
+            lambda: both_ways(SINGLE, 32),
+            work=in_parts(work(4, 32, 3)) | on_amd(work(4, 32, 5)),
+        ),
         Case(
             "float32 d 64",
             lambda: both_ways(SINGLE, 64),
             may_spill="smaller tiles of fp32's parts spill no less on sm_100 (40 bytes); on sm_80 and sm_90 none",
-            work=in_parts(work(4, 64, 3)),
+            work=in_parts(work(4, 64, 3)) | on_amd(work(4, 64, 3)),
         ),
         Case(
             "float32 d 128",
