@@ -87,6 +87,10 @@ class FileDataset(ABC):
         """Files beside those of the frames that look as if they were meant to be read, and are not; where it shows."""
         return []
 
+    def parts(self) -> list[str]:
+        """Parts that are read together, one perhaps for training and one for evaluation; empty where it is one."""
+        return []
+
     def sequence(self, name: str) -> str:
         """The recording a frame is part of, "" where the layout does not say. Frames of one must not be both trained
         and validated on: neighbours look alike."""

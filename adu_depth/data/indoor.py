@@ -47,14 +47,20 @@ class NyuV2(FileDataset):
             raise InputError(f"{root}: no frame, expected folders of rgb_00045.jpg and sync_depth_00045.png")
         super().__init__(root, list(self.images))
 
+    def parts(self) -> list[str]:
+        found = {Path(name).parts[0] for name in self.images} & {"sync", "train", "test", "official_splits"}
+        return sorted(found) if len(found) > 1 else []
+
     def files(self, name: str) -> dict[str, Path]:
         image = self.images[name]
         depth = image.with_name(f"sync_depth_{image.stem.removeprefix('rgb_')}.png")
         return {"left": image} | ({"depth": depth} if self.file_index.holds(depth) else {})
 
     def split_entry(self, line: str) -> str:
-        """A name, or a line of BTS's lists."""
-        return super().split_entry(line.split()[0].lstrip("/"))
+        """A name, or a line of BTS's lists, whose paths begin below `sync` or `official_splits/test`."""
+        name = super().split_entry(line.split()[0].lstrip("/"))
+        below = (f"{part}/{name}" for part in ("sync", "official_splits/test"))
+        return name if name in self.images else next((known for known in below if known in self.images), name)
 
     def load_stored(self, name: str) -> StereoSample:
         files = self.files(name)

@@ -176,6 +176,10 @@ def open_dataset(
         use_split(dataset, split, skip_missing)
     elif skip_missing:
         leave_out_missing(dataset)
+    if split is None and (parts := dataset.parts()):
+        dataset.notes.append(
+            f"{root}: all of {', '.join(parts)} is read; what is for evaluation is left out by a split"
+        )
     dataset.kb_crop = kb_crop
     return dataset
 

@@ -61,6 +61,7 @@ class Rgbd(FileDataset):
         self.scales = read_scales(root / FILE_NAME)
         self.frames: dict[str, _Frame] = {}
         lists = sorted(root.glob("*.csv"))
+        self.lists = [path.name for path in lists]
         for path in lists:
             self._add_list(path)
         if not lists:
@@ -100,6 +101,9 @@ class Rgbd(FileDataset):
             raise InputError(f"{where}: {name} is there already, with another image, depth or {SCALE}")
         if frame.depth is not None and not frame.scale > 0:
             raise InputError(f"{where}: {FILE_NAME} says no {SCALE} for it: expected {EXAMPLE}")
+
+    def parts(self) -> list[str]:
+        return self.lists if len(self.lists) > 1 else []
 
     def files(self, name: str) -> dict[str, Path]:
         frame = self.frames[name]

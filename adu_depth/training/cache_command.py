@@ -59,7 +59,7 @@ def cache_teacher(config: CacheTeacherConfig, progress: Progress | None = None) 
         raise InputError("cache-teacher needs a finite data set: set --data.root, or --data.pairs for built-in scenes")
     if kind_of(config.teacher) == "teacher":
         require_pairs(source, config.data.root)
-    teacher = load_teacher(config.teacher, accelerator.device)
+    teacher = load_teacher(config.teacher, config.data, accelerator.device, progress)
     return cached_outputs(
         config.teacher_cache,
         teacher,

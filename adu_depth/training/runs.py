@@ -121,7 +121,9 @@ def _train_student(
     started = {} if begun is None else start_from(network, begun, progress.say)
     if config.model.encoder_weights and begun is None and chosen_checkpoint(config.run, config.loop) is None:
         load_encoder(network, config.model.encoder_weights)  # type: ignore[type-var]  # the configuration is looked at
-    teacher = None if config.teacher is None else load_teacher(config.teacher, accelerator.device)
+    teacher = (
+        None if config.teacher is None else load_teacher(config.teacher, config.data, accelerator.device, progress)
+    )
     loss = student_objective(config, network, teacher)
     group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
     teach: Callable[[TrainingBatch], TrainingBatch] = lambda batch: batch  # noqa: E731
@@ -247,8 +249,20 @@ def first_looked_at(teach: Callable[[TrainingBatch], TrainingBatch]) -> Callable
     return look
 
 
-def load_teacher(run: Path, device: torch.device) -> Teacher:
-    """A stereo teacher, or a network for single images that was trained before."""
-    model = load_model(run, device).model
-    assert isinstance(model, Teacher)
-    return model.requires_grad_(False)
+def load_teacher(run: Path, data: DataConfig, device: torch.device, progress: Progress) -> Teacher:
+    """A stereo teacher, or a network for single images that was trained before, on images of `data`."""
+    loaded = load_model(run, device)
+    before, now = (_prepared(found.fit, found.size, found.short_side) for found in (loaded, data))
+    if loaded.kind != "teacher" and before != now:
+        progress.say(
+            f"teacher {run} was trained on {before}, and labels {now}: what a network for single images says in metres "
+            "depends on their scale"
+        )
+    assert isinstance(loaded.model, Teacher)
+    return loaded.model.requires_grad_(False)
+
+
+def _prepared(fit: str, size: tuple[int, int], short_side: int) -> str:
+    if fit == "crop":
+        return "windows of images as they are"
+    return f"images at {'×'.join(map(str, size))}" if fit == "resize" else f"images at short side {short_side}"

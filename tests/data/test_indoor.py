@@ -49,6 +49,17 @@ def test_nyu_with_btss_lists(tmp_path: Path) -> None:
         open_dataset(tmp_path / "sync").load("kitchen_0028b/rgb_00001")
 
 
+def test_nyu_with_its_parts_below_the_root(tmp_path: Path) -> None:
+    for below in ("sync", "official_splits/test"):
+        write_nyu(tmp_path / below)
+    dataset = open_dataset(tmp_path)
+    [note] = dataset.notes
+    assert "all of official_splits, sync is read; what is for evaluation is left out by a split" in note
+    save_text(tmp_path / "list.txt", "/kitchen_0028b/rgb_00001.jpg /kitchen_0028b/sync_depth_00001.png 518.8579\n")
+    dataset = open_dataset(tmp_path, split=tmp_path / "list.txt")
+    assert (dataset.names, dataset.notes) == (["sync/kitchen_0028b/rgb_00001"], [])
+
+
 @pytest.mark.parametrize("below", ["", "scans"])
 def test_scannets_frames(tmp_path: Path, below: str) -> None:
     for index, scene in enumerate(scenes(size=SIZE)):

@@ -60,12 +60,15 @@ def test_lists_with_a_scale_each(tmp_path: Path) -> None:
         assert torch.equal(sample.valid, sample.depth > 0)
         assert math.isnan(float(sample.camera.fx))
     assert dataset.sequence(dataset.names[0]) == "data/nyu2_test/kitchen"
+    [note] = dataset.notes
+    assert note.endswith("all of nyu2_test.csv, nyu2_train.csv is read; what is for evaluation is left out by a split")
 
 
 def test_a_list_is_a_split(tmp_path: Path) -> None:
     write_lists(tmp_path)
     dataset = open_dataset(tmp_path / "data", split=tmp_path / "data" / "nyu2_train.csv")
     assert dataset.names == ["data/nyu2_train/kitchen/0", "data/nyu2_train/kitchen/1"]
+    assert dataset.notes == []
 
 
 def test_images_without_depth_are_counted(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from adu_depth.training.batches import batches
 from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.sources import open_samples
 from tests.data.trees import save_image
-from tests.training.tiny import LOOP, SIZE, tiny_student, tiny_teacher
+from tests.training.tiny import DATA, LOOP, SIZE, tiny_student, tiny_teacher
 
 CPU = torch.device("cpu")
 TWO = replace(LOOP, steps=2, batch_size=4, log_every=1)
@@ -79,6 +79,21 @@ def test_maps_of_depth_are_not_taken_for_pictures(names: tuple[str, ...], tmp_pa
         save_image(tmp_path / name, torch.zeros(3, 32, 64))
     with pytest.raises(InputError, match=r"map of depth: name their layout \(layout=rgbd, nyu_v2, scannet\)"):
         open_dataset(tmp_path, "pictures")
+
+
+def test_a_teacher_of_other_preparation_is_told(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = DataConfig(root=str(place / "pairs"), size=(32, 32), fit="centre", short_side=32)
+    config = tiny_student(tmp_path / "one", loop=replace(LOOP, steps=1))
+    train_student(replace(config, data=data))
+    train_student(replace(config, data=data, teacher=config.run, run=tmp_path / "alike"))
+    told = (
+        f"{config.run} was trained on images at short side 32, and labels images at {SIZE[0]}×{SIZE[1]}: what a network"
+    )
+    assert told not in capsys.readouterr().out.replace("\n", " ")
+    train_student(replace(config, data=replace(DATA, root=data.root), teacher=config.run, run=tmp_path / "two"))
+    assert told in capsys.readouterr().out.replace("\n", " ")
 
 
 @pytest.mark.parametrize("network", ["adu", "light"])
