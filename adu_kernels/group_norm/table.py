@@ -79,16 +79,18 @@ class Tile(NamedTuple):
 def tile_of(x: Tensor, num_groups: int, elements: int, channels_last: bool) -> Tile:
     if x.dtype == torch.float64:  # whose sums would not stay in registers
         elements //= 4
-    return tile_of_sizes(x.shape[1] // num_groups, num_groups, elements, channels_last)
+    return _known_tile(x.shape[1] // num_groups, num_groups, elements, channels_last)
 
 
-@lru_cache(maxsize=1024)
 def tile_of_sizes(channels: int, num_groups: int, elements: int, channels_last: bool) -> Tile:
     """channels: of a group."""
     lanes = min(power_of_two(channels), LANES)
     widest = LANES if channels_last else FEWEST_LANES
     groups = min(max(widest // lanes, 1), power_of_two(num_groups))
     return Tile(max(elements // (groups * lanes), 1), groups, lanes, ceil_div(channels, lanes))
+
+
+_known_tile = lru_cache(maxsize=1024)(tile_of_sizes)  # traced sizes (SymInt) have no hash
 
 
 @lru_cache(maxsize=1024)

@@ -35,14 +35,16 @@ def _far(height: int, width: int, dtype: torch.dtype) -> Tensor:
 
 
 def work(itemsize: int, segments: int = 1) -> dict[str, Work]:
-    """ "Least work" of the operation's README: 24 bytes of partial sums a program of 8×128 pixels."""
+    """ "Least work" of the operation's README: 24 bytes of partial sums a program of 8×128 pixels, of 8×256
+    where a warp has 64 threads."""
     pixels = BATCH * HEIGHT * WIDTH
-    scratch = 24 * BATCH * (HEIGHT // 8) * -(-WIDTH // 128)
+    scratch, on_amd = (24 * BATCH * (HEIGHT // 8) * -(-WIDTH // columns) for columns in (128, 256))
     results = 4 * (5 + 2 * segments)
     issued = {"sums": 111, "gradient": 221} if itemsize == 4 else {"sums": 0, "gradient": 0}
     return {
         "sums": Work(2 * itemsize * pixels, scratch, 45 * pixels, False, 2 * pixels, issued["sums"] * pixels),
         "finish": Work(scratch, results),
+        "finish gfx942": Work(on_amd, results),
         "gradient": Work(
             2 * itemsize * pixels + 4 + 8 * segments, itemsize * pixels, 60 * pixels,
             False, 5 * pixels, issued["gradient"] * pixels,
