@@ -115,7 +115,7 @@ def choose_protocols(
     possible = [
         name
         for name, protocol in PROTOCOLS.items()
-        if (not cropped or protocol.crop == KITTI_CROP) and (not middles or protocol.whole)
+        if (protocol.whole if middles else not cropped or protocol.crop == KITTI_CROP)
     ]
     if wanted == "auto":
         return tuple(name for name in BY_LAYOUT.get(layout, ("none",)) if name in possible) or tuple(possible)

@@ -69,6 +69,7 @@ def test_cropped_images_have_no_whole_ground_truth() -> None:
 def test_middles_have_no_window_of_the_whole_image() -> None:
     """A window's fractions of the middle are another part of the image."""
     assert choose_protocols("auto", "kitti_eigen", (228, 304), middles=True) == ("none",)
+    assert choose_protocols("auto", "kitti_eigen", (228, 304), cropped=True, middles=True) == ("none",)
     assert choose_protocols("hu", "nyu_v2", (228, 304), middles=True) == ("hu",)
     for name in ("nyu-eigen", "garg", "eigen", "garg-352x1216"):
         with pytest.raises(
