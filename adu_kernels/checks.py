@@ -7,12 +7,14 @@ that is given as a tensor).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Weights = TypeVar("Weights", bound=tuple[float, ...])
 
 
 def shown(shape: Sequence[int | str]) -> str:
@@ -115,6 +117,23 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
     if not (low <= value <= high and abs(value) != math.inf):
         raise ValueError(f"{name}: expected a finite number in [{low}, {high}], got {value}")
     return value
+
+
+def check_weights(weights: Any, kind: type[Weights]) -> Weights:
+    """Weights of 0 or more, given in the order of a NamedTuple's fields or as a mapping with these keys, as that."""
+    names: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
+    if isinstance(weights, Mapping):
+        if set(weights) != set(names):
+            raise ValueError(f"weights: expected the keys {', '.join(names)}, got {', '.join(map(str, weights))}")
+        values = [weights[name] for name in names]
+    elif isinstance(weights, Sequence) and not isinstance(weights, str):
+        if len(weights) != len(names):
+            raise ValueError(f"weights: expected ({', '.join(names)}), got {len(weights)} values")
+        values = list(weights)
+    else:
+        raise TypeError(f"weights: expected ({', '.join(names)}) or a mapping, got {type(weights).__name__}")
+    checked = (check_number(f"weights.{name}", value, low=0.0) for name, value in zip(names, values, strict=True))
+    return kind(*checked)  # type: ignore[arg-type]  # mypy takes it for a plain tuple
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -258,20 +258,33 @@ def test_sigterm_to_torchrun_saves_the_state(broken: Path, tmp_path: Path) -> No
     assert list((run / "checkpoints").glob("step-*"))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads other processes' environment")
-def test_a_killed_process_ends_all_within_a_minute(broken: Path, tmp_path: Path) -> None:
-    """Its workers too. It says nothing itself: the launcher names its number and the signal."""
-    data, run = mended(broken, tmp_path / "data"), tmp_path / "run"
-    long = [*training(data), "--loop.steps", "4000", "--loop.log-every", "1", "--run", str(run)]
+def under_way(
+    launcher: list[str], arguments: list[str], run: Path
+) -> tuple[subprocess.Popen[str], list[psutil.Process], psutil.Process]:
+    """A training whose first row is written: its launcher, every process below that, and the one of rank 1."""
     agent = subprocess.Popen(
-        [*by_torchrun(), "-m", "adu_depth", "--", *long], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        [*launcher, "-m", "adu_depth", "--", *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
     while not (run / "history.jsonl").exists() or not (run / "history.jsonl").read_text():
         assert agent.poll() is None
         time.sleep(0.05)
     every = psutil.Process(agent.pid).children(recursive=True)
     [second] = [p for p in every if p.ppid() == agent.pid and p.environ().get("RANK") == "1"]
+    return agent, every, second
+
+
+def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """A zombie has ended: who collects those depends on the machine."""
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads other processes' environment")
+def test_a_killed_process_ends_all_within_a_minute(broken: Path, tmp_path: Path) -> None:
+    """Its workers too. It says nothing itself: the launcher names its number and the signal."""
+    data, run = mended(broken, tmp_path / "data"), tmp_path / "run"
+    long = [*training(data), "--loop.steps", "4000", "--loop.log-every", "1", "--run", str(run)]
+    agent, every, second = under_way(by_torchrun(), long, run)
     began = time.monotonic()
     second.kill()
     _, err = agent.communicate(timeout=90)
@@ -280,7 +293,7 @@ def test_a_killed_process_ends_all_within_a_minute(broken: Path, tmp_path: Path)
     [line] = said(err)
     assert line.startswith("process 0 of 2: another process has ended, and with it the run")
     assert "SIGKILL" in err
-    assert not [process for process in every if process.is_running()]
+    assert still_running(every) == []
 
 
 def test_the_processes_that_wait_in_vain_find_out_for_whom(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,17 +318,7 @@ def test_a_process_that_stands_still_ends_all_and_is_named(broken: Path, tmp_pat
     """torchrun asks it to end, which it does not hear, and kills it after 30 seconds."""
     data, run = mended(broken, tmp_path / "data"), tmp_path / "run"
     long = [*training(data), "--loop.steps", "4000", "--loop.log-every", "1", "--loop.process-timeout", "5"]
-    agent = subprocess.Popen(
-        [*by_torchrun(3), "-m", "adu_depth", "--", *long, "--run", str(run)],
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not (run / "history.jsonl").exists() or not (run / "history.jsonl").read_text():
-        assert agent.poll() is None
-        time.sleep(0.05)
-    every = psutil.Process(agent.pid).children(recursive=True)
-    [second] = [p for p in every if p.ppid() == agent.pid and p.environ().get("RANK") == "1"]
+    agent, every, second = under_way(by_torchrun(3), [*long, "--run", str(run)], run)
     began = time.monotonic()
     second.suspend()
     _, err = agent.communicate(timeout=120)
@@ -324,7 +327,7 @@ def test_a_process_that_stands_still_ends_all_and_is_named(broken: Path, tmp_pat
     alike, told = sorted(said(err), key=len)
     assert re.match(r"process [02] of 3: waited in vain for process 1: not ended, but stopped", told)
     assert re.match(r"process [02] of 3: stopped by the same error as another process", alike)
-    left = [process for process in every if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    left = still_running(every)
     assert not left, "a worker whose parent was killed is the system's to bury"
 
 

@@ -13,9 +13,10 @@ from .._triton import runtime
 from .._triton.dtypes import accumulator
 from .._triton.layout import ceil_div, divided_strides, needs_int64, stride_divisor, unit_stride
 from .._triton.operators import operator
+from ..checks import check_weights
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
-from .reference import GradientNormalTerms, GradientNormalWeights, gradient_normal_weights
+from .reference import GradientNormalTerms, GradientNormalWeights
 
 if TYPE_CHECKING:
     from .kernels import GradientNormalConfig
@@ -72,7 +73,7 @@ def depth_gradient_normal_loss(
     depth: Tensor, target: Tensor, *, weights: Sequence[float] | Mapping[str, float] = GradientNormalWeights(),
     offset: float = 0.5, min_depth: float = 1e-3, max_depth: float = 80.0, normalize: str = "batch",
 ) -> GradientNormalTerms:  # fmt: skip
-    numbers = Numbers(offset, min_depth, max_depth, *gradient_normal_weights(weights))
+    numbers = Numbers(offset, min_depth, max_depth, *check_weights(weights, GradientNormalWeights))
     total, terms, _ = losses(depth, target.detach(), [float(number) for number in numbers], normalize == "image")
     return GradientNormalTerms(total, *terms.unbind())
 

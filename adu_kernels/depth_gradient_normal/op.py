@@ -11,7 +11,7 @@ from .. import checks
 from ..backend import dispatch
 from ..precision import accumulation_dtype
 from . import launch, reference
-from .reference import GradientNormalTerms, GradientNormalWeights, gradient_normal_weights
+from .reference import GradientNormalTerms, GradientNormalWeights
 
 NORMALIZE = ("batch", "image")
 
@@ -67,7 +67,7 @@ def depth_gradient_normal_loss(
         checks.check_tensor(name, value, "B×1×H×W")
     checks.check_same_shape("target", target, "depth", depth)
     checks.check_same_device("target", target, "depth", depth)
-    factors = gradient_normal_weights(weights)
+    factors = checks.check_weights(weights, GradientNormalWeights)
     offset = checks.check_number("offset", offset)
     least = torch.finfo(
         accumulation_dtype(depth, target)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..checks import check_number
+from ..checks import check_weights
 from ..precision import accumulation_dtype, without_autocast
 
 
@@ -49,24 +49,6 @@ class GradientNormalWeights(NamedTuple):
     normal: float = 1.0
 
 
-def gradient_normal_weights(weights: Sequence[float] | Mapping[str, float]) -> GradientNormalWeights:
-    """Weights given as (depth, gradient_x, gradient_y, normal) or as a mapping with these four keys, checked."""
-    names = GradientNormalWeights._fields
-    if isinstance(weights, Mapping):
-        if set(weights) != set(names):
-            raise ValueError(f"weights: expected the keys {', '.join(names)}, got {', '.join(map(str, weights))}")
-        values = [weights[name] for name in names]
-    elif isinstance(weights, Sequence) and not isinstance(weights, str):
-        if len(weights) != len(names):
-            raise ValueError(f"weights: expected ({', '.join(names)}), got {len(weights)} values")
-        values = list(weights)
-    else:
-        raise TypeError(f"weights: expected ({', '.join(names)}) or a mapping, got {type(weights).__name__}")
-    return GradientNormalWeights(
-        *(check_number(f"weights.{name}", value, low=0.0) for name, value in zip(names, values, strict=True))
-    )
-
-
 def depth_gradient_normal_loss(
     depth: Tensor,
     target: Tensor,
@@ -78,7 +60,7 @@ def depth_gradient_normal_loss(
     normalize: str = "batch",
 ) -> GradientNormalTerms:
     """mean ln(|e| + offset), the same of ∂x e and ∂y e, and mean 1 − cos(n_depth, n_target); e = depth − target."""
-    factors = gradient_normal_weights(weights)
+    factors = check_weights(weights, GradientNormalWeights)
     dtype = accumulation_dtype(depth, target)
     depth, target = depth.to(dtype), target.detach().to(dtype)
     with without_autocast(depth):

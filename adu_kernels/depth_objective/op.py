@@ -24,7 +24,7 @@ from torch import Tensor
 from .. import checks
 from ..backend import dispatch
 from . import launch, reference
-from .reference import ObjectiveOptions, ObjectiveTerms, ObjectiveWeights, objective_weights
+from .reference import ObjectiveOptions, ObjectiveTerms, ObjectiveWeights
 
 GUIDES = ("emphasise", "attenuate", "none")
 NORMALIZE = ("batch", "image")
@@ -323,7 +323,7 @@ def depth_objective(
     _check_maps(depth=depth, log_scale=log_scale, target=target)
     if teacher_depth is not None:
         _check_maps(depth=depth, teacher_depth=teacher_depth)
-    factors = objective_weights(weights)
+    factors = checks.check_weights(weights, ObjectiveWeights)
     guide_strength = _check_guide("guide", guide, "guide_strength", guide_strength)
     gate = checks.check_flag("gate", gate)
     beta, gamma, detach_focal = _check_focus(beta, gamma, detach_focal)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_number
+from ..checks import check_weights
 from ..precision import accumulation_dtype, without_autocast
 
 LOG_SCALE_RANGE = (-6.0, 3.0)
@@ -67,24 +67,6 @@ class ObjectiveOptions(NamedTuple):
     min_depth: float
     max_depth: float
     normalize: str
-
-
-def objective_weights(weights: Sequence[float] | Mapping[str, float]) -> ObjectiveWeights:
-    """Weights given as (silog, uncertainty, response) or as a mapping with these three keys, checked."""
-    names = ObjectiveWeights._fields
-    if isinstance(weights, Mapping):
-        if set(weights) != set(names):
-            raise ValueError(f"weights: expected the keys {', '.join(names)}, got {', '.join(map(str, weights))}")
-        values = [weights[name] for name in names]
-    elif isinstance(weights, Sequence) and not isinstance(weights, str):
-        if len(weights) != len(names):
-            raise ValueError(f"weights: expected ({', '.join(names)}), got {len(weights)} values")
-        values = list(weights)
-    else:
-        raise TypeError(f"weights: expected ({', '.join(names)}) or a mapping, got {type(weights).__name__}")
-    return ObjectiveWeights(
-        *(check_number(f"weights.{name}", value, low=0.0) for name, value in zip(names, values, strict=True))
-    )
 
 
 def silog_loss(
@@ -220,8 +202,8 @@ def depth_objective(
 ) -> ObjectiveTerms:
     """The weighted sum of `silog_loss`, `laplace_nll` and the guided, gated `focal_response_loss`, and its terms."""
     options = ObjectiveOptions(
-        objective_weights(weights), guide, guide_strength, gate, beta, gamma, detach_focal, joint, beta_nll,
-        variance_focus, min_depth, max_depth, normalize,
+        check_weights(weights, ObjectiveWeights), guide, guide_strength, gate, beta, gamma, detach_focal, joint,
+        beta_nll, variance_focus, min_depth, max_depth, normalize,
     )  # fmt: skip
     return objective(depth, log_scale, teacher_depth, target, options)
 
