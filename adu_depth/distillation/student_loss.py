@@ -47,6 +47,9 @@ class DistillationConfig:
     """Means of the terms on depth, and of the guide, over the valid pixels of a process's batch, or over each image's
     and then over all images: one without ground truth then counts as 0 in the supervised terms, and several processes
     compute what one does with their batches joined."""
+    attention: bool = True
+    """The adapters' attention, which lets each place of the student's features read all others before they are compared
+    with the teacher's. Without it an adapter is one linear map of the channels."""
     key_bias: bool = True
     """Uncertain regions lend less to the others in the adapters' attention."""
     truth_share: Annotated[float, Range(0, 1)] = 0.1
@@ -102,7 +105,11 @@ class StudentLoss(nn.Module):
         self.reads_features = teacher_channels is not None and config.features > 0
         if teacher_channels is not None and self.reads_features:
             self.adapters = FeatureAdapters(
-                student_channels, teacher_channels, uncertainty_bias=config.key_bias, backend=config.backend
+                student_channels,
+                teacher_channels,
+                uncertainty_bias=config.key_bias,
+                attention=config.attention,
+                backend=config.backend,
             )
 
     def forward(

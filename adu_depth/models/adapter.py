@@ -28,7 +28,8 @@ class FeatureAdapter(KernelModule):
     projection, γ and the sum with X are one matrix product.
 
     student_channels, teacher_channels: channels in and out. heads, head_channels: the attention's shape.
-    uncertainty_bias: let uncertain regions lend less to the others (forward then needs `log_scale`).
+    uncertainty_bias: let uncertain regions lend less to the others (forward then needs `log_scale`). attention: without
+    it Y is X alone, which shows what the rest brings.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class FeatureAdapter(KernelModule):
         heads: int = 2,
         head_channels: int = 32,
         uncertainty_bias: bool = False,
+        attention: bool = True,
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
@@ -54,12 +56,14 @@ class FeatureAdapter(KernelModule):
         self.heads, self.head_channels = heads, head_channels
         self.uncertainty_bias = uncertainty_bias
         inner = heads * head_channels
+        self.attention = attention
         self.project_in = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
-        self.query = nn.Conv2d(teacher_channels, inner, 1, bias=False)
-        self.key = nn.Conv2d(teacher_channels, inner, 1, bias=False)
-        self.value = nn.Conv2d(teacher_channels, inner, 1, bias=False)
-        self.project_out = nn.Conv2d(inner, teacher_channels, 1, bias=False)
-        self.gamma = Parameter(torch.zeros(()))
+        if attention:
+            self.query = nn.Conv2d(teacher_channels, inner, 1, bias=False)
+            self.key = nn.Conv2d(teacher_channels, inner, 1, bias=False)
+            self.value = nn.Conv2d(teacher_channels, inner, 1, bias=False)
+            self.project_out = nn.Conv2d(inner, teacher_channels, 1, bias=False)
+            self.gamma = Parameter(torch.zeros(()))
         if student_channels == teacher_channels:
             nn.init.dirac_(self.project_in.weight)
         else:
@@ -72,7 +76,9 @@ class FeatureAdapter(KernelModule):
 
         The log scale only steers the attention: it receives no gradient from here.
         """
-        x = self.project_in(student_feature)
+        x: Tensor = self.project_in(student_feature)
+        if not self.attention:
+            return x
         pooled = pool_keys(x)
         attended = attention_adaptation(
             self._tokens(self.query(x)),
@@ -123,6 +129,7 @@ class FeatureAdapters(nn.Module):
         heads: int = 2,
         head_channels: int = 32,
         uncertainty_bias: bool = False,
+        attention: bool = True,
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
@@ -138,6 +145,7 @@ class FeatureAdapters(nn.Module):
                 heads=heads,
                 head_channels=head_channels,
                 uncertainty_bias=uncertainty_bias,
+                attention=attention,
                 backend=backend,
             )
             for s, t in zip(student_channels, teacher_channels, strict=True)

@@ -61,6 +61,16 @@ def test_is_the_formula_of_the_specification(bias: bool) -> None:
     torch.testing.assert_close(adapter(feature, log_scale), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_without_attention_it_is_one_linear_map() -> None:
+    loss = StudentLoss(DistillationConfig(attention=False), (12,), (16,), 0.5, 80.0)
+    assert loss.adapters is not None
+    assert [name for name, _ in loss.adapters.named_parameters()] == ["levels.0.project_in.weight"]
+    feature = torch.randn(2, 12, 3, 4)
+    (level,) = loss.adapters.levels
+    (found,) = loss.adapters([feature], torch.randn(2, 1, 24, 32))
+    torch.testing.assert_close(found, F.conv2d(feature, level.project_in.weight))
+
+
 def test_every_parameter_moves_after_the_first_step() -> None:
     """The identity is γ = 0, so at step 0 all behind γ has a gradient of exactly 0; at step 1 nothing has."""
     torch.manual_seed(0)
