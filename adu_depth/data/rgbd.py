@@ -21,6 +21,7 @@ from adu_depth.data.camera_file import CameraFile, find_camera_file
 from adu_depth.data.dataset import FileDataset, maps_from_depth, no_maps, require_size
 from adu_depth.data.file_index import images_below
 from adu_depth.data.image_files import read_levels, read_view
+from adu_depth.data.image_look import look_at
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.files import read_name_lines, read_text
@@ -74,6 +75,7 @@ class Rgbd(FileDataset):
     def _add_list(self, path: Path) -> None:
         scale = self.scales.get(path.name, self.scales[""])
         top: Path | None = None
+        looked = False
         for number, row in enumerate(csv.reader(read_name_lines(path)), start=1):
             cells = [cell.strip() for cell in row]
             if not any(cells):
@@ -87,7 +89,10 @@ class Rgbd(FileDataset):
             if top is None:
                 top = next((t for t in (path.parent, path.parent.parent) if (t / cells[0]).is_file()), path.parent)
             depth = top / cells[1] if len(cells) == 2 and cells[1] else None
-            self._add(Path(cells[0]), _Frame(top / cells[0], top, depth, scale), where)
+            frame = _Frame(top / cells[0], top, depth, scale)
+            if depth is not None and not looked:
+                looked = _refuse_exchanged(frame, where)
+            self._add(Path(cells[0]), frame, where)
 
     def _add_folders(self, root: Path) -> None:
         maps = {path.relative_to(root / "depth").with_suffix(""): path for path in images_below(root / "depth")}
@@ -137,6 +142,17 @@ class Rgbd(FileDataset):
         if path not in self.cameras:
             self.cameras[path] = CameraFile(path)
         return self.cameras[path].camera(name, size, ("fx",))
+
+
+def _refuse_exchanged(frame: _Frame, where: str) -> bool:
+    """InputError for a depth map in the image's column; False where the image is not there to be looked at."""
+    if not frame.image.is_file():
+        return False
+    look = look_at(frame.image)
+    if look is not None and look.map_like:
+        raise InputError(f"{where}: expected image,depth, got {frame.image.name} first, which is one channel of "
+                         f"{look.bits} bits as a map of depth has: exchange the columns")  # fmt: skip
+    return True
 
 
 def read_depth(path: Path, scale: float) -> np.ndarray:

@@ -149,6 +149,16 @@ def test_rows_that_name_nothing_usable(tmp_path: Path, row: str, message: str) -
         open_dataset(tmp_path)
 
 
+def test_exchanged_columns_are_told(tmp_path: Path) -> None:
+    """A map of depth would be read as a grey picture, and nothing said where its truth is not looked at."""
+    write_lists(tmp_path)
+    path = tmp_path / "data" / "nyu2_test.csv"
+    rows = (row.split(",") for row in path.read_text().split())
+    path.write_text("".join(f"{depth},{image}\n" for image, depth in rows))
+    with pytest.raises(InputError, match=r"nyu2_test.csv, line 1: expected image,depth, got 2.png first, .*16 bits"):
+        open_dataset(tmp_path / "data")
+
+
 def test_what_is_missing_or_of_another_size_is_named(tmp_path: Path) -> None:
     write_lists(tmp_path)
     (tmp_path / "data" / "nyu2_test" / "kitchen" / "2.png").unlink()

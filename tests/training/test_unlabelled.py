@@ -71,16 +71,6 @@ def test_any_folder_of_images(place: Path, tmp_path: Path) -> None:
         open_samples(replace(half_of(place, "photos"), mix=(SourceConfig(str(tmp_path), 0.5, labels=False),)), CPU)
 
 
-@pytest.mark.parametrize(
-    "names", [("a/depth/1.png",), ("depth_maps/1.png",), ("1.jpg", "1.png"), ("sync_depth_1.png",)]
-)
-def test_maps_of_depth_are_not_taken_for_pictures(names: tuple[str, ...], tmp_path: Path) -> None:
-    for name in ("rgb_7.jpg", *names):
-        save_image(tmp_path / name, torch.zeros(3, 32, 64))
-    with pytest.raises(InputError, match=r"map of depth: name their layout \(layout=rgbd, nyu_v2, scannet\)"):
-        open_dataset(tmp_path, "pictures")
-
-
 def test_a_teacher_of_other_preparation_is_told(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
