@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from adu_depth.models.blocks import ConvNorm
-from adu_depth.models.encoder import BackboneEncoder
+from adu_depth.models.encoder import Encoder
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -65,11 +65,11 @@ def _foldable(network: nn.Module) -> list[tuple[nn.Module, str, str]]:
 
 
 def _what_norms_follow(network: nn.Module) -> dict[nn.Module, nn.Module]:
-    """For the BatchNorms of backbones that others wrote: the convolution whose result each is given, as is seen when
-    an image passes."""
+    """For the BatchNorms of encoders: the convolution whose result each is given, as is seen when an image passes. Of
+    backbones that others wrote, and of published networks with their names, the order of modules does not say it."""
     follows: dict[nn.Module, nn.Module] = {}
     for encoder in network.modules():
-        if not isinstance(encoder, BackboneEncoder):
+        if not isinstance(encoder, Encoder):
             continue
         made: dict[int, tuple[nn.Module, Tensor]] = {}  # with the tensor, so that no other has its number
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 import torch
@@ -12,21 +13,26 @@ from torch.nn.modules.conv import _ConvNd
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.sample import collate
-from adu_depth.models import StereoTeacher
+from adu_depth.models import LightStudent, LightTeacher, StereoTeacher
 from adu_depth.models.inference_copy import inference_copy
+from adu_depth.models.light import LightNetwork
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.tasks import OnlineTeacher
 from tests.training.tiny import SIZE, TEACHER
 
+Network = TypeVar("Network", bound=nn.Module)
 RESNET = "config:resnet?depths=1,1,1,1&hidden_sizes=16,24,32,40&embedding_size=8"
 BATCH = collate([SyntheticStereo(2, *SIZE)[i] for i in range(2)])
 
 
 def teacher(**changes: object) -> StereoTeacher:
-    """With statistics and weights of norms that are not those it begins with."""
     torch.manual_seed(0)
-    network = StereoTeacher(replace(TEACHER, **changes))  # type: ignore[arg-type]
+    return with_statistics(StereoTeacher(replace(TEACHER, **changes)))  # type: ignore[arg-type]
+
+
+def with_statistics(network: Network) -> Network:
+    """Statistics and weights of norms that are not those it begins with."""
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
@@ -57,6 +63,21 @@ def test_batch_norms_go_into_the_convolutions(encoder: str, concat_free: bool) -
     assert not any(p.requires_grad for p in copy.parameters())
     assert all(p.requires_grad for p in network.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [LightStudent, LightTeacher])
+@torch.no_grad()
+def test_a_light_network_has_none_left_and_gives_the_same(kind: type[LightNetwork]) -> None:
+    """To within 1e-12 in fp64, which leaves no room for a norm that is folded into another convolution."""
+    torch.manual_seed(0)
+    network = with_statistics(kind()).double()
+    copy = inference_copy(network)
+    assert sum(isinstance(m, _BatchNorm) for m in network.modules()) > 36
+    assert not any(isinstance(m, _BatchNorm) for m in copy.modules())
+    image = torch.rand(1, 3, 44, 60, dtype=torch.float64)
+    for one, other in zip(network.encoder(image), copy.encoder(image), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(copy(image).depth, network(image).depth, rtol=1e-6, atol=1e-6)  # depth is fp32
 
 
 def test_a_norm_of_another_result_stays() -> None:
