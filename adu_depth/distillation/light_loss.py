@@ -17,8 +17,9 @@ class LightLoss(nn.Module):
     An image has ground truth if one of its pixels has, within the bounds. By `config.normalize` "batch" each L is a
     mean over what it is taken of: the last term weighs the same whatever share of the batch is unlabelled, and nothing
     without an unlabelled image (a micro-batch and a process's batch are batches). By "image" each is a mean over all
-    images, the others counting as 0: the terms weigh by their shares of the batch. A network with a log scale learns
-    that too, by the likelihood of the truth, which leaves its depth alone.
+    images, the others counting as 0: the terms weigh by their shares of the batch, and what an image adds depends on
+    no other. Terms by name are L itself in either case, a mean over the images that it is taken of (0 of none). A
+    network with a log scale learns that too, by the likelihood of the truth, which leaves its depth alone.
     """
 
     reads_features = False
@@ -33,13 +34,14 @@ class LightLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """Scalars by name, "total" with gradients. target: B×1×H×W metres, 0 = none. progress: not read."""
         share = self.config.truth_share
-        total, truth = self._loss(prediction.depth, target)
+        known = (target >= self.min_depth) & (target <= self.max_depth)
+        labelled = known.flatten(1).any(1)[:, None, None, None]
+        total, truth = self._loss(prediction.depth, target, labelled)
         terms = {"truth": truth}
         if teacher is not None:
-            known = (target >= self.min_depth) & (target <= self.max_depth)
-            labelled = known.flatten(1).any(1)[:, None, None, None]
-            on_labelled, terms["teacher"] = self._loss(prediction.depth, torch.where(labelled, teacher.depth, 0))
-            on_others, terms["unlabelled"] = self._loss(prediction.depth, torch.where(labelled, 0, teacher.depth))
+            there, elsewhere = torch.where(labelled, teacher.depth, 0), torch.where(labelled, 0, teacher.depth)
+            on_labelled, terms["teacher"] = self._loss(prediction.depth, there, labelled)
+            on_others, terms["unlabelled"] = self._loss(prediction.depth, elsewhere, ~labelled)
             total = share * total + (1 - share) * on_labelled + on_others
         if prediction.log_scale is not None:
             likelihood = laplace_nll(
@@ -54,8 +56,8 @@ class LightLoss(nn.Module):
             total = total + self.config.uncertainty * likelihood
         return {"total": total, **terms}
 
-    def _loss(self, depth: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """With gradient, and without."""
+    def _loss(self, depth: Tensor, target: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+        """What the total takes, with gradient; and L as a mean over the images that are counted, B×1×1×1, without."""
         found = depth_gradient_normal_loss(
             depth,
             target,
@@ -63,5 +65,8 @@ class LightLoss(nn.Module):
             max_depth=self.max_depth,
             normalize=self.config.normalize,
             backend=self.config.backend,
-        )
-        return found.total, found.total.detach()
+        ).total
+        mean = found.detach()
+        if self.config.normalize == "image":
+            mean = mean * (counted.numel() / counted.sum().clamp(min=1))
+        return found, mean

@@ -44,9 +44,10 @@ class DistillationConfig:
     beta_nll: Annotated[float, Range(0, 1e6)] = 0.0
     """β of the β-NLL: above 0 the uncertainty term keeps learning where the student is uncertain; ½ is its paper's."""
     normalize: Literal["batch", "image"] = "batch"
-    """Means of the terms on depth, and of the guide, over the valid pixels of a process's batch, or over each image's
-    and then over all images: one without ground truth then counts as 0 in the supervised terms, and several processes
-    compute what one does with their batches joined."""
+    """What the terms on depth, and the guide, are means over. "batch": the valid pixels of a process's batch. "image":
+    each image's valid pixels, then all images, one without ground truth counting as 0 in the supervised terms: what an
+    image adds depends on no other, so that micro-batches and processes compute what one batch does. With "batch" the
+    light networks' unlabelled images weigh as much as the labelled ones together, with "image" by their number."""
     attention: bool = True
     """The adapters' attention, which lets each place of the student's features read all others before they are compared
     with the teacher's. Without it an adapter is one linear map of the channels."""
@@ -54,8 +55,8 @@ class DistillationConfig:
     """Uncertain regions lend less to the others in the adapters' attention."""
     truth_share: Annotated[float, Range(0, 1)] = 0.1
     """Light networks: λ in λ·L(student, truth) + (1 − λ)·L(student, teacher), L the loss of arXiv 1803.08673; where
-    there is no ground truth the teacher's part is whole. Of the settings here they read this, normalize, backend, and
-    with a log scale uncertainty."""
+    there is no ground truth the teacher's part is whole. Needs a teacher. Of the settings here they read this,
+    normalize, backend, and with model.log_scale uncertainty."""
     backend: Backend = "auto"
     """Fused kernels on a GPU and plain PyTorch elsewhere, or one of the two everywhere."""
 

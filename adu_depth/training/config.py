@@ -197,6 +197,11 @@ class StudentTrainingConfig:
         if not self.light:
             self.data.require_cells()
         check_objective(self.distillation, self.light)
+        if self.light and not self.model.log_scale and self.distillation.uncertainty != DistillationConfig.uncertainty:
+            raise InputError(
+                f"distillation.uncertainty {self.distillation.uncertainty:g}: this light network predicts none: "
+                "expected model.log_scale beside it, or no distillation.uncertainty"
+            )
         if self.init is not None and self.model.encoder_weights:
             raise InputError(
                 f"model.encoder_weights: the encoder begins with the weights of --init {self.init}, got "

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from adu_depth.checkpoint import LoadedModel, config_dict, kept_backbone, load_model
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.dataset import Dataset
-from adu_depth.distillation import LightLoss, StudentLoss, TeacherLoss
+from adu_depth.distillation import DistillationConfig, LightLoss, StudentLoss, TeacherLoss
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models import LightStudent, StereoTeacher, Student, build_student, load_encoder
@@ -96,8 +96,13 @@ def _require_teacher(config: StudentTrainingConfig) -> None:
     """InputError for settings that only a teacher heeds, where there is none: it was forgotten, or they were."""
     if config.teacher is not None:
         return
-    for name, value in (("teacher_cache", config.teacher_cache), ("teacher_precision", config.teacher_precision)):
-        if value not in (None, "run"):
+    only_taught = {
+        "teacher_cache": (config.teacher_cache, None),
+        "teacher_precision": (config.teacher_precision, "run"),
+        "distillation.truth_share": (config.distillation.truth_share, DistillationConfig.truth_share),
+    }
+    for name, (value, default) in only_taught.items():
+        if value != default:
             raise InputError(
                 f"{name} {value}: there is no teacher: expected --teacher RUN beside it, or no "
                 f"--{name.replace('_', '-')} for a student that learns alone"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import huggingface_hub
 import pytest
@@ -14,14 +15,17 @@ from safetensors.torch import save_file
 
 from adu_depth.checkpoint import list_checkpoints, load_model
 from adu_depth.cli import main, parse
+from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.config import DataConfig
 from adu_depth.distillation import DistillationConfig, LightLoss, light_loss
+from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.inference import Predictor
 from adu_depth.models import LightStudent, LightTeacher, MonoStudent, StudentConfig, build_student
 from adu_depth.models.bilinear import bilinear
 from adu_depth.models.prediction import DepthPrediction, TeacherTargets
-from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.batches import batches
+from adu_depth.training.config import OptimizerConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.runs import train_student, train_teacher
 from adu_kernels import depth_gradient_normal_loss, laplace_nll
 from tests.data.trees import save_image
@@ -29,6 +33,7 @@ from tests.training.tiny import LOOP, tiny_scenes, tiny_student, tiny_teacher
 
 LIGHT = StudentConfig(network="light")
 TWO = replace(LOOP, steps=2)
+LN2 = math.log(2)
 
 
 def light(run: Path, **changes: object) -> StudentTrainingConfig:
@@ -65,15 +70,64 @@ def test_the_objective_is_the_published_one(share: float) -> None:
     assert alone.keys() == {"total", "truth"}
 
 
+def pixels(*metres: float) -> torch.Tensor:
+    """Images of one pixel: no slope, and upright normals. L(d, g) is ln(|d − g| + ½) − 2 ln 2 there."""
+    return torch.tensor(metres, dtype=torch.float32).reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("normalize", ["batch", "image"])
+def test_the_objective_by_hand(normalize: Literal["batch", "image"]) -> None:
+    """One labelled image, ½ m from the truth and 1½ m from the teacher, and two others, 3½ m and 0 m from him."""
+    depth = pixels(2.0, 2.0, 2.0).requires_grad_()
+    teacher, target = TeacherTargets(pixels(3.5, 5.5, 2.0), ()), pixels(2.5, 0, 0)
+    loss = LightLoss(DistillationConfig(truth_share=0.25, normalize=normalize), 0.1, 10.0)
+    terms = loss(DepthPrediction(depth, None, ()), teacher, target, 0.0)
+    told = {name: term.item() for name, term in terms.items()}
+    one = 0.25 * -2 * LN2 + 0.75 * -1 * LN2
+    total = one + (0 - 3 * LN2) / 2 if normalize == "batch" else (one + 0 - 3 * LN2) / 3
+    assert told == pytest.approx(
+        {"total": total, "truth": -2 * LN2, "teacher": -LN2, "unlabelled": -1.5 * LN2}, rel=1e-6
+    ), "terms are means over the images that they are taken of, whatever their share of the batch"
+    [grad] = torch.autograd.grad(terms["total"], depth)
+    labelled = 0.25 * -1 / 1 + 0.75 * -1 / 2
+    slopes = [labelled, -1 / 4 / 2, 0] if normalize == "batch" else [labelled / 3, -1 / 4 / 3, 0]
+    assert grad.flatten().tolist() == pytest.approx(slopes, rel=1e-6)
+    none = loss(DepthPrediction(depth, None, ()), teacher, pixels(0, 0, 0), 0.0)
+    assert (none["truth"], none["teacher"]) == (0, 0)
+    alone = loss(DepthPrediction(depth, None, ()), None, target, 0.0)
+    assert alone["truth"].item() == pytest.approx(-2 * LN2, rel=1e-6)
+
+
+def test_by_image_a_step_is_the_mean_of_its_micro_batches() -> None:
+    """Whatever share of each is unlabelled: of all three here, and of none and one in the halves."""
+    depth, teacher, target = (1 + 4 * maps(seed, 6, 1, 12, 16) for seed in range(3))
+    target[3] = target[4] = target[5] = 0
+    depth.requires_grad_()
+    loss = LightLoss(DistillationConfig(truth_share=0.3, normalize="image"), 0.1, 10.0)
+
+    def total(part: slice) -> torch.Tensor:
+        return loss(DepthPrediction(depth[part], None, ()), TeacherTargets(teacher[part], ()), target[part], 0.0)[
+            "total"
+        ]
+
+    whole, parts = total(slice(6)), torch.stack([total(slice(at, at + 2)) for at in (0, 2, 4)]).mean()
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+    grads = [torch.autograd.grad(one, depth)[0] for one in (whole, parts)]
+    torch.testing.assert_close(grads[1], grads[0], rtol=1e-5, atol=1e-7)
+
+
 def test_a_log_scale_learns_beside_the_depth_and_does_not_move_it() -> None:
-    depth, log_scale = (1 + maps(0, 1, 1, 8, 8)).requires_grad_(), maps(1, 1, 1, 8, 8).requires_grad_()
-    loss = LightLoss(DistillationConfig(), 0.1, 10.0)
-    target = 1 + maps(2, 1, 1, 8, 8)
+    """ln depth is 1 from the truth, the scale 2: a likelihood of ½ + ln 2, which a larger ln scale makes worse by ½."""
+    depth, log_scale = pixels(2.0).requires_grad_(), pixels(LN2).requires_grad_()
+    target = pixels(2 * math.e)
+    loss = LightLoss(DistillationConfig(uncertainty=3.0), 0.1, 10.0)
     terms = loss(DepthPrediction(depth, log_scale, ()), None, target, 0.0)
+    alone = loss(DepthPrediction(depth, None, ()), None, target, 0.0)
+    assert terms["uncertainty"].item() == pytest.approx(0.5 + LN2, rel=1e-6)
+    assert terms["total"].item() == pytest.approx(alone["total"].item() + 3 * (0.5 + LN2), rel=1e-6)
     moved = torch.autograd.grad(terms["total"], (depth, log_scale))
-    plain = torch.autograd.grad(loss(DepthPrediction(depth, None, ()), None, target, 0.0)["total"], depth)
-    torch.testing.assert_close(moved[0], plain[0])
-    assert bool(moved[1].all())
+    assert torch.equal(moved[0], torch.autograd.grad(alone["total"], depth)[0])
+    assert moved[1].item() == pytest.approx(1.5, rel=1e-6)
 
 
 def test_the_backend_reaches_the_operations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,10 +203,22 @@ def test_a_run_is_taught_resumed_loaded_and_evaluated(tmp_path: Path, capsys: py
 
 
 def test_a_stereo_teacher_teaches_it_on_pairs(tmp_path: Path) -> None:
+    """Of a step that moves nothing the history holds what these two networks say, compared by the published loss."""
     train_teacher(tiny_teacher(tmp_path / "teacher", loop=TWO))
-    config = light(tmp_path / "light", teacher=tmp_path / "teacher")
-    history = train_student(config, samples=tiny_scenes())
-    assert history[-1]["teacher"] != 0
+    still = {"optimizer": OptimizerConfig(learning_rate=0), "augmentation": AugmentationConfig(flip=0, colour=0)}
+    config = light(tmp_path / "light", teacher=tmp_path / "teacher", loop=replace(LOOP, steps=1), **still)
+    [row] = train_student(config, samples=tiny_scenes())
+    [batch] = batches(tiny_scenes(), config.data, config.loop, 0, ProcessGroup(), torch.device("cpu"))
+    sample = batch.sample
+    with torch.no_grad():
+        said = load_model(config.run).model.train()(sample.left, sample.camera).depth
+        taught = load_model(tmp_path / "teacher").model.eval()(sample.left, sample.right, sample.camera).depth
+    bounds = {"min_depth": LIGHT.min_depth, "max_depth": LIGHT.max_depth}
+    for name, against in (("teacher", taught), ("truth", sample.training_target())):
+        expected = depth_gradient_normal_loss(said, against, **bounds).total.item()
+        assert row[name] == pytest.approx(expected, rel=1e-4), name
+    assert row["unlabelled"] == 0
+    assert row["total"] == pytest.approx(0.1 * row["truth"] + 0.9 * row["teacher"], rel=1e-5)
 
 
 def test_a_teacher_of_single_images_teaches_from_a_cache_and_in_features(tmp_path: Path) -> None:
@@ -223,12 +289,22 @@ def test_settings_that_the_network_does_not_read_are_refused() -> None:
         (lambda: TeacherTrainingConfig(data=DataConfig(size=(50, 64))), "multiples of 32"),
         (lambda: DistillationConfig(truth_share=1.5), "truth_share"),
         (
+            lambda: StudentTrainingConfig(model=LIGHT, distillation=DistillationConfig(uncertainty=0.5)),
+            r"distillation\.uncertainty 0\.5: this light network predicts none: expected model\.log_scale",
+        ),
+        (
+            lambda: train_student(light(Path("run"), distillation=DistillationConfig(truth_share=0.5))),
+            r"distillation\.truth_share 0\.5: there is no teacher: expected --teacher RUN",
+        ),
+        (
             lambda: StudentTrainingConfig(init=Path("run"), model=replace(LIGHT, encoder_weights="x.pth")),
             r"encoder_weights: the encoder begins with the weights of --init run",
         ),
     ):
         with pytest.raises(InputError, match=message):
             make()  # type: ignore[no-untyped-call]
+    told = StudentTrainingConfig(model=replace(LIGHT, log_scale=True), distillation=DistillationConfig(uncertainty=0.5))
+    assert told.distillation.uncertainty == 0.5
     with pytest.raises(SystemExit):
         parse(["distill", "--model.network", "lite"])
 

@@ -94,7 +94,11 @@ def test_both_students_learn_there_from_their_teacher(
     model = tiny_student(tmp_path).model if network == "adu" else StudentConfig(network="light")
     config = tiny_student(tmp_path / "run", model=model, teacher=tmp_path / "teacher", loop=TWO)
     rows = train_student(replace(config, data=half_of(place, "pairs")))
-    assert rows[-1]["unlabelled" if network == "light" else "response"] != 0
+    light = {"truth": 0.1, "teacher": 0.9, "unlabelled": 1}
+    weights = light if network == "light" else {"silog": 1, "uncertainty": 1, "response": 10, "features": 1}
+    for row in rows:
+        assert all(row[name] for name in weights)
+        assert row["total"] == pytest.approx(sum(weight * row[name] for name, weight in weights.items()), rel=1e-4)
     said = capsys.readouterr().out
     assert f"data.mix {place / 'pairs'} 50 % (4 frames, unlabelled)" in said
     assert "4 frames without labels (labels=false): the teacher alone labels them" in said
