@@ -193,12 +193,14 @@ def cached_outputs(
         )
     identity = cache_identity(teacher, data, len(source), seen_frames(source, truth=False))
     outputs = OutputsOnDisk(folder, identity, len(source), teacher.feature_channels)
-    first = accelerator.is_main_process
-    missing = from_first(accelerator, outputs.missing(progress if compare else None) if first else [])
+    first, comparing = accelerator.is_main_process, progress if compare else None
+    missing = from_first(accelerator, outputs.missing(comparing) if first else [])
     if not missing:
         return outputs
     outputs.require_room(source, missing, progress)
     with only_writer(accelerator, folder, "teacher outputs"):
+        # Before the folder was ours, another command may have come to its end in it.
+        missing = from_first(accelerator, outputs.missing(comparing, among=missing) if first else [])
         if first:
             outputs.claim(precision)
         accelerator.wait_for_everyone()

@@ -131,12 +131,13 @@ class OutputsOnDisk:
         if self._check() is None:
             write_json(self.folder / NOTE, {"format": FORMAT, "precision": precision, **self.identity})
 
-    def missing(self, comparing: Progress | None = None) -> list[int]:
-        """Numbers of the chunks that are to be computed, by their headers; with `comparing`, which shows how far it is,
-        by all of their bytes."""
+    def missing(self, comparing: Progress | None = None, among: Sequence[int] | None = None) -> list[int]:
+        """Numbers of the chunks (of all, or `among` these) that are to be computed, by their headers; with `comparing`,
+        which shows how far it is, by all of their bytes."""
+        asked = range(self.chunks) if among is None else among
         if self._check() is None:
-            return list(range(self.chunks))
-        numbers = range(self.chunks) if comparing is None else comparing.track(range(self.chunks), "comparing outputs")
+            return list(asked)
+        numbers = asked if comparing is None else comparing.track(asked, "comparing outputs")
         return [number for number in numbers if not self._is_there(number, comparing is not None)]
 
     @property

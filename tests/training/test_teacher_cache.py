@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from adu_depth.cli import main
 from adu_depth.data import SyntheticStereo
@@ -19,7 +23,7 @@ from adu_depth.errors import InputError
 from adu_depth.inference.render import write_samples
 from adu_depth.models import StereoTeacher
 from adu_depth.progress import Progress
-from adu_depth.training import teacher_outputs
+from adu_depth.training import runs, teacher_outputs
 from adu_depth.training.batches import batches
 from adu_depth.training.cache_command import CacheTeacherConfig, cache_teacher
 from adu_depth.training.config import DataConfig
@@ -209,6 +213,32 @@ def test_what_is_missing_is_looked_for_once(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(teacher_outputs, "read_forms", lambda path: opened.append(path.name) or read_forms(path))
     assert not cache_teacher(config, QUIET).missing()
     assert opened == ["chunk-00000.safetensors", *(f"chunk-0000{n}.safetensors" for n in range(2))]
+
+
+def test_what_another_writer_has_computed_meanwhile_is_left_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, small_chunks: None
+) -> None:
+    """It ends after this one has looked what is missing, and before the folder is locked for this one."""
+    data = DataConfig(root=str(folder / "pairs"), size=SIZE)
+    config = CacheTeacherConfig(folder / "teacher", folder / "other", data=data, device="cpu")
+    cache_teacher(config, QUIET)
+    (folder / "other" / "chunk-00001.safetensors").unlink()
+    computed, fill, only_writer = [], OutputsOnDisk.fill, runs.only_writer
+
+    @contextmanager
+    def late(accelerator: Accelerator, place: Path, what: str) -> Iterator[None]:
+        shutil.copytree(folder / "other", place)
+        with only_writer(accelerator, place, what):
+            yield
+
+    def watched(self: OutputsOnDisk, *arguments: Any) -> None:
+        computed.append(arguments[3])
+        fill(self, *arguments)
+
+    monkeypatch.setattr(runs, "only_writer", late)
+    monkeypatch.setattr(OutputsOnDisk, "fill", watched)
+    assert not cache_teacher(replace(config, teacher_cache=folder / "cache"), QUIET).missing()
+    assert computed == [[1]]
 
 
 def test_what_cannot_be_cached_is_refused_before_anything_is_written(
