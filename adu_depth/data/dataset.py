@@ -96,8 +96,9 @@ class FileDataset(ABC):
         and validated on: neighbours look alike."""
         return name.rpartition("/")[0]
 
-    def split_entry(self, line: str) -> str:
-        """The name of the frame that a line of a split file means. Raises InputError if it cannot be understood."""
+    def split_entry(self, line: str, listed: str = "") -> str:
+        """The name of the frame that a line of a split file means; listed: that file's name. Raises InputError if it
+        cannot be understood, or may mean several."""
         stem, dot, suffix = line.rpartition(".")
         return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else line
 

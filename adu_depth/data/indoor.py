@@ -16,6 +16,7 @@ from adu_depth.data.file_index import images_below, is_image
 from adu_depth.data.image_files import read_levels, read_view
 from adu_depth.data.rgbd import UNKNOWN_CAMERA
 from adu_depth.data.sample import StereoSample
+from adu_depth.data.splits import use_of
 from adu_depth.errors import InputError
 from adu_depth.files import read_text
 from adu_depth.geometry import Camera
@@ -45,6 +46,7 @@ class NyuV2(FileDataset):
         self.images = {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
         if not self.images:
             raise InputError(f"{root}: no frame, expected folders of rgb_00045.jpg and sync_depth_00045.png")
+        self._ends: dict[str, list[str]] = {}
         super().__init__(root, list(self.images))
 
     def parts(self) -> list[str]:
@@ -56,11 +58,31 @@ class NyuV2(FileDataset):
         depth = image.with_name(f"sync_depth_{image.stem.removeprefix('rgb_')}.png")
         return {"left": image} | ({"depth": depth} if self.file_index.holds(depth) else {})
 
-    def split_entry(self, line: str) -> str:
-        """A name, or a line of BTS's lists, whose paths begin below `sync` or `official_splits/test`."""
+    def split_entry(self, line: str, listed: str = "") -> str:
+        """A name, or a line of BTS's lists, whose paths begin below `sync`, `official_splits/test` or another part.
+
+        A frame that two parts have is the one of the part that the list is for (train, test); InputError where neither
+        its name nor the line says it.
+        """
         name = super().split_entry(line.split()[0].lstrip("/"))
-        below = (f"{part}/{name}" for part in ("sync", "official_splits/test"))
-        return name if name in self.images else next((known for known in below if known in self.images), name)
+        if name in self.images:
+            return name
+        found = [known for known in self._by_end().get(_end(name), ()) if known.endswith(f"/{name}")]
+        if len(found) > 1 and (use := use_of(listed)):
+            found = [known for known in found if use_of(known.removesuffix(name)) == use] or found
+        if len(found) > 1:
+            raise InputError(
+                f"{name} is there several times, as {' and '.join(found)}: name the part in the line, or call the list "
+                "train or test as its part is"
+            )
+        return found[0] if found else name
+
+    def _by_end(self) -> dict[str, list[str]]:
+        """All frames by folder and file, whatever part they lie in."""
+        if not self._ends:
+            for known in self.images:
+                self._ends.setdefault(_end(known), []).append(known)
+        return self._ends
 
     def load_stored(self, name: str) -> StereoSample:
         files = self.files(name)
@@ -71,6 +93,10 @@ class NyuV2(FileDataset):
         require_size(depth.shape, image, files["depth"])
         maps = maps_from_depth(depth, UNKNOWN_CAMERA)
         return StereoSample(left=image, right=None, **maps, camera=UNKNOWN_CAMERA, name=name)
+
+
+def _end(name: str) -> str:
+    return "/".join(name.split("/")[-2:])
 
 
 class ScanNet(FileDataset):

@@ -92,7 +92,7 @@ class KittiRaw(FileDataset):
     def sequence(self, name: str) -> str:
         return RawFrame.parse(name).drive
 
-    def split_entry(self, line: str) -> str:
+    def split_entry(self, line: str, listed: str = "") -> str:
         parts = line.split()
         if len(parts) == 1:
             return str(RawFrame.parse(super().split_entry(line)))

@@ -49,7 +49,7 @@ class Pictures(FileDataset):
         camera = find_camera_file(image, self.root)
         return {"left": image} | ({} if camera is None else {"calibration": camera})
 
-    def split_entry(self, line: str) -> str:
+    def split_entry(self, line: str, listed: str = "") -> str:
         """A name as it is: two images may differ in their suffix alone."""
         return line
 

@@ -119,7 +119,7 @@ class Rgbd(FileDataset):
             found |= {"depth": frame.depth, "scale": self.root / FILE_NAME}
         return found
 
-    def split_entry(self, line: str) -> str:
+    def split_entry(self, line: str, listed: str = "") -> str:
         """A line of a list, or a name."""
         image = next(csv.reader([line]))[0].strip()
         return super().split_entry(Path(image).as_posix())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from adu_depth.folder_lock import locked
 from adu_kernels.checks import plain_number
 
 SHOWN = 3  # examples in a sentence
+USES = {"train": re.compile("train|sync$"), "validation": re.compile("val$|valid"), "test": re.compile("test|eval")}
+"""Words that say what frames are for; `sync` is what NYU-v2's training part is called."""
 
 
 def use_split(
@@ -38,7 +41,7 @@ def use_split(
         if line.startswith("#") and line not in known:
             continue
         try:
-            name = line if line in known else _inside(dataset.split_entry(line))
+            name = line if line in known else _inside(dataset.split_entry(line, Path(path).name))
             missing = _missing(dataset, name)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
@@ -57,6 +60,14 @@ def use_split(
     unlabelled = sum(not dataset.labelled(name) for name in names)
     if unlabelled:
         dataset.notes.append(f"{path}: {unlabelled} of {len(names)} frames have no ground truth")
+
+
+def use_of(name: str) -> str:
+    """What a list, or a part of a data set, is for by its name: "train", "validation" or "test"; "" if it does not say,
+    or says several."""
+    words = [word for word in re.split(r"[^a-z]+", name.lower()) if word]
+    found = {use for use, wanted in USES.items() if any(wanted.match(word) for word in words)}
+    return found.pop() if len(found) == 1 else ""
 
 
 def leave_out_missing(dataset: FileDataset) -> None:

@@ -34,8 +34,7 @@ def test_nyu_with_btss_lists(tmp_path: Path) -> None:
     sample = dataset.load("office_0001a/rgb_00002")
     np.testing.assert_allclose(sample.depth[0], near(2), atol=1e-3)
     assert sample.right is None
-    line = "/kitchen_0028b/rgb_00001.jpg /kitchen_0028b/sync_depth_00001.png 518.8579\n"
-    save_text(tmp_path / "list.txt", line)
+    save_text(tmp_path / "list.txt", LINE)
     assert open_dataset(tmp_path / "sync", split=tmp_path / "list.txt").names == ["kitchen_0028b/rgb_00001"]
     report = examine(dataset, "nyu_v2")
     assert report.count(ERROR) == 0, report.findings
@@ -55,9 +54,47 @@ def test_nyu_with_its_parts_below_the_root(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path)
     [note] = dataset.notes
     assert "all of official_splits, sync is read; what is for evaluation is left out by a split" in note
-    save_text(tmp_path / "list.txt", "/kitchen_0028b/rgb_00001.jpg /kitchen_0028b/sync_depth_00001.png 518.8579\n")
-    dataset = open_dataset(tmp_path, split=tmp_path / "list.txt")
+    save_text(tmp_path / "train.txt", LINE)
+    dataset = open_dataset(tmp_path, split=tmp_path / "train.txt")
     assert (dataset.names, dataset.notes) == (["sync/kitchen_0028b/rgb_00001"], [])
+
+
+LINE = "/kitchen_0028b/rgb_00001.jpg /kitchen_0028b/sync_depth_00001.png 518.8579\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "listed", "expected"),
+    [
+        (("sync", "official_splits/test"), "nyudepthv2_train_files_with_gt.txt", "sync"),
+        (("sync", "official_splits/test"), "nyudepthv2_test_files_with_gt.txt", "official_splits/test"),
+        (("train", "test"), "my-test.txt", "test"),
+        (("train", "val"), "train.txt", "train"),
+        (("val", "test"), "val.txt", "val"),
+    ],
+)
+def test_a_frame_that_two_parts_have_is_of_the_lists_part(
+    tmp_path: Path, parts: tuple[str, ...], listed: str, expected: str
+) -> None:
+    for below in parts:
+        write_nyu(tmp_path / below)
+    save_text(tmp_path / listed, LINE)
+    dataset = open_dataset(tmp_path, "nyu_v2", split=tmp_path / listed)
+    assert dataset.names == [f"{expected}/kitchen_0028b/rgb_00001"]
+
+
+@pytest.mark.parametrize("listed", ["list.txt", "train_and_test.txt", "val.txt"])
+def test_a_frame_that_may_be_of_either_part_is_refused(tmp_path: Path, listed: str) -> None:
+    for below in ("sync", "official_splits/test"):
+        write_nyu(tmp_path / below)
+    save_text(tmp_path / listed, LINE)
+    message = (
+        r"line 1: kitchen_0028b/rgb_00001 is there several times, as official_splits/test/kitchen_0028b/rgb_00001 and "
+        r"sync/kitchen_0028b/rgb_00001: name the part in the line"
+    )
+    with pytest.raises(InputError, match=message):
+        open_dataset(tmp_path, split=tmp_path / listed)
+    save_text(tmp_path / listed, f"/sync{LINE}")
+    assert open_dataset(tmp_path, split=tmp_path / listed).names == ["sync/kitchen_0028b/rgb_00001"]
 
 
 @pytest.mark.parametrize("below", ["", "scans"])
