@@ -1,26 +1,20 @@
-"""Indoor sets as they lie on disk when they are unpacked or exported: NYU-v2 in BTS's form, ScanNet's frames."""
+"""NYU-v2 as it lies on disk in BTS's form."""
 
 from __future__ import annotations
 
-import math
 import os
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch.nn.functional as F
-from torch import Tensor
 
 from adu_depth.data.dataset import FileDataset, maps_from_depth, no_maps, require_size
-from adu_depth.data.file_index import images_below, is_image
+from adu_depth.data.file_index import images_below
 from adu_depth.data.image_files import read_levels, read_view
 from adu_depth.data.rgbd import UNKNOWN_CAMERA
 from adu_depth.data.sample import StereoSample
 from adu_depth.data.splits import use_of
 from adu_depth.errors import InputError
-from adu_depth.files import read_text
-from adu_depth.geometry import Camera
-from adu_depth.images import from_levels
 
 MILLIMETRES = np.float32(1000)
 PARTS = ("", "*/", "sync/*/", "train/*/", "val/*/", "test/*/", "scans/*/", "scans_test/*/", "official_splits/test/*/")
@@ -99,70 +93,6 @@ def _end(name: str) -> str:
     return "/".join(name.split("/")[-2:])
 
 
-class ScanNet(FileDataset):
-    """ScanNet's frames as its reader exports them, and as `scannet_frames_25k` is packed: a folder a scene.
-
-        scene0000_00/color/0.jpg  depth/0.png  intrinsic/intrinsic_depth.txt
-
-    Depth is 16-bit millimetres, 0 = none, and smaller than the colour image: that is brought to the depth's size (an
-    image without depth stays as it is). Focal lengths are the depth camera's, where its matrix is there (intrinsic/
-    intrinsic_depth.txt or intrinsics_depth.txt). A frame is called scene0000_00/color/0. Single images: `right` is
-    None. Raises InputError if there is no frame.
-    """
-
-    def __init__(self, root: str | Path) -> None:
-        root = Path(root)
-        self.images = {
-            path.relative_to(root).with_suffix("").as_posix(): path
-            for scene in scenes_of(root)
-            for path in sorted((scene / "color").iterdir(), key=lambda path: (len(path.stem), path.stem))
-            if is_image(path.name)
-        }
-        if not self.images:
-            raise InputError(f"{root}: no frame, expected folders of color/0.jpg and depth/0.png")
-        self.cameras: dict[Path, Camera] = {}
-        super().__init__(root, list(self.images))
-
-    def files(self, name: str) -> dict[str, Path]:
-        image = self.images[name]
-        scene = image.parent.parent
-        depth = scene / "depth" / f"{image.stem}.png"
-        matrices = (scene / "intrinsic" / "intrinsic_depth.txt", scene / "intrinsics_depth.txt")
-        known = next((path for path in matrices if self.file_index.holds(path)), None)
-        found = {"left": image} | ({"depth": depth} if self.file_index.holds(depth) else {})
-        return found | ({} if known is None else {"calibration": known})
-
-    def sequence(self, name: str) -> str:
-        """Scans of one room (scene0000_00, scene0000_01) are one sequence."""
-        return Path(name).parts[-3].partition("_")[0] if len(Path(name).parts) >= 3 else ""
-
-    def load_stored(self, name: str) -> StereoSample:
-        files = self.files(name)
-        image, camera = read_view(files["left"]), UNKNOWN_CAMERA
-        if "depth" not in files:
-            return StereoSample(left=image, right=None, **no_maps(image), camera=camera, name=name)
-        depth = read_millimetres(files["depth"])
-        if (path := files.get("calibration")) is not None:
-            camera = self.cameras.setdefault(path, read_matrix(path))
-        if tuple(image.shape[-2:]) != depth.shape:
-            height, width = image.shape[-2:]
-            if abs(width / height - depth.shape[1] / depth.shape[0]) > 0.02:  # 1296×968 and 640×480 differ by 0.006
-                raise InputError(
-                    f"{files['depth']}: expected depth of the colour image's shape, {width}×{height}, at any size; got "
-                    f"{depth.shape[1]}×{depth.shape[0]}"
-                )
-            image = _resized(image, depth.shape)
-        return StereoSample(left=image, right=None, **maps_from_depth(depth, camera), camera=camera, name=name)
-
-
-def scenes_of(root: Path) -> list[Path]:
-    """The folders with color in them: `root` itself, those in it, or those in its folders (scans/scene0000_00)."""
-    for part in PARTS:
-        if found := sorted(path.parent for path in root.glob(f"{part}color") if path.is_dir()):
-            return found
-    return []
-
-
 def recognises_nyu(root: Path) -> bool:
     """By the first files of the first scenes: folders above a user's pictures are looked at too, and may be large."""
     folders = (folder for part in PARTS for folder in ([root] if not part else islice(root.glob(part), FEW_SCENES)))
@@ -177,22 +107,6 @@ def _begins_with(folder: Path, prefix: str) -> bool:
         return False
 
 
-def recognises_scannet(root: Path) -> bool:
-    return any((scene / "depth").is_dir() for scene in scenes_of(root)[:1])
-
-
-def read_matrix(path: Path) -> Camera:
-    """The numbers of a 3×3 or 4×4 matrix in a text file; InputError if it is none."""
-    try:
-        rows = [[float(number) for number in line.split()] for line in read_text(path).splitlines() if line.strip()]
-        camera = Camera(fx=rows[0][0], fy=rows[1][1], cx=rows[0][2], cy=rows[1][2], baseline=0.0)
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{path}: expected a 3×3 or 4×4 matrix of numbers: {error}") from error
-    if not all(0 < value < math.inf for value in (rows[0][0], rows[1][1])):
-        raise InputError(f"{path}: expected focal lengths above 0, got {rows[0][0]:g} and {rows[1][1]:g}")
-    return camera
-
-
 def read_millimetres(path: Path) -> np.ndarray:
     """H×W float32 metres, 0 = none. InputError for 8 bits, which hold no millimetres of a room."""
     levels = read_levels(path)
@@ -202,8 +116,3 @@ def read_millimetres(path: Path) -> np.ndarray:
             "the frames in a list and the scale in depth.toml (layout rgbd)"
         )
     return levels.astype(np.float32) / MILLIMETRES
-
-
-def _resized(image: Tensor, size: tuple[int, ...]) -> Tensor:
-    image = image if image.is_floating_point() else from_levels(image)
-    return F.interpolate(image[None], tuple(size), mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)

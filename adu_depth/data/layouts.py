@@ -13,7 +13,7 @@ from adu_depth.data.camera_file import other_calibration
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.driving_stereo import DrivingStereo
 from adu_depth.data.foreign_files import foreign
-from adu_depth.data.indoor import NyuV2, ScanNet, recognises_nyu, recognises_scannet
+from adu_depth.data.indoor import NyuV2, recognises_nyu
 from adu_depth.data.kitti import KITTI_2012, KITTI_2015, KittiStereo, training_folder
 from adu_depth.data.kitti_depth import KittiDepth
 from adu_depth.data.kitti_object import KittiObject
@@ -22,9 +22,11 @@ from adu_depth.data.middlebury import MiddleburyStereo
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.packed import dataset as packed
 from adu_depth.data.pictures import Pictures
+from adu_depth.data.rgbd import EXAMPLE as SCALES
 from adu_depth.data.rgbd import FILE_NAME as DEPTH_SCALES
 from adu_depth.data.rgbd import Rgbd
 from adu_depth.data.rig import Rig
+from adu_depth.data.scannet import ScanNet, recognises_scannet
 from adu_depth.data.splits import leave_out_missing, use_split
 from adu_depth.errors import InputError
 from adu_depth.files import open_regular
@@ -32,6 +34,7 @@ from adu_depth.files import open_regular
 FOLDER_OPTIONS = ("layout", "split", "ground_truth", "kb_crop", "skip_missing")
 """Settings that say how a folder is opened."""
 
+IMAGE_FOLDERS = ("color", "colour", "rgb", "image", "images")
 DEEPEST = 6  # folders from an image to its data set's: KITTI raw has five
 
 
@@ -127,7 +130,7 @@ LAYOUTS = (
     ),
     Layout(
         "scannet",
-        "[scans/]scene0000_00/color/0.jpg, depth/0.png (ScanNet's exported frames; single images)",
+        "[scans/]scene0000_00/color/0.jpg, depth/0.png, pose or intrinsic (ScanNet's exported frames; single images)",
         recognises_scannet,
         ScanNet,
     ),
@@ -203,7 +206,24 @@ def find_layout(root: Path, layout: str = "auto") -> Layout:
         raise InputError(f"{root}: looks like more than one layout ({names}); name the one meant, or the inner folder")
     other = other_calibration(root)
     hint = f"\n{other}, and pairs into left and right" if other else ""
-    raise InputError(f"{root}: no known layout of stereo pairs; looked for{table}{hint}")
+    raise InputError(f"{root}: no known layout of stereo pairs; looked for{table}{hint}{_images_with_depth(root)}")
+
+
+def _images_with_depth(root: Path) -> str:
+    """What to do with images and depth maps of which nothing says how they are stored; "" where there are none."""
+    if lists := sorted(path.name for path in root.glob("*.csv")):
+        found = ", ".join(lists[:3])
+        return f"\nfound {found}: if they are of image,depth, say what a metre is in {root / DEPTH_SCALES}: {SCALES}"
+    for part in ("", "*/"):
+        for depth in root.glob(f"{part}depth"):
+            beside = next((name for name in IMAGE_FOLDERS if (depth.parent / name).is_dir()), "")
+            if beside and depth.is_dir():
+                return (
+                    f"\nfound {depth.parent / beside} and depth, as several sets have them (7-Scenes, TUM, Redwood, "
+                    f"ScanNet): name the layout scannet if depth is 16-bit millimetres in color and depth, else list "
+                    f"image,depth in a *.csv and say what a metre is in {DEPTH_SCALES} (layout rgbd): {SCALES}"
+                )
+    return ""
 
 
 def recognised(root: Path) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from adu_depth.data import open_dataset
-from adu_depth.data.indoor import NyuV2, ScanNet
+from adu_depth.data.indoor import NyuV2
+from adu_depth.data.scannet import ScanNet
 from adu_depth.doctor import ERROR, examine
 from adu_depth.errors import InputError
 from tests.data.test_rgbd import near, save_levels
@@ -97,23 +98,32 @@ def test_a_frame_that_may_be_of_either_part_is_refused(tmp_path: Path, listed: s
     assert open_dataset(tmp_path, split=tmp_path / listed).names == ["sync/kitchen_0028b/rgb_00001"]
 
 
-@pytest.mark.parametrize("below", ["", "scans"])
-def test_scannets_frames(tmp_path: Path, below: str) -> None:
+MATRIX = "{0:g} 0 {1:g} 0\n0 {0:g} {2:g} 0\n0 0 1 0\n0 0 0 1\n"
+OWN = MATRIX.format(86.5, 47.5, 23.5)
+"""Of depth maps of 48×96."""
+
+
+def write_scannet(root: Path) -> str:
+    """Two scans of scene0000 and scene0001, colour of 96×192, depth of half that; returns the first frame's name."""
     for index, scene in enumerate(scenes(size=SIZE)):
-        folder = tmp_path / below / f"scene000{index // 2}_00"
+        folder = root / f"scene000{index // 2}_00"
         save_image(folder / "color" / f"{10 * (index % 2)}.jpg", scene.left)
         save_levels(folder / "depth" / f"{10 * (index % 2)}.png", near(index)[::2, ::2], 1000, np.uint16)
-    matrix = "\n".join(("577.87 0 319.5 0", "0 577.87 239.5 0", "0 0 1 0", "0 0 0 1"))
-    save_text(tmp_path / below / "scene0000_00" / "intrinsic" / "intrinsic_depth.txt", matrix)
+    save_text(root / "scene0000_00" / "intrinsic" / "intrinsic_depth.txt", OWN)
+    return "scene0000_00/color/0"
+
+
+@pytest.mark.parametrize("below", ["", "scans"])
+def test_scannets_frames(tmp_path: Path, below: str) -> None:
+    first = (Path(below) / write_scannet(tmp_path / below)).as_posix()
     dataset = open_dataset(tmp_path)
     assert isinstance(dataset, ScanNet)
-    first = (Path(below) / "scene0000_00" / "color" / "0").as_posix()
     assert dataset.names[:2] == [first, first[:-1] + "10"]
     assert dataset.sequence(first) == "scene0000", "another scan of a room is that room"
     sample = dataset.load(first)
     assert sample.left.shape == (3, 48, 96)
     np.testing.assert_allclose(sample.depth[0], near(0)[::2, ::2], atol=1e-3)
-    assert (sample.camera.fx, sample.camera.cx) == (577.87, 319.5)
+    assert (sample.camera.fx, sample.camera.fy, sample.camera.cx, sample.camera.cy) == (86.5, 86.5, 47.5, 23.5)
     assert np.isnan(dataset.load(first.replace("0000_00", "0001_00")).camera.fx)
     assert open_dataset(tmp_path).missing(first) == []
     save_levels(tmp_path / below / "scene0001_00" / "depth" / "0.png", near(2)[:, :90], 1000, np.uint16)
@@ -122,6 +132,75 @@ def test_scannets_frames(tmp_path: Path, below: str) -> None:
     save_text(tmp_path / below / "scene0000_00" / "intrinsic" / "intrinsic_depth.txt", "0 0 0\n")
     with pytest.raises(InputError, match=r"intrinsic_depth.txt: expected a 3×3 or 4×4 matrix"):
         open_dataset(tmp_path).load(first)
+    save_levels(tmp_path / below / "scene0000_00" / "depth" / "0.png", near(0)[::2, ::2], 25.5, np.uint8)
+    with pytest.raises(InputError, match=r"depth/0.png: expected 16-bit millimetres, got 8 bits"):
+        open_dataset(tmp_path).load(first)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        MATRIX.format(173, 95.5, 47.5),  # of the colour images, or of depth before it was halved
+        MATRIX.format(43, 23.5, 11.5),  # of depth at half of this size
+        MATRIX.format(86.5, 47.5, 47.5),  # another shape
+        MATRIX.format(577.87, 47.5, 23.5),
+        MATRIX.format(20, 47.5, 23.5),
+    ],
+)
+def test_a_matrix_of_other_depth_maps_is_refused(tmp_path: Path, other: str) -> None:
+    first = write_scannet(tmp_path)
+    matrix = tmp_path / "scene0000_00" / "intrinsic" / "intrinsic_depth.txt"
+    save_text(matrix, other)
+    message = (
+        rf"{matrix}: fx {float(other.split()[0]):g}, .* are not of depth maps of 96×48 \(expected cx near 48, "
+        r"cy near 24; nothing says what size it is of\): .*depthHeight = … of the matrix into scene0000_00.txt"
+    )
+    with pytest.raises(InputError, match=message):
+        open_dataset(tmp_path).load(first)
+
+
+def test_a_matrix_is_brought_to_the_depth_maps_where_its_size_is_told(tmp_path: Path) -> None:
+    first = write_scannet(tmp_path)
+    scene = tmp_path / "scene0000_00"
+    save_text(scene / "scene0000_00.txt", "colorWidth = 1296\ndepthHeight = 480\ndepthWidth = 960\nfx_depth = 865\n")
+    assert open_dataset(tmp_path).load(first).camera.fx == 86.5, "the matrix is of the maps as they are"
+    save_text(scene / "intrinsic" / "intrinsic_depth.txt", MATRIX.format(865, 479.5, 239.5))
+    camera = open_dataset(tmp_path).load(first).camera
+    assert (camera.fx, camera.fy) == (86.5, 86.5)
+    assert (camera.cx, camera.cy) == (47.5, 23.5), "(479.5 + 0.5) / 10 - 0.5: pixel centres are at whole numbers"
+    for told, said in (("480", "960×480"), ("720", "960×720")):
+        save_text(scene / "intrinsic" / "intrinsic_depth.txt", MATRIX.format(865, 479.5 + 480, float(told) / 2))
+        save_text(scene / "scene0000_00.txt", f"depthHeight = {told}\ndepthWidth = 960\n")
+        with pytest.raises(InputError, match=rf"scene0000_00.txt says depth of {said}"):
+            open_dataset(tmp_path).load(first)
+    report = examine(open_dataset(tmp_path), "scannet")
+    assert any("scene0000_00.txt says depth" in where for f in report.findings for where in f.where)
+
+
+@pytest.mark.parametrize("own", ["pose/0.txt", "intrinsic/intrinsic_color.txt", "intrinsics_depth.txt", "room.txt", ""])
+def test_scannet_is_known_by_what_only_it_has(tmp_path: Path, own: str) -> None:
+    """Redwood's, Open3D's and others' sequences have color/ and depth/ too, at other scales."""
+    scene = tmp_path / "set" / "room"
+    for index, frame in enumerate(scenes(size=SIZE)[:2]):
+        save_image(scene / "color" / f"{index:05d}.jpg", frame.left)
+        save_levels(scene / "depth" / f"{index:05d}.png", near(index), 5000, np.uint16)
+    if own:
+        save_text(scene / own, OWN)
+        for root in (scene, tmp_path / "set"):
+            assert isinstance(open_dataset(root), ScanNet)
+        return
+    for root in (scene, tmp_path / "set"):
+        with pytest.raises(InputError, match=r"room/color and depth, as several sets have them .*layout scannet if"):
+            open_dataset(root)
+    assert isinstance(open_dataset(tmp_path / "set", "scannet"), ScanNet)
+    (scene / "color").rename(scene / "rgb")
+    with pytest.raises(InputError, match=r"room/rgb and depth, as several .*5000 for TUM's"):
+        open_dataset(scene)
+    save_text(tmp_path / "set" / "train.csv", "room/rgb/00000.jpg,room/depth/00000.png\n")
+    with pytest.raises(InputError, match=r"found train.csv: if they are of image,depth, say what a metre is in .*toml"):
+        open_dataset(tmp_path / "set")
+    save_text(tmp_path / "set" / "depth.toml", "depth_scale = 5000\n")
+    np.testing.assert_allclose(open_dataset(tmp_path / "set").load("room/rgb/00000").depth[0], near(0), atol=1e-3)
 
 
 def test_nothing_there(tmp_path: Path) -> None:
