@@ -18,6 +18,8 @@ from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth
 
 GROUND_TRUTH_ROLES = frozenset({"depth", "disparity", "scan"})
+TRUTH_FILES = GROUND_TRUTH_ROLES | {"sparse_depth", "occluded", "scale"}
+"""What nobody reads where a data set's ground truth is left aside."""
 KB_SIZE = (352, 1216)
 
 
@@ -34,7 +36,8 @@ class FileDataset(ABC):
 
     names: which frame stands at which index; `select` narrows them. notes: what a user should hear of this data set
     (frames without ground truth, skipped ones), a sentence each. kb_crop: hand out KITTI's benchmark window of each
-    frame, see `kb_window`.
+    frame, see `kb_window`. truth: whether ground truth is read; without it frames have none known, and its files need
+    not be there, nor be whole.
     """
 
     def __init__(self, root: str | Path, names: list[str]) -> None:
@@ -42,6 +45,7 @@ class FileDataset(ABC):
         self.names = names
         self.notes: list[str] = []
         self.kb_crop = False
+        self.truth = True
         self.file_index = FileIndex()
 
     def __len__(self) -> int:
@@ -68,12 +72,17 @@ class FileDataset(ABC):
 
     @abstractmethod
     def files(self, name: str) -> dict[str, Path]:
-        """The files that `load` reads, by role: left, right, depth, disparity, scan, calibration, … Each must be there;
-        what a frame may lack (ground truth of some layouts) is left out where it is absent."""
+        """A frame's files, by role: left, right, depth, disparity, scan, calibration, … Each must be there; what a
+        frame may lack (ground truth of some layouts) is left out where it is absent. `load` reads `read_files`."""
+
+    def read_files(self, name: str) -> dict[str, Path]:
+        """Those of `files` that `load` reads: without ground truth, where that is left aside."""
+        files = self.files(name)
+        return files if self.truth else {role: path for role, path in files.items() if role not in TRUTH_FILES}
 
     def missing(self, name: str) -> list[Path]:
-        """Those of a frame's files that are not there."""
-        return [path for path in self.files(name).values() if not self.file_index.holds(path)]
+        """Those of a frame's files that are to be read and are not there."""
+        return [path for path in self.read_files(name).values() if not self.file_index.holds(path)]
 
     def part_digests(self) -> list[str] | None:
         """Digests of all that the frames are read from, where there are such beforehand."""

@@ -14,6 +14,7 @@ from adu_depth.data.dataset import (
     maps_from_both,
     maps_from_depth,
     maps_from_disparity,
+    no_maps,
     read_pair,
     require_size,
 )
@@ -72,7 +73,7 @@ class DrivingStereo(FileDataset):
         return found | (stored or {"depth": maps["depth"]})
 
     def load_stored(self, name: str) -> StereoSample:
-        files = self.files(name)
+        files = self.read_files(name)
         left, right = read_pair(files["left"], files["right"])
         camera = read_calibration(files["calibration"])
         scales = {"depth": 256.0, "disparity": 128.0 if self.full_size else 256.0}
@@ -80,7 +81,9 @@ class DrivingStereo(FileDataset):
         for role in scales.keys() & files.keys():
             maps[role] = read_png16(files[role], scales[role])
             require_size(maps[role].shape, left, files[role])
-        if len(maps) == 1:
+        if not maps:
+            known = no_maps(left)
+        elif len(maps) == 1:
             known = maps_from_depth(maps["depth"], camera) if "depth" in maps else maps_from_disparity(
                 maps["disparity"], camera
             )  # fmt: skip

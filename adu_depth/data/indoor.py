@@ -79,7 +79,7 @@ class NyuV2(FileDataset):
         return self._ends
 
     def load_stored(self, name: str) -> StereoSample:
-        files = self.files(name)
+        files = self.read_files(name)
         image = read_view(files["left"])
         if "depth" not in files:
             return StereoSample(left=image, right=None, **no_maps(image), camera=UNKNOWN_CAMERA, name=name)

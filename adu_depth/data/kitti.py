@@ -15,7 +15,7 @@ from adu_depth.data.calibration import (
     read_frame_table,
     read_kitti_calibration,
 )
-from adu_depth.data.dataset import FileDataset, find_names, maps_from_disparity, read_pair, require_size
+from adu_depth.data.dataset import FileDataset, find_names, maps_from_disparity, no_maps, read_pair, require_size
 from adu_depth.data.image_files import read_png16
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
@@ -87,9 +87,11 @@ class KittiStereo(FileDataset):
         return ""  # the benchmark does not say which frames are of one drive
 
     def load_stored(self, name: str) -> StereoSample:
-        files = self.files(name)
+        files = self.read_files(name)
         left, right = read_pair(files["left"], files["right"])
         camera = self._camera(name, left)
+        if "disparity" not in files:
+            return StereoSample(left=left, right=right, **no_maps(left), camera=camera, name=name)
         truth = files["disparity"].parent.name
         disparity = self._disparity(truth, name, left)
         return StereoSample(

@@ -49,7 +49,7 @@ class KittiDepth(FileDataset):
         return drive[0] if drive else ""
 
     def load_stored(self, name: str) -> StereoSample:
-        files = self.files(name)
+        files = self.read_files(name)
         image, camera = read_view(files["left"]), read_intrinsics(files["calibration"])
         if "depth" in files:
             depth = read_png16(files["depth"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from adu_depth.data.calibration import calibration_matrix, camera_from_projections, read_kitti_calibration
-from adu_depth.data.dataset import FileDataset, find_names, maps_from_depth, read_pair
+from adu_depth.data.dataset import FileDataset, find_names, maps_from_depth, no_maps, read_pair
 from adu_depth.data.kitti import training_folder
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
@@ -51,9 +51,11 @@ class KittiObject(FileDataset):
         p2, p3 = (calibration_matrix(values, key, (3, 4), frame.calibration) for key in ("P2", "P3"))
         rotation = _homogeneous(calibration_matrix(values, "R0_rect", (3, 3), frame.calibration))
         to_camera = _homogeneous(calibration_matrix(values, "Tr_velo_to_cam", (3, 4), frame.calibration))
+        camera = camera_from_projections(p2, p3, frame.calibration)
+        if not self.truth:
+            return StereoSample(left=left, right=right, **no_maps(left), camera=camera, name=name)
         height, width = left.shape[-2:]
         depth = project_points(read_velodyne(frame.scan), p2 @ rotation @ to_camera, height, width)
-        camera = camera_from_projections(p2, p3, frame.calibration)
         maps = maps_from_depth(depth, camera)
         return StereoSample(left=left, right=right, **maps, camera=camera, sparse_depth=maps["depth"], name=name)
 

@@ -110,7 +110,7 @@ class KittiRaw(FileDataset):
         return name
 
     def load_stored(self, name: str) -> StereoSample:
-        frame, files = RawFrame.parse(name), self.files(name)
+        frame, files = RawFrame.parse(name), self.read_files(name)
         left, right = read_pair(files["left"], files["right"])
         camera = self._camera(files["calibration"], left.shape[-2:])
         if frame.camera == SIDES["r"]:

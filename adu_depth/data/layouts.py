@@ -157,13 +157,15 @@ def open_dataset(
     ground_truth: str | Path | None = None,
     kb_crop: bool = False,
     skip_missing: bool = False,
+    truth: bool = True,
 ) -> FileDataset:
     """The data set at `root`, a sequence of StereoSample. `layout` is a name in LAYOUTS, or "auto" to recognise it.
 
     split: a file that names the samples wanted, one a line (see `use_split`). ground_truth: the folder of the ground
     truth, for layouts that may keep it apart (kitti_eigen). kb_crop: cut frames to KITTI's 352×1216 window.
     skip_missing: leave out, and count in the data set's `notes`, frames whose files are not all there; without it a
-    split that names such a frame is refused, and any other is refused when it is loaded.
+    split that names such a frame is refused, and any other is refused when it is loaded. truth: whether ground truth is
+    read; without it frames have none known, and its files need not be there.
 
     Raises InputError if there is no such folder, the layout is unknown, none or several are recognised, or it is empty.
     """
@@ -175,6 +177,7 @@ def open_dataset(
         raise InputError(f"ground_truth {ground_truth}: layout {chosen.name} keeps its ground truth in {root}")
     else:
         dataset = chosen.opens_with_truth(root, Path(ground_truth))
+    dataset.truth = truth
     if split is not None:
         use_split(dataset, split, skip_missing)
     elif skip_missing:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adu_depth.data.calibration import read_middlebury_calibration
-from adu_depth.data.dataset import FileDataset, maps_from_disparity, read_pair, require_size
+from adu_depth.data.dataset import FileDataset, maps_from_disparity, no_maps, read_pair, require_size
 from adu_depth.data.image_files import read_mask, read_pfm
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
@@ -45,6 +45,8 @@ class MiddleburyStereo(FileDataset):
         left, right = read_pair(scene / "im0.png", scene / "im1.png")
         camera, size = read_middlebury_calibration(scene / "calib.txt")
         require_size(size, left, scene / "calib.txt")
+        if not self.truth:
+            return StereoSample(left=left, right=right, **no_maps(left), camera=camera, name=name)
         path = _disparity_file(scene)
         disparity = read_pfm(path)
         require_size(disparity.shape, left, path)

@@ -129,7 +129,7 @@ class Rgbd(FileDataset):
         image = read_view(frame.image)
         camera = self._camera(name, (image.shape[1], image.shape[2]))
         maps = no_maps(image)
-        if frame.depth is not None:
+        if frame.depth is not None and self.truth:
             depth = read_depth(frame.depth, frame.scale)
             require_size(depth.shape, image, frame.depth)
             maps = maps_from_depth(depth, camera)

@@ -94,7 +94,7 @@ class Rig(FileDataset):
         return [path for folder in folders for path in files_below(folder) if path not in used]
 
     def load_stored(self, name: str) -> StereoSample:
-        files = self.files(name)
+        files = self.read_files(name)
         left, right = read_pair(files["left"], files["right"])
         camera = self.cameras.camera(name, (left.shape[1], left.shape[2]), NEEDED)
         if not camera.baseline >= LEAST:

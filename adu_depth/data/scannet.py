@@ -12,6 +12,7 @@ from torch import Tensor
 from adu_depth.data.dataset import FileDataset, maps_from_depth, no_maps
 from adu_depth.data.file_index import is_image
 from adu_depth.data.image_files import read_view
+from adu_depth.data.image_look import look_at
 from adu_depth.data.indoor import PARTS, read_millimetres
 from adu_depth.data.rgbd import UNKNOWN_CAMERA
 from adu_depth.data.sample import StereoSample
@@ -74,17 +75,19 @@ class ScanNet(FileDataset):
         image = read_view(files["left"])
         if "depth" not in files:
             return StereoSample(left=image, right=None, **no_maps(image), camera=UNKNOWN_CAMERA, name=name)
-        depth = read_millimetres(files["depth"])
-        camera = self._camera(files, depth.shape)
-        if tuple(image.shape[-2:]) != depth.shape:
+        depth = read_millimetres(files["depth"]) if self.truth else None
+        size = _size_of(files["depth"]) if depth is None else (depth.shape[0], depth.shape[1])
+        camera = self._camera(files, size)
+        if tuple(image.shape[-2:]) != size:
             height, width = image.shape[-2:]
-            if abs(width / height - depth.shape[1] / depth.shape[0]) > SAME_SHAPE:
+            if abs(width / height - size[1] / size[0]) > SAME_SHAPE:
                 raise InputError(
                     f"{files['depth']}: expected depth of the colour image's shape, {width}×{height}, at any size; got "
-                    f"{depth.shape[1]}×{depth.shape[0]}"
+                    f"{size[1]}×{size[0]}"
                 )
-            image = _resized(image, depth.shape)
-        return StereoSample(left=image, right=None, **maps_from_depth(depth, camera), camera=camera, name=name)
+            image = _resized(image, size)
+        maps = no_maps(image) if depth is None else maps_from_depth(depth, camera)
+        return StereoSample(left=image, right=None, **maps, camera=camera, name=name)
 
     def _camera(self, files: dict[str, Path], size: tuple[int, ...]) -> Camera:
         """Of depth maps of this (height, width)."""
@@ -93,6 +96,14 @@ class ScanNet(FileDataset):
         if (path, size) not in self.cameras:
             self.cameras[path, size] = depth_camera(path, files.get("sizes"), size)
         return self.cameras[path, size]
+
+
+def _size_of(path: Path) -> tuple[int, int]:
+    """(height, width) of a depth map, which its image is brought to, with its ground truth or without."""
+    look = look_at(path)
+    if look is None:
+        raise InputError(f"{path}: not an image that can be read, expected a 16-bit PNG")
+    return look.height, look.width
 
 
 def scenes_of(root: Path) -> list[Path]:

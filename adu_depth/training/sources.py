@@ -66,7 +66,7 @@ def _opened(
     unlabelled = isinstance(source, SourceConfig) and not source.labels
     if unlabelled and source.layout == "auto" and Path(source.root).is_dir() and not recognised(Path(source.root)):
         options["layout"] = "pictures"
-    samples = open_dataset(source.root, **options)
+    samples = open_dataset(source.root, **options, truth=not unlabelled)
     for note in samples.notes:
         progress.say(note)
     if data.fit == "centre":

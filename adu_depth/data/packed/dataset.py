@@ -80,7 +80,9 @@ class PackedStereo(FileDataset):
         number, place = self._place(name)
         shard = self._shard(number)
         try:
-            sample = decode_sample(lambda part: shard.tensor(place, part), shard.samples[place], window)
+            sample = decode_sample(
+                lambda part: shard.tensor(place, part), shard.samples[place], window, truth=self.truth
+            )
             _require_numbers(sample, [view for view in ("left", "right") if shard.holds_floats(place, view)])
             return sample
         except InputError as error:

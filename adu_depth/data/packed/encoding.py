@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adu_depth.data.dataset import maps_from_depth, maps_from_disparity
+from adu_depth.data.dataset import maps_from_depth, maps_from_disparity, no_maps
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
@@ -80,10 +80,13 @@ def encode_sample(sample: StereoSample) -> tuple[dict[str, Tensor], Description]
     return tensors, described
 
 
-def decode_sample(read: Callable[[str], Tensor], described: Description, window: Window | None = None) -> StereoSample:
+def decode_sample(
+    read: Callable[[str], Tensor], described: Description, window: Window | None = None, *, truth: bool = True
+) -> StereoSample:
     """The sample, or a window of it with its camera (as StereoSample.crop), from the tensors that `read` gives by name.
 
     Views of 8 bits are those tensors or parts of them, uint8; others are floats.
+    truth: else its maps are not read, and nothing is known of its depth.
     Of a window only its own rows are touched, so only their pages are read from the disk.
     """
     height, width = described["size"]
@@ -106,21 +109,25 @@ def decode_sample(read: Callable[[str], Tensor], described: Description, window:
     def decoded(name: str) -> Tensor:
         return _decode_map(lambda part: read(f"{name}.{part}"), names[name], (height, width), window)
 
+    if not truth:
+        left = view("left")
+        right = view("right") if described["right"] else None
+        return StereoSample(left=left, right=right, **no_maps(left), camera=camera, name=described["name"])
     if "depth" in names and "disparity" in names:
-        truth = {"depth": decoded("depth"), "disparity": decoded("disparity"), "valid": bits("valid")}
+        known = {"depth": decoded("depth"), "disparity": decoded("disparity"), "valid": bits("valid")}
     else:
         source = "disparity" if "disparity" in names else "depth"
         kept = names[source]
         if kept["kind"] == "points":
             points = _decode_points(lambda part: read(f"{source}.{part}"), kept["scale"], (height, width), window)
-            truth = points.maps(_derived(source, points.values[None], camera))
+            known = points.maps(_derived(source, points.values[None], camera))
         else:
-            truth = _derived(source, decoded(source), camera)
-    sparse = truth["depth"].clone() if described.get("sparse_is_depth") else None
+            known = _derived(source, decoded(source), camera)
+    sparse = known["depth"].clone() if described.get("sparse_is_depth") else None
     return StereoSample(
         left=view("left"),
         right=view("right") if described["right"] else None,
-        **truth,
+        **known,
         camera=camera,
         occluded=bits("occluded") if described["occluded"] else None,
         sparse_depth=decoded("sparse_depth") if "sparse_depth" in names else sparse,
