@@ -19,6 +19,8 @@ from adu_depth.errors import InputError
 MILLIMETRES = np.float32(1000)
 PARTS = ("", "*/", "sync/*/", "train/*/", "val/*/", "test/*/", "scans/*/", "scans_test/*/", "official_splits/test/*/")
 """Where scenes lie below a root. Not at any depth: to look there would list every file of a large set."""
+TOGETHER = ("sync", "train", "val", "test", "official_splits/train", "official_splits/test")
+"""Parts that may lie below one root."""
 FEW_SCENES, FEW_FILES = 16, 1000
 """That are looked at to recognise a set."""
 
@@ -44,7 +46,7 @@ class NyuV2(FileDataset):
         super().__init__(root, list(self.images))
 
     def parts(self) -> list[str]:
-        found = {Path(name).parts[0] for name in self.images} & {"sync", "train", "test", "official_splits"}
+        found = {part for name in self.images for part in TOGETHER if name.startswith(f"{part}/")}
         return sorted(found) if len(found) > 1 else []
 
     def files(self, name: str) -> dict[str, Path]:

@@ -27,7 +27,7 @@ from adu_depth.data.rgbd import FILE_NAME as DEPTH_SCALES
 from adu_depth.data.rgbd import Rgbd
 from adu_depth.data.rig import Rig
 from adu_depth.data.scannet import ScanNet, recognises_scannet
-from adu_depth.data.splits import leave_out_missing, use_split
+from adu_depth.data.splits import leave_out_missing, use_of, use_split
 from adu_depth.errors import InputError
 from adu_depth.files import open_regular
 
@@ -158,6 +158,7 @@ def open_dataset(
     kb_crop: bool = False,
     skip_missing: bool = False,
     truth: bool = True,
+    together: bool = False,
 ) -> FileDataset:
     """The data set at `root`, a sequence of StereoSample. `layout` is a name in LAYOUTS, or "auto" to recognise it.
 
@@ -165,7 +166,8 @@ def open_dataset(
     truth, for layouts that may keep it apart (kitti_eigen). kb_crop: cut frames to KITTI's 352×1216 window.
     skip_missing: leave out, and count in the data set's `notes`, frames whose files are not all there; without it a
     split that names such a frame is refused, and any other is refused when it is loaded. truth: whether ground truth is
-    read; without it frames have none known, and its files need not be there.
+    read; without it frames have none known, and its files need not be there. together: read parts that are for training
+    and for evaluation by their names as one set, where no split says which is meant; else that is refused.
 
     Raises InputError if there is no such folder, the layout is unknown, none or several are recognised, or it is empty.
     """
@@ -183,6 +185,12 @@ def open_dataset(
     elif skip_missing:
         leave_out_missing(dataset)
     if split is None and (parts := dataset.parts()):
+        uses = {use for part in parts if (use := use_of(part))}
+        if len(uses) > 1 and not together:
+            raise InputError(
+                f"{root}: {', '.join(parts)} are for {' and '.join(sorted(uses))} by their names: name the one meant, "
+                f"as by split {root / parts[0]} if it is a list, or give the folder of a part"
+            )
         dataset.notes.append(
             f"{root}: all of {', '.join(parts)} is read; what is for evaluation is left out by a split"
         )
@@ -240,7 +248,7 @@ def views_above(folder: Path) -> frozenset[str]:
     folder = Path(os.path.abspath(folder))
     for root in (folder, *folder.parents)[:DEEPEST]:
         try:
-            dataset = open_dataset(root)
+            dataset = open_dataset(root, together=True)
             files = [dataset.files(name) for name in dataset.names]
         except InputError:
             continue

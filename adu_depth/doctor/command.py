@@ -64,7 +64,7 @@ class SplitsConfig:
 def doctor(config: DoctorConfig, console: Console) -> int:
     """Prints what was found; returns the exit code."""
     layout = find_layout(config.root, config.layout).name
-    dataset = open_dataset(config.root, layout, ground_truth=config.ground_truth or None)
+    dataset = open_dataset(config.root, layout, ground_truth=config.ground_truth or None, together=True)
     if config.split:
         use_split(dataset, config.split, keep_missing=True)
     report = examine(dataset, layout, config.samples, config.all, Progress(console))
@@ -79,7 +79,8 @@ def doctor(config: DoctorConfig, console: Console) -> int:
 
 def splits(config: SplitsConfig, console: Console) -> int:
     """Writes the two lists of the frames that are whole, and says what they hold."""
-    dataset = open_dataset(config.root, config.layout, ground_truth=config.ground_truth or None, skip_missing=True)
+    truth = config.ground_truth or None
+    dataset = open_dataset(config.root, config.layout, ground_truth=truth, skip_missing=True, together=True)
     for note in dataset.notes:
         console.print(note)
     if config.labelled_only:

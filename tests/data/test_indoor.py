@@ -52,9 +52,10 @@ def test_nyu_with_btss_lists(tmp_path: Path) -> None:
 def test_nyu_with_its_parts_below_the_root(tmp_path: Path) -> None:
     for below in ("sync", "official_splits/test"):
         write_nyu(tmp_path / below)
-    dataset = open_dataset(tmp_path)
-    [note] = dataset.notes
-    assert "all of official_splits, sync is read; what is for evaluation is left out by a split" in note
+    with pytest.raises(InputError, match=r"official_splits/test, sync are for test and train by their names: name the"):
+        open_dataset(tmp_path)
+    [note] = open_dataset(tmp_path, together=True).notes
+    assert "all of official_splits/test, sync is read; what is for evaluation is left out by a split" in note
     save_text(tmp_path / "train.txt", LINE)
     dataset = open_dataset(tmp_path, split=tmp_path / "train.txt")
     assert (dataset.names, dataset.notes) == (["sync/kitchen_0028b/rgb_00001"], [])

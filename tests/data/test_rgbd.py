@@ -48,7 +48,7 @@ def write_lists(root: Path) -> None:
 
 def test_lists_with_a_scale_each(tmp_path: Path) -> None:
     write_lists(tmp_path)
-    dataset = open_dataset(tmp_path / "data")
+    dataset = open_dataset(tmp_path / "data", together=True)
     assert isinstance(dataset, Rgbd)
     assert dataset.names == [
         f"data/nyu2_{p}/kitchen/{n}" for p, n in (("test", 2), ("test", 3), ("train", 0), ("train", 1))
@@ -64,6 +64,26 @@ def test_lists_with_a_scale_each(tmp_path: Path) -> None:
     assert note.endswith("all of nyu2_test.csv, nyu2_train.csv is read; what is for evaluation is left out by a split")
 
 
+def test_lists_to_train_and_to_test_are_not_read_as_one(tmp_path: Path) -> None:
+    write_lists(tmp_path)
+    message = (
+        r"data: nyu2_test.csv, nyu2_train.csv are for test and train by their names: name the one meant, as by split "
+        r"\S*nyu2_test.csv if it is a list, or give the folder of a part"
+    )
+    with pytest.raises(InputError, match=message):
+        open_dataset(tmp_path / "data")
+    data = replace(DATA, root=str(tmp_path / "data"), pairs=0)
+    with pytest.raises(InputError, match=message):
+        train_student(replace(tiny_student(tmp_path / "run"), data=data))
+    assert not (tmp_path / "run").exists()
+    for name, other in (("test", "more"), ("train", "kitchen")):
+        (tmp_path / "data" / f"nyu2_{name}.csv").rename(tmp_path / "data" / f"{other}.csv")
+    (tmp_path / "data" / "depth.toml").write_text('depth_scale = 1000\n["kitchen.csv"]\ndepth_scale = 25.5\n')
+    dataset = open_dataset(tmp_path / "data")
+    assert len(dataset) == 4
+    assert "all of kitchen.csv, more.csv is read" in dataset.notes[0]
+
+
 def test_a_list_is_a_split(tmp_path: Path) -> None:
     write_lists(tmp_path)
     dataset = open_dataset(tmp_path / "data", split=tmp_path / "data" / "nyu2_train.csv")
@@ -76,7 +96,7 @@ def test_images_without_depth_are_counted(tmp_path: Path) -> None:
     with (tmp_path / "data" / "nyu2_test.csv").open("a") as file:
         file.write("data/nyu2_train/kitchen/0.jpg,\n")
     with pytest.raises(InputError, match=r"nyu2_train.csv, line 1: data/nyu2_train/kitchen/0 is there already"):
-        open_dataset(tmp_path / "data")
+        open_dataset(tmp_path / "data", together=True)
     save_image(tmp_path / "data" / "more" / "a.png", scenes(size=SIZE)[0].left)
     save_text(tmp_path / "data" / "unlabelled.csv", "more/a.png,\n")
     (tmp_path / "data" / "nyu2_test.csv").unlink()
@@ -115,7 +135,7 @@ def test_a_scale_that_is_not_told(tmp_path: Path, told: str, message: str) -> No
     write_lists(tmp_path)
     (tmp_path / "data" / "depth.toml").write_text(told)
     with pytest.raises(InputError, match=message):
-        open_dataset(tmp_path / "data")
+        open_dataset(tmp_path / "data", together=True)
     (tmp_path / "data" / "depth.toml").unlink()
     with pytest.raises(InputError, match=r"depth.toml is missing: expected a line depth_scale = 1000"):
         open_dataset(tmp_path / "data", "rgbd")
@@ -127,10 +147,10 @@ def test_a_scale_of_other_maps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"kitchen/0.png has 8 bits, which depth_scale = 1000 takes to 0.255 m at most"
     ):
-        open_dataset(tmp_path / "data").load("data/nyu2_train/kitchen/0")
+        open_dataset(tmp_path / "data", together=True).load("data/nyu2_train/kitchen/0")
     (tmp_path / "data" / "depth.toml").write_text("depth_scale = 25.5")
     with pytest.raises(InputError, match=r"kitchen/2.png has 16 bits, which depth_scale = 25.5 takes to 2,570 m"):
-        open_dataset(tmp_path / "data").load("data/nyu2_test/kitchen/2")
+        open_dataset(tmp_path / "data", together=True).load("data/nyu2_test/kitchen/2")
 
 
 @pytest.mark.parametrize(
@@ -156,13 +176,13 @@ def test_exchanged_columns_are_told(tmp_path: Path) -> None:
     rows = (row.split(",") for row in path.read_text().split())
     path.write_text("".join(f"{depth},{image}\n" for image, depth in rows))
     with pytest.raises(InputError, match=r"nyu2_test.csv, line 1: expected image,depth, got 2.png first, .*16 bits"):
-        open_dataset(tmp_path / "data")
+        open_dataset(tmp_path / "data", together=True)
 
 
 def test_what_is_missing_or_of_another_size_is_named(tmp_path: Path) -> None:
     write_lists(tmp_path)
     (tmp_path / "data" / "nyu2_test" / "kitchen" / "2.png").unlink()
-    dataset = open_dataset(tmp_path / "data")
+    dataset = open_dataset(tmp_path / "data", together=True)
     assert dataset.missing("data/nyu2_test/kitchen/2") == [tmp_path / "data" / "nyu2_test" / "kitchen" / "2.png"]
     save_levels(tmp_path / "data" / "nyu2_test" / "kitchen" / "3.png", near(3)[:40], 1000, np.uint16)
     with pytest.raises(

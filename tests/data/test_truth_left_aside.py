@@ -72,7 +72,7 @@ def test_it_is_not_read(name: str, tmp_path: Path) -> None:
     write, below = TREES[name]
     write(tmp_path / "set")
     root, layout = tmp_path / "set" / below, name.split()[0]
-    whole = open_dataset(root, layout)
+    whole = open_dataset(root, layout, together=True)
     expected = whole[0]
     assert bool(expected.valid.any())
     broken = [path for role, path in whole.files(whole.names[0]).items() if role in TRUTH_FILES and role != "scale"]
@@ -80,8 +80,8 @@ def test_it_is_not_read(name: str, tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:70])
     if layout != "packed":
         with pytest.raises(InputError):
-            open_dataset(root, layout)[0]
-    again = open_dataset(root, layout, truth=False)
+            open_dataset(root, layout, together=True)[0]
+    again = open_dataset(root, layout, truth=False, together=True)
     found = again[0]
     for view in ("left", "right"):
         one, other = getattr(expected, view), getattr(found, view)
@@ -98,7 +98,7 @@ def test_it_is_not_read(name: str, tmp_path: Path) -> None:
         return
     for path in broken:
         path.unlink()
-    gone = open_dataset(root, layout, truth=False)
+    gone = open_dataset(root, layout, truth=False, together=True)
     assert gone.missing(gone.names[0]) == []
     assert torch.equal(gone[0].left, expected.left)
 
