@@ -114,8 +114,12 @@ def line_chart(series: Mapping[str, Series], up: str, colours: Mapping[str, int]
             axes.plot(steps, np.clip(raw, low, high), color=_colour(number), alpha=0.3, linewidth=0.7, clip_on=False)
             _line(axes, steps, np.clip(course, low, high), number)
         _finish(axes, list(series), "")
-        text = svg(figure)
-    text = re.sub(r'^.*?(?=<svg)|<style.*?</style>| xmlns(:\w+)?="[^"]*"', "", text, flags=re.DOTALL)
+        return within_page(figure)
+
+
+def within_page(figure: Figure) -> str:
+    """An SVG element for a page, in the colours of its style sheet."""
+    text = re.sub(r'^.*?(?=<svg)|<style.*?</style>| xmlns(:\w+)?="[^"]*"', "", svg(figure), flags=re.DOTALL)
     return re.sub("|".join(PAGE_COLOURS), lambda found: f"var(--{PAGE_COLOURS[found[0]]})", text)
 
 

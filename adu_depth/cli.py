@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from tyro.conf import arg, subcommand
 
 from adu_depth import distributed, entry, launcher
+from adu_depth.ablation.command import run_ablation
+from adu_depth.ablation.config import AblationConfig
 from adu_depth.arguments import Positional
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.camera_file import camera_from_numbers
@@ -154,6 +156,11 @@ def quickstart(config: QuickstartConfig) -> int:
     return 0
 
 
+def ablation(config: AblationConfig) -> int:
+    run_ablation(config, console)
+    return 0
+
+
 def report(config: ReportConfig) -> int:
     console.print(f"report: {draw_report(config)}")
     return 0
@@ -210,6 +217,7 @@ ALIKE = "stopped by the same error as another process, which says it"
 COMMANDS: dict[type, Any] = {
     QuickstartConfig: quickstart,
     ReportConfig: report,
+    AblationConfig: ablation,
     RenderConfig: render,
     DoctorConfig: doctor,
     SplitsConfig: splits,
@@ -225,6 +233,7 @@ COMMANDS: dict[type, Any] = {
 Command = (
     Annotated[QuickstartConfig, subcommand("quickstart")]
     | Annotated[ReportConfig, subcommand("report")]
+    | Annotated[AblationConfig, subcommand("ablation")]
     | Annotated[RenderConfig, subcommand("render")]
     | Annotated[DoctorConfig, subcommand("doctor")]
     | Annotated[SplitsConfig, subcommand("splits")]

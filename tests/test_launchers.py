@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = [
     "quickstart",
     "report",
+    "ablation",
     "render",
     "doctor",
     "splits",

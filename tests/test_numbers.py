@@ -34,7 +34,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-REQUIRED = {"root": "folder", "share": 0.25, "teacher": Path("run"), "teacher_cache": Path("cache")}
+REQUIRED = {"root": "folder", "share": 0.25, "teacher": Path("run"), "teacher_cache": Path("cache"), "preset": "adu"}
 """Settings without a default."""
 
 

@@ -52,6 +52,7 @@ COMMANDS = {
     "pack": ("pack", "IN/pairs", "--output", "OUT"),
     "render": ("render", "--count", 1, "--size", 32, 64, "--output", "OUT"),
     "splits": ("splits", "IN/pairs", "--validation", 0.5, "--output", "OUT"),
+    "ablation": ("ablation", "--preset", "adu", "--device", "cpu", "--output", "OUT"),
     "quickstart": ("quickstart", "--device", "cpu", "--output", "OUT"),
 }
 

@@ -57,9 +57,11 @@ class Rgbd(FileDataset):
     camera's baseline 0. Raises InputError if there is no frame, or depth.toml does not say the scale.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, scale: float | None = None) -> None:
+        """scale: stored values per metre where no depth.toml says it."""
         root = Path(root)
-        self.scales = read_scales(root / FILE_NAME)
+        self.told = scale is None or (root / FILE_NAME).is_file()
+        self.scales = read_scales(root / FILE_NAME) if self.told else {"": float(scale or 0)}
         self.frames: dict[str, _Frame] = {}
         lists = sorted(root.glob("*.csv"))
         self.lists = [path.name for path in lists]
@@ -116,7 +118,7 @@ class Rgbd(FileDataset):
         if (camera := find_camera_file(frame.image, frame.top)) is not None:
             found["calibration"] = camera
         if frame.depth is not None:
-            found |= {"depth": frame.depth, "scale": self.root / FILE_NAME}
+            found |= {"depth": frame.depth} | ({"scale": self.root / FILE_NAME} if self.told else {})
         return found
 
     def split_entry(self, line: str, listed: str = "") -> str:

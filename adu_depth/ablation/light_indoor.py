@@ -1,0 +1,174 @@
+"""Preset light-indoor: the eight rows of arXiv 2105.06143, its numbers by that paper's protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from adu_depth.ablation.config import AblationConfig
+from adu_depth.ablation.indoor_lists import TEST, VAL, IndoorLists
+from adu_depth.ablation.preset import Column, OneTeacher, Preset, Together, TrainingConfig, always, filled, means_on
+from adu_depth.ablation.rows import LABELLED, LIGHT, PLACE, PUBLISHED, Row, U, X, changed
+from adu_depth.data import StereoSample
+from adu_depth.data.config import DataConfig, SourceConfig
+from adu_depth.data.dataset import Dataset
+from adu_depth.data.mixed import Mixed, Source, without_truth
+from adu_depth.data.transforms import CentreCut
+from adu_depth.distillation import DistillationConfig
+from adu_depth.evaluation.evaluator import Predict
+from adu_depth.inference import Predictor
+from adu_depth.models import StudentConfig
+from adu_depth.progress import Progress
+from adu_depth.training.batches import InMemory
+from adu_depth.training.config import OptimizerConfig, StudentTrainingConfig
+from adu_depth.training.runs import train_student
+
+MEASURED, SHORT_SIDE = (228, 304), 240
+"""The published preparation: images at this short side, their middle cut out."""
+NAMES = {X: "X", U: "U without the test place", PLACE: "the pictures of the test place in U", LABELLED: "U′"}
+METRICS = {"rmse": "RMSE, m", "rel": "REL", "delta1": "δ1", "delta2": "δ2", "delta3": "δ3"}
+NEAREST, FARTHEST = 0.1, 10.0
+
+
+class LightIndoor(Preset):
+    title = "The light-weight student and unlabelled pictures"
+    rows = LIGHT
+    published = PUBLISHED
+    published_about = "published, on NYU-v2"
+
+    def __init__(self, config: AblationConfig) -> None:
+        self.settings = filled(
+            config,
+            steps=240,
+            teacher_steps=480,
+            size=(MEASURED[0] // 2, MEASURED[1] // 2),
+            learning_rate=1e-3,
+            teacher_learning_rate=1e-3,
+        )
+        assert self.settings.size is not None
+        self.size = self.settings.size
+        self.short_side = round(SHORT_SIDE * self.size[0] / MEASURED[0])
+        self.lists = IndoorLists(config.data)
+        self.tested = tuple(part for part in (TEST, VAL) if part in self.lists.frames)
+        self.columns = tuple(
+            Column(f"{part}/{metric}", f"{part} {title}", metric.startswith("delta"))
+            for part in self.tested
+            for metric, title in METRICS.items()
+        )
+        self.plotted = tuple(f"{part}/{metric}" for part in self.tested for metric in ("rmse", "rel"))
+        self.teacher = OneTeacher(self.device, reads_features=False)
+
+    @property
+    def about(self) -> str:
+        light = self.settings.light
+        counts = ", ".join(f"{len(f)} of {NAMES.get(part, part)}" for part, f in self.lists.frames.items())
+        network = "ResNet-34" if light.teacher_network == "light-teacher" else "the student's own network"
+        begins = [
+            f"the {who} encoder begins with {'ImageNet weights' if weights else 'random weights'}"
+            for who, weights in (("student's", light.encoder_weights), ("teacher's", self._weights(teacher=True)))
+        ]
+        return (
+            f"Pictures: {counts}. Trained at {_times(self.size)} (short side {self.short_side}, the middle), measured "
+            f"at {_times(MEASURED)} by the rules of 1803.08673 and 2105.06143: no clamp, δ ≤, means of per-image "
+            f"errors. The teacher N_t is {network}; {'; '.join(begins)}. Each seed has its own teacher, which all its "
+            f"rows share. λ = {light.truth_share:g}; where U is beside X, {light.unlabelled_share:.0%} of the samples."
+        )
+
+    def lacks(self, row: Row) -> str:
+        return "; ".join(reason for part in row.data if (reason := self.lists.lacks(part)))
+
+    def load(self, progress: Progress) -> None:
+        frames = self.lists.frames
+        self.parts = {p: InMemory(CentreCut(frames[p], self.size, self.short_side)) for p in NAMES if p in frames}
+        self.sets = {p: InMemory(CentreCut(frames[p], MEASURED, SHORT_SIDE)) for p in self.tested}
+        for name, samples in {**self.parts, **self.sets}.items():
+            samples.fill(progress, f"reading {NAMES.get(name, name)}")
+
+    def training(self, row: Row, seed: int) -> StudentTrainingConfig:
+        settings, light = self.settings, self.settings.light
+        first, *others = dict.fromkeys(str(self.lists.path(part)) for part in row.data)
+        labelled = LABELLED in row.data
+        share = light.unlabelled_share
+        mix = tuple(SourceConfig(settings.data.root, share, "rgbd", path, labels=labelled) for path in others)
+        data = DataConfig(settings.data.root, "rgbd", first, size=self.size, fit="centre", short_side=self.short_side)
+        config = StudentTrainingConfig(
+            teacher=self.run_folder(row.taught_by, seed) if row.taught_by else None,
+            run=self.run_folder(row.name, seed),
+            data=changed(data, {"mix": mix}),
+            model=StudentConfig(
+                network=light.teacher_network if row.teacher else "light",
+                encoder_weights=self._weights(row.teacher),
+                min_depth=NEAREST,
+                max_depth=FARTHEST,
+            ),
+            distillation=DistillationConfig(truth_share=light.truth_share),
+            optimizer=OptimizerConfig(learning_rate=self.learning_rate(row), weight_decay=1e-4),
+            loop=self.loop(row, seed),
+        )
+        return changed(config, row.changes)
+
+    def _weights(self, teacher: bool) -> str:
+        light = self.settings.light
+        same = not teacher or light.teacher_network == "light"
+        return (light.teacher_weights if teacher else "") or (light.encoder_weights if same else "")
+
+    def identity(self, row: Row) -> dict[str, Any]:
+        return {"frames": self.lists.digests(row.data), "measured": self.lists.digests(self.tested)}
+
+    def train(self, row: Row, config: TrainingConfig, progress: Progress) -> None:
+        assert isinstance(config, StudentTrainingConfig)
+        parts = {part: self.parts[part] for part in row.data}
+        outputs = None if config.teacher is None else self.teacher.outputs(config.teacher, parts)
+        train_student(config, progress, self._samples(parts, config.data), outputs)
+
+    def _samples(self, parts: dict[str, InMemory], data: DataConfig) -> Dataset:
+        """What a row learns from: X, and beside it in their own share U or U′; of U alone nobody knows the depth."""
+        others: list[Dataset] = [samples for part, samples in parts.items() if part != X]
+        if not others:
+            return parts[X]
+        if X not in parts:
+            return InMemory(Unlabelled(Together(others)))
+        (source,) = data.mix
+        name = f"data.mix {source.split}"
+        beside = Source(name, InMemory(Together(others)), source.thousandths, source.labels)
+        return Mixed([Source(f"data.root {data.split}", parts[X], 1000 - source.thousandths), beside])
+
+    def measure(self, predict: Predict) -> dict[str, float]:
+        return means_on(predict, self.sets, self.device, "hu")
+
+    def predictor(self, config: TrainingConfig) -> Predictor:
+        return Predictor.from_checkpoint(config.run, self.settings.device, self.size)
+
+    def example(self) -> StereoSample:
+        return self.sets[TEST][0]
+
+    def trivial(self) -> dict[str, Predict]:
+        """From the depths of X at the size that is measured at."""
+        frames = CentreCut(self.lists.frames[X], MEASURED, SHORT_SIDE)
+        samples = (frames[index] for index in range(len(frames)))  # their images are not kept
+        depths = np.stack([np.where(s.valid[0], s.depth[0], np.nan).astype(np.float32) for s in samples])
+        median = float(np.nanmedian(depths))
+        unseen = np.isnan(depths).all(0)
+        depths[:, unseen] = median
+        return {
+            f"{median:.3f} m everywhere, the median of X": always(median),
+            "the median of X at each pixel": always(np.nanmedian(depths, axis=0)),
+        }
+
+
+class Unlabelled:
+    """The same pictures, with nothing known of their depth."""
+
+    def __init__(self, samples: Dataset) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> StereoSample:
+        return without_truth(self.samples[index])
+
+
+def _times(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"
