@@ -102,7 +102,7 @@ class LightIndoor(Preset):
                 min_depth=NEAREST,
                 max_depth=FARTHEST,
             ),
-            distillation=DistillationConfig(truth_share=light.truth_share),
+            distillation=DistillationConfig(truth_share=light.truth_share) if row.taught_by else DistillationConfig(),
             optimizer=OptimizerConfig(learning_rate=self.learning_rate(row), weight_decay=1e-4),
             loop=self.loop(row, seed),
         )
@@ -114,7 +114,12 @@ class LightIndoor(Preset):
         return (light.teacher_weights if teacher else "") or (light.encoder_weights if same else "")
 
     def identity(self, row: Row) -> dict[str, Any]:
-        return {"frames": self.lists.digests(row.data), "measured": self.lists.digests(self.tested)}
+        told = self.lists.frames[X].told  # by depth.toml, which is among the files that are digested
+        return {
+            "frames": self.lists.digests(row.data),
+            "measured": self.lists.digests(self.tested),
+            "depth_scale": None if told else self.settings.data.depth_scale,
+        }
 
     def train(self, row: Row, config: TrainingConfig, progress: Progress) -> None:
         assert isinstance(config, StudentTrainingConfig)

@@ -67,7 +67,7 @@ def run(*arguments: object) -> int:
 
 
 def light(root: Path, *more: object) -> tuple[object, ...]:
-    own = ("--light.teacher-network", "light", "--size", 38, 50)
+    own = ("--light.teacher-network", "light", "--light.truth-share", 0.2, "--size", 38, 50)
     return ("--preset", "light-indoor", "--data.root", root, *SMALL, *own, *more)
 
 
@@ -106,6 +106,9 @@ def test_rows_of_several_seeds_make_one_table(rooms: Path, tmp_path: Path, capsy
     assert page.count("<svg") == 2
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert capsys.readouterr().out.count("to be trained)") == 6
+    again = ("--seeds", 2, "--rows", "alone-x", "--output", output, "--data.depth-scale", 500)
+    assert run(*light(rooms, *again)) == 2
+    assert "depth_scale: 1000.0 → 500.0" in capsys.readouterr().err
 
 
 def test_rows_without_data_are_said_with_the_reason(
