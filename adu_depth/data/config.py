@@ -100,7 +100,7 @@ class DataConfig:
     side and cutting out their middle, as is usual indoors."""
     short_side: Annotated[int, Range(0, 16_384)] = 0
     """With fit centre: the short side that images are brought to before their middle is cut out (240 for the published
-    228×304). evaluate then measures in that middle."""
+    228×304). evaluate then measures in that middle. What is too narrow there (upright photos) is made larger to fit."""
     pairs: Annotated[int, Range(0, MOST)] = 0
     """Built-in scenes: how many different ones; 0 means endless, rendered on the training device."""
     scene_seed: Annotated[int, Range(0, 2**63 - 1)] = 0

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adu_depth.data.file_index import IMAGE_SUFFIXES, FileIndex
 from adu_depth.data.image_files import read_view
+from adu_depth.data.image_look import look_at
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth
@@ -66,6 +67,10 @@ class FileDataset(ABC):
         """The frame of this name, whole. Raises InputError naming the file that is missing or wrong."""
         return self.load_stored(name).floats()
 
+    def image_size(self, index: int) -> tuple[int, int] | None:
+        """Height and width of `self[index]`, by its image's first bytes; None where they do not tell."""
+        return KB_SIZE if self.kb_crop else size_by_look(self.read_files(self.names[index])["left"])
+
     @abstractmethod
     def load_stored(self, name: str) -> StereoSample:
         """`load`, its views as floats or as 8-bit levels, uint8."""
@@ -114,6 +119,15 @@ class FileDataset(ABC):
     def select(self, names: list[str]) -> None:
         """Leaves these frames, in this order."""
         self.names = names
+
+
+def size_by_look(path: Path) -> tuple[int, int] | None:
+    """Height and width of an image, by its first bytes; None where they do not tell: whoever reads it will say why."""
+    try:
+        look = look_at(path)
+    except InputError:
+        return None
+    return None if look is None else (look.height, look.width)
 
 
 def find_names(folder: Path, pattern: str) -> list[str]:

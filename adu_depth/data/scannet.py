@@ -9,7 +9,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from adu_depth.data.dataset import FileDataset, maps_from_depth, no_maps
+from adu_depth.data.dataset import FileDataset, maps_from_depth, no_maps, size_by_look
 from adu_depth.data.file_index import is_image
 from adu_depth.data.image_files import read_view
 from adu_depth.data.image_look import look_at
@@ -69,6 +69,10 @@ class ScanNet(FileDataset):
     def sequence(self, name: str) -> str:
         """Scans of one room (scene0000_00, scene0000_01) are one sequence."""
         return Path(name).parts[-3].partition("_")[0] if len(Path(name).parts) >= 3 else ""
+
+    def image_size(self, index: int) -> tuple[int, int] | None:
+        files = self.files(self.names[index])
+        return size_by_look(files.get("depth", files["left"]))
 
     def load_stored(self, name: str) -> StereoSample:
         files = self.files(name)

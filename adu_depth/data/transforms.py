@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adu_depth.data.augmentation import draw_integers
-from adu_depth.data.dataset import Dataset
+from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 
@@ -65,15 +65,22 @@ def short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     return round(size[0] * scale), round(size[1] * scale)
 
 
+def size_for_middle(size: tuple[int, int], short_side: int, height: int, width: int) -> tuple[int, int]:
+    """(height, width) of an image of `size` whose middle is cut out: at the short side, or as much larger as a window
+    of height×width needs. Of landscape images that is for wider ones than theirs; an upright photo always needs it."""
+    found = short_side_size(size, short_side)
+    if found[0] >= height and found[1] >= width:
+        return found
+    scale = max(height / size[0], width / size[1])
+    return max(round(size[0] * scale), height), max(round(size[1] * scale), width)
+
+
 def centre_sample(sample: StereoSample, short_side: int, height: int, width: int) -> StereoSample:
-    """A single sample brought to a short side and cut to its middle, as indoor networks see NYU-v2 (1803.08673)."""
-    before = (sample.left.shape[-2], sample.left.shape[-1])
-    size = short_side_size(before, short_side)
-    if size[0] < height or size[1] < width:
-        raise InputError(
-            f"{sample.name}: a window of {height}×{width} does not fit an image of {before[0]}×{before[1]}, which "
-            f"data.fit centre brings to {size[0]}×{size[1]}: choose a smaller data.size, or a larger data.short_side"
-        )
+    """A single sample brought to a short side and cut to its middle, as indoor networks see NYU-v2 (1803.08673).
+
+    One that is too narrow for the window there is brought to a larger one, see `size_for_middle`.
+    """
+    size = size_for_middle((sample.left.shape[-2], sample.left.shape[-1]), short_side, height, width)
     resized = resize_sample(sample, *size)
     return resized.crop((size[0] - height) // 2, (size[1] - width) // 2, height, width)
 
@@ -104,5 +111,38 @@ class CentreCut(Resized):
         cut = "×".join(map(str, self.size))
         return f"images and ground truth at short side {self.short_side}, their middle of {cut}, as in training"
 
+    def notes(self) -> list[str]:
+        """What a user should hear of images that the middle does not fit at the short side."""
+        if not isinstance(self.samples, FileDataset):
+            return []
+        data, enlarged = self.samples, []
+        for index in range(len(data)):
+            size = data.image_size(index)
+            if size and size_for_middle(size, self.short_side, *self.size) != short_side_size(size, self.short_side):
+                enlarged.append(data.names[index])
+        if not enlarged:
+            return []
+        return [
+            f"{data.root}: {len(enlarged):,} of {len(data):,} images are too narrow for a middle of "
+            f"{'×'.join(map(str, self.size))} at short side {self.short_side} (such as {enlarged[0]}): each is brought "
+            "to the size at which it fits, so that things look nearer there"
+        ]
+
     def __getitem__(self, index: int) -> StereoSample:
         return centre_sample(self.samples[index], self.short_side, *self.size)
+
+
+def require_fit(samples: FileDataset, size: tuple[int, int]) -> None:
+    """InputError for images that a window of `size` (height, width) does not fit in: before the first is drawn."""
+    small = []
+    for index in range(len(samples)):
+        found = samples.image_size(index)
+        if found and (found[0] < size[0] or found[1] < size[1]):
+            small.append(f"{samples.names[index]} of {found[0]}×{found[1]}")
+    if small:
+        some = ", ".join(small[:3]) + (", …" if len(small) > 3 else "")
+        raise InputError(
+            f"{samples.root}: {len(small):,} of {len(samples):,} images are smaller than data.size {size[0]}×{size[1]} "
+            f"that data.fit crop cuts out of them: {some}; choose a smaller data.size, data.fit resize, or leave them "
+            "out by a split"
+        )

@@ -152,6 +152,8 @@ class _Evaluation:
             assert self.predictor.trained_size is not None
             self.dataset = CentreCut(self.dataset, self.predictor.trained_size, self.predictor.short_side)
             self.cut, self.predictor.short_side = self.dataset, 0  # they come prepared
+            for note in self.dataset.notes():
+                self.progress.say(note)
         self.uncertainty = config.uncertainty and self.predictor.predicts_uncertainty
         if config.uncertainty and not self.uncertainty:
             if config.temperature is not None or config.fit_temperature is not None:

@@ -14,7 +14,7 @@ from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest
 from adu_depth.data.layouts import folder_options, recognised, refuse_folder_options
 from adu_depth.data.mixed import Mixed, Source
-from adu_depth.data.transforms import CentreCut, Resized
+from adu_depth.data.transforms import CentreCut, Resized, require_fit
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
 from adu_depth.training.batches import InMemory
@@ -70,7 +70,12 @@ def _opened(
     for note in samples.notes:
         progress.say(note)
     if data.fit == "centre":
-        return CentreCut(samples, data.size, data.short_side)
+        middles = CentreCut(samples, data.size, data.short_side)
+        for note in middles.notes():
+            progress.say(note)
+        return middles
+    if data.fit == "crop":
+        require_fit(samples, data.size)
     return Resized(samples, data.size) if data.fit == "resize" else samples
 
 

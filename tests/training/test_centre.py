@@ -12,16 +12,19 @@ from rich.console import Console
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from adu_depth.checkpoint import load_model
-from adu_depth.data import SyntheticStereo
+from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.config import DataConfig, SourceConfig
-from adu_depth.data.transforms import CentreCut, centre_sample, resize_sample
+from adu_depth.data.transforms import CentreCut, centre_sample, resize_sample, size_for_middle
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
 from adu_depth.evaluation.metrics import hu_metrics
 from adu_depth.inference import Predictor, write_samples
 from adu_depth.models import LightStudent, StudentConfig
+from adu_depth.progress import Progress
 from adu_depth.training.runs import train_student
+from adu_depth.training.sources import open_samples
 from adu_depth.training.validation_config import ValidationConfig
+from tests.data.trees import save_image
 from tests.training.tiny import LOOP, tiny_student
 
 
@@ -34,8 +37,55 @@ def test_the_published_preparation() -> None:
     assert torch.equal(cut.depth, half.depth[:, 6:234, 8:312])
     assert set(cut.depth.unique().tolist()) <= set(scene.depth.unique().tolist()), "measured values, no means"
     assert float(cut.camera.cx) == pytest.approx(float(half.camera.cx) - 8)
-    with pytest.raises(InputError, match=r"228×304 does not fit .* 480×480, which data\.fit centre brings to 240×240"):
-        centre_sample(scene.crop(0, 0, 480, 480), 240, 228, 304)
+
+
+@pytest.mark.parametrize(
+    ("size", "at", "corner"),
+    [
+        ((640, 480), (405, 304), (88, 0)),  # upright: 304 / 480 = 0.6333, 640 · 0.6333 = 405.3
+        ((480, 480), (304, 304), (38, 0)),
+        ((300, 380), (240, 304), (6, 0)),  # 380 · 240 / 300: the middle fits by a hair
+        ((300, 370), (246, 304), (9, 0)),  # 370 · 0.8 = 296 is too narrow: 304 / 370, 300 · 0.8216 = 246.5
+        ((228, 5000), (240, 5263), (6, 2479)),
+    ],
+)
+def test_a_narrow_image_is_brought_to_where_the_middle_fits(
+    size: tuple[int, int], at: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    assert size_for_middle(size, 240, 228, 304) == at
+    if size[1] > 1000:
+        return
+    scene = SyntheticStereo(1, *size, seed=0)[0]
+    cut, whole = centre_sample(scene, 240, 228, 304), resize_sample(scene, *at)
+    assert torch.equal(cut.left, whole.crop(*corner, 228, 304).left)
+    assert torch.equal(cut.depth, whole.crop(*corner, 228, 304).depth)
+    assert float(cut.camera.fx) == pytest.approx(float(scene.camera.fx) * at[1] / size[1])
+    assert float(cut.camera.cy) == pytest.approx((float(scene.camera.cy) + 0.5) * at[0] / size[0] - 0.5 - corner[0])
+
+
+def test_upright_photos_do_not_end_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, photos = tmp_path / "set", tmp_path / "photos"
+    write_samples(SyntheticStereo(2, 60, 80, seed=0), folder, 2)
+    photos.mkdir()
+    for number, (height, width) in enumerate(((80, 60), (60, 80), (90, 60))):
+        save_image(photos / f"{number}.png", torch.rand(3, height, width))
+    mix = (SourceConfig(str(photos), 0.5, labels=False),)
+    data = DataConfig(root=str(folder), size=(36, 44), fit="centre", short_side=40, mix=mix)
+    samples = open_samples(data, torch.device("cpu"), Progress(Console(width=400)))
+    told = "photos: 2 of 3 images are too narrow for a middle of 36×44 at short side 40 (such as 0.png): each is"
+    assert told in capsys.readouterr().out
+    assert {samples[index].left.shape[-2:] for index in range(5)} == {(36, 44)}
+    assert CentreCut(open_dataset(folder), (36, 44), 40).notes() == []
+
+
+def test_images_smaller_than_a_crop_are_told_before_the_first_step(tmp_path: Path) -> None:
+    write_samples(SyntheticStereo(2, 60, 80, seed=0), tmp_path / "set", 2)
+    save_image(tmp_path / "photos" / "small.jpg", torch.rand(3, 40, 50))
+    save_image(tmp_path / "photos" / "whole.jpg", torch.rand(3, 64, 96))
+    mix = (SourceConfig(str(tmp_path / "photos"), 0.5, labels=False),)
+    data = DataConfig(root=str(tmp_path / "set"), size=(32, 64), fit="crop", mix=mix)
+    with pytest.raises(InputError, match=r"photos: 1 of 2 images are smaller than data.size 32×64.*small.jpg of 40×50"):
+        open_samples(data, torch.device("cpu"))
 
 
 def test_a_network_works_as_it_was_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
