@@ -12,6 +12,7 @@ from adu_depth.data import driving_stereo, kitti_depth, kitti_raw
 from adu_depth.data.camera_file import other_calibration
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.driving_stereo import DrivingStereo
+from adu_depth.data.file_index import images_below
 from adu_depth.data.foreign_files import foreign
 from adu_depth.data.indoor import NyuV2, recognises_nyu
 from adu_depth.data.kitti import KITTI_2012, KITTI_2015, KittiStereo, training_folder
@@ -218,6 +219,13 @@ def find_layout(root: Path, layout: str = "auto") -> Layout:
     other = other_calibration(root)
     hint = f"\n{other}, and pairs into left and right" if other else ""
     raise InputError(f"{root}: no known layout of stereo pairs; looked for{table}{hint}{_images_with_depth(root)}")
+
+
+def is_plain_pictures(root: Path) -> bool:
+    """Whether a folder holds images and nothing that says more of them: a layout's marks, calibration, depth."""
+    if not root.is_dir() or recognised(root) or other_calibration(root) or _images_with_depth(root):
+        return False
+    return bool(images_below(root))
 
 
 def _images_with_depth(root: Path) -> str:

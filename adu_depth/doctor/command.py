@@ -9,7 +9,7 @@ from rich.console import Console
 
 from adu_depth.arguments import Positional
 from adu_depth.data import open_dataset
-from adu_depth.data.layouts import find_layout
+from adu_depth.data.layouts import find_layout, is_plain_pictures
 from adu_depth.data.splits import use_split, write_splits
 from adu_depth.doctor.examine import examine
 from adu_depth.doctor.findings import ERROR, WARNING, counted
@@ -29,7 +29,7 @@ class DoctorConfig:
     root: Positional[Path]
     """The data set's folder."""
     layout: str = "auto"
-    """The folder's layout; "auto" recognises it."""
+    """The folder's layout; "auto" recognises it. A folder of images alone is described: counts, sizes, grey or not."""
     split: str = ""
     """Look at the frames of this file only."""
     ground_truth: str = ""
@@ -63,7 +63,8 @@ class SplitsConfig:
 
 def doctor(config: DoctorConfig, console: Console) -> int:
     """Prints what was found; returns the exit code."""
-    layout = find_layout(config.root, config.layout).name
+    plain = config.layout == "auto" and is_plain_pictures(config.root)
+    layout = "pictures" if plain else find_layout(config.root, config.layout).name
     dataset = open_dataset(config.root, layout, ground_truth=config.ground_truth or None, together=True)
     if config.split:
         use_split(dataset, config.split, keep_missing=True)

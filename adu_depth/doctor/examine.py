@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.image_decoding import every_decoder_warning
+from adu_depth.data.pictures import Pictures
 from adu_depth.doctor.alignment import check_alignment
 from adu_depth.doctor.cameras import check_cameras, check_depths
 from adu_depth.doctor.files import COPY_AGAIN, check_files
@@ -20,6 +21,7 @@ from adu_depth.doctor.images import (
     check_warp,
 )
 from adu_depth.doctor.measure import FrameFacts, measure_frame
+from adu_depth.doctor.pictures import describe_pictures
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
 
@@ -37,8 +39,11 @@ def examine(
     progress = progress or Progress(enabled=False)
     report = Report(str(dataset.root), layout, len(dataset))
     report.add("layout", OK, f"{layout}, {_sequences(dataset)}")
-    for note in dataset.notes:
-        report.add("split", WARNING, note)
+    if isinstance(dataset, Pictures):
+        describe_pictures(dataset, report)
+    else:
+        for note in dataset.notes:
+            report.add("split", WARNING, note)
     whole = check_files(dataset, report, progress.track(dataset.names, "looking for files"))
     chosen = _spread([name for name in dataset.names if name in whole], samples)
     with every_decoder_warning() as remarks:
@@ -69,8 +74,11 @@ def examine(
             remarks,
             "look at these images; writing them anew by any program takes the cause away",
         )
-    if frames:
+    if frames and not isinstance(dataset, Pictures):
         _judge(frames, report)
+    elif frames:
+        check_cameras(frames, report)
+        report.add("pairs", SKIPPED, "pictures alone: a student's teacher can label them, nothing is evaluated on them")
     return report
 
 

@@ -88,11 +88,14 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
     if not unlabelled:
         report.add("ground truth", OK, f"every frame has {', '.join(sorted(_truth_roles(roles))) or 'it'}")
     else:
-        level = WARNING if labelled else OK if roles["sparse_depth"] or report.layout == "kitti_depth" else ERROR
+        bare = report.layout in ("kitti_depth", "pictures")
+        level = WARNING if labelled else OK if roles["sparse_depth"] or bare else ERROR
         text = f"{labelled} of {len(dataset)} frames have ground truth"
         advice = "the others teach nothing without a teacher, and evaluation passes over them"
         if report.layout == "kitti_depth" and not labelled:
             advice = "the benchmark's test part, for `adu-depth submit`; the other part has groundtruth_depth"
+        elif report.layout == "pictures":
+            advice = "for a student whose teacher labels them: --data.mix ROOT SHARE labels=false beside a labelled set"
         elif level == ERROR:
             advice = "nothing can be learned or evaluated here, but for a student whose teacher learned elsewhere"
             if "right" in roles:
