@@ -126,26 +126,33 @@ def test_rows_without_data_are_said_with_the_reason(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_row_learns_from(rooms: Path) -> None:
-    """X with its depth, U without, the pictures of the test place only where a row says so."""
-    preset = LightIndoor(AblationConfig("light-indoor", data=IndoorConfig(str(rooms)), size=(38, 50)))
+def test_what_a_row_learns_from(rooms: Path, tmp_path: Path) -> None:
+    """X and U′ with their depth, U without, though its list names some; the test place only where a row says so."""
+    root = shutil.copytree(rooms, tmp_path / "rooms")
+    lines = (root / "train.csv").read_text().splitlines()
+    (root / "labelled.csv").write_text("\n".join(lines[:3]) + "\n")
+    (root / "unlabelled.csv").write_text("\n".join([lines[4], (root / "unlabelled.csv").read_text()]))
+    preset = LightIndoor(AblationConfig("light-indoor", data=IndoorConfig(str(root)), size=(38, 50)))
     preset.load(Progress(enabled=False))
     found = {}
     for row in preset.rows:
-        if not preset.lacks(row):
-            config = preset.training(row, 0)
-            samples = preset._samples({part: preset.parts[part] for part in row.data}, config.data)
-            known = [bool(samples[index].valid.any()) for index in range(len(samples))]
-            places = sum("holo" in str(samples[index].name) for index in range(len(samples)))
-            found[row.name] = (known.count(True), known.count(False), places, config.teacher is not None)
+        config = preset.training(row, 0)
+        samples = preset._samples({part: preset.parts[part] for part in row.data}, config.data)
+        known = [bool(samples[index].valid.any()) for index in range(len(samples))]
+        places = sum("holo" in str(samples[index].name) for index in range(len(samples)))
+        teacher = "" if config.teacher is None else config.teacher.name
+        found[row.name] = (known.count(True), known.count(False), places, teacher)
     assert found == {
-        "teacher-x": (5, 0, 0, False),
-        "distilled-x": (5, 0, 0, True),
-        "distilled-u": (0, 2, 0, True),
-        "distilled-u-place": (0, 4, 2, True),
-        "distilled-x-u": (5, 2, 0, True),
-        "distilled-x-u-place": (5, 4, 2, True),
-        "alone-x": (5, 0, 0, False),
+        "teacher-x": (5, 0, 0, ""),
+        "teacher-x-labelled": (8, 0, 0, ""),
+        "distilled-x": (5, 0, 0, "teacher-x"),
+        "distilled-u": (0, 3, 0, "teacher-x"),
+        "distilled-u-place": (0, 5, 2, "teacher-x"),
+        "distilled-x-u": (5, 3, 0, "teacher-x"),
+        "distilled-x-u-place": (5, 5, 2, "teacher-x"),
+        "distilled-x-labelled": (8, 0, 0, "teacher-x-labelled"),
+        "alone-x": (5, 0, 0, ""),
+        "alone-x-labelled": (8, 0, 0, ""),
     }
 
 
