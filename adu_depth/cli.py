@@ -318,7 +318,9 @@ def command(arguments: list[str]) -> int:
     """Runs a command and returns its exit code, see `main`."""
     try:
         config = parse(arguments)
-        return COMMANDS[type(config)](config)  # type: ignore[no-any-return]
+        code = COMMANDS[type(config)](config)
+        distributed.leave_together()
+        return code  # type: ignore[no-any-return]
     except SharedInputError as error:
         say_once(str(error))
         return 2
@@ -339,6 +341,7 @@ def command(arguments: list[str]) -> int:
     except Interrupted as error:
         if launcher.rank() == 0:
             errors.print(str(error))
+        distributed.leave_together()
         return 128 + error.signum
     except (RuntimeError, MemoryError) as error:
         if out_of_memory(error):
@@ -367,3 +370,4 @@ def say_once(text: str) -> None:
         complain("error:", text)
     else:
         errors.print(launcher.signed("stopped with the others; process 0 says why"))
+    distributed.leave_together()

@@ -69,6 +69,16 @@ def joined_processes() -> Iterator[ProcessGroup]:
             dist.destroy_process_group()
 
 
+def leave_together() -> None:
+    """Ends what connects the processes, where all of them have come to the same end.
+
+    A process that exits with it still open is aborted by Gloo's threads once in a while (pytorch issue 190489). Where
+    one process fails by itself it is left open: ending it may wait for the others, who wait for that one.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def first_to_say(text: str) -> bool:
     """Whether no other process of the run has said this yet; the launcher's store knows.
 

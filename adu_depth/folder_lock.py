@@ -21,7 +21,7 @@ from typing import Literal
 
 import psutil
 
-from adu_depth.errors import InputError
+from adu_depth.errors import InputError, SharedInputError
 from adu_depth.files import make_folder, writing
 from adu_depth.held_folders import forget, hold
 from adu_depth.leftovers import sweep
@@ -71,7 +71,7 @@ def locked(
     what: for whom, as others are told. Of several processes of one run the `first` takes the lock for all; `share`
     gives every process what the first one hands in. What killed processes left in the folder is removed; gives whether
     the same may be done below it, for nobody else can be writing (see `sweep`).
-    Raises InputError naming the holder where there is another one, in every process.
+    Raises InputError naming the holder where there is another one, a SharedInputError in every process.
     """
     folder, lock, refusal = Path(folder), None, None
     if first:
@@ -82,7 +82,7 @@ def locked(
     try:
         refusal = share(refusal)
         if refusal is not None:
-            raise InputError(refusal if first else f"{folder}: the first process was not let in; it says why")
+            raise SharedInputError(refusal if first else f"{folder}: the first process was not let in; it says why")
         yield lock is not None and lock.alone
     finally:
         if lock is not None:

@@ -65,12 +65,16 @@ class Task:
     def __init__(self, progress: Progress, what: str, total: int, done: int, bar: Bar | None) -> None:
         self.progress, self.what, self.total, self.done, self.bar = progress, what, total, done, bar
         self.note, self.started, self.start_done, self.last_line = "", time.monotonic(), done, time.monotonic()
+        self.first_step: float | None = None
+        """When it was done. What is left is told by the steps after it: it may compile for a minute."""
         self.last_told: int | None = None
         self.id = None if bar is None else bar.add_task(what, total=total, completed=done, note="")
 
     def advance(self, note: str | None = None) -> None:
         """One step more; `note` (a loss, images per second) replaces the one shown so far."""
         self.done += 1
+        if self.first_step is None:
+            self.first_step = time.monotonic()
         self.note = self.note if note is None else note
         if self.bar is not None and self.id is not None:
             self.bar.update(self.id, completed=self.done, note=self.note)
@@ -81,5 +85,8 @@ class Task:
         """Where it stands, as one line of a log."""
         self.last_line, self.last_told = time.monotonic(), self.done
         spent = self.last_line - self.started
-        left = spent / max(1, self.done - self.start_done) * (self.total - self.done)
-        self.progress.say(f"{self.what}: {self.done}/{self.total}  {self.note}  {spent:.0f} s, {left:.0f} s left")
+        after = self.done - self.start_done - 1
+        left = ""
+        if self.first_step is not None and after > 0:
+            left = f", {(self.last_line - self.first_step) / after * (self.total - self.done):.0f} s left"
+        self.progress.say(f"{self.what}: {self.done}/{self.total}  {self.note}  {spent:.0f} s{left}")

@@ -133,5 +133,5 @@ def test_two_processes_of_one_training_are_refused_together(tmp_path: Path) -> N
         assert os.listdir(tmp_path / "run") == [LOCK_FILE]
     assert [process.returncode for process in group] == [2, 2], told
     assert "another process (somebody" in told[0]
-    assert "the first process was not let in" in told[1]
+    assert "process 1 of 2: stopped with the others; process 0 says why" in told[1]
     assert not any("Traceback" in text for text in told)

@@ -34,3 +34,17 @@ def test_names_are_shown_as_they_are(terminal: bool) -> None:
     Progress(console).say("in x[/y] :dog:")
     text = "\n".join(lines_of(console))
     assert all(part in text for part in ("training x[/y] [red] :dog:", "loss [bold] 1", "in x[/y] :dog:"))
+
+
+def test_what_is_left_is_told_by_the_steps_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first may compile for a minute; of a resumed run too."""
+    now = 0.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    console = Console(file=io.StringIO(), width=120)
+    with Progress(console).task("training teacher", 600, 100) as task:
+        for now in (57.0, 68.0):  # noqa: B007  # the clock reads it
+            task.advance()
+    assert lines_of(console) == [
+        "training teacher: 101/600    57 s",
+        "training teacher: 102/600    68 s, 5478 s left",
+    ]
