@@ -28,6 +28,9 @@ class LightConfig:
     log_scale: bool = False
     """Predict the uncertainty of each depth too, by a second output of the last convolution. The published network has
     none."""
+    min_depth: float = 0.5
+    max_depth: float = 80.0
+    """Metres, the depths that it is trained for. What it says has no such bounds."""
 
 
 class LightNetwork(nn.Module):

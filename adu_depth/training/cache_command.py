@@ -36,6 +36,10 @@ class CacheTeacherConfig:
     teacher_cache: Path
     """Folder for its outputs."""
     data: DataConfig = field(default_factory=DataConfig)
+    features: bool = True
+    """Keep the teacher's features beside its depth: two thirds of the bytes. Without them the cache teaches what reads
+    depth alone: light networks, and students with distillation.features 0; light students as teachers have no others.
+    A student reads only what it needs of a cache that has both."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """What the teacher computes in. Its outputs are kept in 6 and 10 bits in any case; a cache that is begun keeps to
     its own."""
@@ -67,6 +71,7 @@ def cache_teacher(config: CacheTeacherConfig, progress: Progress | None = None) 
         source,
         accelerator,
         progress,
+        features=config.features,
         precision=config.precision,
         batch_size=config.batch_size,
         compare=True,

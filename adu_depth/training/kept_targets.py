@@ -1,8 +1,12 @@
 """A teacher's targets in a quarter of the bytes: as they are kept on disk, loaded, and sent to the device.
 
-Depth: 10 bits on a logarithmic scale between the frame's own nearest and farthest depth. Features, which are never
-negative (their last layer is a ReLU): 6 bits, linear from 0 to each channel's largest value in the frame. Of both the
-two lowest bits lie in a plane of their own, four values in a byte. Whatever is kept is finite when it is read.
+Depth: 10 bits on a logarithmic scale between the frame's own nearest and farthest depth, of those in the range that the
+teacher was trained for. What lies outside takes the lowest or the highest level, and reads as half of the range's
+smallest depth or twice its largest: a network without bounds says 1 mm or 1 km of single pixels, and a scale from there
+would be coarse for all others. An objective of that range does with both what it does with the teacher's own words.
+Features, which are never negative (their last layer is a ReLU): 6 bits, linear from 0 to each channel's largest value
+in the frame; or none at all, where depth alone is kept. Of both the two lowest bits lie in a plane of their own, four
+values in a byte. Whatever is kept is finite when it is read.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,8 +35,9 @@ class KeptTargets:
 
     Attributes:
         depth_high, depth_low: B×H×W and B×H×⌈W/4⌉ bytes, the upper eight and the lower two bits of the depths.
-        depth_scale: B×2 float32, ln of the nearest depth, and the step in ln depth.
+        depth_scale: B×4 float32: ln depth of level 0 and the step to the next; and what levels 0 and 1023 read as.
         features_high, features_low: per level B×h×w×⌈C/4⌉·2 and B×h×w×⌈C/4⌉ bytes: the upper four, the lower two bits.
+            Empty, as feature_scales, where depth alone is kept.
         feature_scales: per level B×C bfloat16, the step of each channel.
     """
 
@@ -48,10 +53,15 @@ class KeptTargets:
         is float32, features are as a step stores them."""
         low = _unpacked(self.depth_low, 2)[..., : self.depth_high.shape[-1]]
         level = self.depth_high * 4.0 + low
-        start, step = self.depth_scale[:, 0, None, None], self.depth_scale[:, 1, None, None]
-        depth = torch.exp(start + step * level).unsqueeze(1)
+        start, step, lowest, highest = self.depth_scale[:, :, None, None].unbind(1)
+        logs = torch.where(level == DEPTH_LEVELS, highest, start + step * level)
+        depth = torch.exp(torch.where(level == 0, lowest, logs)).unsqueeze(1)
         levels = zip(self.features_high, self.features_low, self.feature_scales, strict=True)
         return TeacherTargets(depth, tuple(_feature(*level) for level in levels))
+
+    def depth_alone(self) -> KeptTargets:
+        """Without its features, for an objective that reads none."""
+        return replace(self, features_high=(), features_low=(), feature_scales=())
 
     def map(self, change: Callable[[Tensor], Tensor]) -> KeptTargets:
         """Every tensor passed through `change`."""
@@ -79,7 +89,7 @@ class KeptTargets:
             return part[:, :, left // columns : (left + width) // columns]
 
         def features(levels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return tuple(window(level, s, s) for level, s in zip(levels, FEATURE_STRIDES, strict=True))
+            return tuple(window(level, s, s) for level, s in zip(levels, FEATURE_STRIDES, strict=False))
 
         return KeptTargets(
             window(self.depth_high, 1, 1),
@@ -91,20 +101,31 @@ class KeptTargets:
         )
 
 
-def encode(targets: TeacherTargets) -> KeptTargets:
-    """Targets as they are kept. They must be finite, depths above 0 and features not below it.
+def encode(targets: TeacherTargets, min_depth: float, max_depth: float) -> KeptTargets:
+    """Targets as they are kept. They must be finite, and features not below 0. min_depth, max_depth: metres, the range
+    that the teacher was trained for.
 
-    Errors, at most: of ln depth half a step, (ln farthest − ln nearest)/2046, which is 0.25 % of a depth where a frame
-    holds all from 0.5 to 80 m; of a feature half a step, 1/126 of its channel's largest value (and 1/256 of that step
-    for its rounding); both besides fp32's own rounding.
+    Errors, at most: of ln depth within the range half a step, (ln farthest − ln nearest)/2046, which is 0.25 % of a
+    depth where a frame holds all from 0.5 to 80 m (and a 1000th more where it holds depths outside); of a feature half
+    a step, 1/126 of its channel's largest value (and 1/256 of that step for its rounding); both besides fp32's own
+    rounding.
     """
-    logs = torch.log(targets.depth.float().squeeze(1))
-    low, high = logs.amin((1, 2)), logs.amax((1, 2))
-    scale = torch.stack([low, (high - low) / DEPTH_LEVELS], 1)
-    level = torch.where(
-        (scale[:, 1] > 0)[:, None, None], (logs - low[:, None, None]) / scale[:, 1, None, None], torch.zeros_like(logs)
-    )
-    depth = level.round().clamp(0, DEPTH_LEVELS).to(torch.int32)
+    values = targets.depth.float().squeeze(1)
+    nearer, farther = values < min_depth, values > max_depth
+    outside = nearer | farther
+    logs = torch.log(torch.where(outside, min_depth, values))
+    low = torch.where(outside, math.inf, logs).amin((1, 2))
+    high = torch.where(outside, -math.inf, logs).amax((1, 2))
+    low, high = (torch.where(outside.all(2).all(1), math.log(min_depth), log) for log in (low, high))
+    first, last = nearer.any(2).any(1).int(), DEPTH_LEVELS - farther.any(2).any(1).int()
+    step = (high - low) / (last - first)
+    start = low - first * step
+    lowest = torch.where(first > 0, math.log(min_depth / 2), start)
+    highest = torch.where(last < DEPTH_LEVELS, math.log(2 * max_depth), start + step * DEPTH_LEVELS)
+    start, step, first, last = (number[:, None, None] for number in (start, step, first, last))
+    level = torch.where(step > 0, (logs - start) / step, first).round()
+    level = torch.where(nearer, 0, torch.where(farther, DEPTH_LEVELS, level.clamp(first, last)))
+    depth, scale = level.to(torch.int32), torch.stack([start[:, 0, 0], step[:, 0, 0], lowest, highest], 1)
     highs, lows, scales = [], [], []
     for feature in targets.features:
         value = feature.float().permute(0, 2, 3, 1)
@@ -121,14 +142,14 @@ def encode(targets: TeacherTargets) -> KeptTargets:
 
 
 def shapes_of(height: int, width: int, channels: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """What one frame's tensors are, by the names that they are kept under."""
+    """What one frame's tensors are, by the names that they are kept under. channels: () where depth alone is kept."""
     byte = torch.uint8
     found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
         "depth_high": ((1, height, width), byte),
         "depth_low": ((1, height, -(-width // 4)), byte),
-        "depth_scale": ((1, 2), torch.float32),
+        "depth_scale": ((1, 4), torch.float32),
     }
-    for level, (count, stride) in enumerate(zip(channels, FEATURE_STRIDES, strict=True)):
+    for level, (count, stride) in enumerate(zip(channels, FEATURE_STRIDES, strict=False)):
         cells = (1, -(-height // stride), -(-width // stride))
         quarter = -(-count // 4)
         found[f"features_high.{level}"] = ((*cells, 2 * quarter), byte)
@@ -149,11 +170,11 @@ def tensors_by_name(kept: KeptTargets) -> dict[str, Tensor]:
     return found
 
 
-def with_names(tensor: Callable[[str], Tensor]) -> KeptTargets:
-    """The inverse of `tensors_by_name`."""
+def with_names(tensor: Callable[[str], Tensor], count: int) -> KeptTargets:
+    """The inverse of `tensors_by_name`. count: of the levels of features."""
 
     def levels(part: str) -> tuple[Tensor, ...]:
-        return tuple(tensor(f"{part}.{level}") for level in range(len(FEATURE_STRIDES)))
+        return tuple(tensor(f"{part}.{level}") for level in range(count))
 
     return KeptTargets(
         tensor("depth_high"),
@@ -175,9 +196,12 @@ def checksum(kept: KeptTargets) -> int:
 
 def require_scales(kept: KeptTargets) -> None:
     """InputError where what one frame is scaled by is no number that could have been kept."""
-    start, step = kept.depth_scale[0].tolist()
-    if not (abs(start) < LARGEST_LOG and step >= 0 and start + DEPTH_LEVELS * step < LARGEST_LOG):
-        raise InputError(f"depth_scale: expected ln depths, got {start:g} in steps of {step:g}")
+    start, step, lowest, highest = kept.depth_scale[0].tolist()
+    ends = (start, start + DEPTH_LEVELS * step, lowest, highest)
+    if not (step >= 0 and all(abs(end) < LARGEST_LOG for end in ends)):
+        raise InputError(
+            f"depth_scale: expected ln depths, got {start:g} in steps of {step:g}, {lowest:g} and {highest:g}"
+        )
     for level, scales in enumerate(kept.feature_scales):
         if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
             raise InputError(f"feature_scales.{level}: NaN, infinite or negative")

@@ -137,7 +137,7 @@ def _train_student(
             raise InputError("teacher_cache needs a finite data set: set data.pairs, or leave teacher_cache out")
         outputs = cached_outputs(
             config.teacher_cache, teacher, config.data, source, accelerator, progress,
-            precision="bf16" if teacher_dtype(config) == torch.bfloat16 else "fp32",
+            features=loss.reads_features, precision="bf16" if teacher_dtype(config) == torch.bfloat16 else "fp32",
         )  # fmt: skip
     elif teacher is not None and outputs is None:
         teach = first_looked_at(OnlineTeacher(teacher, accelerator.device, teacher_dtype(config)))
@@ -180,19 +180,22 @@ def cached_outputs(
     accelerator: Accelerator,
     progress: Progress,
     *,
+    features: bool = True,
     precision: Precision = "fp32",
     batch_size: int = 1,
     compare: bool = False,
 ) -> OutputsOnDisk:
     """The teacher's outputs for every sample; what is missing is computed, by every process its share. A cache in which
-    nothing is missing may be read by many at once. compare: missing is also what has changed since it was written."""
-    if isinstance(teacher, LightStudent):
+    nothing is missing may be read by many at once. features: read beside the depth; a cache that is begun without keeps
+    none. compare: missing is also what has changed since it was written."""
+    if features and isinstance(teacher, LightStudent):
         raise InputError(
             "teacher_cache: a light student's features may be negative, which the cache does not keep: leave it out "
-            "(the teacher then runs online)"
+            "(the teacher then runs online), or keep depth alone (cache-teacher: --no-features; distill: "
+            "--model.network light, or --distillation.features 0)"
         )
     identity = cache_identity(teacher, data, len(source), seen_frames(source, truth=False))
-    outputs = OutputsOnDisk(folder, identity, len(source), teacher.feature_channels)
+    outputs = OutputsOnDisk(folder, identity, len(source), teacher.feature_channels, features)
     first, comparing = accelerator.is_main_process, progress if compare else None
     missing = from_first(accelerator, outputs.missing(comparing) if first else [])
     if not missing:
@@ -229,7 +232,7 @@ def taught_by(teacher: Teacher | None, outputs: TeacherOutputs | None) -> dict[s
     """What a resumed run must have again: the same teacher, and its outputs from the same place."""
     if teacher is None:
         return {}
-    kept = f"cached, {outputs.precision}" if isinstance(outputs, OutputsOnDisk) else "cached"
+    kept = f"cached, {outputs.made.precision}" if isinstance(outputs, OutputsOnDisk) else "cached"
     return {"teacher_weights": weights_digest(teacher), "teacher_outputs": "online" if outputs is None else kept}
 
 

@@ -1,6 +1,7 @@
 """The teacher's outputs, computed once per sample and kept, in memory or in a folder.
 
-cache.json                     which teacher and which frames they belong to, and what the teacher computed in
+cache.json                     which teacher and which frames they belong to, what the teacher computed in, and whether
+                               features are kept beside the depth
 chunk-00000.safetensors        those of 16 samples, see `kept_targets`; read by memory map, page by page. Of each
                                sample a CRC-32, compared when a process reads it for the first time
 
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +30,7 @@ from adu_depth.data.sample import StereoSample, collate
 from adu_depth.errors import InputError
 from adu_depth.files import read_bytes, replacing, write_json
 from adu_depth.models.prediction import TeacherTargets
+from adu_depth.models.students import depth_range
 from adu_depth.progress import Progress
 from adu_depth.schema import read_json
 from adu_depth.tensor_files import Form, differences, read_forms
@@ -47,13 +49,14 @@ from adu_depth.training.kept_targets import (
 from adu_depth.training.tasks import OnlineTeacher
 
 NOTE = "cache.json"
-FORMAT = "adu-depth teacher cache 3"
+FORMAT = "adu-depth teacher cache 4"
 CHUNK = 16
 """Samples in one file: of KITTI's frames some 24 MB."""
 Precision = Literal["fp32", "bf16"]
 AUTOCAST: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
-UNCOMPARED = {"precision"}
-"""Of cache.json: how outputs were computed. They are kept coarser than either type is."""
+UNCOMPARED = {"precision", "features"}
+"""Of cache.json: how outputs were computed, which are kept coarser than either type is; and whether there is more of
+them than is read."""
 SUMS = "crc32"
 """A chunk's checksums, a number for each of its samples. A tensor: safetensors writes metadata in any order."""
 
@@ -82,22 +85,32 @@ class OutputsInMemory:
         return self._kept[index]
 
 
+class _Made(NamedTuple):
+    """How the cache that a folder is marked as is made."""
+
+    precision: Precision
+    features: bool
+
+
 class OutputsOnDisk:
     """Outputs kept in a folder. What is missing is computed by `fill`."""
 
-    def __init__(self, folder: Path, identity: dict[str, Any], count: int, channels: Sequence[int]) -> None:
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], count: int, channels: Sequence[int], features: bool = True
+    ) -> None:
         """identity: what the outputs of `count` samples depend on (see `cache_identity`). channels: of the teacher's
-        features per level. InputError where the folder holds something else."""
+        features per level. features: whether they are read; those of a cache that has them are left where they are,
+        unless. InputError where the folder holds something else, or less."""
         self.folder, self.identity, self.count, self.channels = folder, identity, count, tuple(channels)
+        self.features = features
         self._open: dict[int, _Chunk] = {}
-        self._mark = hashlib.sha256(json.dumps([FORMAT, identity], sort_keys=True).encode()).hexdigest()
         self._check()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}  # a mapped file cannot be sent to another process, its name can
 
-    def _check(self) -> Precision | None:
-        """What the teacher computes in for this cache; None where the folder is not marked as it yet."""
+    def _check(self) -> _Made | None:
+        """How this cache is made; None where the folder is not marked as it yet."""
         folder, note = self.folder, self.folder / NOTE
         if note.is_file():
             found = read_json(note)
@@ -114,31 +127,46 @@ class OutputsOnDisk:
                     f"teacher cache {folder} belongs to another run (it differs in {', '.join(differing)}): "
                     "name another folder, or remove this one"
                 )
-            precision = found.get("precision")
+            precision, features = found.get("precision"), found.get("features")
             if precision not in AUTOCAST:
                 raise InputError(f"{note}: precision: expected one of {', '.join(AUTOCAST)}, got {precision!r:.80}")
-            return precision  # type: ignore[no-any-return]
+            if not isinstance(features, bool):
+                raise InputError(f"{note}: features: expected true or false, got {features!r:.80}")
+            if self.features and not features:
+                raise InputError(
+                    f"teacher cache {folder} holds depth alone, the teacher's features are asked for too: name another "
+                    "folder, or read depth alone (cache-teacher: --no-features; distill: --model.network light, or "
+                    "--distillation.features 0)"
+                )
+            return _Made(precision, features)
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise InputError(f"teacher cache {folder} is not empty and has no {NOTE}: name another folder")
         return None
 
     @property
-    def precision(self) -> str:
-        return str(self._check())
+    def made(self) -> _Made:
+        """InputError where the folder is not marked."""
+        made = self._check()
+        if made is None:
+            raise InputError(f"teacher cache {self.folder} has no {NOTE}")
+        return made
 
     def claim(self, precision: Precision = "fp32") -> None:
-        """Marks the folder as this cache, which the teacher computes in `precision`; one that is marked stays so."""
+        """Marks the folder as this cache, which the teacher computes in `precision`, of what is read of it; one that is
+        marked stays so."""
         if self._check() is None:
-            write_json(self.folder / NOTE, {"format": FORMAT, "precision": precision, **self.identity})
+            made = _Made(precision, self.features)
+            write_json(self.folder / NOTE, {"format": FORMAT, **made._asdict(), **self.identity})
 
     def missing(self, comparing: Progress | None = None, among: Sequence[int] | None = None) -> list[int]:
         """Numbers of the chunks (of all, or `among` these) that are to be computed, by their headers; with `comparing`,
         which shows how far it is, by all of their bytes."""
         asked = range(self.chunks) if among is None else among
-        if self._check() is None:
+        made = self._check()
+        if made is None:
             return list(asked)
         numbers = asked if comparing is None else comparing.track(asked, "comparing outputs")
-        return [number for number in numbers if not self._is_there(number, comparing is not None)]
+        return [number for number in numbers if not self._is_there(number, made, comparing is not None)]
 
     @property
     def chunks(self) -> int:
@@ -150,21 +178,32 @@ class OutputsOnDisk:
     def _members(self, number: int) -> range:
         return range(number * CHUNK, min((number + 1) * CHUNK, self.count))
 
-    def _is_there(self, number: int, compare: bool) -> bool:
+    def _is_there(self, number: int, made: _Made, compare: bool) -> bool:
         if not self._file(number).exists():
             return False
         try:
-            chunk = _Chunk(self._file(number), self._mark, self._members(number), self.channels)
+            chunk = self._chunk(number, made)
             for place in range(len(self._members(number)) if compare else 0):
                 chunk.targets(place)
         except InputError:
             return False
         return True
 
+    def _chunk(self, number: int, made: _Made) -> _Chunk:
+        channels = self.channels if made.features else ()
+        return _Chunk(self._file(number), self._mark(made), self._members(number), channels)
+
+    def _mark(self, made: _Made) -> str:
+        """What the chunks of this cache are known by."""
+        known = json.dumps([FORMAT, made.features, self.identity], sort_keys=True)
+        return hashlib.sha256(known.encode()).hexdigest()
+
     def require_room(self, samples: Dataset, missing: Sequence[int], progress: Progress) -> None:
         """Says what the outputs take, and raises InputError where the disk has less than those of `missing` chunks."""
         size = samples[0].left.shape[-2:]
-        each = bytes_of(size[0], size[1], self.channels)
+        made = self._check()
+        kept = self.features if made is None else made.features
+        each = bytes_of(size[0], size[1], self.channels if kept else ())
         frames = sum(len(self._members(number)) for number in missing)
         place = next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.exists())
         free = shutil.disk_usage(place).free
@@ -186,39 +225,39 @@ class OutputsOnDisk:
         batch_size: int = 1,
     ) -> None:
         """Computes the chunks of these numbers, `batch_size` samples at a time. Claim the folder first."""
-        precision = self._check()
-        assert precision is not None
-        teach = OnlineTeacher(teacher, device, AUTOCAST[precision])
+        made = self.made
+        teach, depths = OnlineTeacher(teacher, device, AUTOCAST[made.precision]), depth_range(teacher)
         with progress.task("teacher outputs", sum(len(self._members(number)) for number in missing)) as task:
             for number in missing:
                 tensors: dict[str, Tensor] = {}
-                found = _encoded(teach, samples, self._members(number), batch_size)
+                found = _encoded(teach, samples, self._members(number), batch_size, depths, made.features)
                 for place, kept in enumerate(found):
                     tensors |= {f"{place}.{name}": t.contiguous() for name, t in tensors_by_name(kept).items()}
                     task.advance()
                 tensors[SUMS] = torch.tensor(list(map(checksum, found)))
                 with replacing(self._file(number)) as temporary:
-                    save_file(tensors, temporary, {"cache": self._mark})
+                    save_file(tensors, temporary, {"cache": self._mark(made)})
 
     def __getitem__(self, index: int) -> KeptTargets:
         number, place = divmod(index, CHUNK)
-        path = self._file(number)
+        made = None if number in self._open else self.made
         try:
-            if number not in self._open:
-                self._open[number] = _Chunk(path, self._mark, self._members(number), self.channels)
-            return self._open[number].targets(place)
+            if made is not None:
+                self._open[number] = self._chunk(number, made)
+            kept = self._open[number].targets(place)
         except InputError as error:
             raise InputError(
                 f"teacher cache file {error}; remove it, or give `adu-depth cache-teacher`, which compares all files: "
                 "it is computed again"
             ) from error
+        return kept if self.features else kept.depth_alone()
 
 
 class _Chunk:
     """An open chunk. InputError, naming the file, unless it is whole, of this cache, and holds its samples alone."""
 
     def __init__(self, path: Path, mark: str, members: range, channels: tuple[int, ...]) -> None:
-        self.path = path
+        self.path, self._levels = path, len(channels)
         self._compared: set[int] = set()
         forms = read_forms(path)
         try:
@@ -243,7 +282,7 @@ class _Chunk:
     def targets(self, place: int) -> KeptTargets:
         """Views of the mapped file. The first time all of their bytes are read, and compared with what was written."""
         try:
-            kept = with_names(lambda name: self._file.get_tensor(f"{place}.{name}"))
+            kept = with_names(lambda name: self._file.get_tensor(f"{place}.{name}"), self._levels)
             require_scales(kept)
         except InputError as error:
             raise InputError(f"{self.path}: {place}.{error}") from error
@@ -257,7 +296,14 @@ class _Chunk:
         return kept
 
 
-def _encoded(teach: OnlineTeacher, samples: Dataset, members: range, batch_size: int) -> list[KeptTargets]:
+def _encoded(
+    teach: OnlineTeacher,
+    samples: Dataset,
+    members: range,
+    batch_size: int,
+    depths: tuple[float, float],
+    features: bool,
+) -> list[KeptTargets]:
     """Neighbours of one size go through the teacher together, where they have the same maps (in a mixture)."""
 
     def form(sample: StereoSample) -> tuple[object, ...]:
@@ -267,15 +313,17 @@ def _encoded(teach: OnlineTeacher, samples: Dataset, members: range, batch_size:
     for _, alike in groupby((samples[index] for index in members), form):
         waiting = list(alike)
         for first in range(0, len(waiting), batch_size):
-            kept = encode(teacher_says(teach, waiting[first : first + batch_size])).map(lambda t: t.cpu())
+            said = teacher_says(teach, waiting[first : first + batch_size])
+            kept = encode(said if features else said.depth_alone(), *depths).map(lambda t: t.cpu())
             count = kept.depth_high.shape[0]
             found += [kept.map(lambda t, at=place: t[at : at + 1]) for place in range(count)]  # type: ignore[misc]
     return found
 
 
 def cache_identity(teacher: nn.Module, data: DataConfig, count: int, frames: dict[str, str]) -> dict[str, Any]:
-    """What cached outputs depend on: the teacher's weights, the frames (by digest, where there are files), and how
-    samples are sized. Where the frames lie, and how they are supervised, does not reach the outputs."""
+    """What cached outputs depend on: the teacher's weights and its range of depth (outside of which no two depths are
+    told apart), the frames (by digest, where there are files), and how samples are sized. Where the frames lie, and how
+    they are supervised, does not reach the outputs."""
     described: dict[str, Any] = json.loads(json.dumps(asdict(data)))
     described.pop("dense")
     mixed = described.pop("mix")
@@ -294,7 +342,8 @@ def cache_identity(teacher: nn.Module, data: DataConfig, count: int, frames: dic
         described["split"] = hashlib.sha256(read_bytes(data.split)).hexdigest()
     if mixed:
         described["mix"] = mixed
-    return {"teacher": weights_digest(teacher), "samples": count, **frames, **described}
+    depths = [float(depth) for depth in depth_range(teacher)]
+    return {"teacher": weights_digest(teacher), "depths": depths, "samples": count, **frames, **described}
 
 
 def weights_digest(network: nn.Module) -> str:

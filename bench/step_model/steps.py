@@ -266,5 +266,6 @@ def host_batch(case: StepCase) -> TrainingBatch:
     if not case.cached or case.teacher is None:
         return TrainingBatch(sample)
     forms = shapes_of(height, width, case.teacher.feature_channels)
-    kept = with_names(lambda name: torch.empty(batch, *forms[name][0][1:], dtype=forms[name][1]))
+    levels = len(case.teacher.feature_channels)
+    kept = with_names(lambda name: torch.empty(batch, *forms[name][0][1:], dtype=forms[name][1]), levels)
     return TrainingBatch(sample, kept)

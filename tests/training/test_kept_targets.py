@@ -14,6 +14,7 @@ from adu_depth.training.kept_targets import (
     DEPTH_LEVELS,
     FEATURE_LEVELS,
     KeptTargets,
+    _unpacked,
     bytes_of,
     encode,
     require_scales,
@@ -21,8 +22,10 @@ from adu_depth.training.kept_targets import (
     tensors_by_name,
 )
 from adu_depth.training.presets import PRESETS
+from adu_depth.trees import tensors_of
 
 PRESET = (128, 192, 256)
+RANGE = (0.5, 80.0)
 
 
 def targets(height: int = 70, width: int = 101, channels: tuple[int, ...] = (6, 8, 9), seed: int = 0) -> TeacherTargets:
@@ -42,9 +45,9 @@ def targets(height: int = 70, width: int = 101, channels: tuple[int, ...] = (6, 
 def test_a_frame_takes_what_is_promised() -> None:
     """Four kilobytes of tensors' names aside; the presets' teacher, whose outputs took 6 MB in fp32 and fp16."""
     assert PRESETS["kitti-eigen-teacher"].config.model.feature_channels == PRESET  # type: ignore[union-attr]
-    assert bytes_of(352, 1216, PRESET) == 1_499_272 <= 1.5e6
-    assert bytes_of(352, 1216, (64, 96, 128)) == 1_017_160
-    kept = encode(targets())
+    assert bytes_of(352, 1216, PRESET) == 1_499_280 <= 1.5e6
+    assert bytes_of(352, 1216, (64, 96, 128)) == 1_017_168
+    kept = encode(targets(), *RANGE)
     tensors = tensors_by_name(kept)
     forms = shapes_of(70, 101, (6, 8, 9))
     assert {name: (t.shape[1:], t.dtype) for name, t in tensors.items()} == {
@@ -55,7 +58,7 @@ def test_a_frame_takes_what_is_promised() -> None:
 
 def test_errors_stay_in_their_bounds() -> None:
     given = targets()
-    found = encode(given).decoded()
+    found = encode(given, *RANGE).decoded()
     error = (found.depth.log() - given.depth.log()).abs()
     for frame in range(2):
         logs = given.depth[frame].log()
@@ -72,14 +75,63 @@ def test_a_frame_of_one_depth_and_no_features_is_kept() -> None:
     given = TeacherTargets(
         torch.full((1, 1, 32, 32), 7.0), tuple(torch.zeros(1, 4, 32 // s, 32 // s) for s in (8, 16, 32))
     )
-    found = encode(given).decoded()
+    found = encode(given, *RANGE).decoded()
     torch.testing.assert_close(found.depth, given.depth)
     assert not any(bool(level.any()) for level in found.features)
+
+
+def test_depths_outside_of_the_range_leave_the_others_all_levels_but_their_own() -> None:
+    """Frames of 1 to e⁴ m with nothing outside, with depths below, above, on both sides, and with no other."""
+    inside = torch.exp(torch.linspace(0, 4, 60)).reshape(1, 1, 6, 10)
+    depth = inside.repeat(5, 1, 1, 1)
+    depth[1, 0, 0, 3], depth[1, 0, 4, 4] = 1e-3, -2.0
+    depth[2, 0, 1, 3] = 1e6
+    depth[3, 0, 0, 3], depth[3, 0, 1, 3] = 0.49, 80.01
+    depth[4] = torch.where(inside > 7, 1e3, 1e-3)
+    kept = encode(TeacherTargets(depth, ()), *RANGE)
+    found = kept.decoded().depth
+    outside = (depth < 0.5) | (depth > 80)
+    expected = torch.where(depth < 0.5, 0.25, 160.0)
+    torch.testing.assert_close(found[outside], expected[outside], rtol=1e-6, atol=0)
+    error = torch.where(outside, 0, (found.log() - depth.log()).abs()).amax((1, 2, 3))
+    steps = torch.tensor([1023, 1022, 1022, 1021, 1])
+    torch.testing.assert_close(kept.depth_scale[:4, 1], 4 / steps[:4])
+    assert bool((error <= 2 / steps + 1e-6).all())
+    level = kept.depth_high.int() * 4 + _unpacked(kept.depth_low, 2)[..., :10]
+    ends = [(0, 1023), (1, 1023), (0, 1022), (1, 1022)]
+    assert [(int(level[n, 0, 0]), int(level[n, 5, 9])) for n in range(4)] == ends
+    require_scales(kept.map(lambda tensor: tensor[4:]))
+
+
+def test_without_depths_outside_nothing_is_kept_otherwise_than_before() -> None:
+    """Level 0 is the frame's nearest depth, 1023 its farthest."""
+    given = targets()
+    kept = encode(given, *RANGE)
+    logs = given.depth.log().flatten(1)
+    low, high = logs.amin(1), logs.amax(1)
+    step = (high - low) / DEPTH_LEVELS
+    assert torch.equal(kept.depth_scale, torch.stack([low, step, low, low + step * DEPTH_LEVELS], 1))
+    level = ((given.depth.log() - low[:, None, None, None]) / step[:, None, None, None]).round()
+    assert torch.equal(kept.depth_high, (level.int() >> 2).squeeze(1).to(torch.uint8))
+
+
+def test_depth_alone_is_kept_where_there_is_nothing_else() -> None:
+    given = targets()
+    kept, whole = encode(given.depth_alone(), *RANGE), encode(given, *RANGE)
+    assert set(tensors_by_name(kept)) == {"depth_high", "depth_low", "depth_scale"} == set(shapes_of(70, 101, ()))
+    for one, other in zip(tensors_of(kept), tensors_of(whole.depth_alone()), strict=True):
+        assert torch.equal(one, other)
+    window = kept.crop(32, 64, 32, 32).decoded()
+    assert torch.equal(window.depth, whole.decoded().depth[..., 32:64, 64:96])
+    assert window.features == ()
+    assert bytes_of(352, 1216, ()) == 535_056
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda kept: kept.depth_scale[0, 2].fill_(torch.inf), r"depth_scale: expected ln depths, got .* inf and"),
+        (lambda kept: kept.depth_scale[0, 3].fill_(torch.nan), r"depth_scale: expected ln depths, got .* and nan"),
         (lambda kept: kept.depth_scale[0, 0].fill_(torch.nan), r"depth_scale: expected ln depths, got nan"),
         (lambda kept: kept.depth_scale[0, 1].fill_(-1.0), r"depth_scale: expected ln depths, got .* in steps of -1"),
         (lambda kept: kept.depth_scale[0, 1].fill_(1.0), r"depth_scale: expected ln depths"),
@@ -91,7 +143,7 @@ def test_scales_that_could_not_have_been_kept_are_refused(
     change: Callable[[KeptTargets], object], message: str
 ) -> None:
     """Whoever makes a cache file makes its checksums too; what it is decoded to is finite in any case."""
-    kept = encode(targets())
+    kept = encode(targets(), *RANGE)
     require_scales(kept)
     change(kept)
     with pytest.raises(InputError, match=message):
@@ -100,7 +152,7 @@ def test_scales_that_could_not_have_been_kept_are_refused(
 
 @pytest.mark.parametrize("window", [(0, 0, 64, 96), (32, 64, 32, 32), (0, 32, 64, 64)])
 def test_a_window_is_the_window_of_what_is_kept(window: tuple[int, int, int, int]) -> None:
-    kept = encode(targets())
+    kept = encode(targets(), *RANGE)
     one, other = kept.crop(*window).decoded(), kept.decoded().crop(*window)
     assert torch.equal(one.depth, other.depth)
     assert all(torch.equal(a, b) for a, b in zip(one.features, other.features, strict=True))
@@ -110,7 +162,7 @@ def test_a_window_is_the_window_of_what_is_kept(window: tuple[int, int, int, int
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_decoded_features_are_as_a_step_stores_them(dtype: torch.dtype | None) -> None:
-    kept = encode(targets(64, 96, (8, 8, 8)))
+    kept = encode(targets(64, 96, (8, 8, 8)), *RANGE)
     with torch.autocast("cpu", dtype, enabled=dtype is not None):
         found = kept.decoded()
         stored = found.stored()

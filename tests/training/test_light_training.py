@@ -24,6 +24,7 @@ from adu_depth.inference import Predictor
 from adu_depth.models import LightStudent, LightTeacher, MonoStudent, StudentConfig, build_student
 from adu_depth.models.bilinear import bilinear
 from adu_depth.models.prediction import DepthPrediction, TeacherTargets
+from adu_depth.tensor_files import read_tensors
 from adu_depth.training.batches import batches
 from adu_depth.training.config import OptimizerConfig, StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.runs import train_student, train_teacher
@@ -231,6 +232,47 @@ def test_a_teacher_of_single_images_teaches_from_a_cache_and_in_features(tmp_pat
     refused = replace(taught, run=tmp_path / "more", teacher=tmp_path / "light", teacher_cache=tmp_path / "more-cache")
     with pytest.raises(InputError, match="teacher_cache: a light student's features may be negative"):
         train_student(refused, samples=tiny_scenes())
+
+
+def weights(run: Path) -> bytes:
+    return (list_checkpoints(run)[-1] / "model.safetensors").read_bytes()
+
+
+def test_a_light_network_is_taught_from_a_cache_of_depth_alone(tmp_path: Path) -> None:
+    """By a light student, too, of which no other can be kept. Resumed, it ends in the same bits."""
+    train_student(light(tmp_path / "teacher"))
+    cache = tmp_path / "cache"
+    config = light(tmp_path / "run", teacher=tmp_path / "teacher", teacher_cache=cache, loop=replace(LOOP, steps=4))
+    train_student(config, samples=tiny_scenes())
+    assert json.loads((cache / "cache.json").read_text())["features"] is False
+    parts = {name.split(".", 1)[1] for name in read_tensors(cache / "chunk-00000.safetensors") if "." in name}
+    assert parts == {"depth_high", "depth_low", "depth_scale"}
+    whole, loop = weights(config.run), replace(config.loop, resume=True, resume_from="2")
+    train_student(replace(config, loop=loop), samples=tiny_scenes())
+    assert weights(config.run) == whole
+    alone = replace(DistillationConfig(), features=0.0)
+    other = tiny_student(tmp_path / "other", loop=TWO, teacher=config.teacher, teacher_cache=cache)
+    train_student(replace(other, distillation=alone), samples=tiny_scenes())
+    with pytest.raises(InputError, match=r"features may be negative.*--distillation\.features 0"):
+        train_student(replace(other, run=tmp_path / "more"), samples=tiny_scenes())
+    train_student(tiny_student(tmp_path / "adu", loop=TWO))
+    with pytest.raises(InputError, match=r"belongs to another run \(it differs in teacher\)"):
+        train_student(replace(config, run=tmp_path / "more", teacher=tmp_path / "adu"), samples=tiny_scenes())
+
+
+def test_of_a_whole_cache_a_light_network_reads_the_depth(tmp_path: Path) -> None:
+    """It learns what a cache of depth alone teaches, bit for bit; there a student that compares features is refused."""
+    train_teacher(tiny_teacher(tmp_path / "teacher", loop=TWO))
+    taught = tiny_student(tmp_path / "adu", loop=TWO, teacher=tmp_path / "teacher", teacher_cache=tmp_path / "both")
+    train_student(taught, samples=tiny_scenes())
+    for name in ("both", "depth"):
+        config = light(tmp_path / f"light-{name}", teacher=taught.teacher, teacher_cache=tmp_path / name)
+        train_student(config, samples=tiny_scenes())
+    assert weights(tmp_path / "light-both") == weights(tmp_path / "light-depth")
+    sizes = [(tmp_path / name / "chunk-00000.safetensors").stat().st_size for name in ("both", "depth")]
+    assert sizes[1] < sizes[0]
+    with pytest.raises(InputError, match="holds depth alone, the teacher's features are asked for too: name another"):
+        train_student(replace(taught, run=tmp_path / "no", teacher_cache=tmp_path / "depth"), samples=tiny_scenes())
 
 
 def test_an_encoder_begins_with_weights_of_a_file_or_of_the_hub(

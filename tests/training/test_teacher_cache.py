@@ -69,7 +69,7 @@ def test_it_holds_what_the_teacher_says_encoded(tmp_path: Path, small_chunks: No
     for index in range(5):
         targets = teacher_says(OnlineTeacher(teacher(), CPU), [scenes[index]])
         assert torch.equal(memory[index].depth, targets.depth)
-        for name, tensor in tensors_by_name(encode(targets)).items():
+        for name, tensor in tensors_by_name(encode(targets, TEACHER.min_depth, TEACHER.max_depth)).items():
             assert torch.equal(tensors_by_name(outputs[index])[name], tensor), name
 
 
@@ -143,7 +143,7 @@ def test_an_older_cache_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "00000000.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match=r"of another version .*remove it, or name another folder.*cache-teacher"):
         cache(tmp_path)
-    assert FORMAT.endswith(" 3")
+    assert FORMAT.endswith(" 4")
 
 
 def test_windows_of_batches_are_those_of_the_frames(tmp_path: Path) -> None:
@@ -202,6 +202,34 @@ def test_the_command_fills_what_a_student_then_reads(
     config = tiny_student(folder / "run", teacher=folder / "teacher", teacher_cache=folder / "cache")
     train_student(replace(config, data=DataConfig(root=str(folder / "pairs"), size=SIZE)))
     assert contents(folder / "cache") == before
+
+
+def test_the_command_keeps_depth_alone_where_it_is_told_to(folder: Path) -> None:
+    """As safe as a whole one: what is killed, damaged or of another size."""
+    data = DataConfig(root=str(folder / "pairs"), size=SIZE)
+    config = CacheTeacherConfig(folder / "teacher", folder / "cache", data=data, features=False, device="cpu")
+    cache_teacher(config, QUIET)
+    whole = contents(folder / "cache")
+    both = cache_teacher(replace(config, teacher_cache=folder / "both", features=True), QUIET)
+    alone = OutputsOnDisk(folder / "cache", both.identity, 3, TEACHER.feature_channels, features=False)
+    for index in range(3):
+        assert alone[index].features_high == ()
+        assert torch.equal(alone[index].decoded().depth, both[index].decoded().depth)
+    os.replace(folder / "both" / "chunk-00000.safetensors", folder / "cache" / "chunk-00000.safetensors")
+    assert alone.missing() == [0], "a chunk of a whole cache is none of this one"
+    cache_teacher(config, QUIET)
+    assert contents(folder / "cache") == whole
+    flip_a_byte(folder / "cache" / "chunk-00000.safetensors")
+    cache_teacher(config, QUIET)
+    assert contents(folder / "cache") == whole
+    with pytest.raises(InputError, match=r"holds depth alone, .*cache-teacher: --no-features"):
+        cache_teacher(replace(config, features=True), QUIET)
+    with pytest.raises(InputError, match=r"belongs to another run \(it differs in size\)"):
+        cache_teacher(replace(config, data=replace(data, size=(64, 64))), QUIET)
+    (folder / "cache" / "cache.json").write_text(json.dumps({**json.loads(whole["cache.json"]), "features": 1}))
+    with pytest.raises(InputError, match=r"cache\.json: features: expected true or false, got 1"):
+        cache_teacher(config, QUIET)
+    assert not list((folder / "cache").glob("*.safetensors.*"))
 
 
 def test_what_is_missing_is_looked_for_once(folder: Path, monkeypatch: pytest.MonkeyPatch, small_chunks: None) -> None:
