@@ -8,14 +8,16 @@ from the CPU, as a CUDA graph must not. Here is what the student sees; what a pa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from adu_depth.errors import InputError
 from adu_depth.images import check_image
-from adu_depth.schema import plain_numbers
+from adu_depth.schema import Range, check_ranges, plain_numbers
 
 CUT_CELL = 32  # rows are cut between cells of the coarsest features, so that every map can follow exactly
 CUT_FROM, CUT_TO = 0.2, 0.8  # where an image is cut, as URCDC-Depth does (2302.08149, its CutFlip)
@@ -51,10 +53,14 @@ class AugmentationConfig(ColourConfig):
     """The student sees the mirrored left view; the teacher never does, its outputs are mirrored instead."""
     cut_flip: float = 0.0
     """The image is cut along a row and its two parts change places, as URCDC-Depth does; every map follows."""
+    rotate: Annotated[float, Range(0, 45)] = 0.0
+    """Every image is turned by an angle from [−rotate, rotate] degrees (5 in 1803.08673), its maps with it, by the
+    nearest pixel; the corners that nothing shows are mirrored in the image, and teach nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_probabilities(self, "flip", "cut_flip")
+        check_ranges(self, "augmentation.")
 
 
 def check_probabilities(config: ColourConfig, *names: str) -> None:
@@ -151,20 +157,32 @@ def recolour(images: Tensor, factors: Tensor) -> Tensor:
 class ImageDraws:
     """What happens to each image of a batch: made on the CPU, then with its tensors on the device.
 
-    flips: see `draw_flips`. colours: see `draw_colours`. cuts: see `draw_cuts`; None where none is ever cut.
+    flips: see `draw_flips`. colours: see `draw_colours`. cuts: see `draw_cuts`; turns: cosines and sines, 2×B (see
+    `rotation.py`); None where none is ever cut, or turned.
     """
 
     flips: Tensor
     colours: Tensor
     cuts: Tensor | None
+    turns: Tensor | None = None
 
     def images(self, part: slice) -> ImageDraws:
         """What happens to some of the images."""
-        return ImageDraws(self.flips[part], self.colours[part], None if self.cuts is None else self.cuts[part])
+        cuts = None if self.cuts is None else self.cuts[part]
+        return ImageDraws(
+            self.flips[part], self.colours[part], cuts, None if self.turns is None else self.turns[:, part]
+        )
 
 
 def draw_image_changes(count: int, height: int, config: AugmentationConfig, generator: torch.Generator) -> ImageDraws:
     """All that a batch of `count` images goes through. What is off draws nothing."""
     flips = draw_flips(count, config.flip, generator)
     colours = draw_colours(count, config, generator)
-    return ImageDraws(flips, colours, draw_cuts(count, height, config.cut_flip, generator) if config.cut_flip else None)
+    cuts = draw_cuts(count, height, config.cut_flip, generator) if config.cut_flip else None
+    return ImageDraws(flips, colours, cuts, draw_turns(count, config.rotate, generator) if config.rotate else None)
+
+
+def draw_turns(count: int, degrees: float, generator: torch.Generator) -> Tensor:
+    """Cosine and sine, 2×B, of angles from [−degrees, degrees], one an image."""
+    angles = (2 * draw_uniform(count, generator=generator) - 1) * math.radians(degrees)
+    return torch.stack([angles.cos(), angles.sin()])

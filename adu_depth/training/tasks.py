@@ -24,6 +24,7 @@ from adu_depth.data.augmentation import (
     recolour,
 )
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, PairDraws, change_pair, draw_pair_changes
+from adu_depth.data.rotation import turned, turning_grid
 from adu_depth.distillation import LightLoss, StudentLoss, TeacherLoss
 from adu_depth.models import StereoTeacher, Student, takes_pairs
 from adu_depth.models.inference_copy import inference_copy
@@ -108,18 +109,27 @@ class StudentTask(nn.Module):
         assert isinstance(changes, ImageDraws)
         sample, flips, height = batch.sample, changes.flips, batch.sample.left.shape[-2]
 
-        def changed(maps: Tensor) -> Tensor:
-            flipped = flip_where(maps, flips)
-            return flipped if changes.cuts is None else cut_rows(flipped, changes.cuts, height)
+        def moved(maps: Tensor, measured: bool) -> Tensor:
+            maps = flip_where(maps, flips)
+            if changes.turns is None:
+                return maps
+            grid = turning_grid(changes.turns, sample.camera, sample.left.shape[-2:], maps.shape[-2:])
+            return turned(maps, grid, measured=measured)
 
-        image = recolour(flip_where(sample.left, flips), changes.colours)
+        def changed(maps: Tensor, measured: bool = True) -> Tensor:
+            maps = moved(maps, measured)
+            return maps if changes.cuts is None else cut_rows(maps, changes.cuts, height)
+
+        image = recolour(moved(sample.left, measured=False), changes.colours)
         if changes.cuts is not None:
             image = cut_rows(image, changes.cuts, height)
         target = changed(sample.training_target(dense))
         teacher = None
         if batch.teacher is not None:
             targets = batch.teacher.decoded()
-            teacher = (targets if self.loss.reads_features else targets.depth_alone()).stored().map(changed)
+            targets = (targets if self.loss.reads_features else targets.depth_alone()).stored()
+            features = tuple(changed(level, measured=False) for level in targets.features)
+            teacher = TeacherTargets(changed(targets.depth), features)
         prediction = self.network(image, sample.camera)
         terms: dict[str, Tensor] = self.loss(prediction, teacher, target, draws.progress)
         return terms
