@@ -9,7 +9,7 @@ import torch
 
 from adu_depth.files import write_json
 from bench.gpu_check.arguments import stage_arguments
-from bench.gpu_check.training import KINDS, Run, forget_runs, line, make_plan, runs_folder, train_one
+from bench.gpu_check.training import KINDS, Run, forget_runs, line, make_plan, runs_folder, train_one, with_scenes
 from bench.harness.environment import measured_environment
 
 LAST = 0.2  # share of the logged rows that the final loss is the mean of
@@ -51,6 +51,7 @@ def main() -> None:
     }
     folder = runs_folder(chosen.output, chosen.dry_run)
     forget_runs(chosen.output)
+    plan = with_scenes(plan, folder)
     seeds = (("kernels", 0), ("references", 0), ("references", 1))
     for kind in KINDS:
         runs = []

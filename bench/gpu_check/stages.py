@@ -38,15 +38,15 @@ def _benchmarks(name: str, seconds: float, answers: str) -> Stage:
 
 
 DOCTOR = Stage("doctor", "bench.gpu_check.doctor", 15, "whether this machine can run the rest")
-PEAKS = Stage("peaks", "bench.gpu_check.peaks", 25, "copy and product rates over sizes, launch costs, versions")
-PARITY = Stage("parity", "bench.gpu_check.parity", 90, "the kernel tests on the GPU itself", resumable=True)
+PEAKS = Stage("peaks", "bench.gpu_check.peaks", 15, "copy and product rates over sizes, launch costs, versions")
+PARITY = Stage("parity", "bench.gpu_check.parity", 210, "the kernel tests on the GPU itself", resumable=True)
 WARM = Stage("warm", "bench.gpu_check.warm", 0, "compiles for `compiled`, beside the tests", beside="parity")
-SINGLE_CALLS = _benchmarks("operations", 120, "every operation, ours against eager: times, memory, errors, roof")
-COMPILED = _benchmarks("compiled", 60, "the same beside torch.compile, SDPA and FlexAttention")
+SINGLE_CALLS = _benchmarks("operations", 110, "every operation, ours against eager: times, memory, errors, roof")
+COMPILED = _benchmarks("compiled", 30, "the same beside torch.compile, SDPA and FlexAttention")
 TRAINING_STEPS = _benchmarks("training-steps", 90, "teacher and distillation step, bf16 and fp32, ours against eager")
-PROFILE = Stage("profile", "bench.gpu_check.profile", 40, "where a step's time goes, and where it waits for the GPU")
+PROFILE = Stage("profile", "bench.gpu_check.profile", 20, "where a step's time goes, and where it waits for the GPU")
 TRAINING = Stage(
-    "training", "bench.gpu_check.training", 80, "a real training: images/s, peak memory, losses", resumable=True
+    "training", "bench.gpu_check.training", 30, "a real training: images/s, peak memory, losses", resumable=True
 )
 TUNE = Stage("tune", "bench.gpu_check.tune", 90, "other launch shapes beside those of the tables", resumable=True)
 
