@@ -188,9 +188,10 @@ def open_dataset(
     if split is None and (parts := dataset.parts()):
         uses = {use for part in parts if (use := use_of(part))}
         if len(uses) > 1 and not together:
+            first = next((part for part in parts if use_of(part) == "train"), parts[0])
             raise InputError(
                 f"{root}: {', '.join(parts)} are for {' and '.join(sorted(uses))} by their names: name the one meant, "
-                f"as by split {root / parts[0]} if it is a list, or give the folder of a part"
+                f"as by split {root / first} if it is a list, or give the folder of a part"
             )
         dataset.notes.append(
             f"{root}: all of {', '.join(parts)} is read; what is for evaluation is left out by a split"

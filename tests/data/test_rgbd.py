@@ -68,7 +68,7 @@ def test_lists_to_train_and_to_test_are_not_read_as_one(tmp_path: Path) -> None:
     write_lists(tmp_path)
     message = (
         r"data: nyu2_test.csv, nyu2_train.csv are for test and train by their names: name the one meant, as by split "
-        r"\S*nyu2_test.csv if it is a list, or give the folder of a part"
+        r"\S*nyu2_train.csv if it is a list, or give the folder of a part"
     )
     with pytest.raises(InputError, match=message):
         open_dataset(tmp_path / "data")
