@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from adu_depth.data.config import MOST, Side, Text
 from adu_depth.errors import InputError
+from adu_depth.models.ranges import MOST_PIXELS
 from adu_depth.schema import Range, check_ranges
 
 PresetName = Literal["light-indoor", "adu"]
@@ -41,6 +42,9 @@ class LightRowsConfig:
     """The teacher: the published ResNet-34, or the student's own network, trained longer."""
     teacher_weights: Text = ""
     """The same for the teacher; of the student's own network encoder-weights are taken where this is empty."""
+    reference_focal: Annotated[float, Range(0, MOST_PIXELS, above=True)] | None = None
+    """Pixels, at the size that is trained at: depth is scaled by each camera's focal length over it, of the teacher too
+    (`distill --model.reference-focal`). Every picture then needs a camera.toml; the published networks read none."""
     truth_share: Annotated[float, Range(0, 1)] = 0.1
     """λ in λ·L(student, truth) + (1 − λ)·L(student, teacher)."""
     unlabelled_share: Annotated[float, Range(0.001, 0.999)] = 0.5

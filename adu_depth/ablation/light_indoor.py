@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from adu_depth.data.dataset import Dataset
 from adu_depth.data.mixed import Mixed, Source, without_truth
 from adu_depth.data.transforms import CentreCut
 from adu_depth.distillation import DistillationConfig
+from adu_depth.errors import InputError
 from adu_depth.evaluation.evaluator import Predict
 from adu_depth.inference import Predictor
 from adu_depth.models import StudentConfig
@@ -68,11 +70,14 @@ class LightIndoor(Preset):
             f"the {who} encoder begins with {'ImageNet weights' if weights else 'random weights'}"
             for who, weights in (("student's", light.encoder_weights), ("teacher's", self._weights(teacher=True)))
         ]
+        focal = light.reference_focal
+        scaled = "no camera is read" if focal is None else f"depth is scaled by the focal length over {focal:g} pixels"
         return (
             f"Pictures: {counts}. Trained at {_times(self.size)} (short side {self.short_side}, the middle), measured "
             f"at {_times(MEASURED)} by the rules of 1803.08673 and 2105.06143: no clamp, δ ≤, means of per-image "
-            f"errors. The teacher N_t is {network}; {'; '.join(begins)}. Each seed has its own teacher, which all its "
-            f"rows share. λ = {light.truth_share:g}; where U is beside X, {light.unlabelled_share:.0%} of the samples."
+            f"errors. The teacher N_t is {network}; {'; '.join(begins)}; {scaled}. Each seed has its own teacher, "
+            f"which all its rows share. λ = {light.truth_share:g}; where U is beside X, {light.unlabelled_share:.0%} "
+            "of the samples."
         )
 
     def lacks(self, row: Row) -> str:
@@ -84,6 +89,17 @@ class LightIndoor(Preset):
         self.sets = {p: InMemory(CentreCut(frames[p], MEASURED, SHORT_SIDE)) for p in self.tested}
         for name, samples in {**self.parts, **self.sets}.items():
             samples.fill(progress, f"reading {NAMES.get(name, name)}")
+            self._require_cameras(samples)
+
+    def _require_cameras(self, samples: InMemory) -> None:
+        """InputError for a picture of unknown focal length, where depth is scaled by it."""
+        focal = self.settings.light.reference_focal
+        for sample in (samples[index] for index in range(len(samples))) if focal is not None else ():
+            if math.isnan(float(sample.camera.fx)):
+                raise InputError(
+                    f"light.reference_focal {focal:g} scales depth by the focal length, which {sample.name} of "
+                    f"{self.settings.data.root} does not know: expected fx in a camera.toml beside it, or above"
+                )
 
     def training(self, row: Row, seed: int) -> StudentTrainingConfig:
         settings, light = self.settings, self.settings.light
@@ -101,6 +117,7 @@ class LightIndoor(Preset):
                 encoder_weights=self._weights(row.teacher),
                 min_depth=NEAREST,
                 max_depth=FARTHEST,
+                reference_focal=light.reference_focal,
             ),
             distillation=DistillationConfig(truth_share=light.truth_share) if row.taught_by else DistillationConfig(),
             optimizer=OptimizerConfig(learning_rate=self.learning_rate(row), weight_decay=1e-4),

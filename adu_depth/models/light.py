@@ -15,6 +15,7 @@ from adu_depth.images import check_image
 from adu_depth.models.bilinear import bilinear
 from adu_depth.models.blocks import refuse_single_values
 from adu_depth.models.encoder import Encoder
+from adu_depth.models.focal import scaled_by_focal
 from adu_depth.models.light_decoder import FusionDecoder
 from adu_depth.models.light_encoders import MobileNetV2Encoder, ResNet34Encoder
 from adu_depth.models.prediction import DepthPrediction
@@ -31,6 +32,8 @@ class LightConfig:
     min_depth: float = 0.5
     max_depth: float = 80.0
     """Metres, the depths that it is trained for. What it says has no such bounds."""
+    reference_focal: float | None = None
+    """Pixels. If set, depth is as this focal length would see it, scaled by fx over it; the published has none."""
 
 
 class LightNetwork(nn.Module):
@@ -48,18 +51,19 @@ class LightNetwork(nn.Module):
         return tuple(self.encoder.channels[1:])
 
     def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
-        """image: B×3×H×W in [0, 1], any size. camera: not read, a student's call has one."""
+        """image: B×3×H×W in [0, 1], any size. camera: batched, read where there is a `reference_focal`."""
         check_image("image", image)
         try:
-            return self._predict(image.to(self.encoder.mean.dtype))
+            return self._predict(image.to(self.encoder.mean.dtype), camera)
         except ValueError as error:
             refuse_single_values(error, self, image)
             raise
 
-    def _predict(self, image: Tensor) -> DepthPrediction:
+    def _predict(self, image: Tensor, camera: Camera | None) -> DepthPrediction:
         maps = self.encoder(image)
         out = bilinear(self.decoder(maps), image.shape[-2:]).float()
-        depth = out[:, :1] if self.training else out[:, :1].clamp(min=NEAREST)
+        depth = scaled_by_focal(out[:, :1], camera, self.config.reference_focal)
+        depth = depth if self.training else depth.clamp(min=NEAREST)
         return DepthPrediction(depth, out[:, 1:] if self.config.log_scale else None, tuple(maps[1:]))
 
 
@@ -77,7 +81,7 @@ class LightStudent(LightNetwork):
         features the encoder's maps at 1/8, 1/16 and 1/32.
 
     Raises:
-        InputError: an image of another shape or type.
+        InputError: an image of another shape or type, a camera that is missing.
 
     Example:
         >>> student = LightStudent().eval()

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from torch import Tensor, nn
 
 from adu_depth.errors import InputError
-from adu_depth.geometry import Camera, per_image
+from adu_depth.geometry import Camera
 from adu_depth.images import check_image
 from adu_depth.models.blocks import (
     Backend,
@@ -21,13 +21,14 @@ from adu_depth.models.blocks import (
 )
 from adu_depth.models.decoder import DepthHead, FeatureDecoder, check_depth_range, check_feature_channels
 from adu_depth.models.encoder import build_encoder
+from adu_depth.models.focal import scaled_by_focal
 from adu_depth.models.padding import crop_map, pad_to_cells
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.ranges import MOST_LETTERS, MOST_PIXELS, Channels, Metres
 from adu_depth.schema import Length, Range, check_ranges
 
 NetworkKind = Literal["adu", "light", "light-teacher"]
-LIGHT_READS = ("network", "log_scale", "encoder_weights", "min_depth", "max_depth")
+LIGHT_READS = ("network", "log_scale", "encoder_weights", "min_depth", "max_depth", "reference_focal")
 """What of a StudentConfig the light networks read."""
 
 
@@ -35,8 +36,8 @@ LIGHT_READS = ("network", "log_scale", "encoder_weights", "min_depth", "max_dept
 class StudentConfig:
     network: NetworkKind = "adu"
     """"adu"; "light": the light-weight student of arXiv 2105.06143, 1.7 M parameters; "light-teacher": its ResNet-34
-    teacher, trained as a student that nobody teaches. The light ones read log_scale, encoder_weights, min_depth and
-    max_depth alone."""
+    teacher, trained as a student that nobody teaches. The light ones read log_scale, encoder_weights, min_depth,
+    max_depth and reference_focal alone."""
     log_scale: bool = False
     """Light networks: predict the uncertainty too, which the published ones do not."""
     encoder_weights: Annotated[str, Length(MOST_LETTERS)] = ""
@@ -56,7 +57,8 @@ class StudentConfig:
     """Farthest depth the student can say, metres; of a light one, that is learned."""
     reference_focal: Annotated[float, Range(0, MOST_PIXELS, above=True)] | None = None
     """If set, depth is predicted as a camera of this focal length (pixels) would see it and scaled by fx over it; the
-    student then needs the camera."""
+    student then needs the camera. The published light networks have none: their metres are those of the camera that
+    they were trained with."""
     norm: Norm = "group"
     """"group" or "batch" normalisation; see adu_depth.models.blocks."""
     backend: Backend = "auto"
@@ -149,9 +151,5 @@ class MonoStudent(nn.Module):
 
     def _scaled(self, depth: Tensor, camera: Camera | None) -> Tensor:
         config = self.config
-        if config.reference_focal is None:
-            return depth
-        if camera is None:
-            raise InputError("camera: a student with reference_focal needs the camera's focal length, got None")
-        focal = per_image(camera.fx, depth)
-        return (depth * (focal / config.reference_focal)).clamp(config.min_depth, config.max_depth)
+        scaled = scaled_by_focal(depth, camera, config.reference_focal)
+        return depth if scaled is depth else scaled.clamp(config.min_depth, config.max_depth)

@@ -22,7 +22,7 @@ def build_student(config: StudentConfig, backbone: dict[str, Any] | None = None)
     if config.network == "adu":
         return MonoStudent(config, backbone)
     kind = {"light": LightStudent, "light-teacher": LightTeacher}[config.network]
-    return kind(LightConfig(config.log_scale, config.min_depth, config.max_depth))
+    return kind(LightConfig(config.log_scale, config.min_depth, config.max_depth, config.reference_focal))
 
 
 def takes_pairs(network: nn.Module) -> bool:

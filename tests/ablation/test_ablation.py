@@ -111,6 +111,26 @@ def test_rows_of_several_seeds_make_one_table(rooms: Path, tmp_path: Path, capsy
     assert "depth_scale: 1000.0 → 500.0" in capsys.readouterr().err
 
 
+def test_depth_by_the_focal_length_needs_every_picture_s(
+    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "rooms"
+    shutil.copytree(rooms, root)
+    for folder, fx in (("a", 40.0), ("b", 50.0)):
+        (root / folder / "camera.toml").write_text(f"fx = {fx}\n")
+    output = tmp_path / "out"
+    chosen = ("--light.reference-focal", 30, "--seeds", 1, "--output", output)
+    assert run(*light(root, *chosen, "--rows", "distilled-x-u")) == 2
+    told = capsys.readouterr().err
+    assert "which unlabelled/nyu/color/7 of" in told
+    assert "expected fx in a camera.toml" in told
+    (root / "camera.toml").write_text("fx = 45.0\n")
+    assert run(*light(root, *chosen, "--rows", "distilled-x-u")) == 0
+    assert "depth is scaled by the focal length over 30 pixels" in (output / "table.md").read_text()
+    config = json.loads((output / "seed-0" / "teacher-x" / "config.json").read_text())
+    assert config["model"]["reference_focal"] == 30
+
+
 def test_rows_without_data_are_said_with_the_reason(
     rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

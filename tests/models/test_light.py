@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from adu_depth.errors import InputError
+from adu_depth.inference import Predictor
 from adu_depth.models import DepthPrediction, LightConfig, LightStudent, LightTeacher, load_encoder, load_published
 from adu_depth.models.light import NEAREST, LightNetwork
+from adu_depth.models.mono_student import StudentConfig
+from adu_depth.models.students import build_student
 
 IMAGENET = Path(__file__).parents[3] / "shared" / "data" / "weights" / "mobilenet_v2_imagenet_torch.safetensors"
 STAGES = {
@@ -73,6 +77,23 @@ def test_depth_is_bounded_in_eval_mode_and_free_in_training() -> None:
     trained.sum().backward()
     assert network.decoder.head.bias.grad.item() == pytest.approx(2 * 64 * 64, rel=1e-4)
     assert bool((network.eval()(image).depth == NEAREST).all())
+
+
+def test_a_longer_lens_sees_the_same_picture_farther_away(make_camera: Any) -> None:
+    torch.manual_seed(0)
+    config = StudentConfig(network="light", reference_focal=100.0)
+    student = build_student(config)
+    with torch.no_grad():
+        student.decoder.head.bias.fill_(2.0)  # above what eval mode clamps
+    student.eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        near, far = student(image, make_camera(1, fx=100.0)).depth, student(image, make_camera(1, fx=150.0)).depth
+    assert float(near.min()) > NEAREST
+    torch.testing.assert_close(far, near * 1.5)
+    assert Predictor(student, size=None).needs_camera
+    with pytest.raises(InputError, match="camera: a student with reference_focal needs"):
+        student(image)
 
 
 def test_a_log_scale_is_an_option_and_missed_by_name() -> None:
