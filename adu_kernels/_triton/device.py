@@ -30,12 +30,22 @@ def constant(value):
 
 @triton.jit
 def parts_of(x):
-    """fp32 as the sum of three numbers of bf16, which hold its 24 bits."""
-    high = x.to(tl.bfloat16)
-    rest = x - high.to(tl.float32)
-    middle = rest.to(tl.bfloat16)
-    low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
-    return high, middle, low
+    """fp32 as the sum of three numbers of bf16, which hold its 24 bits.
+
+    By whole numbers, for a conversion to bf16 that is not one of two neighbours in a register takes the unit of
+    exponentials. `high` is rounded, so that `rest` has either sign and the products that are left out cancel.
+    """
+    high = (x.to(tl.uint32, bitcast=True) + 0x8000) & 0xFFFF0000
+    rest = x - high.to(tl.float32, bitcast=True)
+    middle = rest.to(tl.uint32, bitcast=True) & 0xFFFF0000
+    low = (rest - middle.to(tl.float32, bitcast=True)).to(tl.uint32, bitcast=True)
+    return upper_half(high), upper_half(middle), upper_half(low)
+
+
+@triton.jit
+def upper_half(bits):
+    """Of fp32 the number of bf16 that it is cut to."""
+    return (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
 
 
 @triton.jit

@@ -91,7 +91,7 @@ LAUNCH_SHAPES = (
     LaunchShape(4, 128, Tile(16, 16, 256, 2), Tile(16, 16, 256, 2), Tile(16, 16, 256, 2)),
     LaunchShape(8, 128, Tile(16, 16, 128, 1), Tile(16, 16, 128, 1), Tile(16, 16, 128, 1)),
 )
-# fp32 in parts of bf16. Executed counts at 64 channels, of an A100's DRAM time: forward 4.6, queries 4.4, keys 9.4; as
+# fp32 in parts of bf16. Executed counts at 64 channels, of an A100's DRAM time: forward 2.4, queries 3.9, keys 7.3; as
 # true fp32 19, 39 and 42. Backward, 32 queries and keys of 64 channels would be 3.1 and 3.9, but spill 0.5 KB a thread.
 IN_PARTS = (
     LaunchShape(4, 32, Tile(64, 32, 128, 2), Tile(16, 32, 128, 2), Tile(32, 16, 128, 2)),

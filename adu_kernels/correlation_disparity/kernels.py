@@ -4,7 +4,8 @@ The *base* map is the one whose pixels get a disparity (left in the left view), 
 in: match = base − SIGN·d. A program owns BLOCK columns of one image row and visits the blocks of columns of the other
 map that lie within D of them: a sliding window. Scores are a matrix product, kept in registers; the softmax is taken on
 the way, and of it only its sum, mean and second moment about the mean remain, merged block by block so that no two
-large numbers are subtracted. The backward makes the scores again, once for every CHUNKS·BLOCK_C channels of a gradient.
+large numbers are subtracted. The backward makes the scores again: `map_gradient` once for every CHUNKS·BLOCK_C channels
+of a gradient, whose sums stay in registers; `window_gradient` once, and keeps those of the scores instead.
 `softmax_scale` may change from step to step and is no constant.
 """
 
@@ -46,7 +47,9 @@ class DisparityConfig(NamedTuple):
     ZERO_FILL: bool = False
     """Asked forward."""
     CHUNKS: int = 1
-    """Of BLOCK_C channels; asked backward, as are the next two."""
+    """Of BLOCK_C channels; asked backward, as are the next three."""
+    WINDOW: int = 0
+    """Columns of the other map taken at a time, by `window_gradient`; 0: as many as BLOCK, by `map_gradient`."""
     NEEDS_BASE: bool = True
     NEEDS_MATCH: bool = True
 
@@ -67,11 +70,11 @@ def end_of_blocks(first_column, width, num_disparities, BLOCK: tl.constexpr, TOW
 
 @triton.jit
 def products(p_target, p_slide, target, slide, columns, slides, width, config):
-    """BLOCK × BLOCK: the columns of a row of the map `target` times those of `slide`, summed over the channels."""
+    """columns × slides: those of a row of the map `target` times those of `slide`, summed over the channels."""
     ACC: tl.constexpr = dtype_of(config.ACC)
     DOT: tl.constexpr = dtype_of(config.DOT)
     C: tl.constexpr = config.C
-    sums = tl.zeros([config.BLOCK, config.BLOCK], ACC)
+    sums = tl.zeros([columns.shape[0], slides.shape[0]], ACC)
     for first_channel in range(0, C, config.BLOCK_C):
         channels = wide_index(first_channel + tl.arange(0, config.BLOCK_C), config.INT64)
         a = load_block(p_target, target, columns, channels, width, C, config.LAYOUT).to(DOT)
@@ -151,7 +154,7 @@ class RowMaps(NamedTuple):
 
 @triton.jit
 def score_gradient(scores, maps, columns, slides, width, num_disparities, scale, BASE_TARGET: tl.constexpr, config):
-    """Of BLOCK × BLOCK products, from their scores; 0 where columns are no partners."""
+    """Of the products, from their scores; 0 where columns are no partners."""
     ACC: tl.constexpr = dtype_of(config.ACC)
     disparities = (columns[:, None] - slides[None, :]) * (config.SIGN if BASE_TARGET else -config.SIGN)
     valid = (disparities >= 0) & (disparities < num_disparities)
@@ -213,6 +216,44 @@ def map_gradient(p_target, p_slide, p_grad, target, slide, grad, maps, place, sc
         store_block(p_grad, grad, sums[chunk], columns, channels, width, C, config.LAYOUT)
 
 
+@triton.jit
+def window_gradient(
+    p_target, p_slide, p_grad, target, slide, grad, maps, place, scale, BASE_TARGET: tl.constexpr, config
+):
+    """As `map_gradient`, of all channels: the scores of a window are made once, and their gradient meets one chunk of
+    channels after the other. Disparities that reach beyond a window are added to what lies in the gradient's memory,
+    which is exact where that is fp32."""
+    BLOCK: tl.constexpr = config.BLOCK
+    INT64: tl.constexpr = config.INT64
+    C: tl.constexpr = config.C
+    ACC: tl.constexpr = dtype_of(config.ACC)
+    CHANNELS: tl.constexpr = config.CHUNKS * config.BLOCK_C
+    TOWARDS: tl.constexpr = -config.SIGN if BASE_TARGET else config.SIGN
+    width, num_disparities, first_column = place.width, place.num_disparities, place.first_column
+    columns = wide_index(first_column + tl.arange(0, BLOCK), INT64)
+    start = first_block(first_column, num_disparities, TOWARDS)
+    for first_slide in range(start, end_of_blocks(first_column, width, num_disparities, BLOCK, TOWARDS), config.WINDOW):
+        slides = wide_index(first_slide + tl.arange(0, config.WINDOW), INT64)
+        # Rows are those of the base map, so that a thread holds the five maps of few of them.
+        if BASE_TARGET:
+            scores = products(p_target, p_slide, target, slide, columns, slides, width, config) * scale
+            gradient = score_gradient(scores, maps, columns, slides, width, num_disparities, scale, True, config)
+        else:
+            scores = products(p_slide, p_target, slide, target, slides, columns, width, config) * scale
+            gradient = score_gradient(scores, maps, slides, columns, width, num_disparities, scale, True, config)
+            gradient = tl.trans(gradient)
+        if first_slide > start:
+            tl.debug_barrier()  # other threads may have stored what is loaded below
+        for first_channel in range(0, C, CHANNELS):
+            channels = wide_index(first_channel + tl.arange(0, CHANNELS), INT64)
+            vectors = load_block(p_slide, slide, slides, channels, width, C, config.LAYOUT).to(dtype_of(config.DOT))
+            sums = tl.zeros([BLOCK, CHANNELS], ACC)
+            if first_slide > start:
+                sums = load_block(p_grad, grad, columns, channels, width, C, config.LAYOUT).to(ACC)
+            sums = add_product(gradient, vectors, sums, config.IN_PARTS)
+            store_block(p_grad, grad, sums, columns, channels, width, C, config.LAYOUT)
+
+
 @triton.jit(do_not_specialize=["softmax_scale", *SIZES, "map_size", *STRIDES])
 def expectation_backward(
     base, match, maps, grad_base, grad_match, softmax_scale, height, width, num_disparities, tiles, map_size,
@@ -226,7 +267,7 @@ def expectation_backward(
     match = Map(match, match_b, match_c, match_h, match_w)
     grad_base = Map(grad_base, grad_base_b, grad_base_c, grad_base_h, grad_base_w)
     grad_match = Map(grad_match, grad_match_b, grad_match_c, grad_match_h, grad_match_w)
-    CHANNELS: tl.constexpr = config.CHUNKS * config.BLOCK_C
+    CHANNELS: tl.constexpr = config.C if config.WINDOW > 0 else config.CHUNKS * config.BLOCK_C
     GRADIENTS: tl.constexpr = config.NEEDS_BASE + config.NEEDS_MATCH
     program = tl.program_id(0)
     blocks = tiles * ((config.C + CHANNELS - 1) // CHANNELS)
@@ -242,9 +283,15 @@ def expectation_backward(
     if config.NEEDS_BASE:
         if index < blocks:
             p_grad = row_start(grad_base, batch, row, config.LAYOUT)
-            map_gradient(p_base, p_match, p_grad, base, match, grad_base, maps, place, scale, True, config)
+            if config.WINDOW > 0:
+                window_gradient(p_base, p_match, p_grad, base, match, grad_base, maps, place, scale, True, config)
+            else:
+                map_gradient(p_base, p_match, p_grad, base, match, grad_base, maps, place, scale, True, config)
         index -= blocks
     if config.NEEDS_MATCH:  # noqa: SIM102  the first `if` is settled when compiling, the second when running
         if index >= 0:
             p_grad = row_start(grad_match, batch, row, config.LAYOUT)
-            map_gradient(p_match, p_base, p_grad, match, base, grad_match, maps, place, scale, False, config)
+            if config.WINDOW > 0:
+                window_gradient(p_match, p_base, p_grad, match, base, grad_match, maps, place, scale, False, config)
+            else:
+                map_gradient(p_match, p_base, p_grad, match, base, grad_match, maps, place, scale, False, config)

@@ -43,13 +43,15 @@ class DisparityOptions(NamedTuple):
 @dataclass(frozen=True)
 class Tile:
     """Columns of either map, and channels at a time, of one program; in the backward, of how many such chunks of
-    channels it keeps the gradient: the scores are made again for every so many."""
+    channels it keeps the gradient: the scores are made again for every so many. With a window, so many columns of the
+    other map at a time, the scores are made once and the gradient so many chunks at a time."""
 
     block: int
     channels: int
     chunks: int
     num_warps: int
     num_stages: int
+    window: int = 0
 
 
 # HALF and HALF_BACKWARD are measured (H200, Triton 3.6.0, bench/results/h200, B 8, C 320, D 48, 64×128): forward
@@ -62,10 +64,11 @@ HALF_BACKWARD = Tile(block=64, channels=64, chunks=5, num_warps=8, num_stages=1)
 HALF_BACKWARD_FROM_REGISTERS = Tile(block=64, channels=64, chunks=2, num_warps=8, num_stages=1)
 WIDER = Tile(block=32, channels=32, chunks=1, num_warps=4, num_stages=1)
 WIDER_BACKWARD = Tile(block=32, channels=64, chunks=1, num_warps=8, num_stages=1)
-# fp32 in parts of bf16. Executed counts, of an A100's DRAM time: forward 1.8, with 32 columns 3.3; backward 16, with 5
-# chunks 8.8 and with 5 of 64 channels 3.9, but those spill 40 and 112 bytes a thread.
+# fp32 in parts of bf16, not measured since they are made by whole numbers. Executed counts, of an A100's DRAM time:
+# forward 1.0; backward 1.9, with 32 columns and the scores made again for 3 chunks of 32 channels 7.6. Up to 49
+# disparities take one window.
 PARTS = Tile(block=64, channels=32, chunks=1, num_warps=4, num_stages=2)
-PARTS_BACKWARD = Tile(block=32, channels=32, chunks=3, num_warps=4, num_stages=1)
+PARTS_BACKWARD = Tile(block=16, channels=16, chunks=2, num_warps=4, num_stages=2, window=64)
 
 
 @operator("adu_kernels::correlation_disparity")
@@ -117,9 +120,9 @@ def correlation_disparity_backward(
     factored = in_parts(base)
     tile = half if _on_matrix_units(base, match) else PARTS_BACKWARD if factored else WIDER_BACKWARD
     config = _config([base, match, *grads], tile, reduction, sign, factored)
-    config = config._replace(CHUNKS=tile.chunks, NEEDS_BASE=needed[0], NEEDS_MATCH=needed[1])
+    config = config._replace(CHUNKS=tile.chunks, WINDOW=tile.window, NEEDS_BASE=needed[0], NEEDS_MATCH=needed[1])
     tiles = ceil_div(width, tile.block)
-    parts = ceil_div(base.shape[1], tile.chunks * config.BLOCK_C)
+    parts = 1 if tile.window else ceil_div(base.shape[1], tile.chunks * config.BLOCK_C)
     given = iter(grads)
     written = [next(given) if need else grads[0] for need in needed]  # where none is needed, none is written
     runtime.run(

@@ -84,8 +84,8 @@ def test_parity(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "disparities"),
-    [((1, 3, 1, 1), 4), ((2, 1, 1, 5), 9), ((1, 35, 1, 75), 40), ((1, 130, 1, 3), 2)],
-    ids=["a pixel", "D > W", "several blocks", "several chunks of channels"],
+    [((1, 3, 1, 1), 4), ((2, 1, 1, 5), 9), ((1, 35, 1, 75), 40), ((1, 130, 1, 3), 2), ((1, 35, 1, 90), 80)],
+    ids=["a pixel", "D > W", "several blocks", "several chunks of channels", "several windows"],
 )
 @pytest.mark.parametrize("options", [{}, {"zero_fill": True, "view": "right"}], ids=["left", "right"])
 def test_odd_sizes(shape: tuple[int, ...], disparities: int, options: dict) -> None:
