@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from adu_depth.data import open_dataset
 from adu_depth.data.splits import divide, use_split, write_splits
 from adu_depth.errors import InputError
 from adu_depth.inference.render import write_samples
+from adu_depth.models import MonoStudent
 from adu_depth.schema import read_json
 from adu_depth.training.config import DataConfig
 from adu_depth.training.runs import open_samples, seen_frames, train_teacher
 from adu_depth.training.teacher_outputs import cache_identity
 from tests.data.pack_files import write_kitti
 from tests.data.trees import scenes, write_driving_stereo, write_kitti_raw
-from tests.training.tiny import LOOP, tiny_teacher
+from tests.training.tiny import LOOP, STUDENT, tiny_teacher
 
 
 class Named:
@@ -162,7 +162,7 @@ def test_training_uses_the_split_and_the_teacher_cache_knows_it(tmp_path: Path) 
     assert len(train_teacher(replace(config, loop=replace(config.loop, resume=True)))) == 1
 
     def identity() -> dict[str, object]:
-        return cache_identity(nn.Linear(1, 1), data, 1, seen_frames(open_samples(data, torch.device("cpu"))))
+        return cache_identity(MonoStudent(STUDENT), data, 1, seen_frames(open_samples(data, torch.device("cpu"))))
 
     torch.manual_seed(0)
     before = identity()
