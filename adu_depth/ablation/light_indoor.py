@@ -30,6 +30,7 @@ MEASURED, SHORT_SIDE = (228, 304), 240
 """The published preparation: images at this short side, their middle cut out."""
 NAMES = {X: "X", U: "U without the test place", PLACE: "the pictures of the test place in U", LABELLED: "U′"}
 METRICS = {"rmse": "RMSE, m", "rel": "REL", "delta1": "δ1", "delta2": "δ2", "delta3": "δ3"}
+METRICS |= {"rel_scaled": "REL, scaled"}
 NEAREST, FARTHEST = 0.1, 10.0
 
 
@@ -75,9 +76,10 @@ class LightIndoor(Preset):
         return (
             f"Pictures: {counts}. Trained at {_times(self.size)} (short side {self.short_side}, the middle), measured "
             f"at {_times(MEASURED)} by the rules of 1803.08673 and 2105.06143: no clamp, δ ≤, means of per-image "
-            f"errors. The teacher N_t is {network}; {'; '.join(begins)}; {scaled}. Each seed has its own teacher, "
-            f"which all its rows share. λ = {light.truth_share:g}; where U is beside X, {light.unlabelled_share:.0%} "
-            "of the samples."
+            "errors; REL, scaled, is the error that is left where each prediction is brought to the truth's median "
+            f"first. The teacher N_t is {network}; {'; '.join(begins)}; {scaled}. Each seed has its own teacher, which "
+            f"all its rows share. λ = {light.truth_share:g}; where U is beside X, {light.unlabelled_share:.0%} of the "
+            "samples."
         )
 
     def lacks(self, row: Row) -> str:
@@ -157,7 +159,7 @@ class LightIndoor(Preset):
         return Mixed([Source(f"data.root {data.split}", parts[X], 1000 - source.thousandths), beside])
 
     def measure(self, predict: Predict) -> dict[str, float]:
-        return means_on(predict, self.sets, self.device, "hu")
+        return means_on(predict, self.sets, self.device, "hu", scaled="rel")
 
     def predictor(self, config: TrainingConfig) -> Predictor:
         return Predictor.from_checkpoint(config.run, self.settings.device, self.size)

@@ -19,7 +19,7 @@ from adu_depth.ablation.rows import Published, Row
 from adu_depth.checkpoint import load_model
 from adu_depth.data import StereoSample
 from adu_depth.data.dataset import Dataset
-from adu_depth.evaluation import evaluate
+from adu_depth.evaluation import Scorer, evaluate, evaluate_protocols
 from adu_depth.evaluation.evaluator import Predict
 from adu_depth.inference import Predictor
 from adu_depth.models.prediction import DepthPrediction, TeacherTargets
@@ -192,13 +192,35 @@ def filled(config: AblationConfig, **defaults: Any) -> AblationConfig:
     return replace(config, alone_learning_rate=config.alone_learning_rate or config.learning_rate)
 
 
-def means_on(predict: Predict, sets: Mapping[str, InMemory], device: torch.device, protocol: str) -> dict[str, float]:
-    """Every metric of a protocol, by "set/metric"."""
+def means_on(
+    predict: Predict, sets: Mapping[str, InMemory], device: torch.device, protocol: str, scaled: str = ""
+) -> dict[str, float]:
+    """Every metric of a protocol, by "set/metric"; the one called `scaled` also as "set/metric_scaled", each prediction
+    brought to the truth's median first. Samples have names of their own."""
     found: dict[str, float] = {}
     for name, samples in sets.items():
-        result = evaluate(predict, samples, protocol=protocol, device=device)
+        once = PredictedOnce(predict)
+        result = evaluate(once, samples, protocol=protocol, device=device)
         found |= {f"{name}/{metric}": value for metric, value in result.means().items()}
+        if scaled:
+            scorer = Scorer((protocol,), scale="median")
+            again = evaluate_protocols(once, samples, scorer, device=device)[protocol]
+            found[f"{name}/{scaled}_scaled"] = again.means()[scaled]
     return found
+
+
+class PredictedOnce:
+    """A prediction for each sample by its name, which is kept."""
+
+    def __init__(self, predict: Predict) -> None:
+        self.predict = predict
+        self._kept: dict[tuple[str, ...], DepthPrediction] = {}
+
+    def __call__(self, sample: StereoSample) -> DepthPrediction:
+        names = tuple(sample.name)
+        if names not in self._kept:
+            self._kept[names] = self.predict(sample)
+        return self._kept[names]
 
 
 def always(depth: np.ndarray | float) -> Callable[[StereoSample], DepthPrediction]:

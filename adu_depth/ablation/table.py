@@ -43,8 +43,8 @@ def summary(
 
 
 def _row(row: Row, found: Sequence[Result]) -> dict[str, Any]:
-    keys = list(found[0].metrics) if found else []
-    values = {key: [result.metrics[key] for result in found] for key in keys}
+    keys = dict.fromkeys(key for result in found for key in result.metrics)
+    values = {key: [result.metrics[key] for result in found if key in result.metrics] for key in keys}
     costs = [result.cost for result in found]
     return {
         "name": row.name,

@@ -22,8 +22,9 @@ from adu_depth.ablation.preset import Together
 from adu_depth.ablation.rows import ADU, LIGHT
 from adu_depth.checkpoint import config_dict
 from adu_depth.cli import main
-from adu_depth.data import SyntheticStereo
+from adu_depth.data import StereoSample, SyntheticStereo
 from adu_depth.data.image_files import write_png16
+from adu_depth.models.prediction import DepthPrediction
 from adu_depth.progress import Progress, Task
 from adu_depth.training.config import StudentTrainingConfig
 from adu_depth.training.run_folder import differing_settings
@@ -305,6 +306,21 @@ def test_without_its_focal_weight_the_response_is_the_plain_distance() -> None:
     expected = (depth.log() - teacher.log()).abs().mean()
     torch.testing.assert_close(found.total, expected)
     torch.testing.assert_close(*(torch.autograd.grad(value, depth)[0] for value in (found.total, expected)))
+
+
+def test_a_prediction_at_another_scale_has_no_scaled_error(rooms: Path) -> None:
+    preset = LightIndoor(AblationConfig("light-indoor", data=IndoorConfig(str(rooms)), size=(38, 50)))
+    preset.load(Progress(enabled=False))
+    asked: list[str] = []
+
+    def third(sample: StereoSample) -> DepthPrediction:
+        asked.extend(sample.name)
+        return DepthPrediction(torch.where(sample.valid, sample.depth, 1.0) / 3, None, ())
+
+    found = preset.measure(third)
+    assert found["test/rel"] == pytest.approx(2 / 3, abs=1e-6)
+    assert found["test/rel_scaled"] == pytest.approx(0, abs=1e-6)
+    assert len(asked) == len(set(asked)) == 2, "each picture once"
 
 
 def test_parts_stand_one_after_the_other() -> None:
