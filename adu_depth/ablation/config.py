@@ -82,9 +82,9 @@ class AblationConfig:
     seeds: Annotated[int, Range(1, 1000)] = 3
     """How often each row is trained. Every seed has a teacher of its own, which all of its rows share."""
     steps: Optional = 0
-    """Steps of each student; 0: 240 (light-indoor), 600 (adu)."""
+    """Steps of each student; 0: 200 (light-indoor), 600 (adu)."""
     teacher_steps: Optional = 0
-    """Steps of each teacher; 0: 480 (light-indoor), 600 (adu)."""
+    """Steps of each teacher; 0: 240 (light-indoor; 480 where it is the student's own network), 600 (adu)."""
     batch_size: Annotated[int, Range(2, 65_536)] = 8
     """Samples a step; of a stereo teacher half."""
     size: tuple[Side, Side] | None = None
