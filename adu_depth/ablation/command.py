@@ -13,7 +13,7 @@ from adu_depth.ablation.cost import Cost, measured_cost
 from adu_depth.ablation.light_indoor import LightIndoor
 from adu_depth.ablation.page import write_page
 from adu_depth.ablation.preset import Preset, TrainingConfig
-from adu_depth.ablation.results import RESULT, SPENT, Result, clocked, kept_result, spent, without_places
+from adu_depth.ablation.results import RESULT, SPENT, Described, Result, clocked, kept_result, spent, without_places
 from adu_depth.ablation.rows import Row, chosen_rows
 from adu_depth.ablation.table import markdown, summary
 from adu_depth.checkpoint import config_dict
@@ -94,7 +94,7 @@ class _Ablation:
                 f"output {self.folder} holds {strangers[0]!r}, which no ablation wrote: name an empty folder"
             )
 
-    def _described(self, row: Row, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _described(self, row: Row, seed: int) -> Described:
         """The settings of a training, and what else its result depends on: its frames, how its teacher came to be."""
         identity = self.preset.identity(row)
         if row.taught_by:
@@ -102,10 +102,17 @@ class _Ablation:
             identity |= {"teacher": {"row": row.taught_by, "training": training, **others}}
         return without_places(config_dict(self.preset.training(row, seed))), identity
 
+    def _defaults(self, row: Row, seed: int) -> Described:
+        """The same of settings of which none was chosen."""
+        training = without_places(config_dict(type(self.preset.training(row, seed))()))
+        if not row.taught_by:
+            return training, {}
+        teacher, others = self._defaults(self.preset.row(row.taught_by), seed)
+        return training, {"teacher": {"training": teacher, **others}}
+
     def _kept(self, row: Row, seed: int) -> bool:
         config = self.preset.training(row, seed)
-        defaults = without_places(config_dict(type(config)()))
-        found = kept_result(config.run, *self._described(row, seed), defaults)
+        found = kept_result(config.run, self._described(row, seed), self._defaults(row, seed))
         if found is not None:
             self.results[row.name, seed] = found
         return found is not None

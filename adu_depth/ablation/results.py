@@ -46,18 +46,20 @@ def without_places(training: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "data": data, "loop": loop}
 
 
-def kept_result(
-    folder: Path, training: dict[str, Any], identity: dict[str, Any], defaults: dict[str, Any]
-) -> Result | None:
+Described = tuple[dict[str, Any], dict[str, Any]]
+"""What a training was told, and what else its result depends on."""
+
+
+def kept_result(folder: Path, described: Described, defaults: Described) -> Result | None:
     """The result of `folder`, None where there is none yet. InputError where it is of other settings.
 
-    defaults: settings of a run in which nothing was chosen, for what a result is too old to name.
+    defaults: the same of a run, and its teacher's, in which nothing was chosen: for what a result is too old to name.
     """
     if not (folder / RESULT).is_file():
         return None
     found: Result = read_json(folder / RESULT, Result)
-    differing = differing_settings(with_defaults(found.training, defaults), training)
-    differing += differing_settings(found.identity, identity)
+    before = with_defaults(found.training, defaults[0]), with_defaults(found.identity, defaults[1])
+    differing = [text for was, now in zip(before, described, strict=True) for text in differing_settings(was, now)]
     if differing:
         raise InputError(
             f"{folder} was trained with other settings; these differ: {'; '.join(differing)}. Remove it, or name "

@@ -197,6 +197,12 @@ def test_what_is_trained_stays_and_other_settings_are_refused(
     assert trained == ["no-gate", "no-gate", "alone"], "of seed 0, then both of seed 1"
     assert (result.read_bytes(), result.stat().st_mtime_ns) == before
     assert [row["seeds"] for row in table_of(output)["rows"]] == [[0, 1]] * 3
+    taught = output / "seed-0" / "no-gate" / "result.json"
+    older = json.loads(taught.read_text())
+    for part in (older["training"], older["identity"]["teacher"]["training"]):
+        assert part.pop("augmentation"), "a setting from after it was trained does what its default does"
+    taught.write_text(json.dumps(older))
+    assert run(*command, "alone", "no-gate", "--seeds", 2) == 0
     capsys.readouterr()
     assert run(*command, "alone", "--seeds", 2, "--alone-learning-rate", "1e-3") == 2
     said = capsys.readouterr().err
