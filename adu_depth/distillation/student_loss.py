@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from adu_depth.distillation.selective import selective_loss
 from adu_depth.errors import InputError
 from adu_depth.models import FeatureAdapters
 from adu_depth.models.blocks import Backend, check_backend
@@ -53,6 +54,9 @@ class DistillationConfig:
     with the teacher's. Without it an adapter is one linear map of the channels."""
     key_bias: bool = True
     """Uncertain regions lend less to the others in the adapters' attention."""
+    selective: Weight = 0.0
+    """Weight of selective distillation, after arXiv 2205.08668: the mean distance to the teacher in metres, over the
+    pixels where it is nearer to the ground truth than the student. Needs a teacher. What it brings is not measured."""
     truth_share: Annotated[float, Range(0, 1)] = 0.1
     """Light networks: λ in λ·L(student, truth) + (1 − λ)·L(student, teacher), L the loss of arXiv 1803.08673; where
     there is no ground truth the teacher's part is whole. Needs a teacher. Of the settings here they read this,
@@ -61,7 +65,7 @@ class DistillationConfig:
     """Fused kernels on a GPU and plain PyTorch elsewhere, or one of the two everywhere."""
 
     def __post_init__(self) -> None:
-        for name in ("silog", "uncertainty", "response", "features", "guide_ramp", "beta_nll"):
+        for name in ("silog", "uncertainty", "response", "features", "guide_ramp", "beta_nll", "selective"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"distillation.{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 <= self.guide_strength <= 1:
@@ -150,6 +154,12 @@ class StudentLoss(nn.Module):
             features = self._feature_loss(self.adapters, prediction.features, log_scale.detach(), teacher, strength)
             terms["features"] = features.detach()
             total = total + config.features * features
+        if teacher is not None and config.selective > 0:
+            selective = selective_loss(
+                prediction.depth, teacher.depth, target, normalize=config.normalize, **self.bounds
+            )
+            terms["selective"] = selective.detach()
+            total = total + config.selective * selective
         return {"total": total, **terms}
 
     def _guide_strength(self, progress: float | Tensor) -> float | Tensor:

@@ -99,6 +99,7 @@ def _require_teacher(config: StudentTrainingConfig) -> None:
     only_taught = {
         "teacher_cache": (config.teacher_cache, None),
         "teacher_precision": (config.teacher_precision, "run"),
+        "distillation.selective": (config.distillation.selective, DistillationConfig.selective),
         "distillation.truth_share": (config.distillation.truth_share, DistillationConfig.truth_share),
     }
     for name, (value, default) in only_taught.items():

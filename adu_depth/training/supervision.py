@@ -77,8 +77,8 @@ def _stand_in(config: TeacherTrainingConfig | StudentTrainingConfig) -> str:
     if config.light:
         return "the teacher alone labels them" if taught else ""
     from_teacher = taught and (weights.response > 0 or weights.features > 0)
-    if not (weights.silog > 0 or weights.uncertainty > 0 or from_teacher):
-        names = "silog, uncertainty" + (", response and features" if taught else " (and there is no teacher)")
+    if not (weights.silog > 0 or weights.uncertainty > 0 or from_teacher or (taught and weights.selective > 0)):
+        names = "silog, uncertainty" + (", response, features, selective" if taught else " (and there is no teacher)")
         raise InputError(f"nothing to learn from: distillation.{names} are all 0")
     return "the teacher alone labels them" if from_teacher else ""
 
@@ -93,7 +93,7 @@ def _reads_truth(config: StudentTrainingConfig) -> bool:
     if config.light:
         uncertain = config.model.log_scale and weights.uncertainty > 0
         return config.teacher is None or weights.truth_share > 0 or uncertain
-    return bool(weights.silog or weights.uncertainty)
+    return bool(weights.silog or weights.uncertainty or weights.selective)
 
 
 def _nothing(config: TeacherTrainingConfig | StudentTrainingConfig, reasons: str) -> InputError:
