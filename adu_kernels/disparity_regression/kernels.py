@@ -20,6 +20,7 @@ from . import cells
 LARGE = tl.constexpr(50.0)  # exponent of a sum of weights that no pixel has
 ABSENT = tl.constexpr(1e38)  # as the largest logit of a pixel: whatever is relative to it has no weight
 NOTHING = tl.constexpr(-(2.0**80))  # as in reference.py
+INTERVALS = tl.constexpr(12)  # summed by themselves before they are added: a large sum is rounded less often
 
 
 class RegressionConfig(NamedTuple):
@@ -184,12 +185,19 @@ def forward(
         sum1 += weight * distance
         sum2 += weight * distance * distance
     position = tl.full([], S // 2 + (S - 1) / 2, ACC)
-    for _ in tl.range(1, D, loop_unroll_factor=2):
-        plane += plane_step
-        there = cells.relative(cells.scores(plane, corners, across, down, ACC), top)
-        sum0, sum1, sum2 = _add_interval((sum0, sum1, sum2), here, there, position - place, S)
-        position += S
-        here = there
+    for begin in tl.range(1, D, INTERVALS):
+        part0 = tl.zeros([R, P, N], ACC)
+        part1 = tl.zeros([R, P, N], ACC)
+        part2 = tl.zeros([R, P, N], ACC)
+        for _ in tl.range(begin, tl.minimum(begin + INTERVALS, D), loop_unroll_factor=2):
+            plane += plane_step
+            there = cells.relative(cells.scores(plane, corners, across, down, ACC), top)
+            part0, part1, part2 = _add_interval((part0, part1, part2), here, there, position - place, S)
+            position += S
+            here = there
+        sum0 += part0
+        sum1 += part1
+        sum2 += part2
     weight = tl.exp2(here)
     for j in tl.static_range(S - S // 2):  # the last candidate and the clamped end after it
         distance = (position + (j - (S - 1) / 2)) - place

@@ -73,8 +73,9 @@ class LaunchShape:
 LAUNCH_SHAPES = (
     # Chosen from the machine code (README): registers, no exchange between threads. Measured for ×4 alone (H200,
     # bench/results/h200, `gpu_check.sh tune`): backward at B 8 with 16 candidates 157 µs, 48 142 µs; at B 1, where 48
-    # leave 66 programs, 25 and 44. Forward two fine rows a thread are 42.8 instructions a pixel and candidate, one row
-    # 53; at 70ed244, whose first pass had a fault, two took 105.5 µs, one and four 103.7, two in 96 registers 98.8.
+    # leave 66 programs, 25 and 44. Forward two fine rows a thread are 43.6 instructions a pixel and candidate, one row
+    # 53 (before intervals were summed by twelves); at 70ed244, whose first pass had a fault, two took 105.5 µs, one and
+    # four 103.7, two in 96 registers 98.8, in which sums by twelves spill.
     LaunchShape(scale=1, forward=(1, 1), backward=(1, 1), lanes=128, candidates=16, most_candidates=16),
     LaunchShape(scale=2, forward=(1, 2), backward=(2, 2), lanes=128, candidates=16, most_candidates=16),
     LaunchShape(scale=4, forward=(2, 4), backward=(4, 4), lanes=128, candidates=16, most_candidates=48),

@@ -159,6 +159,19 @@ def _disparities() -> Iterator[Case]:
                     )  # fmt: skip
 
 
+def _many_candidates() -> Iterator[Case]:
+    """As many as a teacher has, the largest at the end of almost equal ones: sums over all of them meet what their
+    order costs, and the variance is a quarter of what is summed for it."""
+
+    def inputs() -> list[Tensor]:
+        logits = 0.3 * torch.randn(1, 48, 3, 6)
+        logits[:, -1] = logits.amax(1) + 0.1
+        return [logits]
+
+    pair = _both("disparity_regression", 4)
+    yield Case("disparity_regression", "x4 of 48", "fp32", "contiguous", "any", pair, inputs, DISPARITY)
+
+
 def _excluded() -> Iterator[Case]:
     """Candidates that −∞ takes out: padding, a hole in one row, a column with nothing left."""
     for scale in (1, 4):
@@ -472,6 +485,7 @@ CASES = [
         _volumes,
         _attention,
         _disparities,
+        _many_candidates,
         _excluded,
         _far_apart,
         _norms,

@@ -60,6 +60,15 @@ def test_one_candidate(scale: int) -> None:
     torch.testing.assert_close(variance, torch.full_like(variance, (scale**2 - 1) / 12))
 
 
+@pytest.mark.parametrize(("scale", "shape"), [(1, (1, 192, 2, 6)), (2, (1, 96, 4, 4)), (4, (1, 48, 4, 8))])
+def test_the_largest_far_from_the_mean(scale: int, shape: tuple[int, ...]) -> None:
+    """Almost equal logits, the largest of them at the end: distances from there square to four times the variance. Sums
+    that take one candidate after another lose more of it in 48 of them than the budget has."""
+    logits = _logits(*shape, spread=0.3)
+    logits[:, -1] = logits.amax(1) + 0.1
+    parity.check_parity(_operation(scale=scale), [logits])
+
+
 @pytest.mark.parametrize("dtype", [*HALF, torch.float64])
 @pytest.mark.parametrize("scale", [1, 4])
 def test_parity_in_other_types(dtype: torch.dtype, scale: int) -> None:

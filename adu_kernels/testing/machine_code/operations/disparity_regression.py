@@ -30,7 +30,7 @@ def work(scale: int, itemsize: int) -> dict[str, Work]:
             logits,
             16 * pixels,
             special=(1 + -(-scale // 2)) * pixels * CANDIDATES,
-            instructions=round(42.8 * counted),
+            instructions=round(43.6 * counted),
         ),
         "backward": Work(
             logits + 24 * pixels,
