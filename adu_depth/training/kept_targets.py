@@ -1,9 +1,9 @@
 """A teacher's targets in a quarter of the bytes: as they are kept on disk, loaded, and sent to the device.
 
 Depth: 10 bits on a logarithmic scale between the frame's own nearest and farthest depth, of those in the range that the
-teacher was trained for. What lies outside takes the lowest or the highest level, and reads as half of the range's
-smallest depth or twice its largest: a network without bounds says 1 mm or 1 km of single pixels, and a scale from there
-would be coarse for all others. An objective of that range does with both what it does with the teacher's own words.
+teacher was trained for. What lies outside takes the lowest or the highest level, and reads as just beyond the range's
+smallest depth or its largest: a network without bounds says 1 mm or 1 km of single pixels, and a scale from there
+would be coarse for all others. An objective of that range brings depths to it, or leaves out those beyond.
 Features, which are never negative (their last layer is a ReLU): 6 bits, linear from 0 to each channel's largest value
 in the frame; or none at all, where depth alone is kept. Of both the two lowest bits lie in a plane of their own, four
 values in a byte. Whatever is kept is finite when it is read.
@@ -25,6 +25,10 @@ from adu_kernels.precision import storage_dtype
 
 DEPTH_LEVELS, FEATURE_LEVELS = 1023, 63
 """Steps between the smallest value and the largest."""
+BEYOND = 1e-3
+"""Of ln depth: how far past the range depths outside read."""
+ROUNDING = 2e-6
+"""Of ln depth: a bounded network may pass its own bound by so much, and what is read must not."""
 LARGEST_LOG = 80.0
 """Of a depth; fp32 ends at 88."""
 
@@ -111,17 +115,18 @@ def encode(targets: TeacherTargets, min_depth: float, max_depth: float) -> KeptT
     rounding.
     """
     values = targets.depth.float().squeeze(1)
-    nearer, farther = values < min_depth, values > max_depth
+    nearest, farthest = math.log(min_depth), math.log(max_depth)
+    nearer, farther = values < min_depth * (1 - ROUNDING), values > max_depth * (1 + ROUNDING)
     outside = nearer | farther
-    logs = torch.log(torch.where(outside, min_depth, values))
+    logs = torch.log(torch.where(outside, min_depth, values)).clamp(nearest + ROUNDING, farthest - ROUNDING)
     low = torch.where(outside, math.inf, logs).amin((1, 2))
     high = torch.where(outside, -math.inf, logs).amax((1, 2))
-    low, high = (torch.where(outside.all(2).all(1), math.log(min_depth), log) for log in (low, high))
+    low, high = (torch.where(outside.all(2).all(1), nearest, log) for log in (low, high))
     first, last = nearer.any(2).any(1).int(), DEPTH_LEVELS - farther.any(2).any(1).int()
     step = (high - low) / (last - first)
     start = low - first * step
-    lowest = torch.where(first > 0, math.log(min_depth / 2), start)
-    highest = torch.where(last < DEPTH_LEVELS, math.log(2 * max_depth), start + step * DEPTH_LEVELS)
+    lowest = torch.where(first > 0, nearest - BEYOND, start)
+    highest = torch.where(last < DEPTH_LEVELS, farthest + BEYOND, start + step * DEPTH_LEVELS)
     start, step, first, last = (number[:, None, None] for number in (start, step, first, last))
     level = torch.where(step > 0, (logs - start) / step, first).round()
     level = torch.where(nearer, 0, torch.where(farther, DEPTH_LEVELS, level.clamp(first, last)))

@@ -17,6 +17,8 @@ from adu_depth.distillation import DistillationConfig, LightLoss, StudentLoss, T
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models import LightStudent, StereoTeacher, Student, build_student, load_encoder
+from adu_depth.models.light import LightNetwork
+from adu_depth.models.students import depth_range
 from adu_depth.progress import Progress
 from adu_depth.training.batches import TeacherOutputs, TrainingBatch, batches
 from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
@@ -134,6 +136,7 @@ def _train_student(
     group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
     teach: Callable[[TrainingBatch], TrainingBatch] = lambda batch: batch  # noqa: E731
     if teacher is not None and outputs is None and config.teacher_cache is not None:
+        _require_kept_range(config, teacher)
         if isinstance(source, SyntheticStereo):
             raise InputError("teacher_cache needs a finite data set: set data.pairs, or leave teacher_cache out")
         outputs = cached_outputs(
@@ -271,6 +274,18 @@ def load_teacher(run: Path, data: DataConfig, device: torch.device, progress: Pr
         )
     assert isinstance(loaded.model, Teacher)
     return loaded.model.requires_grad_(False)
+
+
+def _require_kept_range(config: StudentTrainingConfig, teacher: Teacher) -> None:
+    """InputError where a student learns depths that a cache of its teacher does not keep: those outside of the range
+    that a network without bounds was trained for are kept as outside, no more."""
+    low, high = depth_range(teacher)
+    if isinstance(teacher, LightNetwork) and not (low <= config.model.min_depth and config.model.max_depth <= high):
+        raise InputError(
+            f"teacher_cache: of a light teacher it keeps the depths that it was trained for, {low:g} to {high:g} m; "
+            f"the student learns {config.model.min_depth:g} to {config.model.max_depth:g} m: expected model.min_depth "
+            "and model.max_depth within, or no teacher_cache"
+        )
 
 
 def _prepared(fit: str, size: tuple[int, int], short_side: int) -> str:

@@ -46,6 +46,12 @@ def test_by_hand() -> None:
     torch.testing.assert_close(grad, maps([-0.25, 0.25, 0, 0, 0, 0], [0, 0, -0.5, 0, 0, 0]))
 
 
+def test_a_teacher_beyond_the_range_counts_as_its_end() -> None:
+    """Teacher 0.2 as 0.5 (a difference of 1.5), 25 as 10 (of 2)."""
+    loss = selective_loss(maps([2.0, 8.0]), maps([0.2, 25.0]), maps([0.6, 9.5]), 0.5, 10.0, "batch")
+    assert loss.item() == pytest.approx((1.5 + 2) / 2, rel=1e-6)
+
+
 @pytest.mark.parametrize("normalize", ["batch", "image"])
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, -1.0])
 def test_what_stands_where_nothing_is_known_reaches_nothing(garbage: float, normalize: str) -> None:

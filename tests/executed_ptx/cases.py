@@ -172,6 +172,13 @@ def _many_candidates() -> Iterator[Case]:
     yield Case("disparity_regression", "x4 of 48", "fp32", "contiguous", "any", pair, inputs, DISPARITY)
 
 
+def _several_windows() -> Iterator[Case]:
+    """More disparities than one window of the fp32 backward reaches: what it has written it reads again."""
+    pair = _both("correlation_disparity", 80)
+    made = lambda: _maps(1, 35, 1, 90, count=2, dtype="fp32", layout="channels-last")  # noqa: E731
+    yield Case("correlation_disparity", "", "fp32", "channels-last", "several windows", pair, made, EXPECTATION)
+
+
 def _excluded() -> Iterator[Case]:
     """Candidates that −∞ takes out: padding, a hole in one row, a column with nothing left."""
     for scale in (1, 4):
@@ -486,6 +493,7 @@ CASES = [
         _attention,
         _disparities,
         _many_candidates,
+        _several_windows,
         _excluded,
         _far_apart,
         _norms,

@@ -13,6 +13,7 @@ from adu_depth.models.prediction import TeacherTargets
 from adu_depth.training.kept_targets import (
     DEPTH_LEVELS,
     FEATURE_LEVELS,
+    ROUNDING,
     KeptTargets,
     _unpacked,
     bytes_of,
@@ -91,8 +92,9 @@ def test_depths_outside_of_the_range_leave_the_others_all_levels_but_their_own()
     kept = encode(TeacherTargets(depth, ()), *RANGE)
     found = kept.decoded().depth
     outside = (depth < 0.5) | (depth > 80)
-    expected = torch.where(depth < 0.5, 0.25, 160.0)
-    torch.testing.assert_close(found[outside], expected[outside], rtol=1e-6, atol=0)
+    expected = torch.where(depth < 0.5, 0.5 / 1.001, 80 * 1.001)
+    torch.testing.assert_close(found[outside], expected[outside], rtol=2e-6, atol=0)
+    assert torch.equal((found < 0.5) | (found > 80), outside)
     error = torch.where(outside, 0, (found.log() - depth.log()).abs()).amax((1, 2, 3))
     steps = torch.tensor([1023, 1022, 1022, 1021, 1])
     torch.testing.assert_close(kept.depth_scale[:4, 1], 4 / steps[:4])
@@ -103,11 +105,24 @@ def test_depths_outside_of_the_range_leave_the_others_all_levels_but_their_own()
     require_scales(kept.map(lambda tensor: tensor[4:]))
 
 
+@pytest.mark.parametrize("bounds", [(0.5, 80.0), (0.1, 10.0), (1e-3, 100.0), (0.1, 120.0)])
+def test_depths_at_the_bounds_read_as_inside(bounds: tuple[float, float]) -> None:
+    """A bounded network's depths may pass its own bound by their last digit; an objective must not leave them out."""
+    low, high = torch.tensor(bounds)
+    ends = torch.stack([low, torch.nextafter(low, torch.tensor(0.0)), high, torch.nextafter(high, torch.tensor(1e9))])
+    depth = torch.cat([ends, torch.linspace(float(low), float(high), 56)]).reshape(1, 1, 6, 10)
+    found = encode(TeacherTargets(depth, ()), *bounds).decoded().depth
+    assert bool(((found >= low) & (found <= high)).all())
+    step = float(torch.log(high / low)) / DEPTH_LEVELS
+    assert float((found.log() - depth.log()).abs().amax()) <= step / 2 + 1e-5
+
+
 def test_without_depths_outside_nothing_is_kept_otherwise_than_before() -> None:
-    """Level 0 is the frame's nearest depth, 1023 its farthest."""
+    """Level 0 is the frame's nearest depth, 1023 its farthest, both inside of the bounds by a few last digits."""
     given = targets()
     kept = encode(given, *RANGE)
-    logs = given.depth.log().flatten(1)
+    nearest, farthest = map(math.log, RANGE)
+    logs = given.depth.log().flatten(1).clamp(nearest + ROUNDING, farthest - ROUNDING)
     low, high = logs.amin(1), logs.amax(1)
     step = (high - low) / DEPTH_LEVELS
     assert torch.equal(kept.depth_scale, torch.stack([low, step, low, low + step * DEPTH_LEVELS], 1))

@@ -232,6 +232,12 @@ def test_a_teacher_of_single_images_teaches_from_a_cache_and_in_features(tmp_pat
     refused = replace(taught, run=tmp_path / "more", teacher=tmp_path / "light", teacher_cache=tmp_path / "more-cache")
     with pytest.raises(InputError, match="teacher_cache: a light student's features may be negative"):
         train_student(refused, samples=tiny_scenes())
+    farther = light(tmp_path / "far", teacher=tmp_path / "light", model=replace(LIGHT, max_depth=90.0), loop=TWO)
+    train_student(farther, samples=tiny_scenes())
+    cached = replace(farther, run=tmp_path / "far-cached", teacher_cache=tmp_path / "far-cache")
+    with pytest.raises(InputError, match=r"keeps the depths that it was trained for, 0.5 to 80 m; the student learns"):
+        train_student(cached, samples=tiny_scenes())
+    assert not (tmp_path / "far-cache").exists()
 
 
 def weights(run: Path) -> bytes:
