@@ -7,6 +7,7 @@ BTS's and Monodepth2's.
 
 from __future__ import annotations
 
+import csv
 import os
 import random
 import re
@@ -38,7 +39,7 @@ def use_split(
     known = frozenset(dataset.names)
     for where, line in _lines(Path(path)):
         line = line if line in known else line.strip()  # a name may begin or end with a space
-        if line.startswith("#") and line not in known:
+        if line.startswith("#") and not _names_one(dataset, line, Path(path).name, known):
             continue
         try:
             name = line if line in known else _inside(dataset.split_entry(line, Path(path).name))
@@ -130,6 +131,14 @@ def write_splits(dataset: FileDataset, output: str | Path, validation: float, se
 def _lines(path: Path) -> list[tuple[str, str]]:
     numbered = ((f"{path}, line {number}", line) for number, line in enumerate(read_name_lines(path), start=1))
     return [(where, line) for where, line in numbered if line.strip()]
+
+
+def _names_one(dataset: FileDataset, line: str, listed: str, known: frozenset[str]) -> bool:
+    """Whether the line names a frame, as it is or as the layout writes it: a folder may be called #1."""
+    try:
+        return line in known or dataset.split_entry(line, listed) in known
+    except (InputError, csv.Error):  # a comment, in words that are no frame's
+        return False
 
 
 def _inside(name: str) -> str:

@@ -91,6 +91,18 @@ def test_a_list_is_a_split(tmp_path: Path) -> None:
     assert dataset.notes == []
 
 
+def test_folders_that_begin_with_a_hash_are_no_comments(tmp_path: Path) -> None:
+    """The lines that the layout writes otherwise than it calls frames: paths with endings, several of them."""
+    for folder in ("#1", "b"):
+        save_image(tmp_path / "set" / folder / "0.jpg", scenes(size=SIZE)[0].left)
+        save_levels(tmp_path / "set" / folder / "0.png", near(0), 1000, np.uint16)
+    (tmp_path / "set" / "depth.toml").write_text("depth_scale = 1000\n")
+    (tmp_path / "set" / "train.csv").write_text("#1/0.jpg,#1/0.png\nb/0.jpg,b/0.png\n")
+    split = tmp_path / "list.txt"
+    split.write_text("# both l\n#2/0.jpg,#2/0.png\n#1/0.jpg,#1/0.png\nb/0.jpg,b/0.png\n")
+    assert open_dataset(tmp_path / "set", "rgbd", split=split).names == ["#1/0", "b/0"]
+
+
 def test_images_without_depth_are_counted(tmp_path: Path) -> None:
     write_lists(tmp_path)
     with (tmp_path / "data" / "nyu2_test.csv").open("a") as file:
