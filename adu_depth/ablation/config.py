@@ -1,4 +1,4 @@
-"""What an ablation is told: a dataclass that the command line fills and settings.json keeps."""
+"""What an ablation is told: a dataclass that the command line fills and ablation.json keeps."""
 
 from __future__ import annotations
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
 from adu_depth.ablation.table import body, heads, notes
 from adu_depth.charts import COLOURS, INK, SOFT, drawing, within_page
 from adu_depth.files import replacing
+from adu_depth.report.document import page_template
 from adu_depth.report.tables import flat
 
 TEACHER, STUDENT, TRIVIAL = COLOURS[1], COLOURS[0], SOFT
@@ -24,7 +22,7 @@ def write_page(path: Path, table: Mapping[str, Any]) -> None:
     titles = {column["key"]: column for column in table["columns"]}
     done = sum(len(row["seeds"]) for row in table["rows"])
     environments = [environment for row in trained for environment in row["environments"]]
-    page = _template().render(
+    page = page_template("ablation.html", "adu_depth.ablation").render(
         title=table["title"],
         subtitle=f"{done} of {len(table['rows']) * table['seeds']} trainings done · {_where(environments)}",
         heads=heads(table),
@@ -69,12 +67,3 @@ def chart(table: Mapping[str, Any], trained: list[dict[str, Any]], key: str) -> 
         axes.spines[["left", "right", "top"]].set_visible(False)
         axes.tick_params(length=0)
         return within_page(figure)
-
-
-@cache
-def _template() -> Template:
-    """Escapes all that it is given."""
-    loader = ChoiceLoader([PackageLoader("adu_depth.ablation"), PackageLoader("adu_depth.report")])
-    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
-    return environment.get_template("ablation.html")

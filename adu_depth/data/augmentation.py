@@ -55,7 +55,7 @@ class AugmentationConfig(ColourConfig):
     """The image is cut along a row and its two parts change places, as URCDC-Depth does; every map follows."""
     rotate: Annotated[float, Range(0, 45)] = 0.0
     """Every image is turned by an angle from [−rotate, rotate] degrees (5 in 1803.08673), its maps with it, by the
-    nearest pixel; the corners that nothing shows are mirrored in the image, and teach nothing."""
+    nearest pixel; the corners that nothing shows are mirrored in the image, with no depth to learn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,9 +18,9 @@ class LightLoss(nn.Module):
     mean over what it is taken of: the last term weighs the same whatever share of the batch is unlabelled, and nothing
     without an unlabelled image (a micro-batch and a process's batch are batches). By "image" each is a mean over all
     images, the others counting as 0: the terms weigh by their shares of the batch, and what an image adds depends on
-    no other. Terms by name are L itself in either case, a mean over the images that it is taken of (0 of
-    none, which counts in a mean over micro-batches and processes). A
-    network with a log scale learns that too, by the likelihood of the truth, which leaves its depth alone.
+    no other. Terms by name are L itself in either case, a mean over the images that it is taken of (0 of none, which
+    counts in a mean over micro-batches and processes). A network with a log scale learns that too, by the likelihood of
+    the truth, which leaves its depth alone.
     """
 
     reads_features = False

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
 from adu_depth.charts import line_chart, series_of
 from adu_depth.files import replacing
@@ -45,7 +45,7 @@ def write_report(
     like a model gets the model's label. Parts without content are left out.
     InputError where there is history and no matplotlib to draw it.
     """
-    page = _template().render(
+    page = page_template("report.html").render(
         title=title,
         subtitle=_subtitle(report),
         verdict=verdict(report),
@@ -61,12 +61,15 @@ def write_report(
 
 
 @cache
-def _template() -> Template:
-    """Escapes all that it is given: names of data sets and settings may hold anything."""
-    loader = PackageLoader("adu_depth.report")
+def page_template(name: str, package: str = "adu_depth.report") -> Template:
+    """A template of a package, which may build on the report's: page.html, parts.html, style.css.
+
+    It escapes all that it is given: names of data sets and settings may hold anything.
+    """
+    loader = ChoiceLoader([PackageLoader(package), PackageLoader("adu_depth.report")])
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
 def _subtitle(report: Mapping[str, Any]) -> str:
