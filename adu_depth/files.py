@@ -7,6 +7,7 @@ a stated limit, for a file may be anybody's. Whatever reads a user's file opens 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -187,6 +188,15 @@ def open_regular(path: str | Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal. InputError if it cannot be read."""
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_bytes(path: str | Path, share: int = 1) -> bytes:

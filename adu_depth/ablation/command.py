@@ -13,7 +13,18 @@ from adu_depth.ablation.cost import Cost, measured_cost
 from adu_depth.ablation.light_indoor import LightIndoor
 from adu_depth.ablation.page import write_page
 from adu_depth.ablation.preset import Preset, TrainingConfig
-from adu_depth.ablation.results import RESULT, SPENT, Described, Result, clocked, kept_result, spent, without_places
+from adu_depth.ablation.results import (
+    BEGUN,
+    RESULT,
+    SPENT,
+    Described,
+    Result,
+    begin,
+    clocked,
+    kept_result,
+    spent,
+    without_places,
+)
 from adu_depth.ablation.rows import Row, chosen_rows
 from adu_depth.ablation.table import markdown, summary
 from adu_depth.checkpoint import config_dict
@@ -21,6 +32,7 @@ from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.files import replacing, require_text_name, write_json
 from adu_depth.folder_lock import LOCK_FILE, locked
+from adu_depth.launcher import world_size
 from adu_depth.progress import Progress
 from adu_depth.schema import read_json
 from adu_depth.training.loop import Interrupted
@@ -39,6 +51,11 @@ def run_ablation(config: AblationConfig, console: Console) -> dict[str, Any]:
         for row in rows:
             progress.say(f"{row.name:22} {row.says}{_reason(preset, row)}")
         return {}
+    if world_size() > 1:
+        raise InputError(
+            f"ablation trains one row after the other in one process, got {world_size()}: start it without torchrun or "
+            "accelerate launch"
+        )
     require_text_name(config.folder)
     with locked(config.folder, "ablation"):
         return _Ablation(preset, rows, progress).run()
@@ -119,6 +136,8 @@ class _Ablation:
 
     def _do(self, row: Row, seed: int) -> None:
         config = self.preset.training(row, seed)
+        described = self._described(row, seed)
+        begin(config.run, described)
         try:
             with clocked(config.run):
                 self.preset.train(row, config, self.progress)
@@ -128,14 +147,15 @@ class _Ablation:
         result = Result(
             row.name,
             seed,
-            *self._described(row, seed),
+            *described,
             metrics=self.preset.measure(predictor),
             cost=self._cost(config),
             seconds=spent(config.run),
             environment=describe_environment(predictor.device),
         )
         write_json(config.run / RESULT, asdict(result))
-        (config.run / SPENT).unlink()
+        for name in (SPENT, BEGUN):
+            (config.run / name).unlink()
         self.results[row.name, seed] = result
 
     def _cost(self, config: TrainingConfig) -> Cost:

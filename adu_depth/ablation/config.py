@@ -27,8 +27,8 @@ class IndoorConfig:
     depth_scale: Annotated[float, Range(0, 1e6, above=True)] = 1000.0
     """Stored values per metre where there is no depth.toml."""
     test_place: Text = "unlabelled/holo"
-    """Pictures of unlabelled.csv whose path begins so show the place that is tested on: rows with U are trained without
-    and with them, and say which."""
+    """Folder of the pictures of unlabelled.csv that show the place that is tested on: rows with U are trained without
+    and with them, and say which. "": none is known."""
 
 
 @dataclass(frozen=True)

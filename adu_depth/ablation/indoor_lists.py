@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from adu_depth.ablation.config import IndoorConfig
 from adu_depth.ablation.rows import LABELLED, PLACE, U, X
@@ -10,6 +10,7 @@ from adu_depth.data import Rgbd
 from adu_depth.data.identity import frames_digest
 from adu_depth.data.splits import use_split
 from adu_depth.errors import InputError
+from adu_depth.files import checksum, read_text
 
 TEST, VAL = "test", "val"
 LISTS = {X: "train.csv", U: "unlabelled.csv", PLACE: "unlabelled.csv", LABELLED: "labelled.csv"}
@@ -27,6 +28,10 @@ class IndoorLists:
         for part in (X, TEST):
             if part not in self.frames:
                 raise InputError(f"data.root {config.root}: expected a list {LISTS[part]} of image,depth, found none")
+        self._refuse_measured()
+
+    def has(self, part: str) -> bool:
+        return part in self.frames
 
     def path(self, part: str) -> Path:
         return Path(self.config.root) / LISTS[part]
@@ -37,12 +42,15 @@ class IndoorLists:
             raise InputError(f"data.root {root}: no such folder, expected one of train.csv and test.csv")
         if not self.path(part).is_file():
             return None
+        if part in (U, PLACE) and not read_text(self.path(part)).strip():
+            return None
         frames = Rgbd(root, self.config.depth_scale)
+        frames.truth = part not in (U, PLACE)  # its list may name depth maps: nobody looks at them, nor needs them
         use_split(frames, self.path(part))
         if part in (U, PLACE):
-            there = bool(self.config.test_place)
-            shows = [there and name.startswith(self.config.test_place) for name in frames.names]
-            chosen = [name for name, place in zip(frames.names, shows, strict=True) if place == (part == PLACE)]
+            place = self.config.test_place
+            shows = [bool(place) and PurePosixPath(name).is_relative_to(place) for name in frames.names]
+            chosen = [name for name, shown in zip(frames.names, shows, strict=True) if shown == (part == PLACE)]
             frames.select(chosen)
         return frames if len(frames) else None
 
@@ -52,6 +60,10 @@ class IndoorLists:
             return ""
         if not self.path(part).is_file():
             return f"there is no {LISTS[part]}"
+        if not read_text(self.path(part)).strip():
+            return f"{LISTS[part]} is empty"
+        if part == PLACE and not self.config.test_place:
+            return "data.test-place names no folder of it"
         which = "no picture" if part == PLACE else "every picture"
         return f"{which} of {LISTS[part]} is below {self.config.test_place} (data.test-place)"
 
@@ -59,5 +71,31 @@ class IndoorLists:
         """By part, which frames they are, wherever they lie."""
         for part in parts:
             if part not in self._digests:
-                self._digests[part] = frames_digest(self.frames[part])[:16]
+                frames = self.frames[part]
+                self._digests[part] = frames_digest(frames, frames.truth)[:16]
         return {part: self._digests[part] for part in parts}
+
+    def _refuse_measured(self) -> None:
+        """InputError for a picture that is learned from and measured on, by whatever name. That the test's own pictures
+        may be among the unlabelled ones of its place is what those rows are for."""
+        for tested in (part for part in (TEST, VAL) if self.has(part)):
+            measured = self._pictures(tested)
+            sizes = {path.stat().st_size for path in measured.values() if path.is_file()}
+            contents = {checksum(path): name for name, path in measured.items() if path.is_file()}
+            for part in (X, LABELLED, U):
+                for name, path in self._pictures(part).items() if self.has(part) else ():
+                    if not path.is_file() or path.stat().st_size not in sizes:
+                        continue
+                    if (twin := contents.get(checksum(path))) is not None:
+                        raise InputError(self._told_of_twin(part, name, tested, twin))
+
+    def _pictures(self, part: str) -> dict[str, Path]:
+        frames = self.frames[part]
+        return {name: frames.frames[name].image for name in dict.fromkeys(frames.names)}
+
+    def _told_of_twin(self, part: str, name: str, tested: str, twin: str) -> str:
+        same = "it" if name == twin else f"the same picture ({twin})"
+        advice = f"take it out of one of the two under {self.config.root}"
+        if part == U and tested == TEST:
+            advice += ", or name its folder with --data.test-place: rows then say which of them saw it"
+        return f"{LISTS[part]} has {name}, and {LISTS[tested]}, which is measured on, has {same} too: {advice}"

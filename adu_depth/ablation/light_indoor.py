@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,20 @@ import numpy as np
 from adu_depth.ablation.config import AblationConfig
 from adu_depth.ablation.indoor_lists import TEST, VAL, IndoorLists
 from adu_depth.ablation.preset import Column, OneTeacher, Preset, Together, TrainingConfig, always, filled, means_on
-from adu_depth.ablation.rows import LABELLED, LIGHT, PLACE, PUBLISHED, Row, U, X, changed
+from adu_depth.ablation.results import WEIGHTS
+from adu_depth.ablation.rows import LABELLED, LIGHT, PLACE, PUBLISHED, WITHOUT_PLACE, Row, U, X, changed
 from adu_depth.data import StereoSample
 from adu_depth.data.config import DataConfig, SourceConfig
 from adu_depth.data.dataset import Dataset
-from adu_depth.data.mixed import Mixed, Source, without_truth
+from adu_depth.data.mixed import Mixed, Source
 from adu_depth.data.transforms import CentreCut
 from adu_depth.distillation import DistillationConfig
 from adu_depth.errors import InputError
 from adu_depth.evaluation.evaluator import Predict
+from adu_depth.files import checksum
 from adu_depth.inference import Predictor
 from adu_depth.models import StudentConfig
+from adu_depth.models.light_weights import weights_file
 from adu_depth.progress import Progress
 from adu_depth.training.batches import InMemory
 from adu_depth.training.config import OptimizerConfig, StudentTrainingConfig
@@ -36,7 +40,7 @@ NEAREST, FARTHEST = 0.1, 10.0
 
 class LightIndoor(Preset):
     title = "The light-weight student and unlabelled pictures"
-    rows = LIGHT
+    rows: tuple[Row, ...] = LIGHT
     published = PUBLISHED
     published_about = "published, on NYU-v2"
 
@@ -51,8 +55,10 @@ class LightIndoor(Preset):
         )
         assert self.settings.size is not None
         self.size = self.settings.size
+        _require_shape(self.size)
         self.short_side = round(SHORT_SIDE * self.size[0] / MEASURED[0])
         self.lists = IndoorLists(config.data)
+        self.rows = LIGHT if self.lists.has(PLACE) else tuple(_without_place(row) for row in LIGHT)
         self.tested = tuple(part for part in (TEST, VAL) if part in self.lists.frames)
         self.columns = tuple(
             Column(f"{part}/{metric}", f"{part} {title}", metric.startswith("delta"))
@@ -61,11 +67,12 @@ class LightIndoor(Preset):
         )
         self.plotted = tuple(f"{part}/{metric}" for part in self.tested for metric in ("rmse", "rel"))
         self.teacher = OneTeacher(self.device, reads_features=False)
+        self._digests: dict[str, str] = {}
 
     @property
     def about(self) -> str:
         light = self.settings.light
-        counts = ", ".join(f"{len(f)} of {NAMES.get(part, part)}" for part, f in self.lists.frames.items())
+        counts = ", ".join(f"{len(frames)} of {self._name(part)}" for part, frames in self.lists.frames.items())
         network = "ResNet-34" if light.teacher_network == "light-teacher" else "the student's own network"
         begins = [
             f"the {who} encoder begins with {'ImageNet weights' if weights else 'random weights'}"
@@ -74,10 +81,11 @@ class LightIndoor(Preset):
         focal = light.reference_focal
         scaled = "no camera is read" if focal is None else f"depth is scaled by the focal length over {focal:g} pixels"
         return (
-            f"Pictures: {counts}. Trained at {_times(self.size)} (short side {self.short_side}, the middle), measured "
-            f"at {_times(MEASURED)} by the rules of 1803.08673 and 2105.06143: no clamp, δ ≤, means of per-image "
-            "errors; REL, scaled, is the error that is left where each prediction is brought to the truth's median "
-            f"first. The teacher N_t is {network}; {'; '.join(begins)}; {scaled}. Each seed has its own teacher, which "
+            f"Pictures: {counts}. Networks are trained and run at {_times(self.size)} (short side {self.short_side}, "
+            f"the middle) and measured at {_times(MEASURED)}, to which their depth is enlarged, by the rules of "
+            "1803.08673 and 2105.06143: no clamp, δ ≤, means of per-image errors; REL, scaled, is the error that is "
+            "left where each prediction is brought to the truth's median first. "
+            f"The teacher N_t is {network}; {'; '.join(begins)}; {scaled}. Each seed has its own teacher, which "
             f"all its rows share. λ = {light.truth_share:g}; where U is beside X, {light.unlabelled_share:.0%} of the "
             "samples."
         )
@@ -90,8 +98,12 @@ class LightIndoor(Preset):
         self.parts = {p: InMemory(CentreCut(frames[p], self.size, self.short_side)) for p in NAMES if p in frames}
         self.sets = {p: InMemory(CentreCut(frames[p], MEASURED, SHORT_SIDE)) for p in self.tested}
         for name, samples in {**self.parts, **self.sets}.items():
-            samples.fill(progress, f"reading {NAMES.get(name, name)}")
+            samples.fill(progress, f"reading {self._name(name)}")
             self._require_cameras(samples)
+
+    def _name(self, part: str) -> str:
+        name = NAMES.get(part, part)
+        return name if self.lists.has(PLACE) else name.removesuffix(" without the test place")
 
     def _require_cameras(self, samples: InMemory) -> None:
         """InputError for a picture of unknown focal length, where depth is scaled by it."""
@@ -138,7 +150,14 @@ class LightIndoor(Preset):
             "frames": self.lists.digests(row.data),
             "measured": self.lists.digests(self.tested),
             "depth_scale": None if told else self.settings.data.depth_scale,
+            WEIGHTS: self._weights_digest(self._weights(row.teacher)),
         }
+
+    def _weights_digest(self, source: str) -> str:
+        """Of the weights' file, wherever it lies; "" for random weights."""
+        if source and source not in self._digests:
+            self._digests[source] = checksum(weights_file(source))[:16]
+        return self._digests.get(source, "")
 
     def train(self, row: Row, config: TrainingConfig, progress: Progress) -> None:
         assert isinstance(config, StudentTrainingConfig)
@@ -152,7 +171,7 @@ class LightIndoor(Preset):
         if not others:
             return parts[X]
         if X not in parts:
-            return InMemory(Unlabelled(Together(others)))
+            return InMemory(Together(others))
         (source,) = data.mix
         name = f"data.mix {source.split}"
         beside = Source(name, InMemory(Together(others)), source.thousandths, source.labels)
@@ -181,17 +200,19 @@ class LightIndoor(Preset):
         }
 
 
-class Unlabelled:
-    """The same pictures, with nothing known of their depth."""
+def _require_shape(size: tuple[int, int]) -> None:
+    """InputError for pictures that would be squeezed where they are measured: trained and measured have one shape."""
+    height, width = size
+    if abs(width - height * MEASURED[1] / MEASURED[0]) >= 1:
+        raise InputError(
+            f"size: expected the shape of {_times(MEASURED)}, which is measured at, such as 114 152, got {height} "
+            f"{width}: at height {height} the width is {round(height * MEASURED[1] / MEASURED[0])}"
+        )
 
-    def __init__(self, samples: Dataset) -> None:
-        self.samples = samples
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> StereoSample:
-        return without_truth(self.samples[index])
+def _without_place(row: Row) -> Row:
+    """Its name for a U of which nobody says what it shows."""
+    return replace(row, says=row.says.removesuffix(WITHOUT_PLACE))
 
 
 def _times(size: tuple[int, int]) -> str:

@@ -106,8 +106,10 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         which = " and ".join(map(str, threads))
         told.append(
             f"Mean ± sample standard deviation over seeds. GMAC (convolutions and products) and CPU ms (median of "
-            f"{REPEATS} calls, one sample, fp32, {which} thread{'' if threads == [1] else 's'}) at {size}. Seconds of "
-            "a training are wall-clock, on a machine that may have had other work."
+            f"{REPEATS} calls, one sample, fp32, {which} thread{'' if threads == [1] else 's'}) are the network's on "
+            f"{size}, whatever it was trained at. Seconds of a training are wall-clock, on a machine that may have had "
+            "other work; those of a part that was killed are not in them, and the first taught row of a seed asks the "
+            "teacher for what all others then have."
         )
     told += [f"{row['says']} ({row['name']}) is left out: {row['lacks']}." for row in table["left_out"]]
     return told

@@ -50,9 +50,7 @@ def load_encoder(network: Network, source: str | Path) -> Network:
         InputError: no such file, or the hub is out of reach; tensors missing, strange or of another shape, values that
             are NaN or infinite.
     """
-    path = Path(source)
-    if not path.is_file():
-        path = _from_hub(str(source))
+    path = weights_file(source)
     if path.suffix == ".safetensors":
         forms = {name: form for name, form in read_forms(path).items() if not _UNUSED.match(name)}
         _require(source, forms, network.encoder)
@@ -62,6 +60,12 @@ def load_encoder(network: Network, source: str | Path) -> Network:
         _require(source, {name: Form.of(tensor) for name, tensor in weights.items()}, network.encoder)
     _load(weights, network.encoder, source)
     return network
+
+
+def weights_file(source: str | Path) -> Path:
+    """The file that `load_encoder` reads: itself, or of the hub's local cache. InputError if there is none."""
+    path = Path(source)
+    return path if path.is_file() else _from_hub(str(source))
 
 
 def _from_hub(name: str) -> Path:

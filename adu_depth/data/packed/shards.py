@@ -33,7 +33,7 @@ from adu_depth.data.packed.forms import (
     shard_faults,
 )
 from adu_depth.errors import InputError
-from adu_depth.files import open_regular, replacing, write_json
+from adu_depth.files import checksum, replacing, write_json
 from adu_depth.schema import check, parse_json, read_json, shown
 from adu_depth.tensor_files import FLOATS, read_forms, require_header, some
 
@@ -96,15 +96,6 @@ def source_state(files: Iterable[Path]) -> str:
             continue
         digest.update(os.fsencode(f"{path.name}\0{found.st_size}\0{found.st_mtime_ns}\0"))
     return digest.hexdigest()[:16]
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal. InputError if it cannot be read."""
-    digest = hashlib.sha256()
-    with open_regular(path) as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_note(path: Path) -> dict[str, Any]:
