@@ -75,8 +75,8 @@ class PredictConfig:
 
     Writes NAME_depth.png (16-bit, metres × 256), NAME_depth_color.png and, of a network that predicts it,
     NAME_uncertainty.png. A stereo teacher needs the calibration, a student with a reference focal length fx: the
-    numbers here, or camera.toml beside the images (`adu-depth render` writes one). Images of a data set and of pairs
-    are taken as stored, any other photo is turned upright as its EXIF orientation says.
+    numbers here, or camera.toml beside the images (`adu-depth render` writes one). Images with ground
+    truth and pairs are taken as stored, any other photo is turned upright as its EXIF orientation says.
     """
 
     checkpoint: Positional[Path]
@@ -141,7 +141,7 @@ def predict(config: PredictConfig) -> int:
     console.print(f"wrote {len(outcome.written)} files to {config.output}")
     for images, told in (
         (outcome.turned, "turned upright, as EXIF says"),
-        (outcome.as_stored, "taken as stored though EXIF says turned, as in all work on a data set or a pair"),
+        (outcome.as_stored, "taken as stored though EXIF says turned, as images with ground truth and pairs are"),
     ):
         if images:
             names = ", ".join(printable_name(image.name) for image in images[:3])

@@ -37,6 +37,17 @@ class Camera:
         """The camera of the image (of this width) mirrored left to right: of one view alone, not of the pair."""
         return replace(self, cx=width - 1 - self.cx)
 
+    def turned(self, orientation: int, height: int, width: int) -> Camera:
+        """The camera of the image (of this size as stored) once it is turned upright as EXIF's orientation, 1 to 8,
+        says: of one view alone, not of the pair."""
+        camera = self
+        if orientation in (5, 6, 7, 8):
+            camera = replace(self, fx=self.fy, fy=self.fx, cx=self.cy, cy=self.cx)
+            height, width = width, height
+        if orientation in (3, 4, 7, 8):
+            camera = replace(camera, cy=height - 1 - camera.cy)
+        return camera.mirrored(width) if orientation in (2, 3, 6, 7) else camera
+
     def resized(self, scale_x: float, scale_y: float) -> Camera:
         """The camera after the image was resized by these factors (pixel areas scale, as in cv2.resize)."""
         return replace(

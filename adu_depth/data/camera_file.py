@@ -67,14 +67,18 @@ def camera_from_numbers(
 
 
 def read_camera(
-    path: str | Path, name: str = "", size: tuple[int, int] | None = None, needed: Sequence[str] = ALL_NEEDED
+    path: str | Path,
+    name: str = "",
+    size: tuple[int, int] | None = None,
+    needed: Sequence[str] = ALL_NEEDED,
+    orientation: int = 1,
 ) -> Camera:
     """The camera that the file gives for the image `name` (without extension) of `size` (height, width) pixels.
 
-    needed: as for camera_from_numbers. Raises InputError if the file is missing or malformed, lacks a number, or is for
-    images of another size.
+    needed: as for camera_from_numbers. orientation: as for CameraFile.camera. Raises InputError if the file is missing
+    or malformed, lacks a number, or is for images of another size.
     """
-    return CameraFile(path).camera(name, size, needed)
+    return CameraFile(path).camera(name, size, needed, orientation)
 
 
 class CameraFile:
@@ -84,17 +88,40 @@ class CameraFile:
         self.path = Path(path)
         self._tables = _read_tables(self.path)
 
-    def camera(self, name: str = "", size: tuple[int, int] | None = None, needed: Sequence[str] = ALL_NEEDED) -> Camera:
-        """See read_camera. A name with folders, `monday/000003`, also takes what `["monday"]` says."""
+    def camera(
+        self,
+        name: str = "",
+        size: tuple[int, int] | None = None,
+        needed: Sequence[str] = ALL_NEEDED,
+        orientation: int = 1,
+    ) -> Camera:
+        """See read_camera. A name with folders, `monday/000003`, also takes what `["monday"]` says.
+
+        orientation: EXIF's, 1 to 8, by which the image was turned upright to be of `size`. The file's numbers are of
+        the pixels as stored, one camera for photos of all orientations, and are turned along; unless its width and
+        height are those of the image as it is turned.
+        """
         table = dict(self._tables[""])
         for end in [*(i for i, letter in enumerate(name) if letter == "/"), len(name)]:
             table |= self._tables.get(name[:end], {})
-        for key, actual in zip(_SIZE_KEYS, reversed(size or ()), strict=False):
-            if key in table and table[key] != actual:
-                raise InputError(
-                    f"{self.path} is for images of {key} {table[key]:g}, but {name or 'the image'} has {key} {actual}"
-                )
-        return _camera({k: v for k, v in table.items() if k in _CAMERA_KEYS}, str(self.path), needed)
+        camera = _camera({k: v for k, v in table.items() if k in _CAMERA_KEYS}, str(self.path), needed)
+        if size is None:
+            return camera
+        stored = size[::-1] if orientation in (5, 6, 7, 8) else size
+        if (other := _other_size(table, stored)) is None:
+            return camera.turned(orientation, *stored)
+        if _other_size(table, size) is None:
+            return camera
+        key, actual = other
+        raise InputError(
+            f"{self.path} is for images of {key} {table[key]:g}, but {name or 'the image'} has {key} {actual}"
+        )
+
+
+def _other_size(table: _Table, size: tuple[int, int]) -> tuple[str, int] | None:
+    """The side of an image of this (height, width) that the table says otherwise, and how long it is; None if none."""
+    sides = zip(_SIZE_KEYS, reversed(size), strict=True)
+    return next(((key, actual) for key, actual in sides if table.get(key, actual) != actual), None)
 
 
 def find_camera_file(image: Path, top: Path | None = None) -> Path | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adu_depth.data.file_index import IMAGE_SUFFIXES, FileIndex
-from adu_depth.data.image_files import read_view
+from adu_depth.data.image_files import orientation_of, read_view
 from adu_depth.data.image_look import look_at
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
@@ -69,7 +69,11 @@ class FileDataset(ABC):
 
     def image_size(self, index: int) -> tuple[int, int] | None:
         """Height and width of `self[index]`, by its image's first bytes; None where they do not tell."""
-        return KB_SIZE if self.kb_crop else size_by_look(self.read_files(self.names[index])["left"])
+        if self.kb_crop:
+            return KB_SIZE
+        name = self.names[index]
+        size = size_by_look(self.read_files(name)["left"])
+        return size[::-1] if size is not None and self.orientation(name) in (5, 6, 7, 8) else size
 
     @abstractmethod
     def load_stored(self, name: str) -> StereoSample:
@@ -84,6 +88,15 @@ class FileDataset(ABC):
         """Those of `files` that `load` reads: without ground truth, where that is left aside."""
         files = self.files(name)
         return files if self.truth else {role: path for role, path in files.items() if role not in TRUTH_FILES}
+
+    def upright(self, name: str) -> bool:
+        """Whether the frame's image is turned upright as EXIF says: where nothing is read that is of its pixels as they
+        are stored, or it is turned along."""
+        return False
+
+    def orientation(self, name: str) -> int:
+        """EXIF's orientation by which the frame's image is turned upright, 1 to 8; 1 where it is read as stored."""
+        return orientation_of(self.files(name)["left"]) if self.upright(name) else 1
 
     def missing(self, name: str) -> list[Path]:
         """Those of a frame's files that are to be read and are not there."""
@@ -122,7 +135,8 @@ class FileDataset(ABC):
 
 
 def size_by_look(path: Path) -> tuple[int, int] | None:
-    """Height and width of an image, by its first bytes; None where they do not tell: whoever reads it will say why."""
+    """Height and width of an image as stored, by its first bytes; None where they do not tell: whoever reads it will
+    say why."""
     try:
         look = look_at(path)
     except InputError:
@@ -149,10 +163,15 @@ def read_pair(left: Path, right: Path) -> tuple[Tensor, Tensor]:
     return views
 
 
-def require_size(found: tuple[int, ...], image: Tensor, what: str | Path) -> None:
-    """InputError unless (height, width) is the image's."""
-    if tuple(found) != tuple(image.shape[-2:]):
-        raise InputError(f"{what}: expected the image's height and width {tuple(image.shape[-2:])}, got {tuple(found)}")
+def require_size(found: tuple[int, ...], image: Tensor, what: str | Path, stored: Path | None = None) -> None:
+    """InputError unless (height, width) is the image's. stored: the image's file, as which it was read."""
+    if tuple(found) == tuple(image.shape[-2:]):
+        return
+    turn = 1 if stored is None else orientation_of(stored)
+    why = f": {stored} is stored turned (EXIF's orientation {turn}), store it upright as its map is" if turn > 4 else ""
+    raise InputError(
+        f"{what}: expected the image's height and width {tuple(image.shape[-2:])}, got {tuple(found)}{why}"
+    )
 
 
 def kb_window(sample: StereoSample) -> StereoSample:

@@ -19,7 +19,8 @@ MOST_BYTES = 128_000_000
 def frames_digest(dataset: FileDataset, truth: bool = True) -> str:
     """SHA-256, in hexadecimal, over the frames of a data set: which, in what order, and from what files they are read.
 
-    Folders, file names and times do not count: a copy has the digest of its original. Of a large data set not every
+    Folders, file names and times do not count: a copy has the digest of its original. Whether an image is turned
+    upright as it is read does. Of a large data set not every
     byte is read: the names of all frames, the sizes of the files of 4096 evenly spread ones, and of those as much
     content as 128 MB hold, spread too. A pack's shards have digests of their own, which are taken. Without `truth` the
     files of ground truth do not count.
@@ -33,7 +34,10 @@ def frames_digest(dataset: FileDataset, truth: bool = True) -> str:
         return digest.hexdigest()
     left, seen = MOST_BYTES, set()
     for index in islice(spread(len(dataset)), MOST_FRAMES):
-        for role, path in sorted(dataset.files(dataset.names[index]).items()):
+        name = dataset.names[index]
+        if (turn := _orientation(dataset, name)) != 1:  # of frames as stored nothing: their digests stay what they were
+            digest.update(f"upright: {turn}\0".encode())
+        for role, path in sorted(dataset.files(name).items()):
             if path in seen or (role in GROUND_TRUTH_ROLES and not truth):  # seen: a calibration of many frames
                 continue
             seen.add(path)
@@ -56,6 +60,13 @@ def spread(count: int) -> Iterator[int]:
         index = int(f"{place:0{bits}b}"[::-1], 2) if bits else 0
         if index < count:
             yield index
+
+
+def _orientation(dataset: FileDataset, name: str) -> int:
+    try:
+        return dataset.orientation(name)
+    except InputError:  # whoever reads the frame will say so
+        return 1
 
 
 def _content(path: Path) -> bytes:

@@ -27,7 +27,7 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
     """A PNG, JPEG, WebP, TIFF, BMP or PPM as 3×H×W float32 RGB in [0, 1], as stored or, if asked for, `upright`.
 
     Grey becomes three equal channels, alpha is dropped. 8 and 16 bits per channel are understood. upright: turn the
-    picture as its EXIF orientation says. Data sets never do: maps and calibration are of the pixels as stored.
+    picture as its EXIF orientation says. Data sets do so where no map is read with it; maps are of the stored pixels.
 
     Raises InputError naming the file if it is missing, no regular file, cut short, damaged, no image, larger than
     `files.size_limit`, or of 16 bits of which 12 are used.

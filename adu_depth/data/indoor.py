@@ -80,13 +80,16 @@ class NyuV2(FileDataset):
                 self._ends.setdefault(_end(known), []).append(known)
         return self._ends
 
+    def upright(self, name: str) -> bool:
+        return "depth" not in self.read_files(name)
+
     def load_stored(self, name: str) -> StereoSample:
         files = self.read_files(name)
-        image = read_view(files["left"])
+        image = read_view(files["left"], upright=self.upright(name))
         if "depth" not in files:
             return StereoSample(left=image, right=None, **no_maps(image), camera=UNKNOWN_CAMERA, name=name)
         depth = read_millimetres(files["depth"])
-        require_size(depth.shape, image, files["depth"])
+        require_size(depth.shape, image, files["depth"], files["left"])
         maps = maps_from_depth(depth, UNKNOWN_CAMERA)
         return StereoSample(left=image, right=None, **maps, camera=UNKNOWN_CAMERA, name=name)
 

@@ -252,13 +252,14 @@ def recognised(root: Path) -> bool:
 
 
 def views_above(folder: Path) -> frozenset[str]:
-    """Absolute paths of the views of every data set that one of the folders above `folder`, or itself, is."""
+    """Absolute paths of the views of every data set that one of the folders above `folder`, or itself, is; without
+    those that it turns upright itself."""
     found: set[str] = set()
     folder = Path(os.path.abspath(folder))
     for root in (folder, *folder.parents)[:DEEPEST]:
         try:
             dataset = open_dataset(root, together=True)
-            files = [dataset.files(name) for name in dataset.names]
+            files = [dataset.files(name) for name in dataset.names if not dataset.upright(name)]
         except InputError:
             continue
         found |= {os.path.abspath(each[role]) for each in files for role in ("left", "right") if role in each}

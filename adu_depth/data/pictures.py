@@ -28,7 +28,8 @@ ADVICE = "name their layout (layout=rgbd, nyu_v2, scannet), or give the folder o
 class Pictures(FileDataset):
     """Every image in a folder and in its folders, called by its path there, suffix included: single images.
 
-    camera.toml in the folder or nearer to an image is read where there is one; else the camera is not known. The first
+    Each is turned upright as EXIF says, and its camera with it. camera.toml in the folder or nearer to an image is read
+    where there is one; else the camera is not known. The first
     bytes of every image are looked at: maps of depth (one channel of 16 bits, floats, or of 8 bits and called so) are
     refused, grey pictures counted in `notes`. Raises InputError where no image is, or a file is none.
     """
@@ -53,12 +54,16 @@ class Pictures(FileDataset):
         """A name as it is: two images may differ in their suffix alone."""
         return line
 
+    def upright(self, name: str) -> bool:
+        return True
+
     def load_stored(self, name: str) -> StereoSample:
-        files = self.files(name)
-        image, camera = read_view(files["left"]), UNKNOWN_CAMERA
+        files, orientation = self.files(name), self.orientation(name)
+        image, camera = read_view(files["left"], upright=orientation != 1), UNKNOWN_CAMERA
         if (path := files.get("calibration")) is not None:
-            known = self.cameras.setdefault(path, CameraFile(path))
-            camera = known.camera(name, (image.shape[1], image.shape[2]), ("fx",))
+            if path not in self.cameras:
+                self.cameras[path] = CameraFile(path)
+            camera = self.cameras[path].camera(name, (image.shape[1], image.shape[2]), ("fx",), orientation)
         return StereoSample(left=image, right=None, **no_maps(image), camera=camera, name=name)
 
 

@@ -126,24 +126,27 @@ class Rgbd(FileDataset):
         image = next(csv.reader([line]))[0].strip()
         return super().split_entry(Path(image).as_posix())
 
+    def upright(self, name: str) -> bool:
+        return "depth" not in self.read_files(name)
+
     def load_stored(self, name: str) -> StereoSample:
-        frame = self.frames[name]
-        image = read_view(frame.image)
-        camera = self._camera(name, (image.shape[1], image.shape[2]))
+        frame, orientation = self.frames[name], self.orientation(name)
+        image = read_view(frame.image, upright=orientation != 1)
+        camera = self._camera(name, (image.shape[1], image.shape[2]), orientation)
         maps = no_maps(image)
         if frame.depth is not None and self.truth:
             depth = read_depth(frame.depth, frame.scale)
-            require_size(depth.shape, image, frame.depth)
+            require_size(depth.shape, image, frame.depth, frame.image)
             maps = maps_from_depth(depth, camera)
         return StereoSample(left=image, right=None, **maps, camera=camera, name=name)
 
-    def _camera(self, name: str, size: tuple[int, int]) -> Camera:
+    def _camera(self, name: str, size: tuple[int, int], orientation: int) -> Camera:
         path = self.files(name).get("calibration")
         if path is None:
             return UNKNOWN_CAMERA
         if path not in self.cameras:
             self.cameras[path] = CameraFile(path)
-        return self.cameras[path].camera(name, size, ("fx",))
+        return self.cameras[path].camera(name, size, ("fx",), orientation)
 
 
 def _refuse_exchanged(frame: _Frame, where: str) -> bool:

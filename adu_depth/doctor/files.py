@@ -32,6 +32,7 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
     whole: set[str] = set()
     seen: dict[Path, bool] = {}
     turned: list[Path] = []
+    upright: list[Path] = []
     for name in frames:
         files = dataset.files(name)
         roles.update(files.keys())
@@ -41,7 +42,8 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
         calibrations |= {path for role, path in files.items() if role == "calibration" and role not in absent}
         broken = [p for role, p in files.items() if role not in absent and not _known_whole(p, seen)]
         cut += broken
-        turned += [p for role, p in files.items() if role in VIEWS and role not in absent and _is_turned(p)]
+        marked = [p for role, p in files.items() if role in VIEWS and role not in absent and _is_turned(p)]
+        (upright if dataset.upright(name) else turned).extend(marked)
         if not dataset.labelled(name):
             unlabelled.append(name)
         if not absent and not broken:
@@ -70,11 +72,18 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
         report.add(
             "orientation",
             WARNING,
-            f"{counted(len(turned), 'image')} with an EXIF orientation: every command takes a data set's images as "
-            "stored, not turned",
+            f"{counted(len(turned), 'image')} with an EXIF orientation: every command takes images with ground truth, "
+            "and pairs, as stored, not turned",
             turned,
             "maps and calibration must be of the stored pixels; if those stand upright, take the mark out "
             "(`exiftool -Orientation= FILE`), else store the images turned",
+        )
+    if upright:
+        report.add(
+            "orientation",
+            OK,
+            f"{counted(len(upright), 'image')} with an EXIF orientation and without ground truth: turned upright when "
+            "they are read, and a camera.toml with them",
         )
     if unused := dataset.unused():
         report.add(

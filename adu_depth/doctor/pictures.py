@@ -18,7 +18,7 @@ def describe_pictures(dataset: Pictures, report: Report) -> None:
     report.add("pictures", OK, f"{counted(len(dataset), 'picture')}, no depth: {', '.join(kinds)}")
     for note in dataset.notes:
         report.add("pictures", WARNING, note)
-    sizes = Counter((look.height, look.width) for look in looks)
+    sizes = Counter(size for index in range(len(dataset)) if (size := dataset.image_size(index)) is not None)
     told = ", ".join(f"{height}×{width} ({count})" for (height, width), count in sizes.most_common(MOST_SIZES))
     more = f" and {len(sizes) - MOST_SIZES} more" if len(sizes) > MOST_SIZES else ""
     upright = sum(count for (height, width), count in sizes.items() if height > width)

@@ -48,8 +48,8 @@ class ImageTask:
 class PredictOutcome:
     """What a run wrote, and what it could not do: (file, reason).
 
-    turned: images that were turned upright, as EXIF says. as_stored: those that were not though EXIF says so, because a
-    data set's images are never turned.
+    turned: images that were turned upright, as EXIF says. as_stored: those that were not though EXIF says so, because
+    they are read so in a data set, or as a pair.
     """
 
     written: list[Path] = field(default_factory=list)
@@ -78,12 +78,13 @@ def predict_files(
     source: an image, or a folder; with a stereo predictor a folder that holds left/ and right/ (or image_2/, image_3/).
     right: the right image of `source`, or the folder of right images by the same names; another ending is fine. Pairs
     may lie in folders of sequences, `left/monday/000001.jpg`, and their results then do too.
-    camera: calibration; where None and the predictor needs one, camera.toml beside the images or in the folder above.
+    camera: calibration, of images turned upright where they are; where None and the predictor needs one, camera.toml
+    beside the images or in the folder above, which is turned with them.
     temperature: factor on the predicted scale of the error, as `adu-depth evaluate --fit-temperature` finds one.
     progress: called after each image with the reason it failed, or None.
 
-    An image of a data set that open_dataset recognises, and a pair, is taken as stored, as in training, evaluation and
-    the doctor; any other is turned upright as its EXIF orientation says. The outcome lists both.
+    An image with ground truth of a data set that open_dataset recognises, and a pair, is taken as stored, as in
+    training, evaluation and the doctor; any other is turned upright as EXIF says. The outcome lists both.
     A single image or pair that cannot be used raises InputError. In a folder such a file goes to `failures` and the
     rest is done; a folder without any image raises InputError, and so does an output that another process writes into.
     """
@@ -98,10 +99,8 @@ def predict_files(
         for task in tasks:
             reason = None
             try:
-                upright = _to_be_turned(task.left, outcome, views, predictor.stereo)
-                outcome.written += predict_one(
-                    predictor, task, output, camera, temperature, depth_colours, upright=upright
-                )
+                orientation = _to_be_turned(task.left, outcome, views, predictor.stereo)
+                outcome.written += predict_one(predictor, task, output, camera, temperature, depth_colours, orientation)
             except InputError as error:
                 if not source.is_dir():
                     raise
@@ -119,13 +118,14 @@ def predict_one(
     camera: Camera | None,
     temperature: float = 1.0,
     depth_colours: ColourScale = DEPTH,
-    upright: bool = False,
+    orientation: int = 1,
 ) -> list[Path]:
-    """Predicts one task and writes its files; returns them. upright: turn the image as its EXIF orientation says.
+    """Predicts one task and writes its files; returns them. orientation: EXIF's, if the image is to be turned upright
+    by it, and the camera beside it too; 1 leaves both as they are.
 
     Raises InputError if the input cannot be used.
     """
-    left = read_image(task.left, upright=upright)
+    left = read_image(task.left, upright=orientation != 1)
     right = None
     if predictor.stereo:
         if task.right is None:
@@ -135,7 +135,7 @@ def predict_one(
             sizes = " and ".join(f"{v.shape[1]}×{v.shape[2]}" for v in (left, right))
             raise InputError(f"{task.left} and {task.right} must have one size, got {sizes}")
     if camera is None and predictor.needs_camera:
-        camera = camera_beside(task, (left.shape[1], left.shape[2]), predictor.stereo)
+        camera = camera_beside(task, (left.shape[1], left.shape[2]), predictor.stereo, orientation)
     prediction = predictor.predict_image(left, right, camera, task.left)
     depth = to_map(prediction.depth)
     paths = [output / f"{task.name}_{kind}.png" for kind in ("depth", "depth_color", "uncertainty")]
@@ -147,20 +147,22 @@ def predict_one(
     return paths
 
 
-def _to_be_turned(image: Path, outcome: PredictOutcome, views: dict[Path, frozenset[str]], stereo: bool) -> bool:
-    """Whether EXIF says that the image lies turned, and it is none of a data set; noted in `outcome`."""
-    if orientation_of(image) == 1:
-        return False
+def _to_be_turned(image: Path, outcome: PredictOutcome, views: dict[Path, frozenset[str]], stereo: bool) -> int:
+    """EXIF's orientation of an image that is to be turned by it, 1 of any other; noted in `outcome`."""
+    orientation = orientation_of(image)
+    if orientation == 1:
+        return 1
     folder = image.parent
     if not stereo and folder not in views:
         views[folder] = views_above(folder)
     stored = stereo or os.path.abspath(image) in views[folder]
     (outcome.as_stored if stored else outcome.turned).append(image)
-    return not stored
+    return 1 if stored else orientation
 
 
-def camera_beside(task: ImageTask, size: tuple[int, int], stereo: bool) -> Camera:
-    """The camera that camera.toml gives for an image of `size` (height, width). Raises InputError if there is none."""
+def camera_beside(task: ImageTask, size: tuple[int, int], stereo: bool, orientation: int = 1) -> Camera:
+    """The camera that camera.toml gives for an image of `size` (height, width), turned upright by `orientation`. Raises
+    InputError if there is none."""
     file = find_camera_file(task.left, task.top)
     if file is None:
         wanted = "--fx, --cx, --cy (pixels) and --baseline (metres)" if stereo else "--fx (pixels)"
@@ -168,7 +170,7 @@ def camera_beside(task: ImageTask, size: tuple[int, int], stereo: bool) -> Camer
         other = other_calibration(task.left.parent, task.left.absolute().parent.parent)
         more = f"; {other}" if other else ""
         raise InputError(f"no calibration for {task.left}: give {wanted}, or put it into {place}{more}")
-    return read_camera(file, task.frame or task.left.stem, size, needed_numbers(stereo))
+    return read_camera(file, task.frame or task.left.stem, size, needed_numbers(stereo), orientation)
 
 
 def needed_numbers(stereo: bool) -> tuple[str, ...]:
