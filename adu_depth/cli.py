@@ -36,6 +36,7 @@ from adu_depth.inference.predict_files import needed_numbers
 from adu_depth.inference.predictor import Flip
 from adu_depth.inference.render import write_samples
 from adu_depth.parsing import settings_registry
+from adu_depth.proxies.command import ProxiesConfig, make_proxies
 from adu_depth.quickstart import QuickstartConfig, run_quickstart
 from adu_depth.report.command import ReportConfig, draw_report
 from adu_depth.stopping import Stopped
@@ -205,6 +206,11 @@ def splits(config: SplitsConfig) -> int:
     return doctor_command.splits(config, console)
 
 
+def proxies(config: ProxiesConfig) -> int:
+    make_proxies(config, console)
+    return 0
+
+
 def submit(config: SubmitConfig) -> int:
     faults = write_or_check_submission(config, console)
     for fault in faults:
@@ -221,6 +227,7 @@ COMMANDS: dict[type, Any] = {
     RenderConfig: render,
     DoctorConfig: doctor,
     SplitsConfig: splits,
+    ProxiesConfig: proxies,
     TeacherTrainingConfig: teacher,
     StudentTrainingConfig: distill,
     CacheTeacherConfig: fill_cache,
@@ -237,6 +244,7 @@ Command = (
     | Annotated[RenderConfig, subcommand("render")]
     | Annotated[DoctorConfig, subcommand("doctor")]
     | Annotated[SplitsConfig, subcommand("splits")]
+    | Annotated[ProxiesConfig, subcommand("proxies")]
     | Annotated[TeacherTrainingConfig, subcommand("train-teacher")]
     | Annotated[StudentTrainingConfig, subcommand("distill")]
     | Annotated[CacheTeacherConfig, subcommand("cache-teacher")]

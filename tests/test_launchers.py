@@ -37,6 +37,7 @@ NAMES = [
     "render",
     "doctor",
     "splits",
+    "proxies",
     "train-teacher",
     "distill",
     "cache-teacher",

@@ -35,6 +35,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_teacher(tiny_teacher(folder / "teacher", loop=short))
     train_student(tiny_student(folder / "student", loop=short))
     write_samples(SyntheticStereo(2, *SIZE, seed=0), folder / "pairs", 2)
+    for part in ("left", "right", "camera.toml"):  # without ground truth
+        (folder / "bare").mkdir(exist_ok=True)
+        (folder / "bare" / part).symlink_to(folder / "pairs" / part)
     save_image(folder / "test" / "image" / "0000000000.png", SyntheticStereo(1, 352, 1216, seed=0)[0].left)
     return folder
 
@@ -52,6 +55,7 @@ COMMANDS = {
     "pack": ("pack", "IN/pairs", "--output", "OUT"),
     "render": ("render", "--count", 1, "--size", 32, 64, "--output", "OUT"),
     "splits": ("splits", "IN/pairs", "--validation", 0.5, "--output", "OUT"),
+    "proxies": ("proxies", "IN/bare", "--output", "OUT"),
     "ablation": ("ablation", "--preset", "adu", "--device", "cpu", "--output", "OUT"),
     "quickstart": ("quickstart", "--device", "cpu", "--output", "OUT"),
 }

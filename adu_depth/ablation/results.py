@@ -14,7 +14,7 @@ from adu_depth.checkpoint import list_checkpoints
 from adu_depth.errors import InputError
 from adu_depth.files import write_json
 from adu_depth.schema import read_json
-from adu_depth.training.run_folder import FREE_TO_CHANGE, differing_settings, with_defaults
+from adu_depth.training.run_folder import FREE_TO_CHANGE, differing_settings, with_defaults, with_mixed_defaults
 
 RESULT, BEGUN, SPENT = "result.json", "begun.json", "spent.json"
 WEIGHTS = "encoder_weights"
@@ -93,7 +93,7 @@ def _require_same_begun(folder: Path, described: Described, defaults: Described)
 
 
 def _require_same(folder: Path, how: str, before: Described, now: Described, defaults: Described) -> None:
-    filled = with_defaults(before[0], defaults[0]), with_defaults(before[1], defaults[1])
+    filled = with_defaults(with_mixed_defaults(before[0]), defaults[0]), with_defaults(before[1], defaults[1])
     compared = _without_known_weights(filled, now)
     differing = [text for old, new in zip(*compared, strict=True) for text in differing_settings(old, new)]
     if differing:

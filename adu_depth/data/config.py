@@ -31,6 +31,7 @@ class SourceConfig:
     ground_truth: Text = ""
     kb_crop: bool = False
     skip_missing: bool = False
+    proxies: Text = ""
     pairs: Annotated[int, Range(0, MOST)] = 0
     scene_seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     labels: bool = True
@@ -39,6 +40,11 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, f"data.mix {self.root}: ")
+        if self.proxies and not self.labels:
+            raise InputError(
+                f"data.mix {self.root}: proxies={self.proxies} stand in for ground truth, which labels=false leaves "
+                "aside; give one of the two"
+            )
 
     @property
     def thousandths(self) -> int:
@@ -93,6 +99,9 @@ class DataConfig:
     """Cut every frame to KITTI's 352×1216 benchmark window first."""
     skip_missing: bool = False
     """Pass over, and count, frames whose files are not all there, instead of refusing them."""
+    proxies: Text = ""
+    """Folder of `adu-depth proxies`: disparities of a classical matcher, which stand in for ground truth in the frames
+    that have none."""
     size: tuple[Side, Side] = (96, 320)
     """Height and width the network is trained at, multiples of 32 but for light networks."""
     fit: Literal["resize", "crop", "centre"] = "resize"
@@ -109,8 +118,9 @@ class DataConfig:
     """Supervise with the dense ground truth instead of the sparse (LiDAR) one."""
     mix: Annotated[tuple[SourceConfig, ...], Length(15), Argument(repeated=True)] = ()
     """One more data set to train on, with its share of the samples (0.3; `root` has what is left), and what is its own
-    of layout, split, ground_truth, kb_crop, skip_missing, pairs, scene_seed: --data.mix kitti 0.3 split=train.txt.
-    labels=false: a set, or any folder of images, that a student's teacher alone labels (photos 0.5 labels=false)"""
+    of layout, split, ground_truth, kb_crop, skip_missing, proxies, pairs, scene_seed: --data.mix kitti 0.3
+    split=train.txt. labels=false: a set, or any folder of images, that a student's teacher alone labels (photos 0.5
+    labels=false)"""
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or any(s <= 0 for s in self.size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from adu_depth.data.file_index import IMAGE_SUFFIXES, FileIndex
 from adu_depth.data.image_files import orientation_of, read_view
 from adu_depth.data.image_look import look_at
+from adu_depth.data.proxies import Proxies
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth
@@ -38,7 +40,7 @@ class FileDataset(ABC):
     names: which frame stands at which index; `select` narrows them. notes: what a user should hear of this data set
     (frames without ground truth, skipped ones), a sentence each. kb_crop: hand out KITTI's benchmark window of each
     frame, see `kb_window`. truth: whether ground truth is read; without it frames have none known, and its files need
-    not be there, nor be whole.
+    not be there, nor be whole. proxies: maps that stand in for ground truth, in the frames that have none.
     """
 
     def __init__(self, root: str | Path, names: list[str]) -> None:
@@ -47,6 +49,7 @@ class FileDataset(ABC):
         self.notes: list[str] = []
         self.kb_crop = False
         self.truth = True
+        self.proxies: Proxies | None = None
         self.file_index = FileIndex()
 
     def __len__(self) -> int:
@@ -60,7 +63,13 @@ class FileDataset(ABC):
         `floats` there are the same bits."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of a data set of {len(self)} pairs")
-        sample = self.load_stored(self.names[index])
+        name = self.names[index]
+        sample = self.load_stored(name)
+        if self.proxies is not None and self.proxied(name):
+            disparity = self.proxies.disparity(name)
+            require_size(disparity.shape, sample.left, self.proxies.file(name))
+            known = maps_from_disparity(disparity, sample.camera)
+            sample = replace(sample, depth=known["depth"], disparity=known["disparity"], valid=known["valid"])
         return kb_window(sample) if self.kb_crop else sample
 
     def load(self, name: str) -> StereoSample:
@@ -100,15 +109,28 @@ class FileDataset(ABC):
 
     def missing(self, name: str) -> list[Path]:
         """Those of a frame's files that are to be read and are not there."""
-        return [path for path in self.read_files(name).values() if not self.file_index.holds(path)]
+        wanted = self.read_files(name) | self.proxy_files(name)
+        return [path for path in wanted.values() if not self.file_index.holds(path)]
+
+    def proxied(self, name: str) -> bool:
+        """Whether proxies stand in for the frame's ground truth."""
+        return self.proxies is not None and not (self.truth and self.labelled(name))
+
+    def supervised(self, name: str) -> bool:
+        """Whether the frame has ground truth, or proxies in its place."""
+        return self.labelled(name) or self.proxied(name)
+
+    def proxy_files(self, name: str) -> dict[str, Path]:
+        """The file of the frame's proxies, by its role; none where it needs none."""
+        return {"proxy": self.proxies.file(name)} if self.proxies is not None and self.proxied(name) else {}
 
     def part_digests(self) -> list[str] | None:
         """Digests of all that the frames are read from, where there are such beforehand."""
         return None
 
     def labelled(self, name: str) -> bool:
-        """Whether the frame has a file of ground truth."""
-        return any(role in GROUND_TRUTH_ROLES for role in self.files(name))
+        """Whether the frame has a file of ground truth, be it a LiDAR's points alone, which only train."""
+        return any(role in GROUND_TRUTH_ROLES or role == "sparse_depth" for role in self.files(name))
 
     def unused(self) -> list[Path]:
         """Files beside those of the frames that look as if they were meant to be read, and are not; where it shows."""

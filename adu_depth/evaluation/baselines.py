@@ -26,8 +26,9 @@ class SemiGlobalMatching:
     """OpenCV's StereoSGBM (after Hirschmüller, TPAMI 2008) on grey images, three-way, blocks of 3×3.
 
     num_disparities: searched range in pixels, a positive multiple of 16; disparities beyond it cannot be found.
-    Penalties, uniqueness and speckle filter are those of OpenCV's stereo_match samples. Of the usual variants (colour
-    or grey, 5, 8 or 3 paths, blocks of 3 or 5) this one had the lowest D1 on six KITTI 2015 pairs.
+    uniqueness: percent by which a match must beat every other.
+    Penalties, uniqueness (10) and speckle filter are those of OpenCV's stereo_match samples. Of the usual variants
+    (colour or grey, 5, 8 or 3 paths, blocks of 3 or 5) this one had the lowest D1 on six KITTI 2015 pairs.
     Images are extended on the left by the searched range, so that the left rim is matched as well. Pixels without a
     match are filled along rows by the smaller, that is the farther, of their two matched neighbours, as KITTI's
     development kit does. density: image name → share of pixels matched before filling.
@@ -35,7 +36,7 @@ class SemiGlobalMatching:
 
     block_size = 3
 
-    def __init__(self, num_disparities: int = 128) -> None:
+    def __init__(self, num_disparities: int = 128, uniqueness: int = 10) -> None:
         if num_disparities <= 0 or num_disparities % 16:
             raise InputError(f"num_disparities: expected a positive multiple of 16, got {num_disparities}")
         self.num_disparities = num_disparities
@@ -51,7 +52,7 @@ class SemiGlobalMatching:
             P2=32 * area,
             disp12MaxDiff=1,
             preFilterCap=63,
-            uniquenessRatio=10,
+            uniquenessRatio=uniqueness,
             speckleWindowSize=100,
             speckleRange=32,
             mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY,

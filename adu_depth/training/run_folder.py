@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from adu_depth.checkpoint import list_checkpoints
+from adu_depth.data.config import SourceConfig
 from adu_depth.errors import InputError
 from adu_depth.files import require_text_name, write_json
 from adu_depth.folder_lock import locked
@@ -68,7 +69,7 @@ def prepare_run_folder(run: Path, config: dict[str, Any], loop: LoopConfig, defa
             f"run folder {run} already holds a training: go on with --loop.resume, or name another with --run"
         )
     if chosen is not None:
-        before = with_labels(settings_before(run, chosen))
+        before = with_mixed_defaults(settings_before(run, chosen))
         filled = with_defaults(before, with_defaults(BEFORE, defaults))
         free = places_free(before, config) | ({"loop.steps", "extended"} if is_extension(before, config) else set())
         differing = differing_settings(filled, config, free=free)
@@ -99,12 +100,13 @@ def settings_before(run: Path, chosen: Path) -> dict[str, Any]:
     return own
 
 
-def with_labels(settings: dict[str, Any]) -> dict[str, Any]:
-    """With what a run from before `labels` did with the data sets that it mixed."""
+def with_mixed_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """With the settings of mixed data sets that are newer than these: the run did what their defaults do."""
     data = settings.get("data")
     if not isinstance(data, dict) or not _objects(data.get("mix")):
         return settings
-    return {**settings, "data": {**data, "mix": [{"labels": True, **source} for source in data["mix"]]}}
+    newer = {field.name: field.default for field in fields(SourceConfig) if field.name in ("labels", "proxies")}
+    return {**settings, "data": {**data, "mix": [{**newer, **source} for source in data["mix"]]}}
 
 
 def is_extension(before: dict[str, Any], now: dict[str, Any]) -> bool:

@@ -161,8 +161,8 @@ def _missing_truth(config: TeacherTrainingConfig | StudentTrainingConfig, source
 
 
 def _labelled(source: Dataset) -> Iterator[int]:
-    """The frames that have a file of ground truth, evenly spread ones first."""
+    """The frames that have a file of ground truth, or of proxies, evenly spread ones first."""
     named = source.samples if isinstance(source, Resized) else source
     for index in spread(len(source)):
-        if not isinstance(named, FileDataset) or named.labelled(named.names[index]):
+        if not isinstance(named, FileDataset) or named.supervised(named.names[index]):
             yield index

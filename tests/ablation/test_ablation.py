@@ -108,6 +108,11 @@ def test_rows_of_several_seeds_make_one_table(rooms: Path, tmp_path: Path, capsy
     assert page.count("<svg") == 2
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert capsys.readouterr().out.count("to be trained)") == 6
+    mixed = output / "seed-0" / "distilled-x-u" / "result.json"
+    older = json.loads(mixed.read_text())
+    del older["training"]["data"]["mix"][0]["proxies"]  # a setting from after it was trained
+    mixed.write_text(json.dumps(older))
+    assert run(*light(rooms, "--seeds", 2, "--rows", "alone-x", "distilled-x-u", "--output", output)) == 0
     again = ("--seeds", 2, "--rows", "alone-x", "--output", output, "--data.depth-scale", 500)
     assert run(*light(rooms, *again)) == 2
     assert "depth_scale: 1000.0 → 500.0" in capsys.readouterr().err

@@ -52,6 +52,14 @@ def zeros(pairs: Path) -> None:
         write_png16(pairs / "depth" / f"{index:06d}.png", np.zeros(SIZE))
 
 
+def test_a_lidar_s_points_alone_are_something_to_learn_from(pairs: Path, tmp_path: Path) -> None:
+    """sparse_depth without depth, as a rig with a LiDAR has it."""
+    (tmp_path / "sparse_depth").rename(pairs / "sparse_depth")
+    data = DataConfig(str(pairs), size=SIZE)
+    assert train_teacher(tiny_teacher(tmp_path / "teacher", data=data, loop=ONCE))[-1]["disparity"] > 0
+    assert train_student(tiny_student(tmp_path / "student", data=data, loop=ONCE))[-1]["silog"] > 0
+
+
 SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     "no files": (lambda pairs: None, "none of the 3 frames has ground truth"),
     "a format that is not read": (unread, "none of the 3 frames has ground truth"),

@@ -72,7 +72,7 @@ class PackedStereo(FileDataset):
 
     def stored_window(self, index: int, top: int, left: int, height: int, width: int) -> StereoSample:
         """`window` with views of 8 bits as in `stored`: the mapped file, read when a batch is made."""
-        if self.kb_crop:
+        if self.kb_crop or self.proxied(self.names[index]):
             return self.stored(index).crop(top, left, height, width)
         return self._decode(self.names[index], Window(top, left, height, width))
 

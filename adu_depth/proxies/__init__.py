@@ -1,0 +1,1 @@
+"""Proxy labels by classical matching: disparities for frames of which nobody measured the depth."""
