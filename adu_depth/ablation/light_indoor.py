@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +23,7 @@ from adu_depth.evaluation.evaluator import Predict
 from adu_depth.files import checksum
 from adu_depth.inference import Predictor
 from adu_depth.models import StudentConfig
+from adu_depth.models.focal import because_of
 from adu_depth.models.light_weights import weights_file
 from adu_depth.progress import Progress
 from adu_depth.training.batches import InMemory
@@ -107,13 +107,10 @@ class LightIndoor(Preset):
 
     def _require_cameras(self, samples: InMemory) -> None:
         """InputError for a picture of unknown focal length, where depth is scaled by it."""
-        focal = self.settings.light.reference_focal
-        for sample in (samples[index] for index in range(len(samples))) if focal is not None else ():
-            if math.isnan(float(sample.camera.fx)):
-                raise InputError(
-                    f"light.reference_focal {focal:g} scales depth by the focal length, which {sample.name} of "
-                    f"{self.settings.data.root} does not know: expected fx in a camera.toml beside it, or above"
-                )
+        if (focal := self.settings.light.reference_focal) is not None:
+            needs = because_of(focal, "light.reference_focal")
+            for index in range(len(samples)):
+                samples[index].require_focal(needs, self.settings.data.root)
 
     def training(self, row: Row, seed: int) -> StudentTrainingConfig:
         settings, light = self.settings, self.settings.light

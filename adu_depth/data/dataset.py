@@ -128,6 +128,13 @@ class FileDataset(ABC):
         """Digests of all that the frames are read from, where there are such beforehand."""
         return None
 
+    where_focal_is = "expected fx in a camera.toml there"
+    """What to do for a frame of unknown focal length."""
+
+    def focal_known(self, name: str) -> bool:
+        """Whether the frame's files say a focal length; those of pairs always do."""
+        return True
+
     def labelled(self, name: str) -> bool:
         """Whether the frame has a file of ground truth, be it a LiDAR's points alone, which only train."""
         return any(role in GROUND_TRUTH_ROLES or role == "sparse_depth" for role in self.files(name))

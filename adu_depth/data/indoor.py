@@ -80,6 +80,11 @@ class NyuV2(FileDataset):
                 self._ends.setdefault(_end(known), []).append(known)
         return self._ends
 
+    where_focal_is = "this layout reads none: list the frames in a *.csv beside a camera.toml (layout rgbd)"
+
+    def focal_known(self, name: str) -> bool:
+        return False
+
     def upright(self, name: str) -> bool:
         return "depth" not in self.read_files(name)
 

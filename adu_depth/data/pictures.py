@@ -54,6 +54,9 @@ class Pictures(FileDataset):
         """A name as it is: two images may differ in their suffix alone."""
         return line
 
+    def focal_known(self, name: str) -> bool:
+        return "calibration" in self.files(name)
+
     def upright(self, name: str) -> bool:
         return True
 

@@ -126,6 +126,9 @@ class Rgbd(FileDataset):
         image = next(csv.reader([line]))[0].strip()
         return super().split_entry(Path(image).as_posix())
 
+    def focal_known(self, name: str) -> bool:
+        return "calibration" in self.files(name)
+
     def upright(self, name: str) -> bool:
         return "depth" not in self.read_files(name)
 

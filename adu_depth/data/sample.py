@@ -61,6 +61,17 @@ class StereoSample:
             raise InputError(f"{name}: {purpose} needs pairs, but this data set has no right images")
         return self.right
 
+    def require_focal(self, needs: str, root: str = "") -> None:
+        """InputError, beginning with who needs it, for a sample (of a batch) of unknown focal length. root: of its data
+        set, for the message. A camera on a device is waited for."""
+        unknown = torch.isnan(torch.as_tensor(self.camera.fx)).reshape(-1).nonzero()
+        if len(unknown):
+            name = self.name if isinstance(self.name, str) else self.name[int(unknown[0])]
+            of = f" of {root}" if root else ""
+            raise InputError(
+                f"{needs}, which {name}{of} does not know: expected fx in a camera.toml beside the image, or above"
+            )
+
     def crop(self, top: int, left: int, height: int, width: int) -> StereoSample:
         """The same window of both views and of every map, with the principal point moved."""
         window = (..., slice(top, top + height), slice(left, left + width))

@@ -70,6 +70,11 @@ class ScanNet(FileDataset):
         """Scans of one room (scene0000_00, scene0000_01) are one sequence."""
         return Path(name).parts[-3].partition("_")[0] if len(Path(name).parts) >= 3 else ""
 
+    where_focal_is = f"expected {MATRICES[0]} in each scene, and the depth maps that it is of"
+
+    def focal_known(self, name: str) -> bool:
+        return {"calibration", "depth"} <= self.files(name).keys()
+
     def image_size(self, index: int) -> tuple[int, int] | None:
         files = self.files(self.names[index])
         return size_by_look(files.get("depth", files["left"]))

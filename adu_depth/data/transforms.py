@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -146,3 +147,25 @@ def require_fit(samples: FileDataset, size: tuple[int, int]) -> None:
             f"that data.fit crop cuts out of them: {some}; choose a smaller data.size, data.fit resize, or leave them "
             "out by a split"
         )
+
+
+def require_focal_lengths(needs: str, samples: Dataset, where: str, indices: Sequence[int] | None = None) -> None:
+    """InputError where frames' files say no focal length, and depth is to be scaled by it: before the first is read.
+
+    needs: who scales it, see `models.focal.needs_focal`; "" if nobody does. where: the data set's name, for messages.
+    indices: of the samples that are used; None is all. Of samples that lie in no files the first is looked at.
+    """
+    frames = samples.samples if isinstance(samples, Resized) else samples
+    indices = range(len(frames)) if indices is None else indices
+    if not needs or not len(indices):
+        return
+    if not isinstance(frames, FileDataset):
+        frames[indices[0]].require_focal(needs)
+        return
+    unknown = [name for index in indices if not frames.focal_known(name := frames.names[index])]
+    if not unknown:
+        return
+    which = f"{where} does not know"
+    if len(unknown) < len(indices):
+        which = f"{len(unknown):,} of {len(indices):,} frames of {where} do not know (such as {unknown[0]})"
+    raise InputError(f"{needs}, which {which}: {frames.where_focal_is}")

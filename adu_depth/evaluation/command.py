@@ -15,7 +15,7 @@ from adu_depth.data import KittiStereo, SyntheticStereo, open_dataset
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.layouts import find_layout, folder_options, refuse_folder_options
 from adu_depth.data.packed import PackedStereo
-from adu_depth.data.transforms import CentreCut
+from adu_depth.data.transforms import CentreCut, require_focal_lengths
 from adu_depth.distributed import ProcessGroup, joined_processes
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
@@ -36,6 +36,7 @@ from adu_depth.files import write_json
 from adu_depth.folder_lock import locked
 from adu_depth.inference import Predictor
 from adu_depth.inference.predictor import Flip
+from adu_depth.models.focal import needs_focal
 from adu_depth.progress import Progress
 
 HELD_OUT_SCENES = 2
@@ -125,6 +126,9 @@ class _Evaluation:
         self.dataset = open_evaluation_set(config, self.predictor)
         if len(self.dataset) == 0:
             raise InputError(f"{config.data}: 0 images, nothing to evaluate on")
+        require_focal_lengths(
+            needs_focal(self.predictor.model, f"reference_focal of {config.checkpoint}"), self.dataset, config.data
+        )
         for note in getattr(self.dataset, "notes", ()):
             self.progress.say(note)
         first = self.dataset[0]

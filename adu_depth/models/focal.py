@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, per_image
@@ -24,3 +24,15 @@ def scaled_by_focal(depth: Tensor, camera: Camera | None, reference_focal: float
     if camera is None:
         raise InputError("camera: a student with reference_focal needs the camera's focal length, got None")
     return depth * (per_image(camera.fx, depth) / reference_focal)
+
+
+def needs_focal(network: nn.Module | None, who: str) -> str:
+    """Why the focal length of every image must be known to whoever runs this network, for messages; "" where it need
+    not. who: the network, or the setting it has its reference from."""
+    reference = getattr(getattr(network, "config", None), "reference_focal", None)
+    return "" if reference is None else because_of(reference, who)
+
+
+def because_of(reference: float, who: str) -> str:
+    """`needs_focal`, of this reference focal length."""
+    return f"{who} {reference:g} scales depth by the camera's focal length"

@@ -173,8 +173,13 @@ def batches(
     group: ProcessGroup,
     device: torch.device,
     teacher: TeacherOutputs | None = None,
+    needs_focal: str = "",
 ) -> Generator[TrainingBatch, None, None]:
-    """The batches of steps start … loop.steps − 1, on `device`. Closing them ends the processes that read them."""
+    """The batches of steps start … loop.steps − 1, on `device`. Closing them ends the processes that read them.
+
+    needs_focal: who needs every sample's focal length (see `models.focal.needs_focal`), for an InputError that names
+    the first without.
+    """
     steps = range(start, loop.steps)
     if isinstance(samples, SyntheticStereo) and samples.length is None:
         return _endless(samples, steps, loop.pairs_per_step, group, device)
@@ -188,15 +193,19 @@ def batches(
         prefetch_factor=loop.prefetch if workers else None,
         pin_memory=device.type == "cuda",
     )
-    return _arriving(loader, device)
+    return _arriving(loader, device, needs_focal)
 
 
-def _arriving(loader: DataLoader[Item | InputError], device: torch.device) -> Generator[TrainingBatch, None, None]:
+def _arriving(
+    loader: DataLoader[Item | InputError], device: torch.device, needs_focal: str
+) -> Generator[TrainingBatch, None, None]:
     batch: TrainingBatch | InputError
     with closing(delivered(loader)) as stream:
         for batch in stream:
             if isinstance(batch, InputError):
                 raise batch
+            if needs_focal:
+                batch.sample.require_focal(needs_focal)
             yield batch.to(device)
 
 

@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 from adu_depth.checkpoint import kind_of
 from adu_depth.data import SyntheticStereo
 from adu_depth.errors import InputError
+from adu_depth.models.focal import needs_focal
 from adu_depth.progress import Progress
 from adu_depth.schema import Range, check_ranges
 from adu_depth.training.config import DataConfig, LoopConfig
 from adu_depth.training.loop import make_accelerator
 from adu_depth.training.runs import cached_outputs, load_teacher
 from adu_depth.training.sources import open_samples
-from adu_depth.training.supervision import require_pairs
+from adu_depth.training.supervision import require_camera, require_pairs, roots_of
 from adu_depth.training.teacher_outputs import OutputsOnDisk
 
 SHARES = 7 * 86_400
@@ -64,6 +65,7 @@ def cache_teacher(config: CacheTeacherConfig, progress: Progress | None = None) 
     if kind_of(config.teacher) == "teacher":
         require_pairs(source, config.data.root)
     teacher = load_teacher(config.teacher, config.data, accelerator.device, progress)
+    require_camera(needs_focal(teacher, f"reference_focal of {config.teacher}"), source, roots_of(config.data))
     return cached_outputs(
         config.teacher_cache,
         teacher,

@@ -17,6 +17,7 @@ from adu_depth.distillation import DistillationConfig, LightLoss, StudentLoss, T
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models import LightStudent, StereoTeacher, Student, build_student, load_encoder
+from adu_depth.models.focal import because_of, needs_focal
 from adu_depth.models.light import LightNetwork
 from adu_depth.models.students import depth_range
 from adu_depth.progress import Progress
@@ -27,7 +28,7 @@ from adu_depth.training.loop import make_accelerator, train
 from adu_depth.training.resuming import chosen_checkpoint, offering_another
 from adu_depth.training.run_folder import from_first, only_writer
 from adu_depth.training.sources import open_samples, seen_frames
-from adu_depth.training.supervision import require_camera, require_supervision
+from adu_depth.training.supervision import require_camera, require_supervision, roots_of
 from adu_depth.training.tasks import OnlineTeacher, StudentTask, TeacherTask
 from adu_depth.training.teacher_outputs import OutputsOnDisk, Precision, cache_identity, weights_digest
 from adu_depth.training.validation import make_validation
@@ -122,7 +123,8 @@ def _train_student(
     progress = progress or Progress(enabled=accelerator.is_main_process)
     source = open_samples(config.data, accelerator.device, progress) if samples is None else samples
     require_supervision(config, source, progress)
-    require_camera(config, source)
+    if (focal := config.model.reference_focal) is not None:
+        require_camera(because_of(focal, "model.reference_focal"), source, roots_of(config.data))
     validation = make_validation(config, "student", source, accelerator, progress)
     begun = network_to_start_from(config)
     network = build_student(*_model_and_backbone(config, begun))
@@ -132,6 +134,8 @@ def _train_student(
     teacher = (
         None if config.teacher is None else load_teacher(config.teacher, config.data, accelerator.device, progress)
     )
+    taught = needs_focal(teacher, f"reference_focal of {config.teacher}")
+    require_camera(taught, source, roots_of(config.data))
     loss = student_objective(config, network, teacher)
     group = ProcessGroup(accelerator.process_index, accelerator.num_processes)
     teach: Callable[[TrainingBatch], TrainingBatch] = lambda batch: batch  # noqa: E731
@@ -146,8 +150,10 @@ def _train_student(
     elif teacher is not None and outputs is None:
         teach = first_looked_at(OnlineTeacher(teacher, accelerator.device, teacher_dtype(config)))
 
+    needs = needs_focal(network, "model.reference_focal") or taught
+
     def stream(start: int) -> Generator[TrainingBatch, None, None]:
-        return batches(source, config.data, config.loop, start, group, accelerator.device, outputs)
+        return batches(source, config.data, config.loop, start, group, accelerator.device, outputs, needs)
 
     seen = seen_frames(source)
     return train(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from adu_depth.checkpoint import kind_of
 from adu_depth.data import SyntheticStereo
+from adu_depth.data.config import DataConfig
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import spread
 from adu_depth.data.mixed import Mixed
-from adu_depth.data.transforms import Resized
+from adu_depth.data.transforms import Resized, require_focal_lengths
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
@@ -97,7 +97,7 @@ def _reads_truth(config: StudentTrainingConfig) -> bool:
 
 
 def _nothing(config: TeacherTrainingConfig | StudentTrainingConfig, reasons: str) -> InputError:
-    folders = [root for root in _roots(config) if root != BUILT_IN]
+    folders = [root for root in roots_of(config.data) if root != BUILT_IN]
     advice = f"; `adu-depth doctor {folders[0]}` says what is there" if len(folders) == 1 else ""
     if isinstance(config, StudentTrainingConfig):
         advice += "; with --teacher a student may learn from that alone"
@@ -121,22 +121,16 @@ def _unlabelled(source: Dataset) -> list[str]:
     return told
 
 
-def _roots(config: TeacherTrainingConfig | StudentTrainingConfig) -> list[str]:
-    return [config.data.root, *(source.root for source in config.data.mix)]
+def roots_of(data: DataConfig) -> list[str]:
+    """Of the data sets that are trained on."""
+    return [data.root, *(source.root for source in data.mix)]
 
 
-def require_camera(config: StudentTrainingConfig, source: Dataset, roots: Sequence[str] = ()) -> None:
-    """InputError where depth is to be scaled by a focal length that a data set does not know. roots: where its parts
-    lie, if it is not what is trained on."""
-    focal = config.model.reference_focal
-    if focal is None or isinstance(source, SyntheticStereo):
-        return
-    for (name, samples), root in zip(_named(source), roots or _roots(config), strict=False):
-        if math.isnan(float(samples[0].camera.fx)):
-            raise InputError(
-                f"model.reference_focal {focal:g} scales depth by the camera's focal length, which {name or root} does "
-                "not know: expected fx in a camera.toml there"
-            )
+def require_camera(needs: str, source: Dataset, roots: Sequence[str]) -> None:
+    """InputError where depth is to be scaled by a focal length that the data does not know. needs: who scales it, see
+    `needs_focal`; "" if nobody. roots: where the data sets of `source` lie."""
+    for (name, samples), root in zip(_named(source), roots, strict=False):
+        require_focal_lengths(needs, samples, name or root)
 
 
 def _missing_truth(config: TeacherTrainingConfig | StudentTrainingConfig, source: Dataset, name: str) -> str:

@@ -29,6 +29,7 @@ from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.errors import InputError
 from adu_depth.files import read_bytes, replacing, write_json
+from adu_depth.models.focal import needs_focal
 from adu_depth.models.prediction import TeacherTargets
 from adu_depth.models.students import depth_range
 from adu_depth.progress import Progress
@@ -62,8 +63,12 @@ SUMS = "crc32"
 
 
 def teacher_says(teach: OnlineTeacher, samples: Sequence[StereoSample]) -> TeacherTargets:
-    """The teacher's targets for samples of one size, on its device; finite."""
-    batch = TrainingBatch(collate(list(samples))).to(teach.device)
+    """The teacher's targets for samples of one size, on its device; finite. InputError for one of unknown focal length,
+    where the teacher scales depth by it."""
+    together = collate(list(samples))
+    if needs := needs_focal(teach.network, "the teacher's reference_focal"):
+        together.require_focal(needs)
+    batch = TrainingBatch(together).to(teach.device)
     with torch.inference_mode():
         taught = teach(batch).teacher
     assert isinstance(taught, TeacherTargets)

@@ -23,7 +23,7 @@ from adu_depth.data.config import DataConfig
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest, spread
 from adu_depth.data.sample import StereoSample, collate
-from adu_depth.data.transforms import CentreCut
+from adu_depth.data.transforms import CentreCut, require_focal_lengths
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError, SharedInputError
 from adu_depth.evaluation.command import truth_is_cut
@@ -43,13 +43,13 @@ from adu_depth.inference import Predictor
 from adu_depth.inference.image_files import encode_png
 from adu_depth.inference.pictures import depth_picture, scaled_to, side_by_side
 from adu_depth.inference.render import to_map, to_uint8
+from adu_depth.models.focal import because_of
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.progress import Progress
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.held_out import open_held_out, read_ahead, some_of
 from adu_depth.training.history import VALIDATION
 from adu_depth.training.run_log import RunLog
-from adu_depth.training.supervision import require_camera
 from adu_depth.training.validation_config import ValidationConfig
 
 PICTURES = "validation"
@@ -261,8 +261,11 @@ def make_validation(
             raise InputError("validation.every_epochs needs a finite data set: set data.pairs, or validation.every")
         period = wanted.every_epochs * len(source) / (config.loop.pairs_per_step * accelerator.num_processes)
     validation = Validation(wanted, config.data, kind, accelerator, max(1.0, period), config.loop.workers)
-    if isinstance(config, StudentTrainingConfig):
-        require_camera(config, validation.samples, [f"validation.root {wanted.root}"])
+    if isinstance(config, StudentTrainingConfig) and (focal := config.model.reference_focal) is not None:
+        held = validation.samples
+        whole, indices = (held.samples, held.indices) if isinstance(held, Part) else (held, None)
+        needs = because_of(focal, "model.reference_focal")
+        require_focal_lengths(needs, whole, f"validation.root {wanted.root}", indices)
     for note in validation.notes:
         progress.say(f"validation: {note}")
     return validation
