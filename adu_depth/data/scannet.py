@@ -12,7 +12,6 @@ from torch import Tensor
 from adu_depth.data.dataset import FileDataset, maps_from_depth, no_maps, size_by_look
 from adu_depth.data.file_index import is_image
 from adu_depth.data.image_files import read_view
-from adu_depth.data.image_look import look_at
 from adu_depth.data.indoor import PARTS, read_millimetres
 from adu_depth.data.rgbd import UNKNOWN_CAMERA
 from adu_depth.data.sample import StereoSample
@@ -25,7 +24,7 @@ SCENE = re.compile(r"scene\d{4}_\d{2}")
 MATRICES = ("intrinsic/intrinsic_depth.txt", "intrinsics_depth.txt")
 OWN_FILES = ("pose", "intrinsic", *MATRICES, "intrinsics_color.txt")
 """What stands beside color/ and depth/ in a scene of ScanNet's, and not in Redwood's or Open3D's."""
-CENTRE, FOCAL = (0.4, 0.6), (0.4, 2.0)
+CENTRE, FOCAL = (0.45, 0.55), (0.4, 2.0)
 """Of a side of the image: where a principal point is, and how long a focal length. ScanNet's are 0.5 and 0.9."""
 SAME_SHAPE = 0.02
 """By how much widths over heights may differ: 1296×968 and 640×480 do by 0.006."""
@@ -37,9 +36,10 @@ class ScanNet(FileDataset):
         scene0000_00/color/0.jpg  depth/0.png  intrinsic/intrinsic_depth.txt
 
     Depth is 16-bit millimetres, 0 = none, and smaller than the colour image: that is brought to the depth's size (an
-    image without depth stays as it is). Focal lengths are the depth camera's, where its matrix is there (intrinsic/
-    intrinsic_depth.txt or intrinsics_depth.txt). A matrix of another size than the depth maps' (an export at half size)
-    is brought to theirs where the scene's own text (scene0000_00.txt) has its depthWidth and depthHeight, else refused.
+    image without depth stays as it is, and where ground truth is left aside one whose depth is broken or of another
+    shape). Focal lengths are the depth camera's, where its matrix is there (intrinsic/intrinsic_depth.txt or
+    intrinsics_depth.txt). A matrix of another size than the depth maps' (an export at half size) is brought to theirs
+    where it is of the depthWidth and depthHeight that the scene's own text (scene0000_00.txt) has, else refused.
     A frame is called scene0000_00/color/0. Single images: `right` is None. Raises InputError if there is no frame.
     """
 
@@ -77,19 +77,19 @@ class ScanNet(FileDataset):
 
     def image_size(self, index: int) -> tuple[int, int] | None:
         files = self.files(self.names[index])
-        return size_by_look(files.get("depth", files["left"]))
+        return self._size_by_map(files) or size_by_look(files["left"])
 
     def load_stored(self, name: str) -> StereoSample:
         files = self.files(name)
         image = read_view(files["left"])
-        if "depth" not in files:
+        depth = read_millimetres(files["depth"]) if self.truth and "depth" in files else None
+        size = self._size_by_map(files) if depth is None else (depth.shape[0], depth.shape[1])
+        if size is None:
             return StereoSample(left=image, right=None, **no_maps(image), camera=UNKNOWN_CAMERA, name=name)
-        depth = read_millimetres(files["depth"]) if self.truth else None
-        size = _size_of(files["depth"]) if depth is None else (depth.shape[0], depth.shape[1])
         camera = self._camera(files, size)
         if tuple(image.shape[-2:]) != size:
             height, width = image.shape[-2:]
-            if abs(width / height - size[1] / size[0]) > SAME_SHAPE:
+            if not _same_shape((height, width), size):
                 raise InputError(
                     f"{files['depth']}: expected depth of the colour image's shape, {width}×{height}, at any size; got "
                     f"{size[1]}×{size[0]}"
@@ -97,6 +97,15 @@ class ScanNet(FileDataset):
             image = _resized(image, size)
         maps = no_maps(image) if depth is None else maps_from_depth(depth, camera)
         return StereoSample(left=image, right=None, **maps, camera=camera, name=name)
+
+    def _size_by_map(self, files: dict[str, Path]) -> tuple[int, int] | None:
+        """(height, width) of the frame's depth map, by its first bytes; None where there is none, and of one that is
+        not read where it cannot be the image's."""
+        size = size_by_look(files["depth"]) if "depth" in files else None
+        if size is None or self.truth:
+            return size
+        image = size_by_look(files["left"])
+        return None if image is not None and not _same_shape(image, size) else size
 
     def _camera(self, files: dict[str, Path], size: tuple[int, ...]) -> Camera:
         """Of depth maps of this (height, width)."""
@@ -107,12 +116,8 @@ class ScanNet(FileDataset):
         return self.cameras[path, size]
 
 
-def _size_of(path: Path) -> tuple[int, int]:
-    """(height, width) of a depth map, which its image is brought to, with its ground truth or without."""
-    look = look_at(path)
-    if look is None:
-        raise InputError(f"{path}: not an image that can be read, expected a 16-bit PNG")
-    return look.height, look.width
+def _same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return abs(one[1] / one[0] - other[1] / other[0]) <= SAME_SHAPE
 
 
 def scenes_of(root: Path) -> list[Path]:
@@ -135,16 +140,18 @@ def _is_own(scene: Path) -> bool:
 
 def depth_camera(path: Path, sizes: Path | None, size: tuple[int, ...]) -> Camera:
     """What a matrix says of depth maps of `size` (height, width). sizes: the scene's text, which may say what size the
-    matrix is of. InputError where it can be of no such maps."""
+    matrix is of: it is of that one of the two in whose middle its principal point is nearer. InputError where it is of
+    neither, or of another shape."""
     camera = read_matrix(path)
-    if _fits(camera, size):
-        return camera
     told = None if sizes is None else read_depth_size(sizes)
+    of = [each for each in (size, told) if each is not None and _fits(camera, each)]
+    if of:
+        nearest = min(of, key=lambda each: abs((float(camera.cx) + 0.5) / each[1] - 0.5))
+        if nearest == size:
+            return camera
+        if _same_shape(nearest, size):
+            return camera.resized(size[1] / nearest[1], size[0] / nearest[0])
     height, width = size
-    if told is not None:
-        scaled = camera.resized(width / told[1], height / told[0])
-        if _fits(scaled, size) and abs(width / height - told[1] / told[0]) <= SAME_SHAPE:
-            return scaled
     scene = path.parent.parent if path.parent.name == "intrinsic" else path.parent
     said = "nothing says what size it is of" if told is None else f"{sizes} says depth of {told[1]}×{told[0]}"
     raise InputError(

@@ -178,6 +178,48 @@ def test_a_matrix_is_brought_to_the_depth_maps_where_its_size_is_told(tmp_path: 
     assert any("scene0000_00.txt says depth" in where for f in report.findings for where in f.where)
 
 
+@pytest.mark.parametrize(
+    ("cx", "text", "fx"),
+    [
+        (53.5, "", None),  # of maps of 108 before they were brought to 96, and nothing says so
+        (51.5, "depthWidth = 104\ndepthHeight = 52\n", 80 * 96 / 104),
+        (47.5, "depthWidth = 104\ndepthHeight = 52\n", 80),  # the text was left behind
+        (49.5, "depthWidth = 100\ndepthHeight = 50\n", 80 * 96 / 100),  # may be of either: the nearer
+        (57.5, "depthWidth = 104\ndepthHeight = 52\n", None),
+    ],
+)
+def test_a_matrix_is_of_the_size_in_whose_middle_its_principal_point_is(
+    cx: float, text: str, fx: float | None, tmp_path: Path
+) -> None:
+    """A lens taken for one of 8 % more makes all depths of a network that scales by it 8 % too far."""
+    first = write_scannet(tmp_path)
+    scene = tmp_path / "scene0000_00"
+    save_text(scene / "intrinsic" / "intrinsic_depth.txt", MATRIX.format(80, cx, cx / 2))
+    if text:
+        save_text(scene / "scene0000_00.txt", text)
+    if fx is None:
+        with pytest.raises(InputError, match=r"intrinsic_depth\.txt: fx 80, cx .* are not of depth maps of 96×48"):
+            open_dataset(tmp_path).load(first)
+        return
+    camera = open_dataset(tmp_path).load(first).camera
+    assert camera.fx == pytest.approx(fx)
+
+
+def test_without_labels_the_pictures_alone_are_needed(tmp_path: Path) -> None:
+    write_scannet(tmp_path)
+    depth = tmp_path / "scene0000_00" / "depth"
+    (depth / "0.png").write_bytes(b"nothing of a map")
+    save_levels(depth / "10.png", near(1)[:, :90], 1000, np.uint16)
+    with pytest.raises(InputError, match=r"depth/0\.png: not an image"):
+        open_dataset(tmp_path)[0]
+    dataset = open_dataset(tmp_path, truth=False)
+    for index in range(2):
+        assert dataset[index].left.shape == (3, *SIZE)
+        assert dataset.image_size(index) == SIZE
+        assert np.isnan(dataset[index].camera.fx)
+    assert dataset[2].left.shape == (3, 48, 96)
+
+
 @pytest.mark.parametrize("own", ["pose/0.txt", "intrinsic/intrinsic_color.txt", "intrinsics_depth.txt", "room.txt", ""])
 def test_scannet_is_known_by_what_only_it_has(tmp_path: Path, own: str) -> None:
     """Redwood's, Open3D's and others' sequences have color/ and depth/ too, at other scales."""

@@ -13,7 +13,9 @@ import torch
 from adu_depth.data import LAYOUTS, open_dataset
 from adu_depth.data.config import DataConfig, SourceConfig
 from adu_depth.data.dataset import TRUTH_FILES
-from adu_depth.data.image_files import write_png16
+from adu_depth.data.image_files import read_image, write_png16
+from adu_depth.data.rgbd import UNKNOWN_CAMERA
+from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.inference import write_samples
 from adu_depth.training.sources import open_samples
@@ -94,13 +96,20 @@ def test_it_is_not_read(name: str, tmp_path: Path) -> None:
     assert not found.disparity.any()
     assert found.occluded is None
     assert found.sparse_depth is None
-    if layout == "scannet":
-        return
+    if layout == "scannet":  # its image is of the depth's size, and has a size of its own without
+        expected = StereoSample(
+            read_image(whole.files(whole.names[0])["left"]), None, *[torch.zeros(1)] * 3, UNKNOWN_CAMERA
+        )
+    for path in broken:
+        path.write_bytes(b"")
+    empty = open_dataset(root, layout, truth=False, together=True)
+    assert layout == "packed" or torch.equal(empty[0].left, expected.left)
     for path in broken:
         path.unlink()
     gone = open_dataset(root, layout, truth=False, together=True)
     assert gone.missing(gone.names[0]) == []
     assert torch.equal(gone[0].left, expected.left)
+    assert gone.image_size(0) == tuple(expected.left.shape[-2:])
 
 
 def test_a_window_of_a_pack_reads_none_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
