@@ -47,6 +47,21 @@ def test_pictures_are_described(more: tuple[str, ...], tmp_path: Path) -> None:
     assert not [finding for each in found.values() for finding in each if finding["level"] == "error"]
 
 
+def test_those_that_say_nothing_are_counted(tmp_path: Path) -> None:
+    """They were in no count: 5 pictures, of which 3 were of colours and 0 grey."""
+    for name in ("0.png", "1.jpg", "2.png", "3.png"):
+        save(tmp_path / "photos" / name, COLOURS)
+    (tmp_path / "photos" / "2.png").write_bytes(b"no picture at all")
+    (tmp_path / "photos" / "3.png").write_bytes(b"")
+    code, found = diagnosed(tmp_path / "photos", tmp_path)
+    assert code == 1, "they are empty, or no pictures"
+    told, unknown = found["pictures"]
+    assert told["text"] == "4 pictures, no depth: 2 of colours, 0 grey, 2 unknown"
+    assert unknown["text"].startswith("2 of 4 pictures do not say what they are in their first bytes")
+    assert unknown["where"] == [str(tmp_path / "photos" / name) for name in ("2.png", "3.png")]
+    assert found["image sizes"][0]["text"].startswith("1 size, height × width 24×40 (2); 0 pictures upright")
+
+
 def test_one_that_is_cut_short_is_still_an_error(tmp_path: Path) -> None:
     save(tmp_path / "photos" / "0.png", COLOURS)
     save(tmp_path / "photos" / "1.png", COLOURS)
