@@ -26,6 +26,10 @@ TRUTH_FILES = GROUND_TRUTH_ROLES | {"sparse_depth", "occluded", "scale"}
 KB_SIZE = (352, 1216)
 
 
+class SeveralFrames(InputError):
+    """A line of a split file that may mean several frames."""
+
+
 class Dataset(Protocol):
     """A finite list of stereo pairs; may be handed to torch.utils.data.DataLoader with `collate`."""
 
@@ -154,7 +158,7 @@ class FileDataset(ABC):
 
     def split_entry(self, line: str, listed: str = "") -> str:
         """The name of the frame that a line of a split file means; listed: that file's name. Raises InputError if it
-        cannot be understood, or may mean several."""
+        cannot be understood, SeveralFrames if it may mean several."""
         stem, dot, suffix = line.rpartition(".")
         return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else line
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adu_depth.data.dataset import FileDataset, maps_from_depth, no_maps, require_size
+from adu_depth.data.dataset import FileDataset, SeveralFrames, maps_from_depth, no_maps, require_size
 from adu_depth.data.file_index import images_below
 from adu_depth.data.image_files import read_levels, read_view
 from adu_depth.data.rgbd import UNKNOWN_CAMERA
@@ -57,8 +57,8 @@ class NyuV2(FileDataset):
     def split_entry(self, line: str, listed: str = "") -> str:
         """A name, or a line of BTS's lists, whose paths begin below `sync`, `official_splits/test` or another part.
 
-        A frame that two parts have is the one of the part that the list is for (train, test); InputError where neither
-        its name nor the line says it.
+        A frame that two parts have is the one of the part that the list is for (train, test); SeveralFrames where
+        neither its name nor the line says it.
         """
         name = super().split_entry(line.split()[0].lstrip("/"))
         if name in self.images:
@@ -67,7 +67,7 @@ class NyuV2(FileDataset):
         if len(found) > 1 and (use := use_of(listed)):
             found = [known for known in found if use_of(known.removesuffix(name)) == use] or found
         if len(found) > 1:
-            raise InputError(
+            raise SeveralFrames(
                 f"{name} is there several times, as {' and '.join(found)}: name the part in the line, or call the list "
                 "train or test as its part is"
             )

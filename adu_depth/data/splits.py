@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from adu_depth.data.dataset import FileDataset
+from adu_depth.data.dataset import FileDataset, SeveralFrames
 from adu_depth.errors import InputError
 from adu_depth.files import read_name_lines, replacing
 from adu_depth.folder_lock import locked
@@ -137,6 +137,8 @@ def _names_one(dataset: FileDataset, line: str, listed: str, known: frozenset[st
     """Whether the line names a frame, as it is or as the layout writes it: a folder may be called #1."""
     try:
         return line in known or dataset.split_entry(line, listed) in known
+    except SeveralFrames:  # whoever reads the line will say so
+        return True
     except (InputError, csv.Error):  # a comment, in words that are no frame's
         return False
 

@@ -99,6 +99,25 @@ def test_a_frame_that_may_be_of_either_part_is_refused(tmp_path: Path, listed: s
     assert open_dataset(tmp_path, split=tmp_path / listed).names == ["sync/kitchen_0028b/rgb_00001"]
 
 
+def test_a_line_of_a_folder_that_begins_with_a_hash_is_refused_where_it_may_mean_two(tmp_path: Path) -> None:
+    """It was taken for a comment, since no one frame is meant."""
+    for below in ("sync", "official_splits/test"):
+        write_nyu(tmp_path / below)
+        (tmp_path / below / "kitchen_0028b").rename(tmp_path / below / "#1")
+    line = "#1/rgb_00001.jpg #1/sync_depth_00001.png 518.8579\n"
+    save_text(
+        tmp_path / "list.txt",
+        f"# both parts\n{LINE.replace('kitchen_0028b', 'office_0001a').replace('1.', '2.')}{line}",
+    )
+    with pytest.raises(InputError, match=r"list\.txt, line 2: office_0001a/rgb_00002 is there several times"):
+        open_dataset(tmp_path, split=tmp_path / "list.txt")
+    save_text(tmp_path / "list.txt", f"# both parts\n{line}")
+    with pytest.raises(InputError, match=r"list\.txt, line 2: #1/rgb_00001 is there several times"):
+        open_dataset(tmp_path, split=tmp_path / "list.txt")
+    save_text(tmp_path / "train.txt", f"# both parts\n{line}")
+    assert open_dataset(tmp_path, split=tmp_path / "train.txt").names == ["sync/#1/rgb_00001"]
+
+
 MATRIX = "{0:g} 0 {1:g} 0\n0 {0:g} {2:g} 0\n0 0 1 0\n0 0 0 1\n"
 OWN = MATRIX.format(86.5, 47.5, 23.5)
 """Of depth maps of 48×96."""
