@@ -23,6 +23,8 @@ def in_parts(tensor: Tensor) -> bool:
 
     True fp32 products share their factors through shared memory, which took 4 to 95 times as long as their bytes
     (bench/LOG.md). AMD has matrix units for them. The interpreter takes the same tiles and multiplies fp32.
+    Parts hold every bit of numbers from 2⁻¹¹⁰ on, below to within 2⁻¹³³. Of infinity, and of finite numbers from
+    2¹²⁸ − 2¹¹⁹ on, which round to it, one part is NaN: so is a product with one, where fp32's may be infinite.
     """
     return tensor.dtype == torch.float32 and runtime.WARP_SIZE == 32
 
