@@ -211,6 +211,8 @@ def correlate_step(
 
 @triton.jit
 def correlate(base, match, volume, batch, row, index, width, num_disparities, config):
+    """The volume's cells of one program's items, base columns of one row and their groups: their features are read once
+    and normalised, then the match map slides past them a column a step. Three parts of steps, see `first_step`."""
     K: tl.constexpr = config.K
     BLOCK_K: tl.constexpr = config.BLOCK_K
     PIXELS: tl.constexpr = config.PIXELS
