@@ -80,6 +80,11 @@ class DistillationConfig:
 
 LIGHT_READS = ("truth_share", "normalize", "uncertainty", "backend")
 """What of a DistillationConfig the light networks' objective reads."""
+ONLY_TAUGHT = (
+    "response", "features", "guide", "guide_strength", "guide_ramp", "gate", "beta", "gamma", "detach_focal",
+    "attention", "key_bias", "selective", "truth_share",
+)  # fmt: skip
+"""What of it no network reads without a teacher."""
 
 
 def check_objective(config: DistillationConfig, light: bool) -> None:

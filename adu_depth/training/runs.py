@@ -14,6 +14,7 @@ from adu_depth.checkpoint import LoadedModel, config_dict, kept_backbone, load_m
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.dataset import Dataset
 from adu_depth.distillation import DistillationConfig, LightLoss, StudentLoss, TeacherLoss
+from adu_depth.distillation.student_loss import ONLY_TAUGHT
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models import LightStudent, StereoTeacher, Student, build_student, load_encoder
@@ -96,21 +97,25 @@ def train_student(
 
 
 def _require_teacher(config: StudentTrainingConfig) -> None:
-    """InputError for settings that only a teacher heeds, where there is none: it was forgotten, or they were."""
+    """InputError for settings that only a teacher heeds, where there is none: it was forgotten, or they were. Of the
+    objective's, where a run begins: one from before they were refused must have them again to go on."""
     if config.teacher is not None:
         return
-    only_taught = {
+    only_taught: dict[str, tuple[Any, Any]] = {
         "teacher_cache": (config.teacher_cache, None),
         "teacher_precision": (config.teacher_precision, "run"),
-        "distillation.selective": (config.distillation.selective, DistillationConfig.selective),
-        "distillation.truth_share": (config.distillation.truth_share, DistillationConfig.truth_share),
     }
-    for name, (value, default) in only_taught.items():
-        if value != default:
-            raise InputError(
-                f"{name} {value}: there is no teacher: expected --teacher RUN beside it, or no "
-                f"--{name.replace('_', '-')} for a student that learns alone"
-            )
+    if chosen_checkpoint(config.run, config.loop) is None:
+        for name in ONLY_TAUGHT:
+            asked, default = getattr(config.distillation, name), getattr(DistillationConfig, name)
+            only_taught[f"distillation.{name}"] = (asked, default)
+    given = {name: value for name, (value, default) in only_taught.items() if value != default}
+    if given:
+        told = ", ".join(f"{name} {value}" for name, value in given.items())
+        raise InputError(
+            f"{told}: there is no teacher: expected --teacher RUN beside it, or {', '.join(given)} left out for a "
+            "student that learns alone"
+        )
 
 
 def _train_student(
