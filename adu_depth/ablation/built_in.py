@@ -1,4 +1,5 @@
-"""Preset adu: our student on the quickstart's built-in scenes, each part of its distillation left out once."""
+"""Preset adu: our student on the quickstart's built-in scenes, each part of its distillation
+left out once, each further term added once."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ class AblationConfig:
     """Train the rows of a comparison, each with several seeds; write table.json, table.md and index.html as it goes.
 
     light-indoor: the eight rows of arXiv 2105.06143 on a small set of indoor pictures. adu: our student on the built-in
-    scenes, each part left out once. The same command goes on where it was stopped: what is trained stays.
+    scenes, each part left out once, each further term added once. The same command goes on where it was stopped: what
+    is trained stays.
     """
 
     preset: PresetName

@@ -82,6 +82,11 @@ ADU = (
     Row("guide-attenuate", "guide weighs uncertain pixels down", S, changes={"distillation.guide": "attenuate"}),
     Row("guide-none", "without the uncertainty guide", S, changes={"distillation.guide": "none"}),
     Row("no-gate", "without the teacher's gate", S, changes={"distillation.gate": False}),
+    # Weights at which a term's gradient (norm over the student's weights) was 0.2 to 0.5 of the response's, at steps
+    # 60, 120 and 180 of one seed's `whole`
+    Row("with-selective", "with selective distillation", S, changes={"distillation.selective": 0.2}),
+    Row("with-learned-scale", "with the learned scale", S, changes={"distillation.learned_scale": 0.3}),
+    Row("with-structure", "with the structure affinity", S, changes={"distillation.structure": 3.0}),
     Row("alone", "student alone"),
 )
 

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from adu_depth.distillation.learned_scale import learned_scale_loss
 from adu_depth.distillation.selective import selective_loss
+from adu_depth.distillation.structure import structure_loss
 from adu_depth.errors import InputError
 from adu_depth.models import FeatureAdapters
 from adu_depth.models.blocks import Backend, check_backend
@@ -20,6 +22,9 @@ from adu_depth.models.prediction import DepthPrediction, TeacherTargets
 from adu_depth.models.ranges import Weight
 from adu_depth.schema import Range, check_ranges
 from adu_kernels import depth_objective, feature_distillation_losses, pooled_guide, uncertainty_guide
+
+FROM_TEACHER = ("response", "features", "learned_scale", "structure")
+"""Weights of the terms that need a teacher and no ground truth."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,13 @@ class DistillationConfig:
     selective: Weight = 0.0
     """Weight of selective distillation, after arXiv 2205.08668: the mean distance to the teacher in metres, over the
     pixels where it is nearer to the ground truth than the student. Needs a teacher. What it brings is not measured."""
+    learned_scale: Weight = 0.0
+    """Weight of self-distillation with a learned scale, after arXiv 2111.09692: the likelihood of the teacher's depth
+    under the student's own log scale, which trains both, without ground truth too. Needs a teacher. What it brings is
+    not measured."""
+    structure: Weight = 0.0
+    """Weight of structure affinity, after arXiv 2410.06982: which places of an image resemble which by the student's
+    features is held to what the teacher's say, without an adapter. Needs a teacher. What it brings is not measured."""
     truth_share: Annotated[float, Range(0, 1)] = 0.1
     """Light networks: λ in λ·L(student, truth) + (1 − λ)·L(student, teacher), L the loss of arXiv 1803.08673; where
     there is no ground truth the teacher's part is whole. Needs a teacher. Of the settings here they read this,
@@ -65,7 +77,7 @@ class DistillationConfig:
     """Fused kernels on a GPU and plain PyTorch elsewhere, or one of the two everywhere."""
 
     def __post_init__(self) -> None:
-        for name in ("silog", "uncertainty", "response", "features", "guide_ramp", "beta_nll", "selective"):
+        for name in ("silog", "uncertainty", *FROM_TEACHER, "guide_ramp", "beta_nll", "selective"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"distillation.{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 <= self.guide_strength <= 1:
@@ -81,8 +93,8 @@ class DistillationConfig:
 LIGHT_READS = ("truth_share", "normalize", "uncertainty", "backend")
 """What of a DistillationConfig the light networks' objective reads."""
 ONLY_TAUGHT = (
-    "response", "features", "guide", "guide_strength", "guide_ramp", "gate", "beta", "gamma", "detach_focal",
-    "attention", "key_bias", "selective", "truth_share",
+    *FROM_TEACHER, "guide", "guide_strength", "guide_ramp", "gate", "beta", "gamma", "detach_focal", "attention",
+    "key_bias", "selective", "truth_share",
 )  # fmt: skip
 """What of it no network reads without a teacher."""
 
@@ -112,8 +124,8 @@ class StudentLoss(nn.Module):
         self.config = config
         self.bounds: dict[str, Any] = {"min_depth": min_depth, "max_depth": max_depth}
         self.adapters: FeatureAdapters | None = None
-        self.reads_features = teacher_channels is not None and config.features > 0
-        if teacher_channels is not None and self.reads_features:
+        self.reads_features = teacher_channels is not None and (config.features > 0 or config.structure > 0)
+        if teacher_channels is not None and config.features > 0:
             self.adapters = FeatureAdapters(
                 student_channels,
                 teacher_channels,
@@ -159,13 +171,28 @@ class StudentLoss(nn.Module):
             features = self._feature_loss(self.adapters, prediction.features, log_scale.detach(), teacher, strength)
             terms["features"] = features.detach()
             total = total + config.features * features
-        if teacher is not None and config.selective > 0:
-            selective = selective_loss(
-                prediction.depth, teacher.depth, target, normalize=config.normalize, **self.bounds
-            )
-            terms["selective"] = selective.detach()
-            total = total + config.selective * selective
+        if teacher is not None:
+            for name, term in self._options(prediction, log_scale, teacher, target).items():
+                terms[name] = term.detach()
+                total = total + getattr(config, name) * term
         return {"total": total, **terms}
+
+    def _options(
+        self, prediction: DepthPrediction, log_scale: Tensor, teacher: TeacherTargets, target: Tensor
+    ) -> dict[str, Tensor]:
+        """The terms of METHOD §10 that have a weight, by its name."""
+        config, depth = self.config, prediction.depth
+        options: dict[str, Any] = {"normalize": config.normalize, **self.bounds}
+        found = {}
+        if config.selective > 0:
+            found["selective"] = selective_loss(depth, teacher.depth, target, **options)
+        if config.learned_scale > 0:
+            found["learned_scale"] = learned_scale_loss(
+                depth, log_scale, teacher.depth, backend=config.backend, **options
+            )
+        if config.structure > 0:
+            found["structure"] = structure_loss(prediction.features, teacher.features)
+        return found
 
     def _guide_strength(self, progress: float | Tensor) -> float | Tensor:
         """How much the guide weighs now: it grows over the first `guide_ramp` of the run."""

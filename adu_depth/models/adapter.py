@@ -109,11 +109,11 @@ class FeatureAdapter(KernelModule):
         return -F.adaptive_avg_pool2d(log_scale.detach().float(), (pooled.shape[-2], pooled.shape[-1])).flatten(1)
 
 
-def pool_keys(x: Tensor) -> Tensor:
-    """B×C×H×W averaged over k×k cells, k the smallest whole number that leaves at most 1024 cells."""
+def pool_keys(x: Tensor, most: int = MAX_KEYS) -> Tensor:
+    """B×C×H×W averaged over k×k cells, k the smallest whole number that leaves at most so many cells."""
     height, width = x.shape[-2:]
     k = 1
-    while -(-height // k) * -(-width // k) > MAX_KEYS:
+    while -(-height // k) * -(-width // k) > most:
         k += 1
     return x if k == 1 else F.avg_pool2d(x, k, ceil_mode=True, count_include_pad=False)
 

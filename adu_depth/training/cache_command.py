@@ -39,8 +39,8 @@ class CacheTeacherConfig:
     data: DataConfig = field(default_factory=DataConfig)
     features: bool = True
     """Keep the teacher's features beside its depth: two thirds of the bytes. Without them the cache teaches what reads
-    depth alone: light networks, and students with distillation.features 0; light students as teachers have no others.
-    A student reads only what it needs of a cache that has both."""
+    depth alone: light networks, and students with distillation.features 0 and no distillation.structure; light students
+    as teachers have no others. A student reads only what it needs of a cache that has both."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """What the teacher computes in. Its outputs are kept in 6 and 10 bits in any case; a cache that is begun keeps to
     its own."""

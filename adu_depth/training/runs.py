@@ -207,7 +207,7 @@ def cached_outputs(
         raise InputError(
             "teacher_cache: a light student's features may be negative, which the cache does not keep: leave it out "
             "(the teacher then runs online), or keep depth alone (cache-teacher: --no-features; distill: "
-            "--model.network light, or --distillation.features 0)"
+            "--model.network light, or --distillation.features 0 without --distillation.structure)"
         )
     identity = cache_identity(teacher, data, len(source), seen_frames(source, truth=False))
     outputs = OutputsOnDisk(folder, identity, len(source), teacher.feature_channels, features)

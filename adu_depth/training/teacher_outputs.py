@@ -141,7 +141,7 @@ class OutputsOnDisk:
                 raise InputError(
                     f"teacher cache {folder} holds depth alone, the teacher's features are asked for too: name another "
                     "folder, or read depth alone (cache-teacher: --no-features; distill: --model.network light, or "
-                    "--distillation.features 0)"
+                    "--distillation.features 0 without --distillation.structure)"
                 )
             return _Made(precision, features)
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):

@@ -422,7 +422,7 @@ def test_settings_that_cannot_be_are_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_each_row_leaves_out_one_part(tmp_path: Path) -> None:
+def test_each_row_leaves_out_or_adds_one_part(tmp_path: Path) -> None:
     """Its changes are settings that there are, and nothing else differs from the preset's whole row."""
     preset = built_in.BuiltIn(AblationConfig("adu", output=tmp_path))
     whole = preset.training(preset.row("whole"), 0)

@@ -35,6 +35,8 @@ OTHER: dict[str, Any] = {
     "attention": False,
     "key_bias": False,
     "selective": 1.0,
+    "learned_scale": 1.0,
+    "structure": 1.0,
     "truth_share": 0.5,
 }
 """Another value than the default."""

@@ -44,8 +44,19 @@ def test_every_preset_is_run() -> None:
         StudentTrainingConfig(model=StudentConfig(norm="batch", reference_focal=700.0)),
         StudentTrainingConfig(distillation=DistillationConfig(guide="none", gate=False, key_bias=False)),
         StudentTrainingConfig(distillation=DistillationConfig(beta_nll=0.5, uncertainty_joint=True, normalize="image")),
+        StudentTrainingConfig(distillation=DistillationConfig(selective=1.0, learned_scale=1.0, structure=1.0)),
+        StudentTrainingConfig(
+            distillation=DistillationConfig(features=0, learned_scale=1.0, structure=1.0, normalize="image")
+        ),
     ],
-    ids=["every change of an image", "batch norm, focal length", "no guide, gate or bias", "other objective"],
+    ids=[
+        "every change of an image",
+        "batch norm, focal length",
+        "no guide, gate or bias",
+        "other objective",
+        "further terms",
+        "further terms for features",
+    ],
 )
 def test_options_keep_them_too(fake_cuda: FakeCudaProcess, option: StudentTrainingConfig, precision: Precision) -> None:
     case = StepCase("options", replace(option, loop=FEW), TeacherConfig())
