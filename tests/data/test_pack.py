@@ -18,7 +18,7 @@ from adu_depth.data import StereoSample, SyntheticStereo, collate, open_dataset
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.packed.encoding import Window, decode_sample, encode_sample
 from adu_depth.data.packed.shards import shard_file
-from adu_depth.data.transforms import resize_sample
+from adu_depth.data.transforms import require_focal_lengths, resize_sample
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, layout_of
@@ -36,6 +36,7 @@ from tests.data.pack_files import (
     write_object,
     write_split,
 )
+from tests.data.test_rgbd import write_lists
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -217,3 +218,27 @@ def test_a_pack_is_evaluated_by_the_protocols_of_what_was_packed(kitti: Path, pa
             pack(kitti, folder, size=(32, 64))
         config = EvaluateConfig(checkpoint=tmp_path, data=str(folder))
         assert layout_of(config.data, config.layout, open_dataset(folder)) == expected
+
+
+@pytest.mark.parametrize("camera", ["", "fx = 100\n", "fx = 100\ncx = 3\ncy = 4\n"])
+def test_single_images_whose_camera_is_not_known(camera: str, tmp_path: Path) -> None:
+    """Such a pack was written, and refused when it was opened: its cameras were NaN."""
+    write_lists(tmp_path / "set")
+    root = tmp_path / "set" / "data"
+    if camera:
+        (root / "camera.toml").write_text(camera)
+        for part in ("train", "test"):
+            (root / f"nyu2_{part}" / "kitchen" / "camera.toml").write_text(camera)
+    split = root / "nyu2_train.csv"
+    pack(root, tmp_path / "pack", split=split)
+    before, again = open_dataset(root, split=split), open_dataset(tmp_path / "pack")
+    for index in range(len(before)):
+        one, other = before[index], again[index]
+        assert repr(one.camera) == repr(other.camera)
+        assert torch.equal(one.left, other.left)
+        assert torch.equal(one.depth, other.depth)
+        assert torch.equal(one.valid, other.valid)
+    assert again.focal_known(again.names[0]) is bool(camera)
+    if not camera:
+        with pytest.raises(InputError, match=r"it needs, which p does not know: expected fx in a camera\.toml of what"):
+            require_focal_lengths("it needs", again, "p")

@@ -53,6 +53,12 @@ class PackedStereo(FileDataset):
     def labelled(self, name: str) -> bool:
         return name not in self._unlabelled
 
+    where_focal_is = "expected fx in a camera.toml of what was packed: pack it again with one"
+
+    def focal_known(self, name: str) -> bool:
+        number, place = self._place(name)
+        return "fx" in self._shard(number).samples[place]["camera"]
+
     @property
     def source_layout(self) -> str:
         """The layout of what was packed, while its frames are whole (or KITTI's window of them); else "packed"."""

@@ -33,6 +33,8 @@ from adu_depth.images import LEVELS, from_levels
 SCALES = (256, 128)
 """Maps are tried as uint16 multiples of one over these: KITTI's and DrivingStereo's."""
 TRUTH = ("depth", "disparity", "valid")
+UNKNOWN = dict.fromkeys(("fx", "fy", "cx", "cy"), math.nan)
+"""Of a camera, where its description does not say them: of single images."""
 Description = dict[str, Any]
 
 
@@ -53,7 +55,7 @@ class Window:
 def encode_sample(sample: StereoSample) -> tuple[dict[str, Tensor], Description]:
     """Tensors by name, and what `decode_sample` needs to know of them, for one unbatched sample on the CPU."""
     height, width = sample.left.shape[-2:]
-    camera = {name: float(value) for name, value in vars(sample.camera).items()}
+    camera = {name: float(value) for name, value in vars(sample.camera).items() if not math.isnan(value)}
     described: Description = {"name": str(sample.name), "size": [height, width], "camera": camera, "maps": {}}
     optional = {"right": sample.right, "occluded": sample.occluded}
     described |= {name: value is not None for name, value in optional.items()}
@@ -91,7 +93,7 @@ def decode_sample(
     """
     height, width = described["size"]
     names = described["maps"]
-    camera = Camera(**described["camera"])
+    camera = Camera(**UNKNOWN | described["camera"])
     if window is not None:
         camera = camera.cropped(window.top, window.left)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
@@ -13,6 +14,7 @@ from adu_depth.tensor_files import Form, some
 
 MOST_PER_SHARD = 10_000
 VIEWS, NUMBERS = ("U8", "U16", "F32"), {256: "U16", 128: "U16", 0: "F32"}
+NUMBERS_OF_A_PAIR = ("fx", "fy", "cx", "cy")
 Name = Annotated[str, Length(4096, 1)]
 Side = Annotated[int, Range(1, 65_536)]
 Pixels = Annotated[float, Range(-MOST, MOST)]
@@ -56,11 +58,13 @@ class Noted(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class CameraNumbers:
-    fx: Focal
-    fy: Focal
-    cx: Pixels
-    cy: Pixels
+    """Of single images any but the baseline may be unknown: it is then left out."""
+
     baseline: Annotated[float, Range(0, MOST)]
+    fx: Focal = math.nan
+    fy: Focal = math.nan
+    cx: Pixels = math.nan
+    cy: Pixels = math.nan
     disparity_offset: Pixels = 0.0
 
 
@@ -123,7 +127,10 @@ def shard_faults(samples: Sequence[Mapping[str, Any]], found: Mapping[str, Form]
             wanted = ["any" if side is None else str(side) for side in shape]
             return f"{name}: expected {' or '.join(dtypes)} of [{', '.join(wanted)}], got {form}"
     for place, sample in enumerate(samples):
-        baseline = sample["camera"]["baseline"]
+        camera = sample["camera"]
+        if sample["right"] and (unknown := [name for name in NUMBERS_OF_A_PAIR if name not in camera]):
+            return f"samples[{place}].camera: expected {', '.join(unknown)} of a pair"
+        baseline = camera["baseline"]
         if sample["right"] and not baseline >= LEAST:
             return f"samples[{place}].camera.baseline: expected a positive one of a pair, got {baseline}"
         for name, kept in sample["maps"].items():
