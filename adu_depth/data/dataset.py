@@ -116,6 +116,23 @@ class FileDataset(ABC):
         wanted = self.read_files(name) | self.proxy_files(name)
         return [path for path in wanted.values() if not self.file_index.holds(path)]
 
+    def use_proxies(self, folder: str | Path) -> None:
+        """Lets the proxies of a folder stand in for ground truth, and notes in how many frames. InputError where one
+        lacks them."""
+        self.proxies = Proxies(folder)
+        wanted = [name for name in self.names if self.proxied(name)]
+        missing = [name for name in wanted if not self.proxies.file(name).is_file()]
+        if missing:
+            raise InputError(
+                f"proxies {folder}: {len(missing):,} of the {len(wanted):,} frames of {self.root} without ground truth "
+                f"have none there, such as {missing[0]}: expected what `adu-depth proxies {self.root}` wrote of the "
+                "same frames"
+            )
+        self.notes.append(
+            f"{self.root}: proxies of a classical matcher stand in for ground truth in {len(wanted):,} of "
+            f"{len(self):,} frames"
+        )
+
     def proxied(self, name: str) -> bool:
         """Whether proxies stand in for the frame's ground truth."""
         return self.proxies is not None and not (self.truth and self.labelled(name))

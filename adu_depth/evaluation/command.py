@@ -60,6 +60,9 @@ class EvaluateConfig:
     """Folder of the ground truth, where the layout may keep it apart (kitti_eigen)."""
     skip_missing: bool = False
     """Pass over, and count, frames whose files are not all there, instead of refusing them."""
+    proxies: Path | None = None
+    """Folder of `adu-depth proxies`: frames without ground truth are measured against a classical matcher, where it is
+    sure. It says how well the two agree, not how right either is."""
     kb_crop: bool = False
     """Show the network KITTI's 352×1216 window instead of the whole image, as AdaBins and others do."""
     protocol: str = "auto"
@@ -281,6 +284,7 @@ class _Evaluation:
             "checkpoint": str(self.config.checkpoint),
             "data": self.config.data,
             "layout": self.layout,
+            "proxies": None if self.config.proxies is None else str(self.config.proxies),
             "network_size": None if size is None else list(size),
             "prepared": None if self.cut is None else self.cut.about,
             "flip": self.predictor.flip,
@@ -298,7 +302,12 @@ def searched_disparities(width: int) -> int:
 def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset:
     """The data set named, or held-out scenes at the size the network works at, else at the one it was trained at."""
     if config.data != "synthetic":
-        return open_with_full_truth(config.data, **folder_options(config))
+        samples = open_with_full_truth(config.data, **folder_options(config))
+        if config.proxies is not None:
+            samples.use_proxies(config.proxies)
+        return samples
+    if config.proxies is not None:
+        raise InputError(f"proxies {config.proxies}: they are for a data set's folder, and data is the built-in scenes")
     refuse_folder_options(config, "", "data")
     size = predictor.size or predictor.trained_size
     if size is None:

@@ -34,7 +34,9 @@ def open_held_out(config: ValidationConfig, size: tuple[int, int]) -> tuple[Data
         refuse_folder_options(config, "validation.", "validation.root")
         return InMemory(SyntheticStereo(config.samples or SCENES, *size, seed=config.scene_seed)), "synthetic"
     try:
-        samples: Dataset = open_with_full_truth(config.root, **folder_options(config))
+        samples = open_with_full_truth(config.root, **folder_options(config))
+        if config.proxies:
+            samples.use_proxies(config.proxies)
         layout = layout_of(config.root, config.layout, samples)
     except InputError as error:
         raise InputError(f"validation.root: {error}") from error

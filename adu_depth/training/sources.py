@@ -14,7 +14,6 @@ from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest
 from adu_depth.data.layouts import folder_options, recognised, refuse_folder_options
 from adu_depth.data.mixed import Mixed, Source
-from adu_depth.data.proxies import Proxies
 from adu_depth.data.transforms import CentreCut, Resized, require_fit
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
@@ -72,7 +71,7 @@ def _opened(
         options["layout"] = "pictures"
     samples = open_dataset(source.root, **options, truth=not unlabelled)
     if source.proxies:
-        stand_in(samples, source.proxies)
+        samples.use_proxies(source.proxies)
     for note in samples.notes:
         progress.say(note)
     if data.fit == "centre":
@@ -83,24 +82,6 @@ def _opened(
     if data.fit == "crop":
         require_fit(samples, data.size)
     return Resized(samples, data.size) if data.fit == "resize" else samples
-
-
-def stand_in(samples: FileDataset, folder: str) -> None:
-    """Lets the proxies of a folder stand in for ground truth, and notes in how many frames. InputError where one lacks
-    them."""
-    samples.proxies = Proxies(folder)
-    wanted = [name for name in samples.names if samples.proxied(name)]
-    missing = [name for name in wanted if not samples.proxies.file(name).is_file()]
-    if missing:
-        raise InputError(
-            f"proxies {folder}: {len(missing):,} of the {len(wanted):,} frames of {samples.root} without ground truth "
-            f"have none there, such as {missing[0]}: expected what `adu-depth proxies {samples.root}` wrote of the "
-            "same frames"
-        )
-    samples.notes.append(
-        f"{samples.root}: proxies of a classical matcher stand in for ground truth in {len(wanted):,} of "
-        f"{len(samples):,} frames"
-    )
 
 
 def seen_frames(samples: Dataset, truth: bool = True) -> dict[str, str]:

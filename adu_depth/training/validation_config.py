@@ -36,6 +36,9 @@ class ValidationConfig:
     """Cut every frame to KITTI's 352×1216 benchmark window first."""
     skip_missing: bool = False
     """Pass over, and count, frames whose files are not all there, instead of refusing them."""
+    proxies: Text = ""
+    """Folder of `adu-depth proxies`: pairs without ground truth are then measured against a classical matcher, where it
+    is sure. That says whether a training goes well, and no more."""
     samples: Annotated[int, Range(0, MOST)] = 0
     """Look at so many samples at most, evenly spread over the data set; 0: at all (of built-in scenes at 32)."""
     scene_seed: Annotated[int, Range(0, 2**63 - 1)] = 3
@@ -66,9 +69,17 @@ class ValidationConfig:
                 f"validation.every_epochs: give this or validation.every, not both, got {self.every_epochs:g} "
                 f"and {self.every}"
             )
-        asked = {"patience": self.patience > 0, "root": self.root != "synthetic", "split": self.split != ""}
+        asked = {
+            "patience": self.patience > 0,
+            "root": self.root != "synthetic",
+            "split": self.split != "",
+            "proxies": self.proxies != "",
+        }
         for name in (name for name, given in asked.items() if given and not self.on):
             raise InputError(f"validation.{name}: nothing is validated, set validation.every (or every_epochs) too")
+        if self.proxies and self.root == "synthetic":
+            told = "they are for a data set's folder, and validation.root is the built-in scenes"
+            raise InputError(f"validation.proxies {self.proxies}: {told}")
         if not 0 < self.min_depth < self.max_depth:
             raise InputError(
                 "validation.min_depth: expected 0 < min_depth < max_depth, "

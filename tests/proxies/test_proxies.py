@@ -12,17 +12,18 @@ import pytest
 import torch
 
 from adu_depth.cli import main
-from adu_depth.data import SyntheticStereo, open_dataset
+from adu_depth.data import SyntheticStereo, collate, open_dataset
 from adu_depth.data.config import DataConfig, SourceConfig
 from adu_depth.data.image_files import read_png16
 from adu_depth.data.packed.command import PackConfig, pack
 from adu_depth.errors import InputError
 from adu_depth.evaluation.baselines import SemiGlobalMatching
-from adu_depth.inference import write_samples
+from adu_depth.inference import Predictor, write_samples
 from adu_depth.progress import Progress
 from adu_depth.proxies.matching import sure_disparity
 from adu_depth.training.runs import train_teacher
 from adu_depth.training.sources import open_samples, seen_frames
+from adu_depth.training.validation_config import ValidationConfig
 from tests.data.trees import save_image
 from tests.training.tiny import LOOP, tiny_teacher
 
@@ -170,6 +171,37 @@ def test_pairs_that_cannot_match_are_refused(
     assert not (tmp_path / "proxies" / "proxies.json").exists()
 
 
+def test_a_training_is_measured_against_them(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Validation and evaluate: their d1 is the share of the matcher's sure pixels that the network has otherwise."""
+    folder, runs = tmp_path / "proxies", tmp_path / "run"
+    assert run(pairs, "--output", folder) == 0
+    validation = ValidationConfig(every=1, root=str(pairs), proxies=str(folder), metric="d1", pictures=0)
+    data = DataConfig(str(pairs), size=SIZE, proxies=str(folder))
+    config = tiny_teacher(runs, data=data, loop=replace(LOOP, steps=1, batch_size=2), validation=validation)
+    train_teacher(config, QUIET)
+    rows = [json.loads(line) for line in (runs / "history.jsonl").read_text().splitlines()]
+    [validated] = [row for row in rows if any(name.endswith("d1") for name in row)]
+    [d1] = [value for name, value in validated.items() if name.endswith("/d1")]
+    output = tmp_path / "evaluation"
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(runs), "--data", str(pairs), "--proxies", str(folder), "--output", str(output),
+              "--device", "cpu"])  # fmt: skip
+    assert ended.value.code == 0
+    assert "proxies of a classical matcher stand in for ground truth in 4 of 4 frames" in capsys.readouterr().out
+    found = json.loads((output / "metrics.json").read_text())
+    assert found["proxies"] == str(folder)
+    predictor = Predictor.from_checkpoint(runs, "cpu")
+    wrong = []
+    for name in open_dataset(pairs).names:
+        sample = open_dataset(pairs).load(name)
+        disparity = predictor(collate([sample])).disparity
+        assert disparity is not None
+        proxy = torch.from_numpy(read_png16(folder / f"{name}.png"))
+        error = (disparity[0, 0] - proxy).abs()[proxy > 0]
+        wrong.append(float(((error > 3) & (error > 0.05 * proxy[proxy > 0])).float().mean()) * 100)
+    assert d1 == pytest.approx(sum(wrong) / len(wrong), abs=0.02)
+
+
 def test_what_cannot_be_is_named(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "proxies"
     assert run(pairs, "--output", folder) == 0
@@ -182,6 +214,8 @@ def test_what_cannot_be_is_named(pairs: Path, tmp_path: Path, capsys: pytest.Cap
         open_samples(DataConfig(str(pairs), size=SIZE, proxies=str(pairs)), CPU, QUIET)
     with pytest.raises(InputError, match="these are the built-in scenes"):
         open_samples(DataConfig(size=SIZE, pairs=2, proxies=str(folder)), CPU, QUIET)
+    with pytest.raises(InputError, match=r"validation.root is the built-in scenes"):
+        ValidationConfig(every=1, proxies=str(folder))
     with pytest.raises(InputError, match="labels=false leaves aside"):
         SourceConfig(str(pairs), 0.5, labels=False, proxies=str(folder))
     for role in ("depth", "disparity"):
