@@ -136,8 +136,8 @@ def test_the_backend_reaches_every_operation(chosen: str, monkeypatch: pytest.Mo
 
     for folder in FOLDERS:
         monkeypatch.setattr(importlib.import_module(f"adu_kernels.{folder}.op"), "dispatch", dispatch)
-    train(DistillationConfig(backend=chosen), steps=1)  # type: ignore[arg-type]
-    assert asked == dict.fromkeys(OPERATIONS, chosen)
+    train(DistillationConfig(backend=chosen, learned_scale=1.0), steps=1)  # type: ignore[arg-type]
+    assert asked == dict.fromkeys({*OPERATIONS, "laplace_nll"}, chosen)
 
 
 def test_no_guide_pools_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
