@@ -51,9 +51,10 @@ class LightLoss(nn.Module):
                 target,
                 min_depth=self.min_depth,
                 max_depth=self.max_depth,
+                normalize=self.config.normalize,
                 backend=self.config.backend,
             )
-            terms["uncertainty"] = likelihood.detach()
+            terms["uncertainty"] = self._mean(likelihood, labelled)
             total = total + self.config.uncertainty * likelihood
         return {"total": total, **terms}
 
@@ -67,7 +68,11 @@ class LightLoss(nn.Module):
             normalize=self.config.normalize,
             backend=self.config.backend,
         ).total
+        return found, self._mean(found, counted)
+
+    def _mean(self, found: Tensor, counted: Tensor) -> Tensor:
+        """A loss as a mean over the images that are counted, without gradient."""
         mean = found.detach()
         if self.config.normalize == "image":
             mean = mean * (counted.numel() / counted.sum().clamp(min=1))
-        return found, mean
+        return mean

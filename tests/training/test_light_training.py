@@ -103,17 +103,17 @@ def test_by_image_a_step_is_the_mean_of_its_micro_batches() -> None:
     """Whatever share of each is unlabelled: of all three here, and of none and one in the halves."""
     depth, teacher, target = (1 + 4 * maps(seed, 6, 1, 12, 16) for seed in range(3))
     target[3] = target[4] = target[5] = 0
+    log_scale = maps(3, 6, 1, 12, 16).requires_grad_()
     depth.requires_grad_()
     loss = LightLoss(DistillationConfig(truth_share=0.3, normalize="image"), 0.1, 10.0)
 
     def total(part: slice) -> torch.Tensor:
-        return loss(DepthPrediction(depth[part], None, ()), TeacherTargets(teacher[part], ()), target[part], 0.0)[
-            "total"
-        ]
+        prediction = DepthPrediction(depth[part], log_scale[part], ())
+        return loss(prediction, TeacherTargets(teacher[part], ()), target[part], 0.0)["total"]
 
     whole, parts = total(slice(6)), torch.stack([total(slice(at, at + 2)) for at in (0, 2, 4)]).mean()
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
-    grads = [torch.autograd.grad(one, depth)[0] for one in (whole, parts)]
+    grads = [torch.autograd.grad(one, (depth, log_scale)) for one in (whole, parts)]
     torch.testing.assert_close(grads[1], grads[0], rtol=1e-5, atol=1e-7)
 
 
@@ -129,6 +129,12 @@ def test_a_log_scale_learns_beside_the_depth_and_does_not_move_it() -> None:
     moved = torch.autograd.grad(terms["total"], (depth, log_scale))
     assert torch.equal(moved[0], torch.autograd.grad(alone["total"], depth)[0])
     assert moved[1].item() == pytest.approx(1.5, rel=1e-6)
+    loss = LightLoss(DistillationConfig(uncertainty=3.0, normalize="image"), 0.1, 10.0)
+    two = DepthPrediction(pixels(2.0, 2.0), pixels(LN2, 0).requires_grad_(), ())
+    terms = loss(two, None, pixels(2 * math.e, 0), 0.0)
+    assert terms["uncertainty"].item() == pytest.approx(0.5 + LN2, rel=1e-6), "of the image that has a truth"
+    [slope] = torch.autograd.grad(terms["total"], two.log_scale)
+    assert slope.flatten().tolist() == pytest.approx([1.5 / 2, 0], rel=1e-6), "of two images"
 
 
 def test_the_backend_reaches_the_operations(monkeypatch: pytest.MonkeyPatch) -> None:
