@@ -66,7 +66,8 @@ class Pictures(FileDataset):
         if (path := files.get("calibration")) is not None:
             if path not in self.cameras:
                 self.cameras[path] = CameraFile(path)
-            camera = self.cameras[path].camera(name, (image.shape[1], image.shape[2]), ("fx",), orientation)
+            called = Path(name).with_suffix("").as_posix()  # as in every camera.toml
+            camera = self.cameras[path].camera(called, (image.shape[1], image.shape[2]), ("fx",), orientation)
         return StereoSample(left=image, right=None, **no_maps(image), camera=camera, name=name)
 
 

@@ -119,3 +119,16 @@ def test_what_says_nothing_is_left_to_who_reads_it(data: bytes, tmp_path: Path) 
     assert look_at(tmp_path / "a.png") is None
     (tmp_path / "a.png").write_bytes(b"\xff\xd8\xff\xe1" + struct.pack(">H", 9000) + b"cut")
     assert look_at(tmp_path / "a.png") is None
+
+
+def test_camera_toml_calls_pictures_without_their_ending(tmp_path: Path) -> None:
+    """As predict does, and every other layout: what it said of one picture was passed over."""
+    for name in ("a/0.jpg", "a/1.jpg", "b/0.png"):
+        save(tmp_path / name, COLOURS)
+    (tmp_path / "camera.toml").write_text('fx = 30\n["a/0"]\nfx = 40\n["b"]\nfx = 50\n')
+    dataset = open_dataset(tmp_path, "pictures")
+    assert {name: dataset.load(name).camera.fx for name in dataset.names} == {
+        "a/0.jpg": 40,
+        "a/1.jpg": 30,
+        "b/0.png": 50,
+    }

@@ -71,7 +71,7 @@ def test_a_camera_file_may_be_of_either_size(width: int, height: int, turns: boo
     camera = open_dataset(tmp_path, "pictures")[0].camera
     assert (camera.fx, camera.fy) == ((50, 30) if turns else (30, 50))
     save_text(tmp_path / "camera.toml", "fx = 30\nwidth = 40\nheight = 40\n")
-    with pytest.raises(InputError, match=r"camera.toml is for images of height 40, but a.png has height 24"):
+    with pytest.raises(InputError, match=r"camera.toml is for images of height 40, but a has height 24"):
         open_dataset(tmp_path, "pictures")[0]
 
 
