@@ -11,7 +11,6 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,61 +20,13 @@ from adu_depth.ablation.light_indoor import LightIndoor
 from adu_depth.ablation.preset import Together
 from adu_depth.ablation.rows import ADU, LIGHT
 from adu_depth.checkpoint import config_dict
-from adu_depth.cli import main
-from adu_depth.data import StereoSample, SyntheticStereo
-from adu_depth.data.image_files import write_png16
-from adu_depth.models import LightStudent
+from adu_depth.data import StereoSample
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.progress import Progress, Task
 from adu_depth.training.config import StudentTrainingConfig
 from adu_depth.training.run_folder import differing_settings
 from adu_kernels import depth_objective
-from tests.data.trees import save_image
-
-SIZE = (48, 64)
-SMALL = ("--steps", 2, "--teacher-steps", 2, "--batch-size", 2, "--device", "cpu")
-SCENES = (*SMALL, "--size", 32, 64, "--scenes.pairs", 4, "--scenes.held-out", 2, "--scenes.max-disparity", 16)
-
-
-@pytest.fixture(scope="module")
-def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Lists as ../shared/data/indoor_rgbd has them: five frames to train on, two of test, four pictures of which two
-    show the place of the test."""
-    root = tmp_path_factory.mktemp("rooms")
-    scenes = SyntheticStereo(11, *SIZE, seed=4)
-    lists: dict[str, list[str]] = {"train.csv": [], "test.csv": [], "unlabelled.csv": []}
-    for index in range(11):
-        kind = "train" if index < 5 else "test" if index < 7 else "unlabelled"
-        folder = {"train": "a/train", "test": "b/test"}.get(kind, "unlabelled/nyu" if index < 9 else "unlabelled/holo")
-        image, depth = f"{folder}/color/{index}.png", f"{folder}/depth/{index}.png"
-        save_image(root / image, scenes[index].left)
-        if kind == "unlabelled":
-            lists["unlabelled.csv"].append(f"{image},")
-            continue
-        (root / depth).parent.mkdir(exist_ok=True)
-        metres = np.where(scenes[index].valid[0], scenes[index].depth[0] / 10, 0)
-        write_png16(root / depth, metres, 1000)
-        lists[f"{kind}.csv"].append(f"{image},{depth}")
-    for name, lines in lists.items():
-        (root / name).write_text("\n".join(lines) + "\n")
-    return root
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["ablation", *map(str, arguments)])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
-
-
-def light(root: Path, *more: object) -> tuple[object, ...]:
-    own = ("--light.teacher-network", "light", "--light.truth-share", 0.2, "--size", 38, 50)
-    return ("--preset", "light-indoor", "--data.root", root, *SMALL, *own, *more)
-
-
-def table_of(output: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((output / "table.json").read_text())
-    return found
+from tests.ablation.commands import SCENES, light, run, table_of
 
 
 def test_rows_of_several_seeds_make_one_table(rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,123 +133,6 @@ def test_what_a_row_learns_from(rooms: Path, tmp_path: Path) -> None:
         "alone-x": (5, 0, 0, ""),
         "alone-x-labelled": (8, 0, 0, ""),
     }
-
-
-def test_what_was_begun_is_not_gone_on_with_on_other_pictures(
-    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Refused before anything is trained, and gone on with where the pictures are what they were."""
-    root, output = shutil.copytree(rooms, tmp_path / "rooms"), tmp_path / "out"
-    command = light(root, "--seeds", 1, "--rows", "alone-x", "distilled-x", "--output", output)
-    advance = Task.advance
-
-    def stopped(task: Task, note: str | None = None) -> None:
-        advance(task, note)
-        if task.what == "training distilled-x" and task.done == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Task, "advance", stopped)
-        assert run(*command) == 128 + signal.SIGTERM
-    begun = output / "seed-0" / "distilled-x"
-    assert (begun / "begun.json").is_file()
-    lines = (root / "train.csv").read_text()
-    (root / "train.csv").write_text("\n".join(lines.splitlines()[:4]) + "\n")
-    shutil.rmtree(output / "seed-0" / "teacher-x")
-    capsys.readouterr()
-    assert run(*command) == 2
-    told = capsys.readouterr().err
-    assert f"{begun} was begun with other settings" in told
-    assert "frames.x: " in told
-    assert not (output / "seed-0" / "teacher-x").exists(), "nothing was trained"
-    (root / "train.csv").write_text(lines)
-    described = (begun / "begun.json").read_bytes()
-    (begun / "begun.json").unlink()
-    assert run(*command) == 2
-    assert "does not say what it learns from" in capsys.readouterr().err
-    (begun / "begun.json").write_bytes(described)
-    assert run(*command) == 0
-    assert not (begun / "begun.json").exists()
-
-
-def test_the_encoder_s_weights_are_known_by_their_content(
-    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights, output = tmp_path / "weights.pt", tmp_path / "out"
-    torch.save(LightStudent().encoder.state_dict(), weights)
-    command = ("--seeds", 1, "--rows", "distilled-x", "--output", output, "--light.encoder-weights")
-    assert run(*light(rooms, *command, weights)) == 0
-    moved = weights.rename(tmp_path / "elsewhere.pt")
-    assert run(*light(rooms, *command, moved)) == 0, "another place is nothing to the result"
-    capsys.readouterr()
-    assert run(*light(rooms, *command, weights)) == 2
-    assert f"{weights} is not a file" in capsys.readouterr().err
-    torch.save(LightStudent().encoder.state_dict(), moved)
-    assert run(*light(rooms, *command, moved)) == 2
-    assert "these differ: encoder_weights: " in capsys.readouterr().err
-    results = sorted((output / "seed-0").glob("*/result.json"))
-    for path in results:  # from before the content was kept: the place is all that is known
-        older = json.loads(path.read_text())
-        older["training"]["model"]["encoder_weights"] = str(moved)
-        del older["identity"]["encoder_weights"]
-        if "teacher" in older["identity"]:
-            older["identity"]["teacher"]["training"]["model"]["encoder_weights"] = str(moved)
-            del older["identity"]["teacher"]["encoder_weights"]
-        path.write_text(json.dumps(older))
-    assert run(*light(rooms, *command, moved)) == 0
-    shutil.copy(moved, weights)
-    capsys.readouterr()
-    assert run(*light(rooms, *command, weights)) == 2
-    assert f"model.encoder_weights: {moved} → {weights}" in capsys.readouterr().err
-
-
-def test_pictures_that_are_measured_on_are_not_learned_from(
-    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = shutil.copytree(rooms, tmp_path / "rooms")
-    lists = {name: (root / f"{name}.csv").read_text() for name in ("train", "test", "unlabelled")}
-    tested, depth = lists["test"].splitlines()[0].split(",")
-    (root / "train.csv").write_text(f"{lists['train']}{tested},{depth}\n")
-    assert run(*light(root, "--list")) == 2
-    assert "train.csv has b/test/color/5, and test.csv, which is measured on, has it too" in capsys.readouterr().err
-    (root / "train.csv").write_text(lists["train"])
-    shutil.copy(root / tested, root / "unlabelled" / "nyu" / "copy.png")
-    (root / "unlabelled.csv").write_text(f"{lists['unlabelled']}unlabelled/nyu/copy.png,\n")
-    assert run(*light(root, "--list")) == 2
-    told = capsys.readouterr().err
-    assert "unlabelled.csv has unlabelled/nyu/copy, and test.csv" in told
-    assert "the same picture (b/test/color/5)" in told
-    assert "--data.test-place" in told
-    assert run(*light(root, "--list", "--data.test-place", "unlabelled/nyu")) == 0, "a row with the place says so"
-
-
-def test_a_row_says_only_what_is_known_of_its_pictures(
-    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What shows the test place: pictures below a folder, of whole names; none without such a folder."""
-
-    def listed(*more: object) -> dict[str, str]:
-        capsys.readouterr()
-        assert run(*light(root, "--list", *more)) == 0
-        lines = capsys.readouterr().out.splitlines()
-        return {line.split()[0]: line for line in lines if line.startswith(("distilled", "alone"))}
-
-    root = shutil.copytree(rooms, tmp_path / "rooms")
-    assert listed()["distilled-x-u"].endswith("N_s distilled on X ∪ U, without the test place")
-    for place, reason in (("", "names no folder"), ("unlabelled/hol", "no picture of unlabelled.csv is below")):
-        found = listed("--data.test-place", place)
-        assert found["distilled-x-u"].endswith("N_s distilled on X ∪ U"), place
-        assert (
-            f"with the test place unlabelled: left out, {'data.test-place ' if not place else ''}{reason}"
-            in (found["distilled-x-u-place"])
-        )
-        preset = LightIndoor(AblationConfig("light-indoor", data=IndoorConfig(str(root), test_place=place)))
-        assert "4 of U." in preset.about.replace(",", ".")
-        assert "test place" not in preset.about
-    (root / "unlabelled.csv").write_text("\n")
-    found = listed()
-    assert found["distilled-u"].endswith("left out, unlabelled.csv is empty")
-    assert "left out" not in found["distilled-x"]
 
 
 def test_one_process_trains_it(
