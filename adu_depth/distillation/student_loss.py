@@ -25,6 +25,8 @@ from adu_kernels import depth_objective, feature_distillation_losses, pooled_gui
 
 FROM_TEACHER = ("response", "features", "learned_scale", "structure")
 """Weights of the terms that need a teacher and no ground truth."""
+TAUGHT_TERMS = (*FROM_TEACHER, "selective")
+"""Weights of the terms that need a teacher."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class DistillationConfig:
     """Fused kernels on a GPU and plain PyTorch elsewhere, or one of the two everywhere."""
 
     def __post_init__(self) -> None:
-        for name in ("silog", "uncertainty", *FROM_TEACHER, "guide_ramp", "beta_nll", "selective"):
+        for name in ("silog", "uncertainty", *TAUGHT_TERMS, "guide_ramp", "beta_nll"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"distillation.{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 <= self.guide_strength <= 1:
@@ -93,8 +95,8 @@ class DistillationConfig:
 LIGHT_READS = ("truth_share", "normalize", "uncertainty", "backend")
 """What of a DistillationConfig the light networks' objective reads."""
 ONLY_TAUGHT = (
-    *FROM_TEACHER, "guide", "guide_strength", "guide_ramp", "gate", "beta", "gamma", "detach_focal", "attention",
-    "key_bias", "selective", "truth_share",
+    *TAUGHT_TERMS, "guide", "guide_strength", "guide_ramp", "gate", "beta", "gamma", "detach_focal", "attention",
+    "key_bias", "truth_share",
 )  # fmt: skip
 """What of it no network reads without a teacher."""
 

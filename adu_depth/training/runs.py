@@ -14,7 +14,7 @@ from adu_depth.checkpoint import LoadedModel, config_dict, kept_backbone, load_m
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.dataset import Dataset
 from adu_depth.distillation import DistillationConfig, LightLoss, StudentLoss, TeacherLoss
-from adu_depth.distillation.student_loss import ONLY_TAUGHT
+from adu_depth.distillation.student_loss import ONLY_TAUGHT, TAUGHT_TERMS
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models import LightStudent, StereoTeacher, Student, build_student, load_encoder
@@ -108,6 +108,8 @@ def _require_teacher(config: StudentTrainingConfig) -> None:
     if chosen_checkpoint(config.run, config.loop) is None:
         for name in ONLY_TAUGHT:
             asked, default = getattr(config.distillation, name), getattr(DistillationConfig, name)
+            if name in TAUGHT_TERMS and asked == 0:  # switched off, as a student alone has them anyway
+                continue
             only_taught[f"distillation.{name}"] = (asked, default)
     given = {name: value for name, (value, default) in only_taught.items() if value != default}
     if given:

@@ -13,7 +13,7 @@ from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import spread
 from adu_depth.data.mixed import Mixed
 from adu_depth.data.transforms import Resized, require_focal_lengths
-from adu_depth.distillation.student_loss import FROM_TEACHER
+from adu_depth.distillation.student_loss import FROM_TEACHER, TAUGHT_TERMS
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
@@ -79,7 +79,7 @@ def _stand_in(config: TeacherTrainingConfig | StudentTrainingConfig) -> str:
         return "the teacher alone labels them" if taught else ""
     from_teacher = taught and any(getattr(weights, name) > 0 for name in FROM_TEACHER)
     if not (weights.silog > 0 or weights.uncertainty > 0 or from_teacher or (taught and weights.selective > 0)):
-        more = ", ".join(["", *FROM_TEACHER, "selective"]) if taught else " (and there is no teacher)"
+        more = ", ".join(["", *TAUGHT_TERMS]) if taught else " (and there is no teacher)"
         raise InputError(f"nothing to learn from: distillation.silog, uncertainty{more} are all 0")
     return "the teacher alone labels them" if from_teacher else ""
 

@@ -20,8 +20,8 @@ from tests.training.tiny import LOOP, tiny_scenes, tiny_student
 OTHER: dict[str, Any] = {
     "silog": 2.0,
     "uncertainty": 2.0,
-    "response": 0.0,
-    "features": 0.0,
+    "response": 5.0,
+    "features": 2.0,
     "guide": "none",
     "guide_strength": 0.25,
     "guide_ramp": 0.0,
@@ -76,23 +76,36 @@ def test_a_student_without_a_teacher_is_not_begun_with_them(name: str, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+def test_terms_that_are_switched_off_are_what_a_student_alone_does(tmp_path: Path) -> None:
+    off = DistillationConfig(response=0.0, features=0.0, learned_scale=0.0, structure=0.0, selective=0.0)
+    short = replace(LOOP, steps=2)
+    told, left_out = (
+        train_student(tiny_student(tmp_path / name, distillation=config, loop=short), samples=tiny_scenes())
+        for name, config in (("off", off), ("default", DistillationConfig()))
+    )
+    assert [row["total"] for row in told] == [row["total"] for row in left_out]
+    config = tiny_student(tmp_path / "run", distillation=replace(off, guide_ramp=0.0))
+    with pytest.raises(InputError, match=r"^distillation\.guide_ramp 0\.0: there is no teacher"):
+        train_student(config, samples=tiny_scenes())
+
+
 def test_all_of_them_are_named_at_once(tmp_path: Path) -> None:
-    config = tiny_student(tmp_path / "run", distillation=DistillationConfig(response=0.0, gate=False))
-    told = r"distillation\.response 0\.0, distillation\.gate False: .*, or distillation\.response, distillation\.gate l"
+    config = tiny_student(tmp_path / "run", distillation=DistillationConfig(response=5.0, gate=False))
+    told = r"distillation\.response 5\.0, distillation\.gate False: .*, or distillation\.response, distillation\.gate l"
     with pytest.raises(InputError, match=told):
         train_student(config, samples=tiny_scenes())
 
 
 def test_a_run_from_before_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its settings are kept beside it, and must be given again."""
-    setting = DistillationConfig(features=0.0)
+    setting = DistillationConfig(features=2.0)
     config = tiny_student(tmp_path / "run", distillation=setting, loop=replace(LOOP, steps=2))
     with monkeypatch.context() as before:
         before.setattr(runs, "ONLY_TAUGHT", ())
         train_student(config, samples=tiny_scenes())
     longer = replace(config, loop=replace(LOOP, steps=4, resume=True))
     assert train_student(longer, samples=tiny_scenes())[-1]["step"] == 4
-    with pytest.raises(InputError, match=r"distillation\.features: 0\.0 → 1\.0"):
+    with pytest.raises(InputError, match=r"distillation\.features: 2\.0 → 1\.0"):
         train_student(replace(longer, distillation=DistillationConfig()), samples=tiny_scenes())
-    with pytest.raises(InputError, match=r"distillation\.features 0\.0: there is no teacher"):
+    with pytest.raises(InputError, match=r"distillation\.features 2\.0: there is no teacher"):
         train_student(replace(longer, run=tmp_path / "new"), samples=tiny_scenes())
