@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adu_kernels import laplace_nll
+from adu_kernels.precision import accumulation_dtype
 
 
 def learned_scale_loss(
@@ -44,6 +45,7 @@ def learned_scale_loss(
         >>> learned_scale_loss(depth, log_scale, teacher, 0.5, 80.0, "batch")  # off by ln 2 where 1 was expected
         tensor(0.6931)
     """
+    teacher = teacher.to(accumulation_dtype(teacher))  # an end rounded to half precision may lie outside of the range
     known = torch.isfinite(teacher) & (teacher > 0)
     taught = torch.where(known, teacher.clamp(min_depth, max_depth), 0.0)
     return laplace_nll(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adu_depth.distillation.means import masked_mean
+from adu_kernels.precision import accumulation_dtype
 
 
 def selective_loss(
@@ -35,6 +36,7 @@ def selective_loss(
         tensor(1.)
     """
     teacher, target = teacher.detach(), target.detach()
+    teacher = teacher.to(accumulation_dtype(teacher))  # half precision would round the ends of the range
     known = (target >= min_depth) & (target <= max_depth) & torch.isfinite(teacher) & (teacher > 0)
     student, taught, truth = (torch.where(known, maps, min_depth) for maps in (depth, teacher, target))
     taught = taught.clamp(min_depth, max_depth)

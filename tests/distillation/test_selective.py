@@ -52,6 +52,13 @@ def test_a_teacher_beyond_the_range_counts_as_its_end() -> None:
     assert loss.item() == pytest.approx((1.5 + 2) / 2, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_range_s_ends_are_not_rounded_to_the_teacher_s_type(dtype: torch.dtype) -> None:
+    """10.1 is 10.125 in bf16, 10.1016 in fp16; the student is at 8."""
+    loss = selective_loss(maps([8.0]), maps([25.0]).to(dtype), maps([10.0]), 0.5, 10.1, "batch")
+    assert loss.item() == pytest.approx(2.1, rel=1e-5)
+
+
 @pytest.mark.parametrize("normalize", ["batch", "image"])
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, -1.0])
 def test_what_stands_where_nothing_is_known_reaches_nothing(garbage: float, normalize: str) -> None:
