@@ -70,10 +70,11 @@ class FileDataset(ABC):
         name = self.names[index]
         sample = self.load_stored(name)
         if self.proxies is not None and self.proxied(name):
-            disparity = self.proxies.disparity(name)
+            disparity = self.proxies.disparity(sample, name)
             require_size(disparity.shape, sample.left, self.proxies.file(name))
             known = maps_from_disparity(disparity, sample.camera)
-            sample = replace(sample, depth=known["depth"], disparity=known["disparity"], valid=known["valid"])
+            # sparse_depth too: a batch in which one lacks it would learn from nobody's
+            sample = replace(sample, **known, sparse_depth=known["depth"])  # type: ignore[arg-type]
         return kb_window(sample) if self.kb_crop else sample
 
     def load(self, name: str) -> StereoSample:
@@ -121,12 +122,11 @@ class FileDataset(ABC):
         lacks them."""
         self.proxies = Proxies(folder)
         wanted = [name for name in self.names if self.proxied(name)]
-        missing = [name for name in wanted if not self.proxies.file(name).is_file()]
+        missing = [name for name in wanted if name not in self.proxies or not self.proxies.file(name).is_file()]
         if missing:
             raise InputError(
                 f"proxies {folder}: {len(missing):,} of the {len(wanted):,} frames of {self.root} without ground truth "
-                f"have none there, such as {missing[0]}: expected what `adu-depth proxies {self.root}` wrote of the "
-                "same frames"
+                f"have none there, such as {missing[0]}: `adu-depth proxies {self.root} --output {folder}` adds them"
             )
         self.notes.append(
             f"{self.root}: proxies of a classical matcher stand in for ground truth in {len(wanted):,} of "
@@ -135,11 +135,11 @@ class FileDataset(ABC):
 
     def proxied(self, name: str) -> bool:
         """Whether proxies stand in for the frame's ground truth."""
-        return self.proxies is not None and not (self.truth and self.labelled(name))
+        return self.proxies is not None and not (self.truth and self.teaches(name))
 
     def supervised(self, name: str) -> bool:
-        """Whether the frame has ground truth, or proxies in its place."""
-        return self.labelled(name) or self.proxied(name)
+        """Whether a training has something to learn from in the frame: ground truth, or proxies in its place."""
+        return self.teaches(name) or self.proxied(name)
 
     def proxy_files(self, name: str) -> dict[str, Path]:
         """The file of the frame's proxies, by its role; none where it needs none."""
@@ -157,8 +157,12 @@ class FileDataset(ABC):
         return True
 
     def labelled(self, name: str) -> bool:
-        """Whether the frame has a file of ground truth, be it a LiDAR's points alone, which only train."""
-        return any(role in GROUND_TRUTH_ROLES or role == "sparse_depth" for role in self.files(name))
+        """Whether the frame has a file of ground truth to measure on."""
+        return any(role in GROUND_TRUTH_ROLES for role in self.files(name))
+
+    def teaches(self, name: str) -> bool:
+        """Whether the frame has a file of ground truth to learn from: the same, or a LiDAR's points alone."""
+        return self.labelled(name) or "sparse_depth" in self.files(name)
 
     def unused(self) -> list[Path]:
         """Files beside those of the frames that look as if they were meant to be read, and are not; where it shows."""

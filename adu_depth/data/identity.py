@@ -28,8 +28,8 @@ def frames_digest(dataset: FileDataset, truth: bool = True) -> str:
     digest = hashlib.sha256(type(dataset).__name__.encode())
     for name in dataset.names:
         digest.update(os.fsencode(f"{name}\0"))
-    if dataset.proxies is not None:
-        digest.update(f"proxies {dataset.proxies.digest}\0".encode())
+    if dataset.proxies is not None and truth:
+        digest.update(f"proxies {dataset.proxies.digest(filter(dataset.proxied, dataset.names))}\0".encode())
     parts = dataset.part_digests()
     if parts is not None:
         digest.update("".join(parts).encode())

@@ -58,7 +58,7 @@ def use_split(
     _note_skipped(dataset, skipped, f"{path}: ")
     if repeated := len(names) - len(set(names)):
         dataset.notes.append(f"{path}: {repeated} of {len(names)} lines repeat a frame")
-    unlabelled = sum(not dataset.labelled(name) for name in names)
+    unlabelled = sum(not dataset.teaches(name) for name in names)
     if unlabelled and dataset.truth:
         dataset.notes.append(f"{path}: {unlabelled} of {len(names)} frames have no ground truth")
 

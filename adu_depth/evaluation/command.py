@@ -225,6 +225,8 @@ class _Evaluation:
         found: Results = {}
         matched = ""
         try:
+            if self.config.proxies is not None:
+                raise InputError("the proxies are its own")
             found["StereoSGBM"] = self._evaluate("StereoSGBM", matcher)
             density = {name: share for part in self.processes.gather(matcher.density) for name, share in part.items()}
             mean = sum(density.values()) / len(density)
@@ -240,12 +242,15 @@ class _Evaluation:
             side_by_side = {self.own: result, **{name: by_protocol[protocol] for name, by_protocol in found.items()}}
             shown = ("epe", "d1", "abs_rel", "rmse", "a1") if PROTOCOLS[protocol].capped else None
             self.console.print(comparison_table(side_by_side, shown, f"protocol {protocol}"))
-        self.progress.say(f"{matched}The constant is the median of this set's own ground truth, so it has peeked.")
+        measured = "ground truth" if self.config.proxies is None else "proxies"
+        self.progress.say(f"{matched}The constant is the median of this set's own {measured}, so it has peeked.")
         return found
 
     def _report(self, found: Mapping[str, EvaluationResult]) -> None:
         for block in blocks(found):
             title = f"{self.own} on {self.config.data}"
+            if self.config.proxies is not None:
+                title += f"\nagainst the proxies of a classical matcher, {self.config.proxies}: no ground truth"
             if PROTOCOLS[next(iter(block))].metrics == "kitti":
                 title += "\nKITTI depth benchmark: SILog and errors × 100, iRMSE in 1/km"
             self.console.print(means_table(block, title))

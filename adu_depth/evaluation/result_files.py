@@ -65,6 +65,8 @@ def write_csv(path: str | Path, results: Mapping[str, EvaluationResult]) -> None
 def markdown_report(results: MethodResults, settings: Mapping[str, Any]) -> str:
     """The means as Markdown: a section per method, a row per protocol, and what each protocol looks at."""
     lines = [f"# {settings['checkpoint']} on {settings['data']}", ""]
+    if settings.get("proxies"):
+        lines += [f"Against the proxies of a classical matcher, {settings['proxies']}: no ground truth.", ""]
     if settings.get("prepared"):
         lines += [settings["prepared"], ""]
     for method, found in results.items():

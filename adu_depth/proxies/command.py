@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections import deque
@@ -18,17 +17,27 @@ from rich.console import Console
 from adu_depth.arguments import Positional
 from adu_depth.data import open_dataset
 from adu_depth.data.dataset import FileDataset
-from adu_depth.data.identity import frames_digest
 from adu_depth.data.image_files import read_png16, write_png16
-from adu_depth.data.proxies import FORMAT, MOST_DISPARITY, NOTE, UNFINISHED, ProxiesNote, proxy_file
+from adu_depth.data.proxies import (
+    FORMAT,
+    MOST_DISPARITY,
+    NOTE,
+    ProxiesNote,
+    map_digest,
+    read_note,
+    views_digest,
+)
 from adu_depth.errors import InputError
 from adu_depth.evaluation.baselines import SemiGlobalMatching
-from adu_depth.files import checksum, require_text_name, write_json
+from adu_depth.files import require_text_name, write_json
 from adu_depth.folder_lock import LOCK_FILE, locked
 from adu_depth.progress import Progress
 from adu_depth.proxies.matching import AGREE, UNIQUENESS, sure_disparity
-from adu_depth.schema import Range, check_ranges, read_json
+from adu_depth.schema import Range, check_ranges
 
+Made = tuple[float, list[str]]
+NOTED_EVERY = 32
+"""Frames after which proxies.json is written: a run that is killed does so many again at most."""
 FEW, HARDLY = 0.3, 0.2
 """Share of the pixels with proxies: below FEW a frame is counted as one that hardly matches; below HARDLY in the mean
 the pairs are none. Good pairs of KITTI, ETH3D and Middlebury have 0.73 to 0.96; with the views exchanged 0.04 to 0.13,
@@ -65,10 +74,10 @@ class ProxiesConfig:
 
 
 def make_proxies(config: ProxiesConfig, console: Console) -> None:
-    """Writes the maps of all frames without ground truth that have none yet, then proxies.json.
+    """Writes the maps of all frames without ground truth that have none yet, and proxies.json.
 
-    Raises InputError where the output holds anything else, another process writes into it, no frame lacks ground truth,
-    frames are no pairs, or hardly anything matches.
+    Raises InputError where the output holds anything else or maps of other images, another process writes into it, no
+    frame lacks ground truth, frames are no pairs, or hardly anything matches.
     """
     progress = Progress(console)
     dataset = open_dataset(
@@ -77,103 +86,94 @@ def make_proxies(config: ProxiesConfig, console: Console) -> None:
     )  # fmt: skip
     for note in dataset.notes:
         progress.say(note)
-    names = [name for name in dict.fromkeys(dataset.names) if not dataset.supervised(name)]
+    names = [name for name in dict.fromkeys(dataset.names) if not dataset.teaches(name)]
     if not names:
         raise InputError(
-            f"{config.root}: every one of its {len(dataset):,} frames has ground truth, nothing to stand in for"
+            f"{config.root}: every one of its {len(dataset):,} frames has ground truth by its layout, nothing to stand "
+            "in for; pairs without any go into left and right beside a camera.toml (layout rig)"
         )
     dataset.load(names[0]).require_right("matching")
-    dataset.select(names)
-    dataset.truth = False
     require_text_name(config.output)
     with locked(config.output, "proxies"):
-        _Making(config, dataset, progress).run()
+        _Making(config, dataset, progress).run(names)
 
 
 class _Making:
-    """What the steps of one command share. shares: of each frame's pixels that have proxies."""
+    """What the steps of one command share. note: what the folder holds. shares: of each frame's pixels those that have
+    proxies."""
 
     def __init__(self, config: ProxiesConfig, dataset: FileDataset, progress: Progress) -> None:
         self.config, self.dataset, self.progress = config, dataset, progress
         self.folder = config.output
         self.range = 16 * math.ceil(config.max_disparity / 16)
         self.shares: dict[str, float] = {}
-        self.settings: dict[str, Any] = {
-            "max_disparity": self.range, "uniqueness": UNIQUENESS, "agree": AGREE,
-            "frames": frames_digest(dataset, truth=False),
-        }  # fmt: skip
         self.matchers = local()
+        self.note = self._claimed({"max_disparity": self.range, "uniqueness": UNIQUENESS, "agree": AGREE})
 
-    def run(self) -> None:
-        self._claim()
-        names = self.dataset.names
+    def run(self, names: list[str]) -> None:
         workers = self.config.workers or os.cpu_count() or 1
         with self.progress.task("matching", len(names)) as task, ThreadPoolExecutor(workers) as pool:
-            for name, share in _in_order(pool, self._share, names, 2 * workers):
+            for name, (share, digests) in _in_order(pool, self._made, names, 2 * workers):
                 self.shares[name] = share
+                self.note["maps"][name] = digests
                 task.advance()
-        self._require_matches()
-        note: ProxiesNote = {
-            "format": FORMAT, "settings": self.settings, "frames": len(names), "digest": self._digest(),
-        }  # fmt: skip
-        write_json(self.folder / NOTE, note)
-        (self.folder / UNFINISHED).unlink(missing_ok=True)
+                if len(self.shares) % NOTED_EVERY == 0:
+                    self._write()
+        self._write()
         few = [name for name, share in self.shares.items() if share < FEW]
         if few:
             self.progress.say(f"{len(few):,} frames hardly match, below {FEW:.0%} of their pixels, such as {few[0]}")
         mean = sum(self.shares.values()) / len(names)
         self.progress.say(f"{len(names):,} maps, {mean:.1%} of their pixels are sure: --data.proxies {self.folder}")
 
-    def _claim(self) -> None:
-        """Marks the folder as of these frames and settings; InputError where it is of others, or holds other things."""
-        note = next((self.folder / name for name in (NOTE, UNFINISHED) if (self.folder / name).is_file()), None)
-        if note is None:
+    def _claimed(self, settings: dict[str, Any]) -> ProxiesNote:
+        """What the folder holds. InputError where that is of other settings, or no proxies at all."""
+        if not (self.folder / NOTE).is_file():
             if strangers := [entry.name for entry in self.folder.iterdir() if entry.name != LOCK_FILE]:
-                raise InputError(f"{self.folder} holds {strangers[0]!r} and no proxies: name an empty folder")
-        else:
-            found = read_json(note, dict[str, Any]).get("settings", {})
-            differing = sorted(
-                key for key in self.settings.keys() | found.keys() if self.settings.get(key) != found.get(key)
+                raise InputError(f"{self.folder} holds {strangers[0]!r} and no {NOTE}: name an empty folder")
+            note: ProxiesNote = {"format": FORMAT, "settings": settings, "maps": {}}
+            write_json(self.folder / NOTE, note)
+            return note
+        note = read_note(self.folder)
+        if note["settings"] != settings:
+            raise InputError(
+                f"{self.folder} holds proxies of other settings, {note['settings']} and not {settings}: name another "
+                "folder, or remove it"
             )
-            if differing:
-                changes = "; ".join(f"{key}: {found.get(key)} → {self.settings.get(key)}" for key in differing)
-                raise InputError(
-                    f"{self.folder} holds proxies of other frames or settings ({changes}): name another folder, or "
-                    "remove it"
-                )
-        write_json(self.folder / UNFINISHED, {"settings": self.settings})
-        (self.folder / NOTE).unlink(missing_ok=True)
+        return note
 
-    def _share(self, name: str) -> float:
-        """Of the frame's pixels those with proxies; their map is written where it is not there."""
-        path = proxy_file(self.folder, name)
-        if not path.is_file():
-            sample = self.dataset.load(name)
+    def _made(self, name: str) -> tuple[float, list[str]]:
+        """Of the frame's pixels the share that has proxies, and the digests of its views and its map, which is written
+        where it is not there whole."""
+        sample = self.dataset.load_stored(name)
+        path, views = self.folder / f"{name}.png", views_digest(sample)
+        known = self.note["maps"].get(name)
+        if known is not None and known[0] != views:
+            raise InputError(
+                f"{self.folder} holds proxies of other images under the name {name}: name another folder, or remove it"
+            )
+        if known is None or not path.is_file() or map_digest(path) != known[1]:
             if not hasattr(self.matchers, "own"):  # OpenCV's keeps buffers: one for each thread
                 self.matchers.own = SemiGlobalMatching(self.range, UNIQUENESS)
-            right = sample.require_right("matching")
-            write_png16(path, sure_disparity(self.matchers.own, sample.left, right))
-        return float((read_png16(path) > 0).mean())
+            pair = sample.floats()
+            write_png16(path, sure_disparity(self.matchers.own, pair.left, pair.require_right("matching")))
+        return float((read_png16(path) > 0).mean()), [views, map_digest(path)]
 
-    def _require_matches(self) -> None:
+    def _write(self) -> None:
+        """proxies.json, unless hardly anything matches."""
         mean = sum(self.shares.values()) / len(self.shares)
         if mean < HARDLY:
             raise InputError(
                 f"{self.dataset.root}: only {mean:.1%} of the pixels match, in good pairs 70 % and more do: are left "
                 "and right exchanged, not rectified, or one camera black? "
-                f"`adu-depth doctor {self.dataset.root}` looks; then remove {self.folder}"
+                f"`adu-depth doctor {self.dataset.root}` looks"
             )
-
-    def _digest(self) -> str:
-        digest = hashlib.sha256()
-        for name in self.dataset.names:
-            digest.update(f"{name}\0{checksum(proxy_file(self.folder, name))}\0".encode(errors="surrogateescape"))
-        return digest.hexdigest()
+        write_json(self.folder / NOTE, self.note)
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[str], float], names: list[str], ahead: int
-) -> Iterator[tuple[str, float]]:
+    pool: ThreadPoolExecutor, work: Callable[[str], Made], names: list[str], ahead: int
+) -> Iterator[tuple[str, Made]]:
     """Each name with what the work gives for it, in order; `ahead` of them are begun, so that one that fails ends it
     soon."""
     waiting = deque((name, pool.submit(work, name)) for name in names[:ahead])

@@ -123,7 +123,11 @@ def places_free(before: dict[str, Any], now: dict[str, Any]) -> set[str]:
     free = set()
     if same("frames_content"):
         sources = ["data", *(f"data.mix.{number}" for number in range(len(now["data"].get("mix", ()))))]
-        free |= {f"{source}.{place}" for source in sources for place in ("root", "layout", "split", "ground_truth")}
+        free |= {
+            f"{source}.{place}"
+            for source in sources
+            for place in ("root", "layout", "split", "ground_truth", "proxies")
+        }
     if same("teacher_weights"):
         free.add("teacher")
     if now.get("teacher") is None:  # nobody read it; it was not refused always

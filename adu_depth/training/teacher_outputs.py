@@ -330,13 +330,15 @@ def cache_identity(teacher: nn.Module, data: DataConfig, count: int, frames: dic
     told apart), the frames (by digest, where there are files), and how samples are sized. Where the frames lie, and how
     they are supervised, does not reach the outputs."""
     described: dict[str, Any] = json.loads(json.dumps(asdict(data)))
-    described.pop("dense")
+    for name in ("dense", "proxies"):
+        described.pop(name)
     mixed = described.pop("mix")
     if not data.short_side:
         described.pop("short_side")
     for source in mixed:
         source.pop("share")
         source.pop("labels")
+        source.pop("proxies")
     if data.fit == "crop" and not mixed:  # windows are cut from what is kept
         described.pop("size")
     if frames:

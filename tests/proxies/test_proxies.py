@@ -14,18 +14,19 @@ import torch
 from adu_depth.cli import main
 from adu_depth.data import SyntheticStereo, collate, open_dataset
 from adu_depth.data.config import DataConfig, SourceConfig
-from adu_depth.data.image_files import read_png16
+from adu_depth.data.image_files import read_png16, write_png16
 from adu_depth.data.packed.command import PackConfig, pack
+from adu_depth.data.proxies import map_digest
 from adu_depth.errors import InputError
 from adu_depth.evaluation.baselines import SemiGlobalMatching
 from adu_depth.inference import Predictor, write_samples
 from adu_depth.progress import Progress
 from adu_depth.proxies.matching import sure_disparity
-from adu_depth.training.runs import train_teacher
+from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.sources import open_samples, seen_frames
 from adu_depth.training.validation_config import ValidationConfig
 from tests.data.trees import save_image
-from tests.training.tiny import LOOP, tiny_teacher
+from tests.training.tiny import LOOP, tiny_student, tiny_teacher
 
 SIZE = (64, 192)
 COUNT = 4
@@ -129,28 +130,83 @@ def test_windows_of_a_pack_have_them_too(pairs: Path, tmp_path: Path) -> None:
     assert seen_frames(packed)["frames_content"] != before["frames_content"], "a run that goes on has the same"
 
 
-def test_it_goes_on_where_it_was_and_refuses_other_frames(
+def test_it_goes_on_where_it_was_and_refuses_other_images(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "proxies"
-    assert run(pairs, "--output", folder) == 0
+    (tmp_path / "list.txt").write_text("000002\n000001\n000002\n")
+    assert run(pairs, "--output", folder, "--split", tmp_path / "list.txt") == 0
+    assert sorted(json.loads((folder / "proxies.json").read_text())["maps"]) == ["000001", "000002"]
+    assert run(pairs, "--output", folder) == 0, "others are added"
     note = json.loads((folder / "proxies.json").read_text())
+    assert sorted(note["maps"]) == [f"{index:06d}" for index in range(COUNT)]
     kept, times = folder / "000001.png", (folder / "000001.png").stat().st_mtime_ns
     (folder / "000002.png").unlink()
-    (folder / "proxies.json").rename(folder / "unfinished.json")
-    with pytest.raises(InputError, match="unfinished: the same"):
+    whole = (folder / "000003.png").read_bytes()
+    (folder / "000003.png").write_bytes(whole[: len(whole) // 2])
+    del note["maps"]["000000"]  # as where it was killed before this was written
+    (folder / "proxies.json").write_text(json.dumps(note))
+    with pytest.raises(InputError, match=r"2 of the 4 frames .* such as 000000: `adu-depth proxies"):
         open_samples(DataConfig(str(pairs), size=SIZE, proxies=str(folder)), CPU, QUIET)
     assert run(pairs, "--output", folder) == 0
-    assert json.loads((folder / "proxies.json").read_text()) == note
+    assert len(json.loads((folder / "proxies.json").read_text())["maps"]) == COUNT
+    assert (folder / "000003.png").read_bytes() == whole
     assert kept.stat().st_mtime_ns == times
     save_image(pairs / "left" / "000003.png", SyntheticStereo(1, *SIZE, seed=9)[0].left)
     capsys.readouterr()
     assert run(pairs, "--output", folder) == 2
-    assert "proxies of other frames or settings (frames: " in capsys.readouterr().err
+    assert "holds proxies of other images under the name 000003" in capsys.readouterr().err
+    samples = open_samples(DataConfig(str(pairs), size=SIZE, proxies=str(folder)), CPU, QUIET)
+    with pytest.raises(InputError, match=r"000003\.png was made of other images than 000003 has"):
+        samples[3]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     assert run(pairs, "--output", tmp_path / "mine") == 2
-    assert "holds 'notes.txt' and no proxies" in capsys.readouterr().err
+    assert "holds 'notes.txt' and no proxies.json" in capsys.readouterr().err
+    (folder / "proxies.json").write_text('{"settings": []}')
+    assert run(pairs, "--output", folder) == 2
+    assert "proxies.json" in capsys.readouterr().err
+
+
+def test_a_map_that_somebody_changed_is_not_learned_from(pairs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "proxies"
+    assert run(pairs, "--output", folder) == 0
+    data = DataConfig(str(pairs), size=SIZE, proxies=str(folder))
+    before = seen_frames(open_samples(data, CPU, QUIET))
+    write_png16(folder / "000001.png", np.full(SIZE, 20.0))
+    samples = open_samples(data, CPU, QUIET)
+    with pytest.raises(InputError, match=r"000001\.png is not what was written"):
+        samples[1]
+    assert samples[0].valid.any()
+    note = json.loads((folder / "proxies.json").read_text())
+    note["maps"]["000001"][1] = map_digest(folder / "000001.png")
+    (folder / "proxies.json").write_text(json.dumps(note))
+    changed = seen_frames(open_samples(data, CPU, QUIET))
+    assert changed["frames_content"] != before["frames_content"], "and none that goes on has it"
+
+
+def test_what_a_teacher_says_does_not_hang_on_them(pairs: Path, tmp_path: Path) -> None:
+    """A cache from before there were any, or made without them, is read."""
+    folder, cache = tmp_path / "proxies", tmp_path / "cache"
+    assert run(pairs, "--output", folder) == 0
+    loop = replace(LOOP, steps=1, batch_size=2)
+    data = DataConfig(str(pairs), size=SIZE, proxies=str(folder))
+    train_teacher(tiny_teacher(tmp_path / "teacher", data=data, loop=loop), QUIET)
+    student = tiny_student(tmp_path / "student", teacher=tmp_path / "teacher", teacher_cache=cache, loop=loop)
+    train_student(replace(student, data=replace(data, proxies="")), QUIET)
+    train_student(replace(student, data=data, run=tmp_path / "with"), QUIET)
+    assert "proxies" not in (cache / "cache.json").read_text()
+
+
+def test_a_lidar_s_points_are_learned_from_beside_a_frame_that_has_proxies(pairs: Path, tmp_path: Path) -> None:
+    (pairs / "sparse_depth").mkdir()
+    shutil.copy(tmp_path / "sparse_depth" / "000001.png", pairs / "sparse_depth")
+    assert run(pairs, "--output", tmp_path / "proxies") == 0
+    samples = open_samples(DataConfig(str(pairs), size=SIZE, proxies=str(tmp_path / "proxies")), CPU, QUIET)
+    target = collate([samples[0], samples[1]]).training_target()
+    np.testing.assert_array_equal(target[1, 0], read_png16(pairs / "sparse_depth" / "000001.png"))
+    torch.testing.assert_close(target[0], samples[0].depth)
+    assert target[0].any()
 
 
 @pytest.mark.parametrize("fault", ["exchanged", "black"])
@@ -168,7 +224,7 @@ def test_pairs_that_cannot_match_are_refused(
     told = capsys.readouterr().err
     assert "of the pixels match" in told
     assert "adu-depth doctor" in told
-    assert not (tmp_path / "proxies" / "proxies.json").exists()
+    assert json.loads((tmp_path / "proxies" / "proxies.json").read_text())["maps"] == {}
 
 
 def test_a_training_is_measured_against_them(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,6 +244,8 @@ def test_a_training_is_measured_against_them(pairs: Path, tmp_path: Path, capsys
               "--device", "cpu"])  # fmt: skip
     assert ended.value.code == 0
     assert "proxies of a classical matcher stand in for ground truth in 4 of 4 frames" in capsys.readouterr().out
+    assert "no ground truth" in (output / "metrics.md").read_text()
+    assert "StereoSGBM" not in (output / "metrics.md").read_text()
     found = json.loads((output / "metrics.json").read_text())
     assert found["proxies"] == str(folder)
     predictor = Predictor.from_checkpoint(runs, "cpu")
@@ -222,5 +280,5 @@ def test_what_cannot_be_is_named(pairs: Path, tmp_path: Path, capsys: pytest.Cap
         (tmp_path / role).rename(pairs / role)
     capsys.readouterr()
     assert run(pairs, "--output", tmp_path / "none") == 2
-    assert "every one of its 4 frames has ground truth" in capsys.readouterr().err
+    assert "every one of its 4 frames has ground truth by its layout" in capsys.readouterr().err
     assert open_dataset(pairs).proxies is None

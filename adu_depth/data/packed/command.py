@@ -127,7 +127,7 @@ def pack(config: PackConfig, say: Say) -> None:
                     reopen(config.output)
                     encoded = list(pool.map(lambda i: _encoded(dataset, i, config), indices))
                     names = [dataset.names[i] for i in indices]
-                    labelled = [dataset.labelled(name) for name in names]
+                    labelled = [dataset.teaches(name) for name in names]
                     entry = write_shard(config.output, number, encoded, names, labelled, sources)
                     say(f"{entry['file']}: {len(entry['names'])} pairs, {entry['bytes'] / 1e6:.1f} MB")
                 entries.append(entry)
