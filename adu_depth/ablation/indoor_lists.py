@@ -76,13 +76,13 @@ class IndoorLists:
         return {part: self._digests[part] for part in parts}
 
     def _refuse_measured(self) -> None:
-        """InputError for a picture that is learned from and measured on, by whatever name. That the test's own pictures
-        may be among the unlabelled ones of its place is what those rows are for."""
+        """InputError for a picture that is learned from and measured on: the same file, by whatever name. That test's
+        own may be among the unlabelled ones of its place is what those rows are for; no row is for val's."""
         for tested in (part for part in (TEST, VAL) if self.has(part)):
             measured = self._pictures(tested)
             sizes = {path.stat().st_size for path in measured.values() if path.is_file()}
             contents = {checksum(path): name for name, path in measured.items() if path.is_file()}
-            for part in (X, LABELLED, U):
+            for part in (X, LABELLED, U, *([PLACE] if tested == VAL else [])):
                 for name, path in self._pictures(part).items() if self.has(part) else ():
                     if not path.is_file() or path.stat().st_size not in sizes:
                         continue

@@ -103,7 +103,15 @@ def test_pictures_that_are_measured_on_are_not_learned_from(
     assert "unlabelled.csv has unlabelled/nyu/copy, and test.csv" in told
     assert "the same picture (b/test/color/5)" in told
     assert "--data.test-place" in told
-    assert run(*light(root, "--list", "--data.test-place", "unlabelled/nyu")) == 0, "a row with the place says so"
+    place = ("--data.test-place", "unlabelled/nyu")
+    assert run(*light(root, "--list", *place)) == 0, "a row with the place says so"
+    (root / "val.csv").write_text(f"{tested},{depth}\n")
+    capsys.readouterr()
+    assert run(*light(root, "--list", *place)) == 2, "no row says that it saw those"
+    told = capsys.readouterr().err
+    assert "unlabelled.csv has unlabelled/nyu/copy, and val.csv, which is measured on, has the same picture" in told
+    assert "take it out of one of the two" in told
+    assert "--data.test-place" not in told
 
 
 def test_a_row_says_only_what_is_known_of_its_pictures(
