@@ -51,6 +51,11 @@ class IndoorLists:
             place = self.config.test_place
             shows = [bool(place) and PurePosixPath(name).is_relative_to(place) for name in frames.names]
             chosen = [name for name, shown in zip(frames.names, shows, strict=True) if shown == (part == PLACE)]
+            if part == PLACE and not chosen and place not in ("", IndoorConfig.test_place):
+                raise InputError(
+                    f"data.test-place {place}: expected a folder of pictures of {LISTS[part]}, as it names them below "
+                    f"{root}, found none there"
+                )
             frames.select(chosen)
         return frames if len(frames) else None
 

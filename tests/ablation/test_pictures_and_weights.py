@@ -127,7 +127,12 @@ def test_a_row_says_only_what_is_known_of_its_pictures(
 
     root = shutil.copytree(rooms, tmp_path / "rooms")
     assert listed()["distilled-x-u"].endswith("N_s distilled on X ∪ U, without the test place")
-    for place, reason in (("", "names no folder"), ("unlabelled/hol", "no picture of unlabelled.csv is below")):
+    default = IndoorConfig.test_place
+    for place, reason in (("", "names no folder"), (default, f"no picture of unlabelled.csv is below {default}")):
+        if place:  # the data set has no such folder
+            (root / place).rename(root / "unlabelled" / "hall")
+            lines = (root / "unlabelled.csv").read_text()
+            (root / "unlabelled.csv").write_text(lines.replace(f"{place}/", "unlabelled/hall/"))
         found = listed("--data.test-place", place)
         assert found["distilled-x-u"].endswith("N_s distilled on X ∪ U"), place
         assert (
@@ -137,7 +142,16 @@ def test_a_row_says_only_what_is_known_of_its_pictures(
         preset = LightIndoor(AblationConfig("light-indoor", data=IndoorConfig(str(root), test_place=place)))
         assert "4 of U." in preset.about.replace(",", ".")
         assert "test place" not in preset.about
+    assert listed("--data.test-place", "unlabelled/hall/")["distilled-x-u"].endswith("without the test place")
     (root / "unlabelled.csv").write_text("\n")
-    found = listed()
+    found = listed("--data.test-place", "nope")  # nothing to look for it in
     assert found["distilled-u"].endswith("left out, unlabelled.csv is empty")
     assert "left out" not in found["distilled-x"]
+
+
+@pytest.mark.parametrize("place", ["unlabelled/ho", "nope", "/abs"])
+def test_a_test_place_that_is_misspelt_is_refused(place: str, rooms: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was taken as none: its pictures were learned from as of another place."""
+    assert run(*light(rooms, "--list", "--data.test-place", place)) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"data.test-place {place}: expected a folder of pictures of unlabelled.csv" in told
