@@ -9,7 +9,7 @@ baseline = 0.5327
 width = 1242          # optional: images of another size are then refused
 height = 375
 
-[000003]              # optional: what differs for one image, by its name without extension
+[000003]              # optional: what differs for one image, by its path from this file's folder, without extension
 fx = 707.09
 
 ["monday/000003"]     # the same where images lie in folders of sequences; ["monday"] is for a whole one
@@ -137,6 +137,27 @@ def find_camera_file(image: Path, top: Path | None = None) -> Path | None:
         if folder == last:
             break
     return None
+
+
+def name_in(file: Path, image: Path, views: Path | None = None) -> str:
+    """What the camera.toml `file` calls an image below its folder: the path from there, without extension.
+
+    In a folder of pairs (left/, right/), or of images/ and their depth without lists, the path from left/ or images/:
+    so the layouts rig and rgbd call frames. views: that folder, where it is known.
+    """
+    top, whole = Path(os.path.abspath(file)).parent, Path(os.path.abspath(image)).with_suffix("")
+    if views is None:
+        views = next(
+            (top / first for first in whole.relative_to(top).parent.parts[:1] if _holds_views(top, first)), top
+        )
+    views = Path(os.path.abspath(views))
+    return whole.relative_to(views if views.is_relative_to(top) else top).as_posix()
+
+
+def _holds_views(top: Path, folder: str) -> bool:
+    if folder == "images":
+        return any((top / beside).exists() for beside in ("depth", "depth.toml")) and not any(top.glob("*.csv"))
+    return folder == "left" and (top / "right").is_dir()
 
 
 def other_calibration(*folders: Path) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from adu_depth.data.camera_file import CameraFile, find_camera_file
+from adu_depth.data.camera_file import CameraFile, find_camera_file, name_in
 from adu_depth.data.dataset import FileDataset, no_maps
 from adu_depth.data.file_index import images_below
 from adu_depth.data.image_files import read_view
@@ -66,7 +66,7 @@ class Pictures(FileDataset):
         if (path := files.get("calibration")) is not None:
             if path not in self.cameras:
                 self.cameras[path] = CameraFile(path)
-            called = Path(name).with_suffix("").as_posix()  # as in every camera.toml
+            called = name_in(path, files["left"])
             camera = self.cameras[path].camera(called, (image.shape[1], image.shape[2]), ("fx",), orientation)
         return StereoSample(left=image, right=None, **no_maps(image), camera=camera, name=name)
 

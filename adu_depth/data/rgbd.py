@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adu_depth.data.camera_file import CameraFile, find_camera_file
+from adu_depth.data.camera_file import CameraFile, find_camera_file, name_in
 from adu_depth.data.dataset import FileDataset, maps_from_depth, no_maps, require_size
 from adu_depth.data.file_index import images_below
 from adu_depth.data.image_files import read_levels, read_view
@@ -149,7 +149,8 @@ class Rgbd(FileDataset):
             return UNKNOWN_CAMERA
         if path not in self.cameras:
             self.cameras[path] = CameraFile(path)
-        return self.cameras[path].camera(name, size, ("fx",), orientation)
+        called = name_in(path, self.frames[name].image)
+        return self.cameras[path].camera(called, size, ("fx",), orientation)
 
 
 def _refuse_exchanged(frame: _Frame, where: str) -> bool:

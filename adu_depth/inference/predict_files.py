@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, find_camera_file, other_calibration, read_camera
+from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, find_camera_file, name_in, other_calibration, read_camera
 from adu_depth.data.file_index import IMAGE_SUFFIXES, FileIndex, files_below, images_below, is_image, suffixes_like
 from adu_depth.data.foreign_files import TAKE_FRAMES, VIDEO_SUFFIXES
 from adu_depth.data.image_files import orientation_of, read_image
@@ -33,14 +33,14 @@ PAIR_FOLDERS = (("left", "right"), ("image_2", "image_3"), ("image_02/data", "im
 class ImageTask:
     """One picture to predict: the name its results get, the left image, the right one of a pair.
 
-    frame: what camera.toml calls it, `monday/000001` in a folder of sequences. top: the last folder to look for
-    camera.toml in; None is the one above the image's.
+    views: the folder of a pair's left images, from which camera.toml calls them, `monday/000001`. top: the last folder
+    to look for camera.toml in; None is the one above the image's.
     """
 
     name: str
     left: Path
     right: Path | None = None
-    frame: str = ""
+    views: Path | None = None
     top: Path | None = None
 
 
@@ -170,7 +170,7 @@ def camera_beside(task: ImageTask, size: tuple[int, int], stereo: bool, orientat
         other = other_calibration(task.left.parent, task.left.absolute().parent.parent)
         more = f"; {other}" if other else ""
         raise InputError(f"no calibration for {task.left}: give {wanted}, or put it into {place}{more}")
-    return read_camera(file, task.frame or task.left.stem, size, needed_numbers(stereo), orientation)
+    return read_camera(file, name_in(file, task.left, task.views), size, needed_numbers(stereo), orientation)
 
 
 def needed_numbers(stereo: bool) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask
     if right is not None and right.is_dir() != source.is_dir():
         raise InputError(f"left and right must both be images or both be folders, got {source} and {right}")
     if not source.is_dir():
-        return [ImageTask(source.stem, source, right)]
+        return [ImageTask(source.stem, source, right, None if right is None else source.parent)]
     lefts, rights = (source, right) if right is not None else _pair_folders(source)
     top = source.absolute().parent if lefts == source else source
     if stereo and rights is None:
@@ -209,7 +209,7 @@ def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask
             name=name,
             left=image,
             right=None if rights is None else _right_of(image.relative_to(lefts), rights, file_index),
-            frame=image.relative_to(lefts).with_suffix("").as_posix(),
+            views=None if rights is None else lefts,
             top=top,
         )
         for name, image in zip(names, images, strict=True)

@@ -14,6 +14,7 @@ from adu_depth.data import open_dataset
 from adu_depth.data.image_files import read_view, write_pfm
 from adu_depth.data.image_look import Look, look_at
 from adu_depth.errors import InputError
+from adu_depth.inference.predict_files import camera_beside, find_tasks
 
 SIZE = (24, 40)
 RNG = np.random.default_rng(0)
@@ -132,3 +133,19 @@ def test_camera_toml_calls_pictures_without_their_ending(tmp_path: Path) -> None
         "a/1.jpg": 30,
         "b/0.png": 50,
     }
+
+
+def test_a_camera_file_calls_images_from_its_own_folder_for_training_and_predict(tmp_path: Path) -> None:
+    """A section by folder held in training alone, one in a file nearer to the images in predict alone."""
+    for name in ("mon/1.jpg", "mon/2.jpg", "tue/am/1.jpg", "left/1.jpg"):
+        save(tmp_path / name, COLOURS)
+    (tmp_path / "camera.toml").write_text('fx = 50\n["mon/1"]\nfx = 90\n[tue]\nfx = 7\n[left]\nfx = 20\n')
+    (tmp_path / "tue" / "camera.toml").write_text('fx = 30\n["1"]\nfx = 8\n["am/1"]\nfx = 40\n["tue/am/1"]\nfx = 9\n')
+    expected = {"left/1.jpg": 20, "mon/1.jpg": 90, "mon/2.jpg": 50, "tue/am/1.jpg": 40}
+    dataset = open_dataset(tmp_path, "pictures")
+    assert {name: dataset.load(name).camera.fx for name in dataset.names} == expected
+    for name, fx in expected.items():
+        path = tmp_path / name
+        alone, *folder = find_tasks(path, None, False) + find_tasks(path.parent, None, False)
+        for task in (alone, *(task for task in folder if task.left == path)):
+            assert camera_beside(task, SIZE, False).fx == fx

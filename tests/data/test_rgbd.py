@@ -14,6 +14,7 @@ import torch
 from adu_depth.data import Rgbd, open_dataset
 from adu_depth.doctor import ERROR, OK, WARNING, examine
 from adu_depth.errors import InputError
+from adu_depth.inference.predict_files import camera_beside, find_tasks
 from adu_depth.models import StudentConfig
 from adu_depth.training.runs import train_student
 from tests.data.trees import depth_of, save_image, save_text, scenes
@@ -226,3 +227,22 @@ def test_the_doctor_knows_whether_depth_lies_over_its_image(tmp_path: Path) -> N
         assert {f.level for f in report.findings if f.check == "alignment"} == {level}, report.findings
         assert report.count(ERROR) == 0
         assert any("without a camera.toml" in f.text for f in report.findings)
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_predict_finds_the_camera_that_training_does(lists: bool, tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    for folder in ("images", "depth"):
+        (tmp_path / folder / "0.png").symlink_to(tmp_path / folder / "room" / "0.png")
+    if lists:
+        names = ("0.png", *(f"room/{index}.png" for index in range(4)))
+        save_text(tmp_path / "all.csv", "".join(f"images/{name},depth/{name}\n" for name in names))
+    prefix = "images/" if lists else ""
+    save_text(tmp_path / "camera.toml", f'fx = 150\n["{prefix}0"]\nfx = 160\n["{prefix}room"]\nfx = 1\n')
+    save_text(tmp_path / "images" / "room" / "camera.toml", f'fx = 170\n["1"]\nfx = 180\n["{prefix}room/2"]\nfx = 1\n')
+    dataset = open_dataset(tmp_path)
+    cameras = {name.removeprefix(prefix): float(dataset.load(name).camera.fx) for name in dataset.names}
+    assert cameras == {"0": 160, "room/0": 170, "room/1": 180, "room/2": 170, "room/3": 170}
+    for name, fx in cameras.items():
+        [task] = find_tasks(tmp_path / "images" / f"{name}.png", None, False)
+        assert camera_beside(task, SIZE, False).fx == fx
