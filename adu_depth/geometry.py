@@ -37,6 +37,11 @@ class Camera:
         """The camera of the image (of this width) mirrored left to right: of one view alone, not of the pair."""
         return replace(self, cx=width - 1 - self.cx)
 
+    def pair_mirrored(self, width: int) -> Camera:
+        """The camera of the pair (of this width) in a mirror, where its views change places: the left one is the right
+        one's mirror image."""
+        return replace(self, cx=width - 1 - (self.cx + self.disparity_offset))
+
     def turned(self, orientation: int, height: int, width: int) -> Camera:
         """The camera of the image (of this size as stored) once it is turned upright as EXIF's orientation, 1 to 8,
         says: of one view alone, not of the pair."""

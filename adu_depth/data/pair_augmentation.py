@@ -150,9 +150,7 @@ def mirror_pair(sample: StereoSample, flips: Tensor) -> StereoSample:
         valid=torch.where(chosen, valid, sample.valid),
         occluded=None,
         sparse_depth=None if sparse is None else torch.where(chosen, _mirrored_depth(sparse, camera, hidden), sparse),
-        camera=replace(
-            camera, cx=torch.where(flips, width - 1 - (camera.cx + camera.disparity_offset), torch.as_tensor(camera.cx))
-        ),
+        camera=replace(camera, cx=torch.where(flips, camera.pair_mirrored(width).cx, torch.as_tensor(camera.cx))),
     )
 
 
