@@ -46,16 +46,23 @@ def dissimilarity(one: Tensor, other: Tensor) -> Tensor:
     return 1 - (covariance + FLOOR) / torch.sqrt((variance_one + FLOOR) * (variance_other + FLOOR))
 
 
-def photometric_loss(left: Tensor, right: Tensor, disparity: Tensor, normalize: str = "batch") -> Tensor:
+def photometric_loss(
+    left: Tensor, right: Tensor, disparity: Tensor, normalize: str = "batch", believed: Tensor | None = None
+) -> Tensor:
     """Mean dissimilarity of the left view and the warped right one, over pixels the right view contains.
 
     left, right: B×3×H×W in [0, 1]; disparity: B×1×H×W pixels, at least 3×3. Differentiable in disparity. normalize:
-    see `masked_mean`.
+    see `masked_mean`. believed: bool B×1×H×W, the pixels that are compared; the others count as 0.
     """
     check_image("left", left)
     check_image("right", right)
     warped, inside = warp_right(right, disparity)
-    return masked_mean(dissimilarity(left, warped), inside, normalize)
+    error = dissimilarity(left, warped)
+    if believed is not None:
+        # The divisor stays: where hardly any pixel is believed, as at the start of a training, a mean over those alone
+        # would give a handful the pull of a whole image, and jump with each of them.
+        error = torch.where(believed, error, 0.0)
+    return masked_mean(error, inside, normalize)
 
 
 def smoothness_loss(left: Tensor, disparity: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adu_depth.distillation.left_right import left_right_consistent
 from adu_depth.distillation.means import masked_mean
 from adu_depth.distillation.photometric import photometric_loss, smoothness_loss
 from adu_depth.errors import InputError
@@ -32,6 +33,9 @@ class TeacherLossConfig:
     """Let the uncertainty term train the disparity too, not its spread alone."""
     photometric: Weight = 2.0
     """The right view warped by the disparity must look like the left: teaches where no LiDAR point is."""
+    left_right: bool = False
+    """Leave out of the photometric term where the two views' disparities disagree (occluded, mistaken): the network is
+    run a second time, on the pair in a mirror."""
     smoothness: Weight = 0.05
     """Slope of the disparity where the left view has no edge."""
     decoder: Weight = 1.0
@@ -47,6 +51,11 @@ class TeacherLossConfig:
             raise InputError(f"loss.head_weights must be one or more numbers ≥ 0, got {self.head_weights}")
         check_backend("loss.backend", self.backend)
         check_ranges(self, "loss.")
+        if self.left_right and not self.photometric > 0:
+            raise InputError(
+                "loss.left_right is a mask of the photometric term: with loss.photometric "
+                f"{self.photometric:g} nothing reads it"
+            )
 
 
 def masked_smooth_l1(prediction: Tensor, target: Tensor, mask: Tensor, normalize: str = "batch") -> Tensor:
@@ -65,11 +74,19 @@ class TeacherLoss(nn.Module):
         self._options: dict[str, Any] = {**self.bounds, "backend": config.backend, "normalize": config.normalize}
 
     def forward(
-        self, prediction: DepthPrediction, target: Tensor, left: Tensor, right: Tensor, camera: Camera
+        self,
+        prediction: DepthPrediction,
+        target: Tensor,
+        left: Tensor,
+        right: Tensor,
+        camera: Camera,
+        right_disparity: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Scalars by name, "total" the one with gradients.
+        """Scalars by name, "total" the one with gradients, the sum of the others but for "consistent".
 
-        target: B×1×H×W metres; 0, NaN or inf = none. left, right: the views, B×3×H×W in [0, 1].
+        target: B×1×H×W metres; 0, NaN or inf = none. left, right: the views, B×3×H×W in [0, 1]. right_disparity: the
+        right view's, B×1×H×W pixels; needed with `left_right`, which then gives "consistent", the share of all pixels
+        whose disparity it confirms.
         """
         config = self.config
         known = torch.isfinite(target) & (target >= self.bounds["min_depth"]) & (target <= self.bounds["max_depth"])
@@ -86,12 +103,18 @@ class TeacherLoss(nn.Module):
             * laplace_nll(prediction.depth, log_scale, target, joint=config.uncertainty_joint, **self._options),
         }
         final_disparity = prediction.heads[-1][0]
+        believed, watched = None, {}
+        if config.left_right:
+            if right_disparity is None:
+                raise InputError("right_disparity: loss.left_right needs the right view's disparity, got None")
+            believed = left_right_consistent(final_disparity, right_disparity)
+            watched["consistent"] = believed.float().mean()
         if config.photometric > 0:
-            photometric = photometric_loss(left, right, final_disparity, config.normalize)
+            photometric = photometric_loss(left, right, final_disparity, config.normalize, believed)
             terms["photometric"] = config.photometric * photometric
         if config.smoothness > 0:
             terms["smoothness"] = config.smoothness * smoothness_loss(left, final_disparity)
         if prediction.decoder_depth is not None:
             terms["decoder"] = config.decoder * silog_loss(prediction.decoder_depth, target, **self._options)
         total = torch.stack(list(terms.values())).sum()
-        return {"total": total, **{name: value.detach() for name, value in terms.items()}}
+        return {"total": total, **{name: value.detach() for name, value in terms.items()}, **watched}

@@ -26,6 +26,9 @@ from adu_depth.data.augmentation import (
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, PairDraws, change_pair, draw_pair_changes
 from adu_depth.data.rotation import turned, turning_grid
 from adu_depth.distillation import LightLoss, StudentLoss, TeacherLoss
+from adu_depth.distillation.left_right import mirrored_views
+from adu_depth.geometry import Camera
+from adu_depth.inference.predictor import evaluating
 from adu_depth.models import StereoTeacher, Student, takes_pairs
 from adu_depth.models.inference_copy import inference_copy
 from adu_depth.models.prediction import DepthPrediction, TeacherTargets
@@ -80,12 +83,38 @@ class TeacherTask(nn.Module):
         """dense: supervise with the dense ground truth."""
         assert isinstance(draws.changes, PairDraws)
         sample, left, right = change_pair(batch.sample, draws.changes)
+        # First, while nothing is kept for the backward yet.
+        right_disparity = self.right_disparity(left, right, sample.camera) if self.loss.config.left_right else None
         prediction = self.network(left, right, sample.camera)
         target = sample.training_target(dense)
         terms: dict[str, Tensor] = self.loss(
-            prediction, target, sample.left, sample.require_right("a stereo teacher"), sample.camera
+            prediction,
+            target,
+            sample.left,
+            sample.require_right("a stereo teacher"),
+            sample.camera,
+            right_disparity,
         )
         return terms
+
+    @torch.no_grad()
+    def right_disparity(self, left: Tensor, right: Tensor, camera: Camera) -> Tensor:
+        """What the network as it is says of the right view, B×1×H×W pixels, from the pair in a mirror.
+
+        left, right: the views as the network reads them: what covers a part of one of them hides it here too. The
+        network is in eval mode for it, so that no running statistics and no random numbers of its training change, and
+        what only a backward needs is not computed.
+        """
+        kind = left.device.type
+        # Autocast keeps the weights that it rounds, for the pass that is trained by too: rounded here, without a
+        # gradient, they must not be among them, whatever a release of torch makes of that.
+        autocast = torch.autocast(
+            kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False
+        )
+        with evaluating(self.network), autocast:
+            prediction = self.network(*mirrored_views(left, right), camera.pair_mirrored(left.shape[-1]))
+        assert prediction.disparity is not None
+        return prediction.disparity.flip(-1)
 
 
 class StudentTask(nn.Module):

@@ -217,9 +217,9 @@ def test_a_teacher_that_sees_the_mirrored_pair_is_supervised_by_it(batch: Stereo
     seen: dict[str, Tensor] = {}
 
     class Spy(TeacherLoss):
-        def forward(self, prediction, target, left, right, camera):  # type: ignore[no-untyped-def]
+        def forward(self, prediction, target, left, right, camera, *more):  # type: ignore[no-untyped-def]
             seen.update(target=target, left=left, right=right, cx=camera.cx)
-            return super().forward(prediction, target, left, right, camera)
+            return super().forward(prediction, target, left, right, camera, *more)
 
     mirrored = mirror_pair(batch, torch.ones(COUNT, dtype=torch.bool))
     task = TeacherTask(StereoTeacher(TEACHER), Spy(TeacherLossConfig(), 16, 0.5, 80.0), OPTIONS["flip"])

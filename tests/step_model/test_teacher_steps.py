@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
+from adu_depth.distillation import TeacherLossConfig
 from adu_depth.models import StereoTeacher, TeacherConfig
 from adu_depth.training.config import TeacherTrainingConfig
 from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
@@ -39,10 +40,12 @@ def test_a_step_keeps_cudas_rules(traced: Traced, name: str, precision: str, imp
         TeacherTrainingConfig(model=TeacherConfig(hourglasses=0, refinement_channels=0)),
         TeacherTrainingConfig(loop=replace(FEW, ema=0.999)),
         TeacherTrainingConfig(model=TeacherConfig(hourglasses=2, recompute_aggregation=True)),
+        TeacherTrainingConfig(loss=TeacherLossConfig(left_right=True), augmentation=EVERY_CHANGE),
+        TeacherTrainingConfig(loss=TeacherLossConfig(left_right=True), model=TeacherConfig(norm="batch")),
     ],
     ids=[
         *("every change of a pair", "no concatenated volume", "batch norm", "no hourglass, no refinement", "averages"),
-        "recomputed",
+        *("recomputed", "left–right check of a changed pair", "left–right check with batch norm"),
     ],
 )
 def test_options_keep_them_too(fake_cuda: FakeCudaProcess, option: TeacherTrainingConfig, precision: Precision) -> None:

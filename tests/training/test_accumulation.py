@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from adu_depth.checkpoint import list_checkpoints
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
+from adu_depth.distillation import TeacherLossConfig
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models import MonoStudent, StereoTeacher
@@ -50,6 +51,8 @@ def test_the_same_samples_are_read(rank: int) -> None:
 
 class PerImage(nn.Module):
     """A loss in which every image counts alike."""
+
+    config = TeacherLossConfig()
 
     def forward(self, prediction: Any, *given: Any) -> dict[str, Tensor]:
         total = prediction.depth.log().square().mean() + prediction.log_scale.mean()

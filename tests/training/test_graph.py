@@ -17,7 +17,7 @@ from adu_depth.checkpoint import list_checkpoints
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.data.sample import StereoSample
-from adu_depth.distillation import DistillationConfig
+from adu_depth.distillation import DistillationConfig, TeacherLossConfig
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
@@ -139,6 +139,17 @@ TRAININGS: dict[str, Callable[[Path], Callable[[Path, Any], list[dict[str, float
     "teacher, every change, two micro-batches": lambda p: (
         lambda run, loop: train_teacher(
             tiny_teacher(run, loop=replace(loop, batch_size=1, accumulate=2), augmentation=EVERY_CHANGE)
+        )
+    ),
+    "teacher, left–right check, dropped paths, batch norm, two micro-batches": lambda p: (
+        lambda run, loop: train_teacher(
+            tiny_teacher(
+                run,
+                loop=replace(loop, accumulate=2),
+                model=replace(TEACHER, norm="batch", encoder=DROPPING),
+                loss=TeacherLossConfig(left_right=True),
+                augmentation=EVERY_CHANGE,
+            )
         )
     ),
     "student alone, dropped paths, two micro-batches": lambda p: (

@@ -199,7 +199,8 @@ def test_a_run_folder_is_never_overwritten_nor_resumed_with_other_settings(tmp_p
 
 
 NEWER = {"data": ("split", "ground_truth", "kb_crop", "skip_missing"), "loop": ("prefetch",)} | {
-    "augmentation": ("asymmetric", "flip", "zoom", "vertical_jitter", "erase", "erase_size", "contrast", "saturation")
+    "augmentation": ("asymmetric", "flip", "zoom", "vertical_jitter", "erase", "erase_size", "contrast", "saturation"),
+    "loss": ("left_right",),
 }
 """Settings that came to a teacher's training after config.json was first written."""
 
