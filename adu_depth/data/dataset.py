@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +15,7 @@ from adu_depth.data.file_index import IMAGE_SUFFIXES, FileIndex
 from adu_depth.data.image_files import orientation_of, read_view
 from adu_depth.data.image_look import look_at
 from adu_depth.data.proxies import Proxies
-from adu_depth.data.sample import StereoSample
+from adu_depth.data.sample import ProxiedSample, StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth
 
@@ -74,7 +73,7 @@ class FileDataset(ABC):
             require_size(disparity.shape, sample.left, self.proxies.file(name))
             known = maps_from_disparity(disparity, sample.camera)
             # sparse_depth too: a batch in which one lacks it would learn from nobody's
-            sample = replace(sample, **known, sparse_depth=known["depth"])  # type: ignore[arg-type]
+            sample = ProxiedSample(**{**vars(sample), **known, "sparse_depth": known["depth"]})
         return kb_window(sample) if self.kb_crop else sample
 
     def load(self, name: str) -> StereoSample:
@@ -163,6 +162,10 @@ class FileDataset(ABC):
     def teaches(self, name: str) -> bool:
         """Whether the frame has a file of ground truth to learn from: the same, or a LiDAR's points alone."""
         return self.labelled(name) or "sparse_depth" in self.files(name)
+
+    def measurable(self) -> bool:
+        """Whether some frame has something to measure depths on: a file of ground truth, or proxies in its place."""
+        return any(self.proxied(name) or self.labelled(name) for name in self.names)
 
     def unused(self) -> list[Path]:
         """Files beside those of the frames that look as if they were meant to be read, and are not; where it shows."""

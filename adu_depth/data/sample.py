@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -47,6 +47,8 @@ class StereoSample:
     occluded: Tensor | None = None
     sparse_depth: Tensor | None = None
     name: str | list[str] = ""
+    proxied: ClassVar[bool] = False
+    """Whether depth, disparity and valid are no truth, but proxies of a classical matcher (`ProxiedSample`)."""
 
     def training_target(self, dense: bool = False) -> Tensor:
         """Depth to supervise with, 0 = none: the sparse LiDAR depth where the sample has one, unless `dense`."""
@@ -94,6 +96,13 @@ class StereoSample:
 
     def _tensors(self) -> dict[str, Any]:
         return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+
+
+@dataclass(frozen=True)
+class ProxiedSample(StereoSample):
+    """A single sample in which a classical matcher's disparities stand in for ground truth."""
+
+    proxied: ClassVar[bool] = True
 
 
 def collate(samples: list[StereoSample]) -> StereoSample:

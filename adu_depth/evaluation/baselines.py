@@ -6,6 +6,8 @@ how sure it is: log_scale is 0 everywhere and means nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import torch
@@ -64,7 +66,7 @@ class SemiGlobalMatching:
         for name, left, right in zip(sample.name, sample.left, sample.require_right("stereo matching"), strict=True):
             disparity = self.match(left, right)
             matched = disparity >= 0
-            self.density[name] = float(matched.mean())
+            self.density.setdefault(name, float(matched.mean()))  # a second look at the pair is of the right view
             if not matched.any():
                 raise InputError(f"{name}: no pixel of the left image has a match in the right one")
             # Zero disparity is a point at infinity; half a step away from it keeps the depth far instead of unknown.
@@ -112,6 +114,21 @@ class ConstantDisparity:
     def __call__(self, sample: StereoSample) -> DepthPrediction:
         """sample: a batch."""
         return _prediction(torch.full_like(sample.left[:, :1], self.disparity), sample)
+
+
+class Matched:
+    """A data set's pairs with what a matcher finds in them where ground truth would stand."""
+
+    def __init__(self, samples: Dataset, matcher: SemiGlobalMatching) -> None:
+        self.samples, self.matcher = samples, matcher
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> StereoSample:
+        sample = self.samples[index]
+        found = torch.from_numpy(self.matcher.match(sample.left, sample.require_right("stereo matching")))[None]
+        return replace(sample, disparity=found, valid=found > 0)
 
 
 def fill_along_rows(values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from adu_depth.data.transforms import CentreCut, require_focal_lengths
 from adu_depth.distributed import ProcessGroup, joined_processes
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
-from adu_depth.evaluation.baselines import ConstantDisparity, SemiGlobalMatching
+from adu_depth.evaluation.baselines import ConstantDisparity, Matched, SemiGlobalMatching
 from adu_depth.evaluation.evaluator import EvaluationResult, Predict, evaluate_protocols, share_of
 from adu_depth.evaluation.protocols import PROTOCOLS, choose_protocols
 from adu_depth.evaluation.result_files import write_results
@@ -66,8 +66,8 @@ class EvaluateConfig:
     kb_crop: bool = False
     """Show the network KITTI's 352×1216 window instead of the whole image, as AdaBins and others do."""
     protocol: str = "auto"
-    """"auto" (usual for the data set), "all" that fit, or some of none, garg, eigen, garg-352x1216, kitti-depth,
-    nyu-eigen, hu."""
+    """"auto" (usual for the data set; of pairs without ground truth, a stereo teacher's, "pair"), "all" that fit, or
+    some of none, garg, eigen, garg-352x1216, kitti-depth, nyu-eigen, hu, pair."""
     size: Literal["trained", "full"] = "trained"
     """Run the network at the size it was trained at, or at each image's own; metrics are at each image's own size.
     One trained on images cut to their middle (data.fit centre) is measured on those, unless this is "full"."""
@@ -147,6 +147,8 @@ class _Evaluation:
                 (height, width),
                 truth_is_cut(config.kb_crop, self.layout, self.dataset),
                 middles=bool(self.predictor.short_side),
+                stereo=self.predictor.stereo,
+                truth=measurable(self.dataset),
             ),
             config.min_depth,
             config.max_depth,
@@ -225,9 +227,12 @@ class _Evaluation:
         found: Results = {}
         matched = ""
         try:
-            if self.config.proxies is not None:
-                raise InputError("the proxies are its own")
-            found["StereoSGBM"] = self._evaluate("StereoSGBM", matcher)
+            scorer = self.scorer
+            if self.config.proxies is not None:  # the views may judge it, what it has found itself may not
+                scorer = replace(scorer, protocols=("pair",), proxies=False)
+                if "pair" not in own:
+                    raise InputError("the proxies are its own")
+            found["StereoSGBM"] = self._evaluate("StereoSGBM", matcher, scorer=scorer)
             density = {name: share for part in self.processes.gather(matcher.density) for name, share in part.items()}
             mean = sum(density.values()) / len(density)
             matched = (
@@ -236,14 +241,25 @@ class _Evaluation:
             )
         except InputError as error:  # a black frame; what the network scored is not lost for it
             self.progress.say(f"StereoSGBM is left out: {error}")
-        constant = ConstantDisparity.median_of(self.dataset, self.processes)
-        found[f"constant {constant.disparity:.1f} px"] = self._evaluate("constant disparity", constant)
+        measured = "own ground truth, so it has peeked" if self.config.proxies is None else "own proxies"
+        known = self.dataset
+        if set(own) == {"pair"} and not measurable(self.dataset):
+            measured, known = "pairs as StereoSGBM matches them", Matched(self.dataset, matcher)
+        try:
+            constant = ConstantDisparity.median_of(known, self.processes)
+            found[f"constant {constant.disparity:.1f} px"] = self._evaluate("constant disparity", constant)
+            matched += f"The constant is the median of this set's {measured}."
+        except InputError as error:
+            if known is self.dataset:
+                raise
+            self.progress.say(f"the constant is left out: {error}")
         for protocol, result in own.items():
-            side_by_side = {self.own: result, **{name: by_protocol[protocol] for name, by_protocol in found.items()}}
+            others = {name: by_protocol[protocol] for name, by_protocol in found.items() if protocol in by_protocol}
             shown = ("epe", "d1", "abs_rel", "rmse", "a1") if PROTOCOLS[protocol].capped else None
-            self.console.print(comparison_table(side_by_side, shown, f"protocol {protocol}"))
-        measured = "ground truth" if self.config.proxies is None else "proxies"
-        self.progress.say(f"{matched}The constant is the median of this set's own {measured}, so it has peeked.")
+            self.console.print(comparison_table({self.own: result, **others}, shown, f"protocol {protocol}"))
+        if "pair" in own:
+            matched += " A constant is left–right consistent whatever it is: photometric shows that it is wrong."
+        self.progress.say(matched)
         return found
 
     def _report(self, found: Mapping[str, EvaluationResult]) -> None:
@@ -330,6 +346,11 @@ def open_with_full_truth(root: str, **options: Any) -> FileDataset:
     if isinstance(dataset, KittiStereo):
         dataset.occluded_too = (dataset.training / dataset.folders.occ).is_dir()
     return dataset
+
+
+def measurable(dataset: Dataset) -> bool:
+    """Whether depths can be measured on some of the samples: those of files may all lack ground truth and proxies."""
+    return not isinstance(dataset, FileDataset) or dataset.measurable()
 
 
 def layout_of(root: str, layout: str, dataset: Dataset) -> str:

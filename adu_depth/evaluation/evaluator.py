@@ -16,6 +16,7 @@ from adu_depth.data.dataset import Dataset
 from adu_depth.data.sample import StereoSample, collate
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError, SharedInputError
+from adu_depth.evaluation.pair import right_disparity, second_look
 from adu_depth.evaluation.scoring import ImageScore, Row, Scorer
 from adu_depth.models.prediction import DepthPrediction
 
@@ -97,7 +98,8 @@ def evaluate_protocols(
     """Scores `predict`, a function from a batched StereoSample to a DepthPrediction, on the dense ground truth.
 
     Every image is predicted once and measured under each protocol of `scorer`, on the valid pixels inside its window:
-    depth metrics always, epe and d1 where the prediction has a disparity, uncertainty if asked. `batch_size` images
+    depth metrics always, epe and d1 where the prediction has a disparity, uncertainty if asked. Under "pair", which
+    needs no ground truth, it is predicted once more, with the views exchanged and mirrored. `batch_size` images
     that follow one another share a batch, as far as they have one size. `device` is where `predict` gets its batch.
     processes: share the batches between them; each makes the batches that one process alone would make, and all
     return the same result. progress: called as progress(images done, images in all), of this process's share.
@@ -166,20 +168,35 @@ def _score_share(
         for batch in _batches(block, read):
             samples = [sample for _, sample in batch]
             windows = [_windows(scorer, sample) for sample in samples]
-            prediction = None
+            prediction = right = None
             if any(windows):  # no time is spent on what nothing can be compared with
+                whole = collate(samples).to(device)
                 with torch.no_grad():
-                    prediction = predict(collate(samples).to(device))
+                    prediction = predict(whole)
                 _require_shape(prediction, samples)
+                if scorer.looks_back and prediction.disparity is not None:
+                    right = _right_disparity(predict, whole, samples)
             for place, (index, sample) in enumerate(batch):
                 name = str(sample.name)
                 if prediction is not None:  # also where no truth is, which no metric looks at
                     _require_no_nan(prediction, place, name or index)
                 try:
-                    scores = {} if prediction is None else scorer.score(prediction, place, sample, windows[place])
+                    scores = (
+                        {} if prediction is None else scorer.score(prediction, place, sample, windows[place], right)
+                    )
                 except InputError as error:
                     raise InputError(f"image {name or index}: {error}") from error
                 yield _Scored(index, name, scores, place == len(batch) - 1)
+
+
+def _right_disparity(predict: Predict, batch: StereoSample, samples: list[StereoSample]) -> Tensor:
+    """The right views' disparities by the same method, B×1×H×W."""
+    with torch.no_grad():
+        second = predict(second_look(batch))
+    _require_shape(second, samples)
+    for place, sample in enumerate(samples):
+        _require_no_nan(second, place, f"{sample.name}, its views exchanged and mirrored")
+    return right_disparity(second)
 
 
 def _windows(scorer: Scorer, sample: StereoSample) -> dict[str, Tensor]:
@@ -214,7 +231,10 @@ def _result(protocol: str, images: list[_Scored], scorer: Scorer) -> EvaluationR
         for curve, values in score.curves.items():
             curves[curve] = curves.get(curve, 0.0) + values
     if not rows:
-        raise InputError(f"dataset: none of {len(images)} images has a valid depth within protocol {protocol!r}")
+        raise InputError(
+            f"dataset: none of {len(images)} images has a valid depth within protocol {protocol!r}: it compares with "
+            "ground truth, or with proxies (`adu-depth proxies`) in its place"
+        )
     return EvaluationResult(
         rows,
         protocol,

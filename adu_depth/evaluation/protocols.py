@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adu_depth.errors import InputError
 
-MetricSet = Literal["papers", "kitti", "hu"]
+MetricSet = Literal["papers", "kitti", "hu", "pair"]
 METRIC_SETS: tuple[MetricSet, ...] = get_args(MetricSet)
 
 
@@ -24,9 +24,10 @@ class Protocol:
     """Rows int(top·H) to int(bottom·H), columns int(left·W) to int(right·W), ends excluded.
 
     crop: (height, width) cut out first, the lowest rows and the middle columns; H and W are then its own.
-    metrics: what is reported there: the papers' (`depth_metrics`), KITTI's own (`kitti_depth_metrics`) or those of the
-        light-weight student's line of work (`hu_metrics`); only the papers' know a range of depths.
-    indoor: of the line of work on NYU-v2, taken by its name alone: "all" is for streets.
+    metrics: what is reported there: the papers' (`depth_metrics`), KITTI's own (`kitti_depth_metrics`), those of the
+        light-weight student's line of work (`hu_metrics`) or, without ground truth, of a pair against itself
+        (`pair_metrics`); only the papers' know a range of depths.
+    by_name: taken by its name alone, not by "all", which is for streets with ground truth.
     about: what it is, in words.
     """
 
@@ -36,7 +37,7 @@ class Protocol:
     right: float
     crop: tuple[int, int] | None = None
     metrics: MetricSet = "papers"
-    indoor: bool = False
+    by_name: bool = False
     about: str = ""
 
     @property
@@ -78,10 +79,13 @@ PROTOCOLS = {
     "garg-352x1216": Protocol(*_GARG, crop=KITTI_CROP, about="ground truth cut to 352×1216, then Garg's window"),
     "kitti-depth": Protocol(*_WHOLE, metrics="kitti", about="KITTI's depth benchmark: every pixel, its own metrics"),
     "nyu-eigen": Protocol(
-        *_NYU_EIGEN, indoor=True, about="Eigen's window of NYU's 480×640: rows 45 to 470, columns 41 to 600"
+        *_NYU_EIGEN, by_name=True, about="Eigen's window of NYU's 480×640: rows 45 to 470, columns 41 to 600"
     ),
     "hu": Protocol(
-        *_WHOLE, metrics="hu", indoor=True, about="every pixel, errors as in 1803.08673 and 2105.06143: δ ≤, no clamp"
+        *_WHOLE, metrics="hu", by_name=True, about="every pixel, errors as in 1803.08673 and 2105.06143: δ ≤, no clamp"
+    ),
+    "pair": Protocol(
+        *_WHOLE, metrics="pair", by_name=True, about="the two views against each other: no ground truth, no metres"
     ),
 }
 
@@ -103,30 +107,45 @@ def window_mask(protocol: str, height: int, width: int) -> Tensor:
 
 
 def choose_protocols(
-    wanted: str, layout: str, size: tuple[int, int], cropped: bool = False, middles: bool = False
+    wanted: str,
+    layout: str,
+    size: tuple[int, int],
+    cropped: bool = False,
+    middles: bool = False,
+    stereo: bool = False,
+    truth: bool = True,
 ) -> tuple[str, ...]:
     """The protocols that a word names: "auto" the layout's, "all" those of streets that fit, else names between commas.
 
     size: (height, width) of the data set's images. cropped: they were cut to 352×1216 before, so what looks at the
     whole ground truth cannot be measured and is left out of "auto" and "all"; middles: to their middle (data.fit
-    centre), where a window would be another part of the image. Raises InputError for an unknown name, and for one that
-    needs the whole ground truth of cropped images.
+    centre), where a window would be another part of the image. stereo: a stereo network is measured. truth: there is
+    something to compare depths with; without it "auto" is "pair" for a stereo network. Raises InputError for an unknown
+    name, for one that needs the whole ground truth of cropped images, and for "pair" of a network that sees one image.
     """
     possible = [
         name
         for name, protocol in PROTOCOLS.items()
-        if (protocol.whole if middles else not cropped or protocol.crop == KITTI_CROP)
+        if (protocol.whole if middles else not cropped or protocol.crop == KITTI_CROP or protocol.metrics == "pair")
     ]
+    if wanted == "auto" and stereo and not truth:
+        return ("pair",)
+    usual = tuple(name for name in possible if not PROTOCOLS[name].by_name)
     if wanted == "auto":
-        return tuple(name for name in BY_LAYOUT.get(layout, ("none",)) if name in possible) or tuple(possible)
+        return tuple(name for name in BY_LAYOUT.get(layout, ("none",)) if name in possible) or usual
     if wanted == "all":
-        return tuple(name for name in possible if PROTOCOLS[name].fits(*size) and not PROTOCOLS[name].indoor)
+        return tuple(name for name in usual if PROTOCOLS[name].fits(*size))
     names = tuple(dict.fromkeys(name.strip() for name in wanted.split(",")))
     for name in names:
         protocol_named(name)
         if name not in possible:
             cut = "data.fit centre has cut to its middle" if middles else "kb_crop has cut to 352×1216"
             raise InputError(f"protocol {name!r} is of the whole ground truth, which {cut}")
+        if PROTOCOLS[name].metrics == "pair" and not stereo:
+            raise InputError(
+                f"protocol {name!r} holds a stereo teacher's disparity against both views; this is a student, which "
+                "has none: it needs ground truth, or proxies (`adu-depth proxies`)"
+            )
     return names
 
 

@@ -21,6 +21,7 @@ from adu_depth.evaluation.metrics import (
     kitti_depth_metrics,
     stereo_metrics,
 )
+from adu_depth.evaluation.pair import pair_metrics
 from adu_depth.evaluation.protocols import PROTOCOLS, protocol_named, window_mask
 from adu_depth.evaluation.uncertainty import uncertainty_score
 from adu_depth.models.prediction import DepthPrediction, require_temperature
@@ -45,7 +46,8 @@ class Scorer:
     uncertainty: measure the predicted uncertainty too; temperature: also that of temperature·b (see
     `uncertainty_score`). scale: "median" multiplies each predicted depth map by median truth / median prediction over
     the protocol's pixels first, as is usual for networks that learned without metres (Zhou et al., 1704.07813): it
-    uses the truth, so its numbers never belong beside those of "none". Disparities are not touched.
+    uses the truth, so its numbers never belong beside those of "none". Disparities are not touched. proxies: protocol
+    "pair" compares with them too where a frame has some; not for the matcher that they are from.
     """
 
     protocols: tuple[str, ...] = ("none",)
@@ -54,6 +56,7 @@ class Scorer:
     uncertainty: bool = False
     temperature: float | None = None
     scale: Literal["none", "median"] = "none"
+    proxies: bool = True
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -68,11 +71,23 @@ class Scorer:
         if self.temperature is not None:
             require_temperature(self.temperature)
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether a protocol compares with the right view's disparity (`second_look`), which is a prediction more."""
+        return any(PROTOCOLS[name].metrics == "pair" for name in self.protocols)
+
     def windows(self, sample: StereoSample) -> dict[str, Tensor]:
-        """For each protocol that has a truth to compare with in this image, 1×H×W bool: the pixels that it looks at."""
+        """For each protocol that has something to compare with in this image, 1×H×W bool: the pixels that it looks at.
+
+        Most compare with the truth, "pair" with the right view. InputError where that is missing.
+        """
         depth, valid = sample.depth.cpu(), sample.valid.cpu()
         found = {}
         for name in self.protocols:
+            if PROTOCOLS[name].metrics == "pair":
+                sample.require_right(f"protocol {name!r}")
+                found[name] = window_mask(name, *sample.left.shape[-2:])[None]
+                continue
             near, far = self._range(name)
             seen = valid & window_mask(name, *sample.left.shape[-2:])
             if bool((seen & (depth >= near) & (depth <= far)).any()):
@@ -87,10 +102,35 @@ class Scorer:
         return KITTI_DEPTH_RANGE if metrics == "kitti" else (math.ulp(0.0), sys.float_info.max)
 
     def score(
-        self, prediction: DepthPrediction, index: int, sample: StereoSample, windows: dict[str, Tensor]
+        self,
+        prediction: DepthPrediction,
+        index: int,
+        sample: StereoSample,
+        windows: dict[str, Tensor],
+        right_disparity: Tensor | None = None,
     ) -> dict[str, ImageScore]:
-        """The scores of image `index` of a batch by protocol. windows: what `self.windows(sample)` returned."""
-        return {name: self._score(prediction, index, sample, seen, name) for name, seen in windows.items()}
+        """The scores of image `index` of a batch by protocol. windows: what `self.windows(sample)` returned.
+
+        right_disparity: B×1×H×W, the right views'; needed where `looks_back`.
+        """
+        return {
+            name: ImageScore(self._pair_row(prediction, index, sample, right_disparity))
+            if PROTOCOLS[name].metrics == "pair"
+            else self._score(prediction, index, sample, seen, name)
+            for name, seen in windows.items()
+        }
+
+    def _pair_row(
+        self, prediction: DepthPrediction, index: int, sample: StereoSample, right_disparity: Tensor | None
+    ) -> Row:
+        if prediction.disparity is None or right_disparity is None:
+            raise InputError("protocol 'pair': expected disparities of both views, got a prediction without")
+        disparity, right = prediction.disparity[index], sample.require_right("protocol 'pair'")
+        row = pair_metrics(sample.left, right, disparity, right_disparity[index])
+        if self.proxies and sample.proxied and bool(sample.valid.any()):
+            proxies = torch.where(sample.valid, sample.disparity, 0.0)
+            row |= {f"proxy_{name}": value for name, value in stereo_metrics(disparity, proxies).items()}
+        return row
 
     def _score(
         self, prediction: DepthPrediction, index: int, sample: StereoSample, seen: Tensor, protocol: str

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from adu_depth.evaluation.evaluator import EvaluationResult
 from adu_depth.evaluation.metrics import DEPTH_METRICS, HU_METRICS, KITTI_DEPTH_METRICS, STEREO_METRICS
+from adu_depth.evaluation.pair import PAIR_METRICS, PROXY_METRICS
 from adu_depth.evaluation.protocols import METRIC_SETS, PROTOCOLS
 from adu_depth.evaluation.uncertainty import SCALED_METRICS, UNCERTAINTY_METRICS
 
@@ -19,6 +20,8 @@ METRIC_ORDER = tuple(
             *DEPTH_METRICS,
             *KITTI_DEPTH_METRICS,
             *HU_METRICS,
+            *PAIR_METRICS,
+            *PROXY_METRICS,
             *UNCERTAINTY_METRICS,
             *SCALED_METRICS,
         )

@@ -26,7 +26,7 @@ from adu_depth.data.sample import StereoSample, collate
 from adu_depth.data.transforms import CentreCut, require_focal_lengths
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError, SharedInputError
-from adu_depth.evaluation.command import truth_is_cut
+from adu_depth.evaluation.command import measurable, truth_is_cut
 from adu_depth.evaluation.evaluator import NanPrediction, evaluate_protocols
 from adu_depth.evaluation.metrics import (
     DEPTH_METRICS,
@@ -35,6 +35,7 @@ from adu_depth.evaluation.metrics import (
     KITTI_DEPTH_METRICS,
     STEREO_METRICS,
 )
+from adu_depth.evaluation.pair import CHOOSABLE, PROXY_METRICS
 from adu_depth.evaluation.protocols import PROTOCOLS, choose_protocols
 from adu_depth.evaluation.scoring import Row, Scorer
 from adu_depth.evaluation.temperature import Part
@@ -86,11 +87,20 @@ class Validation:
                 f"validation.root {config.root}: a stereo teacher needs pairs, but this data set has no right images"
             )
         height, width = first.left.shape[-2:]
+        asked = "pair" if config.protocol == "auto" and config.metric in CHOOSABLE else config.protocol
         protocol = choose_protocols(
-            config.protocol, layout, (height, width), truth_is_cut(config.kb_crop, layout, source), middles=prepared
+            asked,
+            layout,
+            (height, width),
+            truth_is_cut(config.kb_crop, layout, source),
+            middles=prepared,
+            stereo=kind == "teacher",
+            truth=measurable(source),
         )[0]
         self.scorer = Scorer((protocol,), config.min_depth, config.max_depth)
-        measured = {"kitti": KITTI_DEPTH_METRICS, "hu": HU_METRICS}.get(PROTOCOLS[protocol].metrics, DEPTH_METRICS)
+        measured = {"kitti": KITTI_DEPTH_METRICS, "hu": HU_METRICS, "pair": CHOOSABLE}.get(
+            PROTOCOLS[protocol].metrics, DEPTH_METRICS
+        )
         if measured is DEPTH_METRICS and kind == "teacher":
             measured = (*DEPTH_METRICS, *STEREO_METRICS)
         if config.metric not in measured:
@@ -98,12 +108,22 @@ class Validation:
                 f"validation.metric: of a {kind}, protocol {protocol} measures {', '.join(measured)}; "
                 f"got {config.metric!r}"
             )
+        if config.metric in PROXY_METRICS and not any(map(self._has_proxies, spread(len(self.samples)))):
+            raise InputError(
+                f"validation.metric {config.metric}: none of the {len(self.samples)} images of validation.root "
+                f"{config.root} has proxies: make them by `adu-depth proxies`, and name their folder as "
+                "validation.proxies"
+            )
         if not any(self.scorer.windows(self.samples[index]) for index in spread(len(self.samples))):
             raise InputError(
                 f"validation.root {config.root}: none of its {len(self.samples)} images has ground truth that counts "
-                f"by protocol {protocol} (and validation.min_depth, max_depth)"
+                f"by protocol {protocol} (and validation.min_depth, max_depth), nor proxies in its place"
             )
         self.standing = self._nothing_yet(protocol)
+
+    def _has_proxies(self, index: int) -> bool:
+        sample = self.samples[index]
+        return sample.proxied and bool(sample.valid.any())
 
     def _nothing_yet(self, protocol: str) -> Standing:
         what, config = self.samples.samples if isinstance(self.samples, Part) else self.samples, self.config
@@ -272,18 +292,14 @@ def make_validation(
 
 
 def picture_of(sample: StereoSample, prediction: DepthPrediction) -> np.ndarray:
-    """What was given, the truth and the prediction, one below the other."""
+    """What was given, the truth (or its proxies) if there is any, and the prediction, one below the other."""
     left = to_uint8(sample.left)
     left = scaled_to(left, min(left.shape[1], WIDEST))
-    truth = np.where(to_map(sample.valid), to_map(sample.depth), 0.0)
-    return side_by_side(
-        {
-            "left": left,
-            "truth": depth_picture(truth, bar=False),
-            "prediction": depth_picture(to_map(prediction.depth)),
-        },
-        columns=1,
-    )
+    pictures = {"left": left}
+    if sample.valid.any():
+        truth = np.where(to_map(sample.valid), to_map(sample.depth), 0.0)
+        pictures["proxies" if sample.proxied else "truth"] = depth_picture(truth, bar=False)
+    return side_by_side({**pictures, "prediction": depth_picture(to_map(prediction.depth))}, columns=1)
 
 
 def write_pictures(run: Path, step: int, pictures: dict[str, np.ndarray]) -> None:

@@ -8,10 +8,11 @@ from typing import Annotated
 from adu_depth.data.config import MOST, DataConfig, Text
 from adu_depth.errors import InputError
 from adu_depth.evaluation.metrics import DEPTH_METRICS, HU_METRICS, KITTI_DEPTH_METRICS, STEREO_METRICS
+from adu_depth.evaluation.pair import CHOOSABLE
 from adu_depth.evaluation.protocols import protocol_named
 from adu_depth.schema import Range, check_ranges
 
-METRICS = tuple(dict.fromkeys((*DEPTH_METRICS, *STEREO_METRICS, *KITTI_DEPTH_METRICS, *HU_METRICS)))
+METRICS = tuple(dict.fromkeys((*DEPTH_METRICS, *STEREO_METRICS, *KITTI_DEPTH_METRICS, *HU_METRICS, *CHOOSABLE)))
 SCENES = 32
 """Built-in scenes where no number is given."""
 
@@ -44,7 +45,8 @@ class ValidationConfig:
     scene_seed: Annotated[int, Range(0, 2**63 - 1)] = 3
     """Built-in scenes: their seed, which may not be the training's (`evaluate` has 2)."""
     protocol: Text = "auto"
-    """Which pixels are looked at, and by which metrics: a protocol of `evaluate`; "auto": the data set's usual one."""
+    """Which pixels are looked at, and by which metrics: a protocol of `evaluate`; "auto": the data set's usual one, or
+    "pair" where the metric is one of its, or a teacher's pairs have no ground truth."""
     min_depth: float = 1e-3
     """Metres; nearer truths do not count, nearer predictions are moved there."""
     max_depth: float = 80.0
@@ -52,7 +54,8 @@ class ValidationConfig:
     batch_size: Annotated[int, Range(1, 65_536)] = 8
     """Samples that are predicted together, where neighbours have one size."""
     metric: Text = "abs_rel"
-    """Says which checkpoint is the best: an error (the lower, the better), or a1, a2, a3, delta1 … (the higher)."""
+    """Says which checkpoint is the best: an error (the lower, the better), or a1, a2, a3, delta1 … (the higher). Of
+    teachers without ground truth: photometric, left_right, and with proxies proxy_epe, proxy_d1."""
     patience: Annotated[int, Range(0, MOST)] = 0
     """End the run after so many validations without a better one; 0: never."""
     pictures: Annotated[int, Range(0, 64)] = 4

@@ -51,7 +51,7 @@ def test_auto_is_the_layouts_own_and_all_what_fits() -> None:
     assert choose_protocols("auto", "kitti_depth", (352, 1216))[0] == "kitti-depth"
     assert choose_protocols("auto", "middlebury", (497, 741)) == ("none",)
     assert choose_protocols("all", "middlebury", (497, 741)) == ("none", "garg", "eigen", "kitti-depth")
-    assert set(choose_protocols("all", "rig", (375, 1242))) == {n for n, p in PROTOCOLS.items() if not p.indoor}
+    assert set(choose_protocols("all", "rig", (375, 1242))) == {n for n, p in PROTOCOLS.items() if not p.by_name}
     assert choose_protocols("eigen, garg,eigen", "rig", (9, 9)) == ("eigen", "garg")
     for wrong in ("gard", "garg,,eigen", ""):
         with pytest.raises(InputError, match="protocol: expected one of none, garg, eigen, garg-352x1216, kitti-depth"):
