@@ -85,7 +85,8 @@ class LoadedModel:
     """A network from a checkpoint, in eval mode.
 
     config: the run's configuration. size: (height, width) it was trained at. fit: whether whole images were resized to
-    that size, windows of it were cut at native resolution, or their middle at this short side.
+    that size, windows of it were cut at native resolution (or another, by a factor from crop_scale), or their middle at
+    this short side.
     """
 
     model: nn.Module
@@ -95,6 +96,7 @@ class LoadedModel:
     path: Path
     fit: Literal["resize", "crop", "centre"] = "resize"
     short_side: int = 0
+    crop_scale: tuple[float, float] = (1.0, 1.0)
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
@@ -278,7 +280,8 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
     model = build_model(kind, settings, backbone, path / "config.json")
     model.load_state_dict(weights)
     data = described["data"]
-    return LoadedModel(model.to(device).eval(), kind, config, data.size, path, data.fit, data.short_side)
+    model = model.to(device).eval()
+    return LoadedModel(model, kind, config, data.size, path, data.fit, data.short_side, data.crop_scale)
 
 
 def build_model(

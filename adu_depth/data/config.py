@@ -13,6 +13,7 @@ MOST = 10**8 - 1  # steps, scenes: eight digits, as checkpoints are named
 MOST_AREA = 2**22
 """Pixels that a network is trained at, and works at afterwards: 2048×2048, several times what a GPU can train on."""
 Side = Annotated[int, Range(32, 16_384)]
+CropScale = Annotated[float, Range(0.05, 4)]
 Text = Annotated[str, Length(4096)]
 
 
@@ -107,6 +108,9 @@ class DataConfig:
     fit: Literal["resize", "crop", "centre"] = "resize"
     """Bring images to `size` by resizing them, by random crops at native resolution, or by bringing them to a short
     side and cutting out their middle, as is usual indoors."""
+    crop_scale: tuple[CropScale, CropScale] = (1.0, 1.0)
+    """With fit crop: each frame is first resized by a factor drawn between these two (log-uniform, both axes alike, no
+    smaller than `size` fits in), for networks that are to work at more than one size: 0.5 1.5."""
     short_side: Annotated[int, Range(0, 16_384)] = 0
     """With fit centre: the short side that images are brought to before their middle is cut out (240 for the published
     228×304). evaluate then measures in that middle. What is too narrow there (upright photos) is made larger to fit."""
@@ -133,12 +137,33 @@ class DataConfig:
                              f"data.size, got {self.short_side} (240 for 228×304)")  # fmt: skip
         if self.fit != "centre" and self.short_side:
             raise InputError(f"data.short_side is for data.fit centre, got {self.short_side} with fit {self.fit}")
+        if len(self.crop_scale) != 2:
+            raise InputError(f"data.crop_scale must be two factors (lowest, highest), got {self.crop_scale}")
+        low, high = self.crop_scale
+        if low > high:
+            raise InputError(f"data.crop_scale: expected the lowest factor, then the highest, got {low:g} {high:g}")
+        if self.rescales and self.fit != "crop":
+            raise InputError(f"data.crop_scale is for data.fit crop, got {low:g} {high:g} with fit {self.fit}")
         if self.size[0] * self.size[1] > MOST_AREA:
             raise InputError(f"data.size: expected at most {MOST_AREA:,} pixels, got {self.size[0]}×{self.size[1]}")
         if (mixed := sum(source.thousandths for source in self.mix)) > 999:
             shares = " + ".join(f"{source.share:g}" for source in self.mix)
             raise InputError(f"data.mix: expected shares below 1 in all, so that data.root has some, got {shares} = "
                              f"{mixed / 1000:g}")  # fmt: skip
+
+    @property
+    def rescales(self) -> bool:
+        """Whether windows are cut from frames of other sizes than their own."""
+        return tuple(self.crop_scale) != (1.0, 1.0)
+
+    def require_own_scale(self, kept: str) -> None:
+        """InputError where frames are resized before they are cut. kept: what is kept of them and cannot be."""
+        if self.rescales:
+            low, high = self.crop_scale
+            raise InputError(
+                f"data.crop_scale {low:g} {high:g}: {kept}: of frames at their own size, which cannot be resized; "
+                "expected a teacher that runs online (no teacher_cache), or no data.crop_scale"
+            )
 
     def require_cells(self, source: str = "") -> None:
         """InputError, beginning with `source`, for a size that maps at 1/32 do not tile."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adu_depth.data.augmentation import draw_integers
+from adu_depth.data.augmentation import draw_integers, draw_uniform
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
@@ -60,10 +61,40 @@ def draw_window(
     return corner[0], corner[1]
 
 
+def draw_scaled_size(
+    image_size: tuple[int, int], crop_size: tuple[int, int], scale: tuple[float, float], generator: torch.Generator
+) -> tuple[int, int]:
+    """(height, width) of an image resized by a factor drawn from `scale` (lowest, highest), both axes alike.
+
+    The factor is log-uniform, so that half and twice the size come as often, and raised where the crop would not fit.
+    InputError where it does not fit at the highest.
+    """
+    if not fits_at(image_size, crop_size, scale[1]):
+        raise InputError(
+            f"a crop of {crop_size[0]}×{crop_size[1]} does not fit an image of {image_size[0]}×{image_size[1]} at "
+            f"{scale[1]:g} of its size: choose a smaller size, or a larger crop_scale"
+        )
+    low, high = math.log(scale[0]), math.log(scale[1])
+    drawn = math.exp(low + (high - low) * float(draw_uniform(1, generator=generator)))
+    factor = max(drawn, *(want / have for have, want in zip(image_size, crop_size, strict=True)))
+    height, width = scaled_size(image_size, factor)
+    return max(height, crop_size[0]), max(width, crop_size[1])  # a quotient's rounding must not cost a row
+
+
+def scaled_size(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    """(height, width) of an image of `size` resized by a factor, in whole pixels."""
+    return round(size[0] * factor), round(size[1] * factor)
+
+
+def fits_at(image_size: tuple[int, int], crop_size: tuple[int, int], factor: float) -> bool:
+    """Whether a crop fits an image that is resized by this factor."""
+    height, width = scaled_size(image_size, factor)
+    return height >= crop_size[0] and width >= crop_size[1]
+
+
 def short_side_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     """(height, width) of an image of `size` that is brought to this short side."""
-    scale = short_side / min(size)
-    return round(size[0] * scale), round(size[1] * scale)
+    return scaled_size(size, short_side / min(size))
 
 
 def size_for_middle(size: tuple[int, int], short_side: int, height: int, width: int) -> tuple[int, int]:
@@ -133,19 +164,21 @@ class CentreCut(Resized):
         return centre_sample(self.samples[index], self.short_side, *self.size)
 
 
-def require_fit(samples: FileDataset, size: tuple[int, int]) -> None:
-    """InputError for images that a window of `size` (height, width) does not fit in: before the first is drawn."""
+def require_fit(samples: FileDataset, size: tuple[int, int], largest: float = 1.0) -> None:
+    """InputError for images that a window of `size` (height, width) does not fit in, resized by the `largest` factor
+    of data.crop_scale: before the first is drawn."""
     small = []
     for index in range(len(samples)):
         found = samples.image_size(index)
-        if found and (found[0] < size[0] or found[1] < size[1]):
+        if found and not fits_at(found, size, largest):
             small.append(f"{samples.names[index]} of {found[0]}×{found[1]}")
     if small:
         some = ", ".join(small[:3]) + (", …" if len(small) > 3 else "")
+        at = "" if largest == 1 else f" at {largest:g} of their size, the largest of data.crop_scale,"
         raise InputError(
-            f"{samples.root}: {len(small):,} of {len(samples):,} images are smaller than data.size {size[0]}×{size[1]} "
-            f"that data.fit crop cuts out of them: {some}; choose a smaller data.size, data.fit resize, or leave them "
-            "out by a split"
+            f"{samples.root}: {len(small):,} of {len(samples):,} images are smaller{at} than data.size "
+            f"{size[0]}×{size[1]} that data.fit crop cuts out of them: {some}; choose a smaller data.size, "
+            f"{'a larger data.crop_scale' if largest != 1 else 'data.fit resize'}, or leave them out by a split"
         )
 
 

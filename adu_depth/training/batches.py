@@ -23,7 +23,7 @@ from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.mixed import Mixed, parts_of
 from adu_depth.data.packed import PackedStereo
 from adu_depth.data.sample import StereoSample, collate
-from adu_depth.data.transforms import draw_window
+from adu_depth.data.transforms import draw_scaled_size, draw_window, resize_sample
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.models.prediction import TeacherTargets
@@ -83,6 +83,11 @@ class InMemory:
             self[index]
 
 
+def is_built_in(samples: Dataset) -> bool:
+    """Whether these are the built-in scenes, kept or not."""
+    return isinstance(samples.samples if isinstance(samples, InMemory) else samples, SyntheticStereo)
+
+
 @dataclass(frozen=True)
 class _Key:
     """Asks the view for one sample of one step."""
@@ -96,10 +101,12 @@ Item = tuple[StereoSample, "TeacherTargets | KeptTargets | None"]
 
 
 class _TrainingView(TorchDataset["Item | InputError"]):
-    """Samples with their teacher outputs, cropped by a window that depends on (seed, step, slot)."""
+    """Samples with their teacher outputs, resized and cropped by a factor and a window that depend on (seed, step,
+    slot)."""
 
-    def __init__(self, samples: Dataset, teacher: TeacherOutputs | None, crop: tuple[int, int], seed: int) -> None:
-        self.samples, self.teacher, self.crop, self.seed = samples, teacher, crop, seed
+    def __init__(self, samples: Dataset, teacher: TeacherOutputs | None, data: DataConfig, seed: int) -> None:
+        self.samples, self.teacher, self.seed = samples, teacher, seed
+        self.crop, self.scale = data.size, data.crop_scale if data.rescales else None
 
     def __getitem__(self, key: _Key) -> Item | InputError:
         return read_or_told(partial(self._load, key), key.index)
@@ -114,19 +121,25 @@ class _TrainingView(TorchDataset["Item | InputError"]):
         if isinstance(samples, Mixed):
             number, index = samples.place(index)
             samples = samples.sources[number].samples
+        whole: Callable[[], StereoSample]
         cut: Callable[[int, int, int, int], StereoSample]
         if isinstance(samples, PackedStereo):  # reads the window's rows alone
-            size, cut = samples.image_size(index), partial(samples.stored_window, index)
+            size, whole = samples.image_size(index), partial(samples.stored, index)
+            cut = partial(samples.stored_window, index)
         else:
             sample = samples.stored(index) if isinstance(samples, FileDataset) else samples[index]
-            size, cut = (sample.left.shape[-2], sample.left.shape[-1]), sample.crop
+            size, whole, cut = (sample.left.shape[-2], sample.left.shape[-1]), lambda: sample, sample.crop
         if teacher is not None and teacher.size != tuple(size):
             cached = "×".join(map(str, teacher.size))
             raise InputError(f"teacher outputs of sample {key.index} are for {cached} pixels, got a sample of "
                              f"{size[0]}×{size[1]}: name another teacher_cache, or remove this one")  # fmt: skip
+        generator = draw_generator(self.seed, key.step, rank=CROP_DRAWS + key.slot)
+        if self.scale is not None and not (size == self.crop and is_built_in(samples)):  # rendered as they are wanted
+            scaled = draw_scaled_size(size, self.crop, self.scale, generator)
+            if scaled != size:  # the whole frame: no part of it, resized alone, has the same pixels
+                size, cut = scaled, resize_sample(whole().floats(), *scaled).crop
         if size == self.crop:
             return cut(0, 0, *size), teacher
-        generator = draw_generator(self.seed, key.step, rank=CROP_DRAWS + key.slot)
         # Features can be cut exactly only on their own grid.
         top, left = draw_window(size, self.crop, generator, align=1 if teacher is None else 32)
         return cut(top, left, *self.crop), None if teacher is None else teacher.crop(top, left, *self.crop)
@@ -180,13 +193,15 @@ def batches(
     needs_focal: who needs every sample's focal length (see `models.focal.needs_focal`), for an InputError that names
     the first without.
     """
+    if teacher is not None:
+        data.require_own_scale("teacher outputs computed beforehand")
     steps = range(start, loop.steps)
     if isinstance(samples, SyntheticStereo) and samples.length is None:
         return _endless(samples, steps, loop.pairs_per_step, group, device)
     kept = all(isinstance(part, InMemory) for part in parts_of(samples))  # each worker would fill a memory of its own
     workers = 0 if kept else loop.workers
     loader = DataLoader(
-        _TrainingView(samples, teacher, data.size, loop.seed),
+        _TrainingView(samples, teacher, data, loop.seed),
         batch_sampler=_StepKeys(samples, steps, loop.pairs_per_step, loop.seed, group),
         collate_fn=_collate,
         num_workers=workers,

@@ -51,6 +51,7 @@ class CacheTeacherConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        self.data.require_own_scale(f"teacher_cache {self.teacher_cache} keeps outputs")
 
 
 def cache_teacher(config: CacheTeacherConfig, progress: Progress | None = None) -> OutputsOnDisk:

@@ -196,6 +196,8 @@ class StudentTrainingConfig:
     def __post_init__(self) -> None:
         if not self.light:
             self.data.require_cells()
+        if self.teacher_cache is not None:
+            self.data.require_own_scale(f"teacher_cache {self.teacher_cache} keeps outputs")
         check_objective(self.distillation, self.light)
         if self.light and not self.model.log_scale and self.distillation.uncertainty != DistillationConfig.uncertainty:
             raise InputError(

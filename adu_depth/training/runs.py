@@ -132,6 +132,11 @@ def _train_student(
     require_supervision(config, source, progress)
     if (focal := config.model.reference_focal) is not None:
         require_camera(because_of(focal, "model.reference_focal"), source, roots_of(config.data))
+    elif config.data.rescales:
+        progress.say(
+            "data.crop_scale without model.reference_focal: how large a thing looks does not say how far it is, the "
+            "student's metres suffer; with --model.reference-focal F the resized focal length goes into its depth"
+        )
     validation = make_validation(config, "student", source, accelerator, progress)
     begun = network_to_start_from(config)
     network = build_student(*_model_and_backbone(config, begun))
@@ -279,7 +284,7 @@ def first_looked_at(teach: Callable[[TrainingBatch], TrainingBatch]) -> Callable
 def load_teacher(run: Path, data: DataConfig, device: torch.device, progress: Progress) -> Teacher:
     """A stereo teacher, or a network for single images that was trained before, on images of `data`."""
     loaded = load_model(run, device)
-    before, now = (_prepared(found.fit, found.size, found.short_side) for found in (loaded, data))
+    before, now = _prepared(loaded), _prepared(data)
     if loaded.kind != "teacher" and before != now:
         progress.say(
             f"teacher {run} was trained on {before}, and labels {now}: what a network for single images says in metres "
@@ -301,7 +306,10 @@ def _require_kept_range(config: StudentTrainingConfig, teacher: Teacher) -> None
         )
 
 
-def _prepared(fit: str, size: tuple[int, int], short_side: int) -> str:
-    if fit == "crop":
-        return "windows of images as they are"
-    return f"images at {'×'.join(map(str, size))}" if fit == "resize" else f"images at short side {short_side}"
+def _prepared(images: LoadedModel | DataConfig) -> str:
+    if images.fit == "crop":
+        low, high = images.crop_scale
+        return "windows of images " + ("as they are" if low == high == 1 else f"at {low:g} to {high:g} of their size")
+    if images.fit == "resize":
+        return f"images at {'×'.join(map(str, images.size))}"
+    return f"images at short side {images.short_side}"

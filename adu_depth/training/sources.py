@@ -17,7 +17,7 @@ from adu_depth.data.mixed import Mixed, Source
 from adu_depth.data.transforms import CentreCut, Resized, require_fit
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
-from adu_depth.training.batches import InMemory
+from adu_depth.training.batches import InMemory, is_built_in
 
 BUILT_IN = "synthetic"
 
@@ -33,6 +33,12 @@ def open_samples(data: DataConfig, device: torch.device, progress: Progress | No
         if source.root == BUILT_IN and not source.pairs:
             raise InputError(f"{name}: built-in scenes that are mixed must be finite: say how many (pairs)")
     opened = [_opened(source, data, device, name, progress) for name, source in named]
+    if data.rescales and all(map(is_built_in, opened)):
+        low, high = data.crop_scale
+        raise InputError(
+            f"data.crop_scale {low:g} {high:g}: the built-in scenes are rendered at data.size and not resized, and no "
+            "folder is among the data sets; leave data.crop_scale out"
+        )
     rest = 1000 - sum(source.thousandths for source in data.mix)
     shares = [rest, *(source.thousandths for source in data.mix)]
     labels = [True, *(source.labels for source in data.mix)]
@@ -80,7 +86,7 @@ def _opened(
             progress.say(note)
         return middles
     if data.fit == "crop":
-        require_fit(samples, data.size)
+        require_fit(samples, data.size, data.crop_scale[1])
     return Resized(samples, data.size) if data.fit == "resize" else samples
 
 

@@ -330,7 +330,7 @@ def cache_identity(teacher: nn.Module, data: DataConfig, count: int, frames: dic
     told apart), the frames (by digest, where there are files), and how samples are sized. Where the frames lie, and how
     they are supervised, does not reach the outputs."""
     described: dict[str, Any] = json.loads(json.dumps(asdict(data)))
-    for name in ("dense", "proxies"):
+    for name in ("dense", "proxies", "crop_scale"):  # the last is refused with a cache
         described.pop(name)
     mixed = described.pop("mix")
     if not data.short_side:
