@@ -112,6 +112,12 @@ def check_objective(config: DistillationConfig, light: bool) -> None:
             raise InputError(f"distillation.{name}: {told}, got {value!r}; leave it out")
 
 
+def reads_teacher_depth(config: DistillationConfig) -> bool:
+    """Whether a student that is no light network reads its teacher's depth, beside its features or alone."""
+    guided = config.features > 0 and config.guide != "none"
+    return guided or config.response > 0 or config.selective > 0 or config.learned_scale > 0
+
+
 class StudentLoss(nn.Module):
     """Total and terms of the student's objective; holds the adapters, which are used in training only."""
 

@@ -69,7 +69,7 @@ class TeacherTargets:
     """What a student is taught by: of a teacher's prediction the parts that distillation reads (METHOD §4, §5).
 
     Attributes:
-        depth: B×1×H×W float32, metres.
+        depth: B×1×H×W float32, metres; 0 where nothing is known.
         features: maps at 1/8, 1/16 and 1/32 of the image, finest first.
 
     Example:

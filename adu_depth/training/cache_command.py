@@ -14,7 +14,7 @@ from adu_depth.progress import Progress
 from adu_depth.schema import Range, check_ranges
 from adu_depth.training.config import DataConfig, LoopConfig
 from adu_depth.training.loop import make_accelerator
-from adu_depth.training.runs import cached_outputs, load_teacher
+from adu_depth.training.runs import cached_outputs, load_teacher, require_checkable
 from adu_depth.training.sources import open_samples
 from adu_depth.training.supervision import require_camera, require_pairs, roots_of
 from adu_depth.training.teacher_outputs import OutputsOnDisk
@@ -44,6 +44,9 @@ class CacheTeacherConfig:
     precision: Literal["fp32", "bf16"] = "bf16"
     """What the teacher computes in. Its outputs are kept in 6 and 10 bits in any case; a cache that is begun keeps to
     its own."""
+    left_right: bool = False
+    """Leave out the depths that the left–right check does not confirm, for `distill --teacher-left-right`: a second
+    pass for each frame, and a cache of its own."""
     batch_size: Annotated[int, Range(1, 1024)] = 4
     """Frames of one size that go through the teacher together."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
@@ -63,6 +66,8 @@ def cache_teacher(config: CacheTeacherConfig, progress: Progress | None = None) 
     source = open_samples(config.data, accelerator.device, progress)
     if isinstance(source, SyntheticStereo):
         raise InputError("cache-teacher needs a finite data set: set --data.root, or --data.pairs for built-in scenes")
+    if config.left_right:
+        require_checkable("left_right", config.teacher)
     if kind_of(config.teacher) == "teacher":
         require_pairs(source, config.data.root)
     teacher = load_teacher(config.teacher, config.data, accelerator.device, progress)
@@ -78,4 +83,5 @@ def cache_teacher(config: CacheTeacherConfig, progress: Progress | None = None) 
         precision=config.precision,
         batch_size=config.batch_size,
         compare=True,
+        left_right=config.left_right,
     )

@@ -12,7 +12,7 @@ from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.config import MOST, DataConfig
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.distillation import DistillationConfig, TeacherLossConfig
-from adu_depth.distillation.student_loss import check_objective
+from adu_depth.distillation.student_loss import check_objective, reads_teacher_depth
 from adu_depth.errors import InputError
 from adu_depth.models import StudentConfig, TeacherConfig
 from adu_depth.schema import Length, Range, check_ranges
@@ -174,6 +174,9 @@ class StudentTrainingConfig:
     teacher."""
     teacher_precision: Literal["run", "fp32", "bf16"] = "run"
     """What the frozen teacher computes in; "run": as loop.mixed_precision says."""
+    teacher_left_right: bool = False
+    """Leave out the stereo teacher's depth where its disparity of the right view does not confirm the left one's
+    (occluded, mistaken): it is run a second time, on the pair in a mirror."""
     run: RunFolder = Path("runs/student")
     """Folder for configuration, curves and checkpoints. torchrun needs a -- before the command, or
     the name --run-folder."""
@@ -203,6 +206,11 @@ class StudentTrainingConfig:
             raise InputError(
                 f"distillation.uncertainty {self.distillation.uncertainty:g}: this light network predicts none: "
                 "expected model.log_scale beside it, or no distillation.uncertainty"
+            )
+        if self.teacher_left_right and not (self.light or reads_teacher_depth(self.distillation)):
+            raise InputError(
+                "teacher_left_right leaves out depths of the teacher: with distillation.response, selective and "
+                "learned_scale 0, and features 0 or without a guide, nothing reads them"
             )
         if self.init is not None and self.model.encoder_weights:
             raise InputError(

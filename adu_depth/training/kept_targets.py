@@ -3,7 +3,8 @@
 Depth: 10 bits on a logarithmic scale between the frame's own nearest and farthest depth, of those in the range that the
 teacher was trained for. What lies outside takes the lowest or the highest level, and reads as just beyond the range's
 smallest depth or its largest: a network without bounds says 1 mm or 1 km of single pixels, and a scale from there
-would be coarse for all others. An objective of that range brings depths to it, or leaves out those beyond.
+would be coarse for all others. An objective of that range brings depths to it, or leaves out those beyond. A depth of
+0 says that nothing is known (no network says it, the left–right check does) and reads as 0.
 Features, which are never negative (their last layer is a ReLU): 6 bits, linear from 0 to each channel's largest value
 in the frame; or none at all, where depth alone is kept. Of both the two lowest bits lie in a plane of their own, four
 values in a byte. Whatever is kept is finite when it is read.
@@ -39,7 +40,8 @@ class KeptTargets:
 
     Attributes:
         depth_high, depth_low: B×H×W and B×H×⌈W/4⌉ bytes, the upper eight and the lower two bits of the depths.
-        depth_scale: B×4 float32: ln depth of level 0 and the step to the next; and what levels 0 and 1023 read as.
+        depth_scale: B×4 float32: ln depth of level 0 and the step to the next; and what levels 0 and 1023 read as, −∞
+            for level 0 of a frame in which something is not known.
         features_high, features_low: per level B×h×w×⌈C/4⌉·2 and B×h×w×⌈C/4⌉ bytes: the upper four, the lower two bits.
             Empty, as feature_scales, where depth alone is kept.
         feature_scales: per level B×C bfloat16, the step of each channel.
@@ -107,7 +109,8 @@ class KeptTargets:
 
 def encode(targets: TeacherTargets, min_depth: float, max_depth: float) -> KeptTargets:
     """Targets as they are kept. They must be finite, and features not below 0. min_depth, max_depth: metres, the range
-    that the teacher was trained for.
+    that the teacher was trained for. A depth of 0 is kept as 0; in a frame that has some, what is nearer than the range
+    counts as the range's nearest: level 0 is taken, and the networks that are checked do not leave their range.
 
     Errors, at most: of ln depth within the range half a step, (ln farthest − ln nearest)/2046, which is 0.25 % of a
     depth where a frame holds all from 0.5 to 80 m (and a 1000th more where it holds depths outside); of a feature half
@@ -116,16 +119,20 @@ def encode(targets: TeacherTargets, min_depth: float, max_depth: float) -> KeptT
     """
     values = targets.depth.float().squeeze(1)
     nearest, farthest = math.log(min_depth), math.log(max_depth)
+    unknown = values == 0
+    incomplete = unknown.any(2).any(1)
     nearer, farther = values < min_depth * (1 - ROUNDING), values > max_depth * (1 + ROUNDING)
+    nearer = torch.where(incomplete[:, None, None], unknown, nearer)
     outside = nearer | farther
-    logs = torch.log(torch.where(outside, min_depth, values)).clamp(nearest + ROUNDING, farthest - ROUNDING)
+    inside = torch.where(outside, min_depth, values.clamp(min=min_depth / 2))
+    logs = torch.log(inside).clamp(nearest + ROUNDING, farthest - ROUNDING)
     low = torch.where(outside, math.inf, logs).amin((1, 2))
     high = torch.where(outside, -math.inf, logs).amax((1, 2))
     low, high = (torch.where(outside.all(2).all(1), nearest, log) for log in (low, high))
     first, last = nearer.any(2).any(1).int(), DEPTH_LEVELS - farther.any(2).any(1).int()
     step = (high - low) / (last - first)
     start = low - first * step
-    lowest = torch.where(first > 0, nearest - BEYOND, start)
+    lowest = torch.where(first > 0, torch.where(incomplete, -math.inf, nearest - BEYOND), start)
     highest = torch.where(last < DEPTH_LEVELS, farthest + BEYOND, start + step * DEPTH_LEVELS)
     start, step, first, last = (number[:, None, None] for number in (start, step, first, last))
     level = torch.where(step > 0, (logs - start) / step, first).round()
@@ -199,10 +206,11 @@ def checksum(kept: KeptTargets) -> int:
     return crc
 
 
-def require_scales(kept: KeptTargets) -> None:
-    """InputError where what one frame is scaled by is no number that could have been kept."""
+def require_scales(kept: KeptTargets, checked: bool = False) -> None:
+    """InputError where what one frame is scaled by is no number that could have been kept. checked: depths may be
+    unknown."""
     start, step, lowest, highest = kept.depth_scale[0].tolist()
-    ends = (start, start + DEPTH_LEVELS * step, lowest, highest)
+    ends = (start, start + DEPTH_LEVELS * step, 0.0 if checked and lowest == -math.inf else lowest, highest)
     if not (step >= 0 and all(abs(end) < LARGEST_LOG for end in ends)):
         raise InputError(
             f"depth_scale: expected ln depths, got {start:g} in steps of {step:g}, {lowest:g} and {highest:g}"

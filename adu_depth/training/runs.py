@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from accelerate import Accelerator
 
-from adu_depth.checkpoint import LoadedModel, config_dict, kept_backbone, load_model
+from adu_depth.checkpoint import LoadedModel, config_dict, kept_backbone, kind_of, load_model
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.dataset import Dataset
 from adu_depth.distillation import DistillationConfig, LightLoss, StudentLoss, TeacherLoss
@@ -86,7 +86,8 @@ def train_student(
 ) -> History:
     """Trains the student, taught or alone; returns the run's history.
 
-    samples: used instead of opening config.data. outputs: teacher outputs computed beforehand for these samples.
+    samples: used instead of opening config.data. outputs: teacher outputs computed beforehand for these samples; with
+    teacher_left_right they must be checked ones.
     The student's own weights are drawn before its teacher is made, so that one seed starts the taught and the lone
     student alike.
     """
@@ -104,6 +105,7 @@ def _require_teacher(config: StudentTrainingConfig) -> None:
     only_taught: dict[str, tuple[Any, Any]] = {
         "teacher_cache": (config.teacher_cache, None),
         "teacher_precision": (config.teacher_precision, "run"),
+        "teacher_left_right": (config.teacher_left_right, False),
     }
     if chosen_checkpoint(config.run, config.loop) is None:
         for name in ONLY_TAUGHT:
@@ -120,6 +122,25 @@ def _require_teacher(config: StudentTrainingConfig) -> None:
         )
 
 
+def require_checkable(setting: str, teacher: Path) -> None:
+    """InputError where the teacher whose depths are to be checked, as `setting` says, is none of both views."""
+    if kind_of(teacher) != "teacher":
+        raise InputError(
+            f"{setting}: teacher {teacher} is a network for single images, which has no right view's disparity to "
+            "compare: expected a stereo teacher, or the setting left out"
+        )
+
+
+def _require_checked(config: StudentTrainingConfig, outputs: TeacherOutputs) -> None:
+    """InputError where outputs that were given are not what the configuration says of them."""
+    checked = bool(getattr(outputs, "left_right", False))
+    if checked != config.teacher_left_right:
+        made = "with" if checked else "without"
+        raise InputError(
+            f"teacher_left_right {config.teacher_left_right}: the teacher outputs given were made {made} the check"
+        )
+
+
 def _train_student(
     config: StudentTrainingConfig,
     accelerator: Accelerator,
@@ -128,6 +149,10 @@ def _train_student(
     outputs: TeacherOutputs | None,
 ) -> History:
     progress = progress or Progress(enabled=accelerator.is_main_process)
+    if config.teacher is not None and config.teacher_left_right:
+        require_checkable("teacher_left_right", config.teacher)
+    if outputs is not None:
+        _require_checked(config, outputs)
     source = open_samples(config.data, accelerator.device, progress) if samples is None else samples
     require_supervision(config, source, progress)
     if (focal := config.model.reference_focal) is not None:
@@ -158,9 +183,11 @@ def _train_student(
         outputs = cached_outputs(
             config.teacher_cache, teacher, config.data, source, accelerator, progress,
             features=loss.reads_features, precision="bf16" if teacher_dtype(config) == torch.bfloat16 else "fp32",
+            left_right=config.teacher_left_right,
         )  # fmt: skip
     elif teacher is not None and outputs is None:
-        teach = first_looked_at(OnlineTeacher(teacher, accelerator.device, teacher_dtype(config)))
+        online = OnlineTeacher(teacher, accelerator.device, teacher_dtype(config), config.teacher_left_right)
+        teach = first_looked_at(online)
 
     needs = needs_focal(network, "model.reference_focal") or taught
 
@@ -170,7 +197,7 @@ def _train_student(
     seen = seen_frames(source)
     return train(
         config.run,
-        StudentTask(network, loss, config.augmentation),
+        StudentTask(network, loss, config.augmentation, config.teacher_left_right),
         stream,
         config=config_dict(config) | seen | started | taught_by(teacher, outputs),
         defaults=config_dict(StudentTrainingConfig()) | seen,
@@ -206,17 +233,18 @@ def cached_outputs(
     precision: Precision = "fp32",
     batch_size: int = 1,
     compare: bool = False,
+    left_right: bool = False,
 ) -> OutputsOnDisk:
     """The teacher's outputs for every sample; what is missing is computed, by every process its share. A cache in which
     nothing is missing may be read by many at once. features: read beside the depth; a cache that is begun without keeps
-    none. compare: missing is also what has changed since it was written."""
+    none. compare: missing is also what has changed since it was written. left_right: see `OnlineTeacher`."""
     if features and isinstance(teacher, LightStudent):
         raise InputError(
             "teacher_cache: a light student's features may be negative, which the cache does not keep: leave it out "
             "(the teacher then runs online), or keep depth alone (cache-teacher: --no-features; distill: "
             "--model.network light, or --distillation.features 0 without --distillation.structure)"
         )
-    identity = cache_identity(teacher, data, len(source), seen_frames(source, truth=False))
+    identity = cache_identity(teacher, data, len(source), seen_frames(source, truth=False), left_right)
     outputs = OutputsOnDisk(folder, identity, len(source), teacher.feature_channels, features)
     first, comparing = accelerator.is_main_process, progress if compare else None
     missing = from_first(accelerator, outputs.missing(comparing) if first else [])

@@ -8,7 +8,7 @@ the device, so that a CUDA graph can hold it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ from adu_depth.data.augmentation import (
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, PairDraws, change_pair, draw_pair_changes
 from adu_depth.data.rotation import turned, turning_grid
 from adu_depth.distillation import LightLoss, StudentLoss, TeacherLoss
-from adu_depth.distillation.left_right import mirrored_views
+from adu_depth.distillation.left_right import left_right_consistent, mirrored_views
+from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
 from adu_depth.inference.predictor import evaluating
 from adu_depth.models import StereoTeacher, Student, takes_pairs
@@ -112,9 +113,7 @@ class TeacherTask(nn.Module):
             kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False
         )
         with evaluating(self.network), autocast:
-            prediction = self.network(*mirrored_views(left, right), camera.pair_mirrored(left.shape[-1]))
-        assert prediction.disparity is not None
-        return prediction.disparity.flip(-1)
+            return disparity_of_right(self.network, left, right, camera)
 
 
 class StudentTask(nn.Module):
@@ -122,9 +121,18 @@ class StudentTask(nn.Module):
 
     kind: Kind = "student"
 
-    def __init__(self, network: Student, loss: StudentLoss | LightLoss, augmentation: AugmentationConfig) -> None:
+    def __init__(
+        self,
+        network: Student,
+        loss: StudentLoss | LightLoss,
+        augmentation: AugmentationConfig,
+        teacher_left_right: bool = False,
+    ) -> None:
+        """teacher_left_right: the teacher's depths have passed the left–right check, and are 0 where it failed; a step
+        then gives "consistent", the share of all pixels that passed, which is in no loss."""
         super().__init__()
         self.network, self.loss, self.augmentation = network, loss, augmentation
+        self.teacher_left_right = teacher_left_right
 
     def draw(self, batch: TrainingBatch, context: StepContext) -> StepDraws:
         left = batch.sample.left
@@ -153,15 +161,24 @@ class StudentTask(nn.Module):
         if changes.cuts is not None:
             image = cut_rows(image, changes.cuts, height)
         target = changed(sample.training_target(dense))
-        teacher = None
+        teacher, watched = None, {}
         if batch.teacher is not None:
             targets = batch.teacher.decoded()
+            if self.teacher_left_right:
+                watched["consistent"] = (targets.depth > 0).float().mean()
             targets = (targets if self.loss.reads_features else targets.depth_alone()).stored()
             features = tuple(changed(level, measured=False) for level in targets.features)
             teacher = TeacherTargets(changed(targets.depth), features)
         prediction = self.network(image, sample.camera)
         terms: dict[str, Tensor] = self.loss(prediction, teacher, target, draws.progress)
-        return terms
+        return terms | watched
+
+
+def disparity_of_right(network: nn.Module, left: Tensor, right: Tensor, camera: Camera) -> Tensor:
+    """What a stereo network says of the right view, B×1×H×W pixels, from the pair in a mirror."""
+    prediction: DepthPrediction = network(*mirrored_views(left, right), camera.pair_mirrored(left.shape[-1]))
+    assert prediction.disparity is not None
+    return prediction.disparity.flip(-1)
 
 
 def step_losses(task: TeacherTask | StudentTask, batch: TrainingBatch, context: StepContext) -> dict[str, Tensor]:
@@ -176,11 +193,23 @@ class OnlineTeacher:
 
     dtype: its autocast type; None computes in fp32, whatever is around it. What it gives is kept for the student's
     backward pass, so that it is made under `no_grad`: tensors of `inference_mode` cannot be kept.
+
+    left_right: look twice. Its depth is then 0, nothing known, where its disparity of the right view, which it says of
+    the pair in a mirror, does not confirm the left one's (`left_right_consistent`). InputError with a network for
+    single images.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> None:
-        self.network, self.device, self.dtype = inference_copy(network, dtype).to(device), device, dtype
+    def __init__(
+        self, network: nn.Module, device: torch.device, dtype: torch.dtype | None = None, left_right: bool = False
+    ) -> None:
         self.takes_pairs = takes_pairs(network)
+        if left_right and not self.takes_pairs:
+            raise InputError(
+                "left_right: expected a stereo teacher, whose two views can be compared, got "
+                f"{type(network).__name__}, which sees one"
+            )
+        self.network, self.device, self.dtype = inference_copy(network, dtype).to(device), device, dtype
+        self.left_right = left_right
 
     @torch.no_grad()
     def __call__(self, batch: TrainingBatch) -> TrainingBatch:
@@ -188,4 +217,12 @@ class OnlineTeacher:
         views = (sample.left, sample.require_right("a stereo teacher")) if self.takes_pairs else (sample.left,)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             prediction: DepthPrediction = self.network(*views, sample.camera)
-        return TrainingBatch(sample, TeacherTargets.of(prediction))
+            targets = TeacherTargets.of(prediction)
+            if self.left_right:
+                assert prediction.disparity is not None
+                right = sample.require_right("a stereo teacher")
+                other = disparity_of_right(self.network, sample.left, right, sample.camera)
+                # A depth that is NaN stays one: whoever looks for broken outputs must find them.
+                shown = left_right_consistent(prediction.disparity, other) | ~torch.isfinite(prediction.depth)
+                targets = replace(targets, depth=torch.where(shown, prediction.depth, 0.0))
+        return TrainingBatch(sample, targets)

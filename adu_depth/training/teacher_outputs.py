@@ -77,10 +77,13 @@ def teacher_says(teach: OnlineTeacher, samples: Sequence[StereoSample]) -> Teach
 
 
 class OutputsInMemory:
-    """Outputs of every sample of a small data set, as the teacher gave them."""
+    """Outputs of every sample of a small data set, as the teacher gave them. left_right: see `OnlineTeacher`."""
 
-    def __init__(self, teacher: nn.Module, samples: Dataset, device: torch.device, progress: Progress) -> None:
-        teach = OnlineTeacher(teacher, device)
+    def __init__(
+        self, teacher: nn.Module, samples: Dataset, device: torch.device, progress: Progress, left_right: bool = False
+    ) -> None:
+        self.left_right = left_right
+        teach = OnlineTeacher(teacher, device, left_right=left_right)
         self._kept = [
             teacher_says(teach, [samples[i]]).map(lambda t: t.cpu())
             for i in progress.track(range(len(samples)), "teacher outputs")
@@ -149,6 +152,11 @@ class OutputsOnDisk:
         return None
 
     @property
+    def left_right(self) -> bool:
+        """Whether depths that the left–right check does not confirm are left out."""
+        return bool(self.identity.get("left_right", False))
+
+    @property
     def made(self) -> _Made:
         """InputError where the folder is not marked."""
         made = self._check()
@@ -196,7 +204,7 @@ class OutputsOnDisk:
 
     def _chunk(self, number: int, made: _Made) -> _Chunk:
         channels = self.channels if made.features else ()
-        return _Chunk(self._file(number), self._mark(made), self._members(number), channels)
+        return _Chunk(self._file(number), self._mark(made), self._members(number), channels, self.left_right)
 
     def _mark(self, made: _Made) -> str:
         """What the chunks of this cache are known by."""
@@ -229,19 +237,29 @@ class OutputsOnDisk:
         progress: Progress,
         batch_size: int = 1,
     ) -> None:
-        """Computes the chunks of these numbers, `batch_size` samples at a time. Claim the folder first."""
+        """Computes the chunks of these numbers, `batch_size` samples at a time. Claim the folder first. Of a cache that
+        is checked it says what share of the pixels was confirmed."""
         made = self.made
-        teach, depths = OnlineTeacher(teacher, device, AUTOCAST[made.precision]), depth_range(teacher)
+        teach = OnlineTeacher(teacher, device, AUTOCAST[made.precision], self.left_right)
+        depths, shares = depth_range(teacher), list[float]()
         with progress.task("teacher outputs", sum(len(self._members(number)) for number in missing)) as task:
             for number in missing:
                 tensors: dict[str, Tensor] = {}
                 found = _encoded(teach, samples, self._members(number), batch_size, depths, made.features)
                 for place, kept in enumerate(found):
                     tensors |= {f"{place}.{name}": t.contiguous() for name, t in tensors_by_name(kept).items()}
+                    if self.left_right:
+                        shares.append(float((kept.depth_alone().decoded().depth > 0).float().mean()))
                     task.advance()
                 tensors[SUMS] = torch.tensor(list(map(checksum, found)))
                 with replacing(self._file(number)) as temporary:
                     save_file(tensors, temporary, {"cache": self._mark(made)})
+        if shares:
+            confirmed = 100 * sum(shares) / len(shares)
+            progress.say(
+                f"the left–right check confirms {confirmed:.1f} % of the pixels of these {len(shares)} frames: of the "
+                "others the teacher's depth is left out"
+            )
 
     def __getitem__(self, index: int) -> KeptTargets:
         number, place = divmod(index, CHUNK)
@@ -261,8 +279,9 @@ class OutputsOnDisk:
 class _Chunk:
     """An open chunk. InputError, naming the file, unless it is whole, of this cache, and holds its samples alone."""
 
-    def __init__(self, path: Path, mark: str, members: range, channels: tuple[int, ...]) -> None:
-        self.path, self._levels = path, len(channels)
+    def __init__(self, path: Path, mark: str, members: range, channels: tuple[int, ...], checked: bool) -> None:
+        """checked: depths may be unknown."""
+        self.path, self._levels, self._checked = path, len(channels), checked
         self._compared: set[int] = set()
         forms = read_forms(path)
         try:
@@ -288,7 +307,7 @@ class _Chunk:
         """Views of the mapped file. The first time all of their bytes are read, and compared with what was written."""
         try:
             kept = with_names(lambda name: self._file.get_tensor(f"{place}.{name}"), self._levels)
-            require_scales(kept)
+            require_scales(kept, self._checked)
         except InputError as error:
             raise InputError(f"{self.path}: {place}.{error}") from error
         if place not in self._compared:
@@ -325,10 +344,13 @@ def _encoded(
     return found
 
 
-def cache_identity(teacher: nn.Module, data: DataConfig, count: int, frames: dict[str, str]) -> dict[str, Any]:
+def cache_identity(
+    teacher: nn.Module, data: DataConfig, count: int, frames: dict[str, str], left_right: bool = False
+) -> dict[str, Any]:
     """What cached outputs depend on: the teacher's weights and its range of depth (outside of which no two depths are
-    told apart), the frames (by digest, where there are files), and how samples are sized. Where the frames lie, and how
-    they are supervised, does not reach the outputs."""
+    told apart), the frames (by digest, where there are files), how samples are sized, and whether depths were checked
+    (left_right, named where they were). Where the frames lie, and how they are supervised, does not reach the
+    outputs."""
     described: dict[str, Any] = json.loads(json.dumps(asdict(data)))
     for name in ("dense", "proxies", "crop_scale"):  # the last is refused with a cache
         described.pop(name)
@@ -350,7 +372,8 @@ def cache_identity(teacher: nn.Module, data: DataConfig, count: int, frames: dic
     if mixed:
         described["mix"] = mixed
     depths = [float(depth) for depth in depth_range(teacher)]
-    return {"teacher": weights_digest(teacher), "depths": depths, "samples": count, **frames, **described}
+    checked = {"left_right": True} if left_right else {}  # caches from before there was a check have no such name
+    return {"teacher": weights_digest(teacher), "depths": depths, "samples": count, **frames, **described, **checked}
 
 
 def weights_digest(network: nn.Module) -> str:

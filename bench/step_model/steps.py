@@ -115,7 +115,7 @@ def trace_step(
     task, teacher = build(case)
     if change is not None:
         change(task)
-    teach = frozen(teacher, precision)
+    teach = frozen(case, teacher, precision)
     with use_backend(BACKENDS[implementation]), fake_cuda():
         parts = prepared(case, precision, recorder, task, teach)
 
@@ -147,7 +147,7 @@ def trace_replay(case: StepCase, precision: Precision) -> list[Row]:
     host does with tensors of its own included. Runs in a FakeCudaProcess."""
     recorder = Recorder()
     task, teacher = build(case)
-    teach = frozen(teacher, precision)
+    teach = frozen(case, teacher, precision)
     with use_backend(BACKENDS["kernels"]), fake_cuda():
         parts = prepared(case, precision, Recorder(), task, teach)
         runner = StepByGraph(parts, DEVICE, _NothingReplayed(), _fail)
@@ -234,12 +234,16 @@ def build(case: StepCase) -> tuple[TeacherTask | StudentTask, Teacher | None]:
         elif case.teacher is not None:
             teacher = build_student(case.teacher)
         objective = student_objective(training, student, teacher)
-    return StudentTask(student, objective, training.augmentation), None if case.cached else teacher
+    task = StudentTask(student, objective, training.augmentation, training.teacher_left_right)
+    return task, None if case.cached else teacher
 
 
-def frozen(teacher: Teacher | None, precision: Precision) -> OnlineTeacher | None:
+def frozen(case: StepCase, teacher: Teacher | None, precision: Precision) -> OnlineTeacher | None:
     """Who teaches, on "meta" so far."""
-    return None if teacher is None else OnlineTeacher(teacher, torch.device("meta"), AUTOCAST[precision])
+    if teacher is None:
+        return None
+    left_right = isinstance(case.training, StudentTrainingConfig) and case.training.teacher_left_right
+    return OnlineTeacher(teacher, torch.device("meta"), AUTOCAST[precision], left_right)
 
 
 def fresh_accelerator(case: StepCase, precision: Precision) -> Accelerator:

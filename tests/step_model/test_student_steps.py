@@ -45,6 +45,7 @@ def test_every_preset_is_run() -> None:
         StudentTrainingConfig(distillation=DistillationConfig(guide="none", gate=False, key_bias=False)),
         StudentTrainingConfig(distillation=DistillationConfig(beta_nll=0.5, uncertainty_joint=True, normalize="image")),
         StudentTrainingConfig(distillation=DistillationConfig(selective=1.0, learned_scale=1.0, structure=1.0)),
+        StudentTrainingConfig(teacher_left_right=True),
         StudentTrainingConfig(
             distillation=DistillationConfig(features=0, learned_scale=1.0, structure=1.0, normalize="image")
         ),
@@ -55,6 +56,7 @@ def test_every_preset_is_run() -> None:
         "no guide, gate or bias",
         "other objective",
         "further terms",
+        "left–right check of the teacher",
         "further terms for features",
     ],
 )

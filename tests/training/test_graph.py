@@ -135,6 +135,9 @@ TRAININGS: dict[str, Callable[[Path], Callable[[Path, Any], list[dict[str, float
             tiny_teacher(run, loop=loop, model=replace(TEACHER, norm="batch", recompute_aggregation=True))
         )
     ),
+    "student, online teacher with a left–right check": lambda p: taught(
+        p, teacher_left_right=True, augmentation=AugmentationConfig(rotate=5)
+    ),
     "student, cached outputs": lambda p: taught(p, teacher_cache=p / "cache"),
     "teacher, every change, two micro-batches": lambda p: (
         lambda run, loop: train_teacher(
