@@ -22,6 +22,8 @@ from tyro.conf import arg, subcommand
 from adu_depth import distributed, entry, launcher
 from adu_depth.ablation.command import run_ablation
 from adu_depth.ablation.config import AblationConfig
+from adu_depth.adaptation import AdaptConfig
+from adu_depth.adaptation import adapt as run_adaptation
 from adu_depth.arguments import Positional
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.camera_file import camera_from_numbers
@@ -211,6 +213,11 @@ def proxies(config: ProxiesConfig) -> int:
     return 0
 
 
+def adapt(config: AdaptConfig) -> int:
+    run_adaptation(config, console)
+    return 0
+
+
 def submit(config: SubmitConfig) -> int:
     faults = write_or_check_submission(config, console)
     for fault in faults:
@@ -228,6 +235,7 @@ COMMANDS: dict[type, Any] = {
     DoctorConfig: doctor,
     SplitsConfig: splits,
     ProxiesConfig: proxies,
+    AdaptConfig: adapt,
     TeacherTrainingConfig: teacher,
     StudentTrainingConfig: distill,
     CacheTeacherConfig: fill_cache,
@@ -245,6 +253,7 @@ Command = (
     | Annotated[DoctorConfig, subcommand("doctor")]
     | Annotated[SplitsConfig, subcommand("splits")]
     | Annotated[ProxiesConfig, subcommand("proxies")]
+    | Annotated[AdaptConfig, subcommand("adapt")]
     | Annotated[TeacherTrainingConfig, subcommand("train-teacher")]
     | Annotated[StudentTrainingConfig, subcommand("distill")]
     | Annotated[CacheTeacherConfig, subcommand("cache-teacher")]

@@ -38,6 +38,7 @@ NAMES = [
     "doctor",
     "splits",
     "proxies",
+    "adapt",
     "train-teacher",
     "distill",
     "cache-teacher",

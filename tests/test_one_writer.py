@@ -56,6 +56,7 @@ COMMANDS = {
     "render": ("render", "--count", 1, "--size", 32, 64, "--output", "OUT"),
     "splits": ("splits", "IN/pairs", "--validation", 0.5, "--output", "OUT"),
     "proxies": ("proxies", "IN/bare", "--output", "OUT"),
+    "adapt": ("adapt", "IN/teacher", "--data.root", "IN/bare", "--output", "OUT"),
     "ablation": ("ablation", "--preset", "adu", "--device", "cpu", "--output", "OUT"),
     "quickstart": ("quickstart", "--device", "cpu", "--output", "OUT"),
 }

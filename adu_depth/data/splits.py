@@ -11,7 +11,7 @@ import csv
 import os
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adu_depth.data.dataset import FileDataset, SeveralFrames
@@ -113,9 +113,33 @@ def divide(dataset: FileDataset, names: Sequence[str], validation: float, seed: 
     return [name for name in sorted(names) if name not in gone], sorted(held_out)
 
 
-def write_splits(dataset: FileDataset, output: str | Path, validation: float, seed: int) -> dict[str, Path]:
-    """Writes train.txt and val.txt of the data set's frames into `output`, see `divide`; returns them by part."""
-    parts = dict(zip(("train", "val"), divide(dataset, dataset.names, validation, seed), strict=True))
+def divide_nearly(
+    dataset: FileDataset, names: Sequence[str], validation: float, seed: int
+) -> tuple[list[str], list[str]]:
+    """As `divide`, but where whole sequences would take more than twice the share, of few of them half of all frames,
+    the validation part is the end of the longest one: to choose a checkpoint by, not to say how good it is elsewhere.
+    """
+    training, held_out = divide(dataset, names, validation, seed)
+    wanted = max(round(plain_number(validation) * len(names)), 1)
+    if len(held_out) <= 2 * wanted:
+        return training, held_out
+    sequences: dict[str, list[str]] = {}
+    for name in sorted(names):
+        sequences.setdefault(dataset.sequence(name), []).append(name)
+    held_out = max(sequences.values(), key=len)[-wanted:]
+    gone = set(held_out)
+    return [name for name in sorted(names) if name not in gone], held_out
+
+
+def write_splits(
+    dataset: FileDataset,
+    output: str | Path,
+    validation: float,
+    seed: int,
+    how: Callable[[FileDataset, Sequence[str], float, int], tuple[list[str], list[str]]] = divide,
+) -> dict[str, Path]:
+    """Writes train.txt and val.txt of the data set's frames into `output`, divided by `how`; returns them by part."""
+    parts = dict(zip(("train", "val"), how(dataset, dataset.names, validation, seed), strict=True))
     written = {}
     for name in (name for names in parts.values() for name in names):
         if "\n" in name or name.endswith("\r"):

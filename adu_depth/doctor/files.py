@@ -98,17 +98,26 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
         report.add("ground truth", OK, f"every frame has {', '.join(sorted(_truth_roles(roles))) or 'it'}")
     else:
         bare = report.layout in ("kitti_depth", "pictures")
-        level = WARNING if labelled else OK if roles["sparse_depth"] or bare else ERROR
+        unread = [folder for folder in ("depth", "disparity") if (dataset.root / folder).is_dir()]
+        adaptable = bool(roles["right"]) and not unread
+        level = WARNING if labelled or adaptable else ERROR
+        if not labelled and (roles["sparse_depth"] or bare):
+            level = OK
         text = f"{labelled} of {len(dataset)} frames have ground truth"
         advice = "the others teach nothing without a teacher, and evaluation passes over them"
         if report.layout == "kitti_depth" and not labelled:
             advice = "the benchmark's test part, for `adu-depth submit`; the other part has groundtruth_depth"
         elif report.layout == "pictures":
             advice = "for a student whose teacher labels them: --data.mix ROOT SHARE labels=false beside a labelled set"
+        elif not labelled and adaptable:
+            advice = "a trained teacher can be adapted to them, and teach a student here: `adu-depth adapt`"
         elif level == ERROR:
             advice = "nothing can be learned or evaluated here, but for a student whose teacher learned elsewhere"
-            if "right" in roles:
-                advice += "; maps are read from depth/ and disparity/, by their left image's name: .png, .pfm or .npy"
+            if unread:
+                advice += (
+                    f"; nothing in {' and '.join(f'{folder}/' for folder in unread)} is read: maps are known by their "
+                    "left image's name, and end in .png, .pfm or .npy"
+                )
         if sparse := roles["sparse_depth"]:
             text = f"{text} to evaluate on, {sparse} have sparse depth to train on"
             advice = "maps of a LiDAR may lie in depth/ instead: they are then used for both"

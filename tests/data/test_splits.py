@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adu_depth.data import open_dataset
-from adu_depth.data.splits import divide, use_split, write_splits
+from adu_depth.data.splits import divide, divide_nearly, use_split, write_splits
 from adu_depth.errors import InputError
 from adu_depth.inference.render import write_samples
 from adu_depth.models import MonoStudent
@@ -68,6 +68,17 @@ def test_both_parts_hold_something(names: list[str]) -> None:
     for seed in range(6):
         for share in (0.01, 0.5, 0.99):
             assert all(halves(names, share, seed))
+
+
+def test_of_few_sequences_the_end_of_the_longest_is_held_out() -> None:
+    few = [f"a/{i:03d}" for i in range(20)] + [f"b/{i:03d}" for i in range(30)]
+    train, val = divide_nearly(Named(few), few[::-1], 0.1, 0)  # type: ignore[arg-type]
+    assert val == [f"b/{i:03d}" for i in range(25, 30)]
+    assert train == few[:45]
+    many = [f"s{k:02d}/{i:03d}" for k in range(20) for i in range(5)]
+    assert divide_nearly(Named(many), many, 0.2, 3) == halves(many, 0.2, 3), "whole sequences where they fit"  # type: ignore[arg-type]
+    alone = [f"{i:03d}" for i in range(50)]
+    assert divide_nearly(Named(alone), alone, 0.1, 3) == halves(alone, 0.1, 3)  # type: ignore[arg-type]
 
 
 def test_shares_and_sets_that_cannot_be_divided() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def test_maps_that_nothing_reads_are_no_truth(rig: Path) -> None:
     assert ".png, .pfm or .npy" in text_of(report, "ground truth")
     assert "depth/000000.tif" in text_of(report, "unused files")
     assert report.exit_code == 1
+
+
+def test_pairs_without_truth_are_usable(rig: Path) -> None:
+    for role in ("depth", "disparity"):
+        shutil.rmtree(rig / role, ignore_errors=True)
+    report = diagnose(rig)
+    assert levels(report)["ground truth"] == WARNING
+    assert "adu-depth adapt" in text_of(report, "ground truth")
+    assert report.exit_code == 0
 
 
 WRONG = {

@@ -1,0 +1,188 @@
+"""The work of `adu-depth adapt`: look the pairs over, match them, hold some out, train, compare."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from adu_depth.adaptation.config import AdaptConfig
+from adu_depth.checkpoint import config_dict, list_checkpoints, load_model
+from adu_depth.data import open_dataset
+from adu_depth.data.dataset import FileDataset
+from adu_depth.data.layouts import find_layout
+from adu_depth.data.splits import divide_nearly, use_split, write_splits
+from adu_depth.doctor.examine import examine
+from adu_depth.doctor.findings import ERROR, counted
+from adu_depth.environment import describe_environment
+from adu_depth.errors import InputError
+from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
+from adu_depth.files import require_text_name, write_json
+from adu_depth.folder_lock import LOCK_FILE, locked
+from adu_depth.launcher import world_size
+from adu_depth.models import StereoTeacher
+from adu_depth.progress import Progress
+from adu_depth.proxies.command import ProxiesConfig, make_proxies
+from adu_depth.schema import read_json
+from adu_depth.training.loop import make_accelerator
+from adu_depth.training.runs import train_teacher
+
+SETTINGS = "adapt.json"
+"""Marks a folder as an adaptation's, and holds what came out."""
+PROTOCOL = "pair"
+SHOWN = ("photometric", "left_right", "proxy_epe", "proxy_d1")
+Figures = dict[str, dict[str, float]]
+
+
+def adapt(config: AdaptConfig, console: Console) -> dict[str, Any]:
+    """Adapts the teacher, says how it stands beside the one it was, and returns what adapt.json holds.
+
+    Raises InputError where the start is no stereo teacher, the pairs cannot be learned from, or the folder holds
+    anything else.
+    """
+    if world_size() > 1:
+        raise InputError(
+            f"adapt works in one process, got {world_size()}: make the proxies by `adu-depth proxies`, and give "
+            "`train-teacher --init RUN --data.proxies DIR` to torchrun or accelerate launch"
+        )
+    require_text_name(config.output)
+    with locked(config.output, "adapt"):
+        return _Adapting(config, console).run()
+
+
+class _Adapting:
+    """What the steps share. start: how the teacher that it begins with is built."""
+
+    def __init__(self, config: AdaptConfig, console: Console) -> None:
+        self.config, self.console, self.progress = config, console, Progress(console)
+        self.folder = config.output
+        self._require_ours()
+        self.device = make_accelerator(config.loop).device
+        start = load_model(config.start).model
+        if not isinstance(start, StereoTeacher):
+            raise InputError(f"{config.start}: expected a stereo teacher, got a network for single images")
+        self.start = start.config
+
+    def run(self) -> dict[str, Any]:
+        config = self.config
+        dataset, layout = self._pairs()
+        if config.check:
+            self._look_over(dataset, layout)
+        if not (self.folder / SETTINGS).is_file():  # an earlier outcome stays until there is another
+            write_json(self.folder / SETTINGS, {"settings": config_dict(config)})
+        proxies = self._match()
+        splits = self._hold_out(dataset)
+        before = self._figures(config.start, splits["val"], proxies)
+        training = config.training(self.start, splits["train"], splits["val"])
+        if list_checkpoints(config.run):
+            training = replace(training, loop=replace(training.loop, resume=True))
+        train_teacher(training, self.progress)
+        after = self._figures(config.run, splits["val"], proxies)
+        return self._compare(before, after)
+
+    def _require_ours(self) -> None:
+        """InputError where the folder holds anything that no adaptation wrote."""
+        if (self.folder / SETTINGS).is_file():
+            read_json(self.folder / SETTINGS, dict[str, Any])
+        elif strangers := [entry.name for entry in self.folder.iterdir() if entry.name != LOCK_FILE]:
+            raise InputError(f"output {self.folder} holds {strangers[0]!r} and no {SETTINGS}: name an empty folder")
+
+    def _pairs(self) -> tuple[FileDataset, str]:
+        data = self.config.data
+        layout = find_layout(Path(data.root), data.layout).name
+        dataset = open_dataset(
+            data.root, layout, ground_truth=data.ground_truth or None, skip_missing=data.skip_missing, together=True
+        )
+        if data.split:
+            use_split(dataset, data.split, skip_missing=data.skip_missing)
+        for note in dataset.notes:
+            self.progress.say(note)
+        return dataset, layout
+
+    def _look_over(self, dataset: FileDataset, layout: str) -> None:
+        report = examine(dataset, layout, progress=self.progress)
+        errors = report.count(ERROR)
+        if errors:
+            self.console.print(report.table(), soft_wrap=False)
+            raise InputError(
+                f"{self.config.data.root}: {counted(errors, 'error')} above; a teacher would learn them. Mend them, or "
+                "begin all the same by --no-check"
+            )
+
+    def _match(self) -> Path:
+        config, data = self.config, self.config.data
+        settings = ProxiesConfig(
+            root=Path(data.root),
+            output=self.folder / "proxies",
+            layout=data.layout,
+            split=Path(data.split) if data.split else None,
+            ground_truth=Path(data.ground_truth) if data.ground_truth else None,
+            skip_missing=data.skip_missing,
+            max_disparity=config.max_disparity,
+        )
+        make_proxies(settings, self.console)
+        return settings.output
+
+    def _hold_out(self, dataset: FileDataset) -> dict[str, Path]:
+        """train and val: of the same pairs the same whatever the training's seed, so that seeds can be compared."""
+        return write_splits(dataset, self.folder / "splits", self.config.held_out, 0, divide_nearly)
+
+    def _figures(self, checkpoint: Path, split: Path, proxies: Path) -> Figures:
+        """What can be known without ground truth, of the held-out pairs: of the network, and of those beside it."""
+        data = self.config.data
+        settings = EvaluateConfig(
+            checkpoint=checkpoint,
+            data=data.root,
+            layout=data.layout,
+            split=split,
+            ground_truth=Path(data.ground_truth) if data.ground_truth else None,
+            skip_missing=data.skip_missing,
+            kb_crop=data.kb_crop,
+            proxies=proxies,
+            protocol=PROTOCOL,
+            device=self.device.type,  # type: ignore[arg-type]  # LoopConfig knows these alone
+        )
+        found = evaluate_checkpoint(settings, Console(quiet=True))
+        return {name: results[PROTOCOL].means() for name, results in found.items()}
+
+    def _compare(self, before: Figures, after: Figures) -> dict[str, Any]:
+        metric = self.config.metric
+        others = {name: figures for name, figures in after.items() if name != "teacher"}
+        columns = {"before": before["teacher"], "adapted": after["teacher"], **others}
+        worse = [name for name in SHOWN if name in before["teacher"] and not _better(name, before, after)]
+        report = {
+            "settings": config_dict(self.config),
+            "held_out": columns,
+            "worse": worse,
+            "environment": describe_environment(self.device),
+        }
+        write_json(self.folder / SETTINGS, report)
+        table = Table("held-out pairs, no ground truth", *columns)
+        for name in SHOWN:
+            if name in before["teacher"]:
+                table.add_row(name, *(_cell(figures.get(name)) for figures in columns.values()))
+        self.console.print(table)
+        if worse:
+            chosen = f" ({metric} is what its checkpoint was chosen by: keep the one it was)" if metric in worse else ""
+            self.progress.say(
+                f"WARNING: it got worse in {', '.join(worse)}{chosen}; look at the pictures in "
+                f"{self.config.run / 'validation'}, and at `adu-depth doctor {self.config.data.root}`"
+            )
+        self.progress.say(
+            f"teacher in {self.config.run}: adu-depth distill --teacher {self.config.run} "
+            f"--data.root {self.config.data.root} …"
+        )
+        return report
+
+
+def _better(name: str, before: Figures, after: Figures) -> bool:
+    one, other = before["teacher"][name], after["teacher"].get(name, math.nan)
+    return other <= one
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"

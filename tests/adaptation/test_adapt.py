@@ -1,0 +1,161 @@
+"""`adu-depth adapt`: from a trained teacher and bare pairs to a teacher that is told from the one it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from adu_depth.checkpoint import list_checkpoints, load_model
+from adu_depth.cli import main
+from adu_depth.data import SyntheticStereo
+from adu_depth.data.config import DataConfig
+from adu_depth.files import read_name_lines
+from adu_depth.inference import write_samples
+from adu_depth.progress import Progress
+from adu_depth.training.runs import train_student, train_teacher
+from tests.training.tiny import LOOP, tiny_student, tiny_teacher
+
+COUNT = 6
+QUIET = Progress(enabled=False)
+SMALL = (
+    "--max-disparity", 64, "--data.size", 64, 96, "--scenes", 0.25, "--scene-pairs", 2, "--held-out", 0.34,
+    "--validate-every", 2, "--loop.steps", 2, "--loop.workers", 0, "--loop.device", "cpu",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    train_teacher(tiny_teacher(folder / "teacher"), QUIET)
+    return folder / "teacher"
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Views and a camera alone."""
+    write_samples(SyntheticStereo(COUNT, 96, 192, seed=5), tmp_path / "pairs", COUNT)
+    for role in ("depth", "sparse_depth", "disparity", "occluded", "preview"):
+        shutil.rmtree(tmp_path / "pairs" / role, ignore_errors=True)
+    return tmp_path / "pairs"
+
+
+def adapt(start: Path, pairs: Path, output: Path, *more: object) -> int:
+    arguments = ["adapt", start, "--data.root", pairs, "--output", output, *SMALL, *more]
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def told(output: Path) -> dict[str, Any]:
+    return json.loads((output / "adapt.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_a_teacher_goes_on_on_bare_pairs(
+    start: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "adapted"
+    assert adapt(start, pairs, output) == 0
+    report = told(output)
+    assert {"before", "adapted"} < set(report["held_out"])
+    for name in ("photometric", "left_right", "proxy_epe", "proxy_d1"):
+        assert all(np.isfinite(report["held_out"][column][name]) for column in ("before", "adapted"))
+    parts = {part: [n for n in read_name_lines(output / "splits" / f"{part}.txt") if n] for part in ("train", "val")}
+    assert (len(parts["train"]), len(parts["val"])) == (4, 2)
+    assert not set(parts["train"]) & set(parts["val"]), "what is held out is not trained on"
+    trained = load_model(output / "teacher")
+    assert trained.kind == "teacher"
+    assert trained.config["model"]["max_disparity"] == 64
+    assert trained.config["data"]["proxies"] == str(output / "proxies")
+    assert [source["root"] for source in trained.config["data"]["mix"]] == ["synthetic"]
+    said = capsys.readouterr().out
+    assert "held-out pairs" in said
+    assert ("WARNING: it got worse" in said) == bool(report["worse"])
+
+    before = {path: path.stat().st_mtime_ns for path in (output / "teacher").rglob("*.safetensors")}
+    assert adapt(start, pairs, output) == 0, "given again it has nothing left to do"
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert told(output)["held_out"] == report["held_out"]
+
+
+def test_it_says_where_it_got_worse(
+    start: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A learning rate that breaks the network."""
+    output = tmp_path / "adapted"
+    assert adapt(start, pairs, output, "--optimizer.learning-rate", 3, "--optimizer.clip-norm", 0) in (0, 3)
+    said = capsys.readouterr().out
+    worse = told(output).get("worse")
+    assert worse
+    assert f"WARNING: it got worse in {', '.join(worse)}" in said
+
+
+def test_a_stopped_one_goes_on(start: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "adapted"
+    assert adapt(start, pairs, output, "--loop.steps", 1) == 0
+    assert adapt(start, pairs, output, "--loop.steps", 3) == 0
+    assert list_checkpoints(output / "teacher")[-1].name == "step-00000003"
+    assert adapt(start, pairs, output, "--loop.steps", 3, "--data.size", 64, 128) == 2
+    assert "size" in capsys.readouterr().err, "another training does not go on in its place"
+
+
+def swapped(root: Path) -> None:
+    (root / "left").rename(root / "other")
+    (root / "right").rename(root / "left")
+    (root / "other").rename(root / "right")
+
+
+def moved_rows(root: Path) -> None:
+    for path in (root / "right").glob("*.png"):
+        cv2.imwrite(str(path), np.roll(cv2.imread(str(path)), 6, axis=0))
+
+
+def black(root: Path) -> None:
+    for path in (root / "right").glob("*.png"):
+        cv2.imwrite(str(path), np.zeros_like(cv2.imread(str(path))))
+
+
+@pytest.mark.parametrize("change", [swapped, moved_rows, black])
+@pytest.mark.parametrize("check", ["--check", "--no-check"])
+def test_pairs_that_cannot_work_end_with_a_message(
+    change: Callable[[Path], None],
+    check: str,
+    start: Path,
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The doctor's, or without it the matcher's; and nothing is trained."""
+    change(pairs)
+    assert adapt(start, pairs, tmp_path / "adapted", check) == 2
+    said = capsys.readouterr().err
+    assert ("error" if check == "--check" else "match") in said
+    assert not (tmp_path / "adapted" / "teacher").exists()
+
+
+def test_what_cannot_be_is_named(start: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student = tmp_path / "student"
+    train_student(tiny_student(student, data=DataConfig(pairs=2, size=(32, 64)), loop=LOOP), QUIET)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    cases: list[tuple[tuple[object, ...], str]] = [
+        ((student, pairs, tmp_path / "a"), "expected a stereo teacher"),
+        ((start, tmp_path / "nowhere", tmp_path / "b"), "nowhere"),
+        ((start, "synthetic", tmp_path / "c"), "data.root: expected the folder of your pairs"),
+        ((start, pairs, tmp_path / "full"), "holds 'mine.txt'"),
+        ((start, pairs, tmp_path / "d", "--data.proxies", tmp_path), "data.proxies: they are made here"),
+        ((start, pairs, tmp_path / "e", "--max-disparity", 72), "max_disparity: expected a multiple of 16"),
+        ((start, pairs, tmp_path / "f", "--held-out", 0), "held_out: expected a share"),
+        ((start, pairs, tmp_path / "g", "--metric", "abs_rel"), "metric"),
+    ]
+    for arguments, message in cases:
+        assert adapt(*arguments) == 2  # type: ignore[arg-type]
+        assert message in capsys.readouterr().err.replace("\n", " "), arguments
+    assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
