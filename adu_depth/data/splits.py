@@ -91,17 +91,17 @@ def divide(dataset: FileDataset, names: Sequence[str], validation: float, seed: 
     validation, seed = plain_number(validation), plain_number(seed)
     if not 0 < validation < 1:
         raise InputError(f"validation must be a share above 0 and below 1, got {validation}")
+    names = sorted(set(names))  # a split may repeat one, which would be on both sides of a stretch's end
     if len(names) < 2:
         raise InputError(f"{dataset.root}: {len(names)} frame cannot be divided in two")
     rng = random.Random(seed)
     wanted = min(max(round(validation * len(names)), 1), len(names) - 1)
     sequences: dict[str, list[str]] = {}
-    for name in sorted(names):
+    for name in names:
         sequences.setdefault(dataset.sequence(name), []).append(name)
     if len(sequences) < 2:
-        ordered = sorted(names)
-        start = rng.randrange(len(ordered) - wanted + 1)
-        return ordered[:start] + ordered[start + wanted :], ordered[start : start + wanted]
+        start = rng.randrange(len(names) - wanted + 1)
+        return names[:start] + names[start + wanted :], names[start : start + wanted]
     order = list(sequences)
     rng.shuffle(order)
     held_out: list[str] = []
@@ -110,7 +110,7 @@ def divide(dataset: FileDataset, names: Sequence[str], validation: float, seed: 
         if then < now or not held_out:
             held_out += sequences[sequence]
     gone = set(held_out)
-    return [name for name in sorted(names) if name not in gone], sorted(held_out)
+    return [name for name in names if name not in gone], sorted(held_out)
 
 
 def divide_nearly(
@@ -119,16 +119,17 @@ def divide_nearly(
     """As `divide`, but where whole sequences would take more than twice the share, of few of them half of all frames,
     the validation part is the end of the longest one: to choose a checkpoint by, not to say how good it is elsewhere.
     """
+    names = sorted(set(names))
     training, held_out = divide(dataset, names, validation, seed)
     wanted = max(round(plain_number(validation) * len(names)), 1)
     if len(held_out) <= 2 * wanted:
         return training, held_out
     sequences: dict[str, list[str]] = {}
-    for name in sorted(names):
+    for name in names:
         sequences.setdefault(dataset.sequence(name), []).append(name)
     held_out = max(sequences.values(), key=len)[-wanted:]
     gone = set(held_out)
-    return [name for name in sorted(names) if name not in gone], held_out
+    return [name for name in names if name not in gone], held_out
 
 
 def write_splits(

@@ -81,6 +81,14 @@ def test_of_few_sequences_the_end_of_the_longest_is_held_out() -> None:
     assert divide_nearly(Named(alone), alone, 0.1, 3) == halves(alone, 0.1, 3)  # type: ignore[arg-type]
 
 
+def test_a_frame_that_a_split_repeats_is_in_one_part_and_once() -> None:
+    names = [f"{i:03d}" for i in range(20)]
+    for seed in range(8):
+        for how in (divide, divide_nearly):
+            twice = [name for name in names for _ in range(2)]
+            assert how(Named(twice), twice, 0.23, seed) == how(Named(names), names, 0.23, seed)  # type: ignore[arg-type]
+
+
 def test_shares_and_sets_that_cannot_be_divided() -> None:
     for share in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(InputError, match="validation must be a share above 0 and below 1"):
