@@ -15,13 +15,13 @@ from adu_depth.checkpoint import config_dict, list_checkpoints, load_model
 from adu_depth.data import open_dataset
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.layouts import find_layout
-from adu_depth.data.splits import divide_nearly, use_split, write_splits
+from adu_depth.data.splits import divide_nearly, write_splits
 from adu_depth.doctor.examine import examine
 from adu_depth.doctor.findings import ERROR, counted
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
-from adu_depth.files import require_text_name, write_json
+from adu_depth.files import read_name_lines, require_text_name, write_json
 from adu_depth.folder_lock import LOCK_FILE, locked
 from adu_depth.launcher import world_size
 from adu_depth.models import StereoTeacher
@@ -29,11 +29,14 @@ from adu_depth.progress import Progress
 from adu_depth.proxies.command import ProxiesConfig, make_proxies
 from adu_depth.schema import read_json
 from adu_depth.training.loop import make_accelerator
+from adu_depth.training.run_folder import settings_before
 from adu_depth.training.runs import train_teacher
+from adu_depth.training.teacher_outputs import weights_digest
 
 SETTINGS = "adapt.json"
 """Marks a folder as an adaptation's, and holds what came out."""
 PROTOCOL = "pair"
+ANOTHER = "expected what it began with, or another output"
 SHOWN = ("photometric", "left_right", "proxy_epe", "proxy_d1")
 Figures = dict[str, dict[str, float]]
 
@@ -65,20 +68,25 @@ class _Adapting:
         start = load_model(config.start).model
         if not isinstance(start, StereoTeacher):
             raise InputError(f"{config.start}: expected a stereo teacher, got a network for single images")
-        self.start = start.config
+        self.start, self.start_weights = start.config, weights_digest(start)
+        if checkpoints := list_checkpoints(config.run):
+            self._require_the_same(checkpoints[-1])
 
     def run(self) -> dict[str, Any]:
         config = self.config
         dataset, layout = self._pairs()
+        begun = bool(list_checkpoints(config.run))
+        if begun:
+            self._require_the_same_pairs(dataset)
         if config.check:
             self._look_over(dataset, layout)
-        if not (self.folder / SETTINGS).is_file():  # an earlier outcome stays until there is another
+        if not begun:  # else an earlier outcome stays until there is another
             write_json(self.folder / SETTINGS, {"settings": config_dict(config)})
         proxies = self._match()
         splits = self._hold_out(dataset)
         before = self._figures(config.start, splits["val"], proxies)
         training = config.training(self.start, splits["train"], splits["val"])
-        if list_checkpoints(config.run):
+        if begun:
             training = replace(training, loop=replace(training.loop, resume=True))
         train_teacher(training, self.progress)
         after = self._figures(config.run, splits["val"], proxies)
@@ -91,14 +99,35 @@ class _Adapting:
         elif strangers := [entry.name for entry in self.folder.iterdir() if entry.name != LOCK_FILE]:
             raise InputError(f"output {self.folder} holds {strangers[0]!r} and no {SETTINGS}: name an empty folder")
 
+    def _require_the_same(self, newest: Path) -> None:
+        """InputError where the run that is there began with other weights, or chooses its checkpoint by another
+        metric, which a training that goes on does not ask: its figures would be told as of these settings."""
+        run, start, before = self.config.run, self.config.start, settings_before(self.config.run, newest)
+        chosen_by = before.get("validation", {}).get("metric")
+        if chosen_by != self.config.metric:
+            raise InputError(f"metric {self.config.metric}: {run} chooses its checkpoint by {chosen_by}; {ANOTHER}")
+        if before.get("init_weights") != self.start_weights:
+            raise InputError(f"{start}: other weights than {run} began with; {ANOTHER}")
+
+    def _require_the_same_pairs(self, dataset: FileDataset) -> None:
+        """InputError where the run that is there learned from others: the files of the splits must go on saying which
+        those were."""
+        folder, share = self.folder / "splits", self.config.held_out
+        parts = divide_nearly(dataset, dataset.names, share, 0)
+        for file, names in zip((folder / "train.txt", folder / "val.txt"), parts, strict=True):
+            if file.is_file() and [name for name in read_name_lines(file) if name] != names:
+                raise InputError(
+                    f"{folder}: other pairs than {self.config.data.root} has, or another share of them than held_out "
+                    f"{share:g}, taught {self.config.run}; {ANOTHER}"
+                )
+
     def _pairs(self) -> tuple[FileDataset, str]:
         data = self.config.data
         layout = find_layout(Path(data.root), data.layout).name
         dataset = open_dataset(
-            data.root, layout, ground_truth=data.ground_truth or None, skip_missing=data.skip_missing, together=True
-        )
-        if data.split:
-            use_split(dataset, data.split, skip_missing=data.skip_missing)
+            data.root, layout, split=data.split or None, ground_truth=data.ground_truth or None,
+            skip_missing=data.skip_missing,
+        )  # fmt: skip
         for note in dataset.notes:
             self.progress.say(note)
         return dataset, layout

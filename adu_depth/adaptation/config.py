@@ -12,6 +12,7 @@ from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.data.proxies import MOST_DISPARITY
 from adu_depth.distillation import TeacherLossConfig
 from adu_depth.errors import InputError
+from adu_depth.evaluation.pair import CHOOSABLE
 from adu_depth.models import TeacherConfig
 from adu_depth.schema import Range, check_ranges
 from adu_depth.training.config import LoopConfig, OptimizerConfig, TeacherTrainingConfig
@@ -70,7 +71,13 @@ class AdaptConfig:
             raise InputError(f"max_disparity: expected a multiple of 16, got {self.max_disparity}")
         if not 0 < self.held_out < 1:
             raise InputError(f"held_out: expected a share above 0 and below 1, got {self.held_out:g}")
+        if 0 < self.scenes < 0.001:
+            raise InputError(f"scenes: expected 0 or a share of at least 0.001, got {self.scenes:g}")
+        if self.metric not in CHOOSABLE:
+            raise InputError(f"metric: expected one of {', '.join(CHOOSABLE)}, got {self.metric!r}")
         self.data.require_cells()
+        # What else the training would refuse: now, and not once all pairs are matched.
+        self.training(TeacherConfig(), Path("train.txt"), Path("val.txt"))
 
     @property
     def run(self) -> Path:

@@ -106,6 +106,35 @@ def test_a_stopped_one_goes_on(start: Path, pairs: Path, tmp_path: Path, capsys:
     assert "size" in capsys.readouterr().err, "another training does not go on in its place"
 
 
+def test_what_would_make_it_another_is_refused_and_leaves_all_as_it_was(
+    start: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its metric chose the checkpoint, its splits say what it learned from, its start is what it is held against."""
+    output, own = tmp_path / "adapted", tmp_path / "start"
+    shutil.copytree(start, own)
+    assert adapt(own, pairs, output) == 0
+    kept = {path: path.read_bytes() for path in output.rglob("*") if path.suffix in (".json", ".txt")}
+    assert output / "splits" / "val.txt" in kept
+    capsys.readouterr()
+
+    def refused(*more: object) -> str:
+        assert adapt(own, pairs, output, *more) == 2
+        assert {path: path.read_bytes() for path in kept} == kept
+        return " ".join(capsys.readouterr().err.split())
+
+    assert "metric photometric: " in (said := refused("--metric", "photometric"))
+    assert "by proxy_d1" in said
+    assert "held_out 0.17" in refused("--held-out", 0.17)
+    for view in ("left", "right"):
+        shutil.copy(pairs / view / "000000.png", pairs / view / "000009.png")
+    assert "splits: other pairs than" in refused()
+    for view in ("left", "right"):
+        (pairs / view / "000009.png").unlink()
+    newest = list_checkpoints(own)[-1]
+    shutil.rmtree(newest)
+    assert f"{own}: other weights than" in refused()
+
+
 def swapped(root: Path) -> None:
     (root / "left").rename(root / "other")
     (root / "right").rename(root / "left")
@@ -153,9 +182,12 @@ def test_what_cannot_be_is_named(start: Path, pairs: Path, tmp_path: Path, capsy
         ((start, pairs, tmp_path / "d", "--data.proxies", tmp_path), "data.proxies: they are made here"),
         ((start, pairs, tmp_path / "e", "--max-disparity", 72), "max_disparity: expected a multiple of 16"),
         ((start, pairs, tmp_path / "f", "--held-out", 0), "held_out: expected a share"),
-        ((start, pairs, tmp_path / "g", "--metric", "abs_rel"), "metric"),
+        ((start, pairs, tmp_path / "g", "--metric", "abs_rel"), "metric: expected one of photometric, left_right"),
+        ((start, pairs, tmp_path / "h", "--scenes", 0.0004), "scenes: expected 0 or a share of at least 0.001"),
+        ((start, pairs, tmp_path / "i", "--data.mix", pairs, 0.8), "data.mix: expected shares below 1 in all"),
     ]
     for arguments, message in cases:
         assert adapt(*arguments) == 2  # type: ignore[arg-type]
-        assert message in capsys.readouterr().err.replace("\n", " "), arguments
+        assert message in " ".join(capsys.readouterr().err.replace("│", "").split()), arguments
+        assert not (arguments[2] / "proxies").exists(), "nothing was matched for it"  # type: ignore[operator]
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
