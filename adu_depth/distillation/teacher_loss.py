@@ -54,7 +54,7 @@ class TeacherLossConfig:
         if self.left_right and not self.photometric > 0:
             raise InputError(
                 "loss.left_right is a mask of the photometric term: with loss.photometric "
-                f"{self.photometric:g} nothing reads it"
+                f"{self.photometric:g} nothing reads it; leave it out too (--loss.no-left-right)"
             )
 
 
