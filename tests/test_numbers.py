@@ -17,6 +17,7 @@ import torch
 import adu_depth
 from adu_depth.checkpoint import config_dict
 from adu_depth.data import RigConfig, SyntheticStereo, open_dataset
+from adu_depth.data.config import DataConfig
 from adu_depth.data.splits import divide
 from adu_depth.errors import InputError
 from adu_depth.evaluation.metrics import depth_metrics
@@ -36,6 +37,8 @@ KINDS: dict[str, Callable[[Any], Any]] = {
 
 REQUIRED = {"root": "folder", "share": 0.25, "teacher": Path("run"), "teacher_cache": Path("cache"), "preset": "adu"}
 """Settings without a default."""
+NEEDED = {"AdaptConfig": {"start": Path("run"), "data": DataConfig(root="folder")}}
+"""What one dataclass cannot do without, though some of it has a default that it refuses."""
 
 
 def _as_kind(value: Any, kind: Callable[[Any], Any]) -> Any:
@@ -55,7 +58,8 @@ def _checked_settings() -> list[Any]:
                 names = value.__post_init__.__code__.co_names
                 if check_ranges.__name__ in names or "_check_ranges" in names:
                     needed = {f.name for f in dataclasses.fields(value) if f.default is f.default_factory}  # neither
-                    found[value.__name__] = value(**{name: REQUIRED[name] for name in needed})
+                    own = NEEDED.get(value.__name__, {})
+                    found[value.__name__] = value(**{name: REQUIRED[name] for name in needed - own.keys()}, **own)
     return list(found.values())
 
 
