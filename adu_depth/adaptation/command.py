@@ -16,6 +16,7 @@ from adu_depth.data import open_dataset
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.layouts import find_layout
 from adu_depth.data.splits import divide_nearly, write_splits
+from adu_depth.data.transforms import require_fit
 from adu_depth.doctor.examine import examine
 from adu_depth.doctor.findings import ERROR, counted
 from adu_depth.environment import describe_environment
@@ -130,6 +131,8 @@ class _Adapting:
         )  # fmt: skip
         for note in dataset.notes:
             self.progress.say(note)
+        if data.fit == "crop":  # the training asks too, but after all frames were matched
+            require_fit(dataset, data.size, data.crop_scale[1])
         return dataset, layout
 
     def _look_over(self, dataset: FileDataset, layout: str) -> None:

@@ -182,6 +182,7 @@ def test_what_cannot_be_is_named(start: Path, pairs: Path, tmp_path: Path, capsy
         ((start, pairs, tmp_path / "d", "--data.proxies", tmp_path), "data.proxies: they are made here"),
         ((start, pairs, tmp_path / "e", "--max-disparity", 72), "max_disparity: expected a multiple of 16"),
         ((start, pairs, tmp_path / "f", "--held-out", 0), "held_out: expected a share"),
+        ((start, pairs, tmp_path / "z", "--data.size", 128, 96), "images are smaller"),
         ((start, pairs, tmp_path / "g", "--metric", "abs_rel"), "metric: expected one of photometric, left_right"),
         ((start, pairs, tmp_path / "h", "--scenes", 0.0004), "scenes: expected 0 or a share of at least 0.001"),
         ((start, pairs, tmp_path / "i", "--data.mix", pairs, 0.8), "data.mix: expected shares below 1 in all"),
@@ -190,4 +191,5 @@ def test_what_cannot_be_is_named(start: Path, pairs: Path, tmp_path: Path, capsy
         assert adapt(*arguments) == 2  # type: ignore[arg-type]
         assert message in " ".join(capsys.readouterr().err.replace("│", "").split()), arguments
         assert not (arguments[2] / "proxies").exists(), "nothing was matched for it"  # type: ignore[operator]
+    assert not (tmp_path / "z" / "proxies").exists(), "before anything is matched"
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
