@@ -22,6 +22,7 @@ from adu_depth.doctor.findings import ERROR, counted
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
+from adu_depth.evaluation.pair import CHOOSABLE
 from adu_depth.files import read_name_lines, require_text_name, write_json
 from adu_depth.folder_lock import LOCK_FILE, locked
 from adu_depth.launcher import world_size
@@ -38,7 +39,6 @@ SETTINGS = "adapt.json"
 """Marks a folder as an adaptation's, and holds what came out."""
 PROTOCOL = "pair"
 ANOTHER = "expected what it began with, or another output"
-SHOWN = ("photometric", "left_right", "proxy_epe", "proxy_d1")
 Figures = dict[str, dict[str, float]]
 
 
@@ -185,7 +185,7 @@ class _Adapting:
         metric = self.config.metric
         others = {name: figures for name, figures in after.items() if name != "teacher"}
         columns = {"before": before["teacher"], "adapted": after["teacher"], **others}
-        worse = [name for name in SHOWN if name in before["teacher"] and not _better(name, before, after)]
+        worse = [name for name in CHOOSABLE if name in before["teacher"] and not _better(name, before, after)]
         report = {
             "settings": config_dict(self.config),
             "held_out": columns,
@@ -194,7 +194,7 @@ class _Adapting:
         }
         write_json(self.folder / SETTINGS, report)
         table = Table("held-out pairs, no ground truth", *columns)
-        for name in SHOWN:
+        for name in CHOOSABLE:
             if name in before["teacher"]:
                 table.add_row(name, *(_cell(figures.get(name)) for figures in columns.values()))
         self.console.print(table)

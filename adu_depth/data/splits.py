@@ -96,9 +96,7 @@ def divide(dataset: FileDataset, names: Sequence[str], validation: float, seed: 
         raise InputError(f"{dataset.root}: {len(names)} frame cannot be divided in two")
     rng = random.Random(seed)
     wanted = min(max(round(validation * len(names)), 1), len(names) - 1)
-    sequences: dict[str, list[str]] = {}
-    for name in names:
-        sequences.setdefault(dataset.sequence(name), []).append(name)
+    sequences = _by_sequence(dataset, names)
     if len(sequences) < 2:
         start = rng.randrange(len(names) - wanted + 1)
         return names[:start] + names[start + wanted :], names[start : start + wanted]
@@ -124,12 +122,18 @@ def divide_nearly(
     wanted = max(round(plain_number(validation) * len(names)), 1)
     if len(held_out) <= 2 * wanted:
         return training, held_out
-    sequences: dict[str, list[str]] = {}
-    for name in names:
-        sequences.setdefault(dataset.sequence(name), []).append(name)
+    sequences = _by_sequence(dataset, names)
     held_out = max(sequences.values(), key=len)[-wanted:]
     gone = set(held_out)
     return [name for name in names if name not in gone], held_out
+
+
+def _by_sequence(dataset: FileDataset, names: Sequence[str]) -> dict[str, list[str]]:
+    """The names in their order, by the sequence that they are of."""
+    sequences: dict[str, list[str]] = {}
+    for name in names:
+        sequences.setdefault(dataset.sequence(name), []).append(name)
+    return sequences
 
 
 def write_splits(
