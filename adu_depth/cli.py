@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -24,18 +24,13 @@ from adu_depth.ablation.command import run_ablation
 from adu_depth.ablation.config import AblationConfig
 from adu_depth.adaptation import AdaptConfig
 from adu_depth.adaptation import adapt as run_adaptation
-from adu_depth.arguments import Positional
 from adu_depth.data import SyntheticStereo
-from adu_depth.data.camera_file import camera_from_numbers
 from adu_depth.data.packed.command import PackConfig, run_pack
 from adu_depth.doctor import command as doctor_command
 from adu_depth.doctor.command import DoctorConfig, SplitsConfig
 from adu_depth.errors import InputError, SharedInputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
-from adu_depth.evaluation.temperature import read_temperature
-from adu_depth.inference import Predictor, predict_files
-from adu_depth.inference.predict_files import needed_numbers
-from adu_depth.inference.predictor import Flip
+from adu_depth.inference.command import PredictConfig, predict_images
 from adu_depth.inference.render import write_samples
 from adu_depth.parsing import settings_registry
 from adu_depth.proxies.command import ProxiesConfig, make_proxies
@@ -72,41 +67,6 @@ class RenderConfig:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class PredictConfig:
-    """Predict depth for an image, a pair (--right) or a folder of either.
-
-    Writes NAME_depth.png (16-bit, metres × 256), NAME_depth_color.png and, of a network that predicts it,
-    NAME_uncertainty.png. A stereo teacher needs the calibration, a student with a reference focal length fx: the
-    numbers here, or camera.toml beside the images (`adu-depth render` writes one). Images with ground
-    truth and pairs are taken as stored, any other photo is turned upright as its EXIF orientation says.
-    """
-
-    checkpoint: Positional[Path]
-    """A run folder (its best checkpoint where it was validated, else its newest), RUN/checkpoints/best, or a checkpoint
-    folder."""
-    source: Positional[Path]
-    """Image, or folder of images (a stereo teacher's folder holds left/ and right/; sequences may be folders there)."""
-    right: Path | None = None
-    """The right image, or the folder of right images."""
-    output: Path = Path("runs/predictions")
-    fx: float | None = None
-    """Focal length in pixels."""
-    baseline: float | None = None
-    """Distance of the two cameras in metres."""
-    cx: float | None = None
-    """Principal point in pixels (of a pair; a student needs none)."""
-    cy: float | None = None
-    size: Literal["trained", "full"] = "trained"
-    """Run the network at the size it was trained at, or at each image's own."""
-    flip: Flip = "none"
-    """Test-time augmentation of a student: the mean with the mirrored image, plain or with Monodepth's ramp."""
-    temperature: str | None = None
-    """Factor on the predicted uncertainty: a number, or the temperature.json of `evaluate --fit-temperature`."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    """"auto" is CUDA where there is one."""
-
-
 def render(config: RenderConfig) -> int:
     height, width = config.size
     scenes = SyntheticStereo(config.count, height, width, seed=config.seed)
@@ -120,38 +80,10 @@ def evaluate(config: EvaluateConfig) -> int:
 
 
 def predict(config: PredictConfig) -> int:
-    predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size, config.flip)
-    camera = camera_from_numbers(
-        config.fx,
-        cx=config.cx,
-        cy=config.cy,
-        baseline=config.baseline,
-        source="the camera of --fx, --cx, --cy, --baseline",
-        needed=needed_numbers(predictor.stereo),
-    )
-    if config.temperature is not None and not predictor.predicts_uncertainty:
-        raise InputError(f"temperature: it is for the uncertainty, and {config.checkpoint} predicts none")
-    outcome = predict_files(
-        predictor,
-        config.source,
-        config.output,
-        right=config.right,
-        camera=camera,
-        temperature=1.0 if config.temperature is None else read_temperature(config.temperature),
-    )
-    if predictor.checkpoint != config.checkpoint:
-        console.print(f"checkpoint {predictor.checkpoint}")
-    console.print(f"wrote {len(outcome.written)} files to {config.output}")
-    for images, told in (
-        (outcome.turned, "turned upright, as EXIF says"),
-        (outcome.as_stored, "taken as stored though EXIF says turned, as images with ground truth and pairs are"),
-    ):
-        if images:
-            names = ", ".join(printable_name(image.name) for image in images[:3])
-            console.print(f"{told}: {len(images)} ({names}{', …' if len(images) > 3 else ''})")
-    for file, reason in outcome.failures:
+    failures = predict_images(config, console)
+    for file, reason in failures:
         complain("failed", f"{file}: {reason}")
-    return 1 if outcome.failures else 0
+    return 1 if failures else 0
 
 
 def quickstart(config: QuickstartConfig) -> int:
