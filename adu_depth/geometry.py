@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ class Camera:
     baseline: float | Tensor
     disparity_offset: float | Tensor = 0.0
 
-    def cropped(self, top: int, left: int) -> Camera:
+    def cropped(self, top: int | Tensor, left: int | Tensor) -> Camera:
         """The camera of the crop whose first pixel is (left, top); both views are cropped alike."""
         return replace(self, cx=self.cx - left, cy=self.cy - top)
 
@@ -53,7 +53,7 @@ class Camera:
             camera = replace(camera, cy=height - 1 - camera.cy)
         return camera.mirrored(width) if orientation in (2, 3, 6, 7) else camera
 
-    def resized(self, scale_x: float, scale_y: float) -> Camera:
+    def resized(self, scale_x: float | Tensor, scale_y: float | Tensor) -> Camera:
         """The camera after the image was resized by these factors (pixel areas scale, as in cv2.resize)."""
         return replace(
             self,
@@ -63,6 +63,16 @@ class Camera:
             cy=(self.cy + 0.5) * scale_y - 0.5,
             disparity_offset=self.disparity_offset * scale_x,
         )
+
+    def magnified(self, window: Tensor, size: Sequence[int]) -> Camera:
+        """The camera of a window of an image of this (height, width), magnified to that size.
+
+        window: 3×B. The factor, at least 1: the window is 1 / factor as wide and high. Where it stands between the left
+        and right, and the top and bottom edges, both in [0, 1].
+        """
+        (height, width), (factor, across, down) = size, window
+        shrunk = 1 - 1 / factor
+        return self.cropped(down * shrunk * height, across * shrunk * width).resized(factor, factor)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Camera:
         """The same camera with its tensors on `device`."""

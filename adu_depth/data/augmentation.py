@@ -56,6 +56,10 @@ class AugmentationConfig(ColourConfig):
     rotate: Annotated[float, Range(0, 45)] = 0.0
     """Every image is turned by an angle from [−rotate, rotate] degrees (5 in 1803.08673), its maps with it, by the
     nearest pixel; the corners that nothing shows are mirrored in the image, with no depth to learn."""
+    zoom: Annotated[float, Range(1, 64)] = 1.0
+    """A window of the image is magnified by a factor from [1, zoom], its maps with it, as through a longer lens: depths
+    stay, the focal length grows. For a teacher whose outputs are cached; beside an online one data.crop_scale is
+    sharper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -165,13 +169,13 @@ class ImageDraws:
     colours: Tensor
     cuts: Tensor | None
     turns: Tensor | None = None
+    windows: Tensor | None = None
 
     def images(self, part: slice) -> ImageDraws:
         """What happens to some of the images."""
+        turns, windows = (None if drawn is None else drawn[:, part] for drawn in (self.turns, self.windows))
         cuts = None if self.cuts is None else self.cuts[part]
-        return ImageDraws(
-            self.flips[part], self.colours[part], cuts, None if self.turns is None else self.turns[:, part]
-        )
+        return ImageDraws(self.flips[part], self.colours[part], cuts, turns, windows)
 
 
 def draw_image_changes(count: int, height: int, config: AugmentationConfig, generator: torch.Generator) -> ImageDraws:
@@ -179,7 +183,16 @@ def draw_image_changes(count: int, height: int, config: AugmentationConfig, gene
     flips = draw_flips(count, config.flip, generator)
     colours = draw_colours(count, config, generator)
     cuts = draw_cuts(count, height, config.cut_flip, generator) if config.cut_flip else None
-    return ImageDraws(flips, colours, cuts, draw_turns(count, config.rotate, generator) if config.rotate else None)
+    turns = draw_turns(count, config.rotate, generator) if config.rotate else None
+    windows = draw_windows(count, config.zoom, generator) if config.zoom > 1 else None
+    return ImageDraws(flips, colours, cuts, turns, windows)
+
+
+def draw_windows(count: int, largest: float, generator: torch.Generator) -> Tensor:
+    """Windows to magnify, 3×B: the factor from [1, largest], and where the window, 1 / factor as wide and high, stands
+    between the left and right and the top and bottom edges, both in [0, 1]."""
+    draws = draw_uniform(3, count, generator=generator)
+    return torch.cat([1 + (largest - 1) * draws[:1], draws[1:]])
 
 
 def draw_turns(count: int, degrees: float, generator: torch.Generator) -> Tensor:

@@ -22,8 +22,10 @@ from adu_depth.data.augmentation import (
     draw_flips,
     draw_integers,
     draw_uniform,
+    draw_windows,
     recolour,
 )
+from adu_depth.data.rotation import moving_grid
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity
@@ -66,8 +68,8 @@ class PairAugmentationConfig(ColourConfig):
 class PairDraws:
     """What happens to each pair of a batch: made on the CPU, then with its tensors on the device; None where it is off.
 
-    left_colours, right_colours: see `draw_colours`. flips: bool, B. window: 3×B, the factor and the place across and
-    down, see `magnify`. shift: B, pixels. patches: see `draw_patches`.
+    left_colours, right_colours: see `draw_colours`. flips: bool, B. window: see `draw_windows`. shift: B, pixels.
+    patches: see `draw_patches`.
     """
 
     left_colours: Tensor
@@ -98,8 +100,7 @@ def draw_pair_changes(
     flips = draw_flips(count, config.flip, generator) if config.flip else None
     window = shift = None
     if config.zoom > 1:
-        draws = draw_uniform(3, count, generator=generator)
-        window = torch.cat([1 + (config.zoom - 1) * draws[:1], draws[1:]])
+        window = draw_windows(count, config.zoom, generator)
     if config.vertical_jitter:
         shift = config.vertical_jitter * (2 * draw_uniform(count, generator=generator) - 1)
     patches = draw_patches(count, size, config, generator) if config.erase else None
@@ -115,7 +116,7 @@ def change_pair(sample: StereoSample, draws: PairDraws) -> tuple[StereoSample, T
     if draws.flips is not None:
         sample = mirror_pair(sample, draws.flips)
     if draws.window is not None:
-        sample = magnify(sample, *draws.window)
+        sample = magnify(sample, draws.window)
     left = recolour(sample.left, draws.left_colours)
     right = recolour(sample.require_right("a stereo teacher"), draws.right_colours)
     if draws.shift is not None:
@@ -166,19 +167,14 @@ def _mirrored_depth(depth: Tensor, camera: Camera, hidden: Tensor) -> Tensor:
     return torch.where(torch.isfinite(nearest), nearest, 0.0)[..., :width]
 
 
-def magnify(sample: StereoSample, factor: Tensor, across: Tensor, down: Tensor) -> StereoSample:
-    """A window of each pair, 1/factor as wide and high, at the full size; the same window of both views.
+def magnify(sample: StereoSample, window: Tensor) -> StereoSample:
+    """A window of each pair at the full size; the same window of both views.
 
-    factor: B, at least 1. across, down: B in [0, 1], where the window stands between the left and right, top and bottom
-    edges. Views are bilinear, maps take the nearest pixel (no depth is invented), disparities grow by the factor.
+    window: see `draw_windows`. Views are bilinear, maps take the nearest pixel (no depth is invented), disparities grow
+    by the factor.
     """
-    height, width = sample.left.shape[-2:]
-    left, top = across * (width - width / factor), down * (height - height / factor)
-    rows = _window(height, factor, top)
-    columns = _window(width, factor, left)
-    grid = torch.stack(
-        [columns.unsqueeze(1).expand(-1, height, -1), rows.unsqueeze(2).expand(-1, -1, width)], -1
-    )  # B×H×W×(x, y), where grid_sample counts −1 … 1 from edge to edge
+    size = sample.left.shape[-2:]
+    grid = moving_grid(None, window, sample.camera, size, size)
 
     def view(image: Tensor) -> Tensor:
         return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -187,7 +183,7 @@ def magnify(sample: StereoSample, factor: Tensor, across: Tensor, down: Tensor) 
         taken = F.grid_sample(values.float(), grid, mode="nearest", padding_mode="border", align_corners=False)
         return taken.to(values.dtype)
 
-    camera, scale = sample.camera, factor.reshape(-1, 1, 1, 1)
+    scale = window[0].reshape(-1, 1, 1, 1)
     return replace(
         sample,
         left=view(sample.left),
@@ -197,21 +193,8 @@ def magnify(sample: StereoSample, factor: Tensor, across: Tensor, down: Tensor) 
         valid=nearest(sample.valid),
         occluded=None if sample.occluded is None else nearest(sample.occluded),
         sparse_depth=None if sample.sparse_depth is None else nearest(sample.sparse_depth),
-        camera=Camera(
-            fx=camera.fx * factor,
-            fy=camera.fy * factor,
-            cx=(camera.cx + 0.5 - left) * factor - 0.5,
-            cy=(camera.cy + 0.5 - top) * factor - 0.5,
-            baseline=camera.baseline,
-            disparity_offset=camera.disparity_offset * factor,
-        ),
+        camera=sample.camera.magnified(window, size),
     )
-
-
-def _window(size: int, factor: Tensor, start: Tensor) -> Tensor:
-    """Where the pixels of a magnified axis stand in the original one, B×size, in grid_sample's −1 … 1."""
-    edges = (torch.arange(size, device=factor.device) + 0.5) / factor.unsqueeze(1) + start.unsqueeze(1)
-    return 2 * edges / size - 1
 
 
 def shift_rows(images: Tensor, shift: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Images turned about their axis, and their maps with them: a camera that rolls sees the same depths."""
+"""Images turned about their axis or magnified, and their maps with them: a camera that rolls, or has a longer lens,
+sees the same depths."""
 
 from __future__ import annotations
 
@@ -11,18 +12,28 @@ from torch import Tensor
 from adu_depth.geometry import Camera
 
 
-def turning_grid(turns: Tensor, camera: Camera, size: Sequence[int], level: Sequence[int]) -> Tensor:
-    """Where each place of a turned map is taken from, B×h×w×(x, y), as `grid_sample` counts: −1 … 1 from edge to edge.
+def moving_grid(
+    turns: Tensor | None, windows: Tensor | None, camera: Camera, size: Sequence[int], level: Sequence[int]
+) -> Tensor:
+    """Where each place of a turned, then magnified map is taken from, B×h×w×(x, y), as `grid_sample` counts: −1 … 1
+    from edge to edge. One of turns and windows may be None.
 
     turns: see `augmentation.draw_turns`; a positive angle turns what is right of the middle down. The turn is about the
     image's middle: about another point than the principal one it is the same turn and a shift, which leaves depths and
-    focal lengths as they are. size: the image's (height, width); level: the map's. Pixels that are no squares (an image
-    resized to another shape: fx is not fy) are turned as the rays are.
+    focal lengths as they are. windows: see `augmentation.draw_windows`. size: the image's (height, width); level: the
+    map's. Pixels that are no squares (an image resized to another shape: fx is not fy) are turned as the rays are.
     """
+    drawn = turns if windows is None else windows
+    assert drawn is not None, "neither turns nor windows"
     height, width = level
-    device = turns.device
-    x = (2 * torch.arange(width, device=device) + 1) / width - 1
-    y = ((2 * torch.arange(height, device=device) + 1) / height - 1).unsqueeze(1)
+    device = drawn.device
+    x = ((2 * torch.arange(width, device=device) + 1) / width - 1).expand(drawn.shape[1], height, width)
+    y = ((2 * torch.arange(height, device=device) + 1) / height - 1).unsqueeze(1).expand_as(x)
+    if windows is not None:
+        factor, across, down = (values.reshape(-1, 1, 1) for values in windows)
+        x, y = ((2 * place - 1) * (1 - 1 / factor) + edge / factor for place, edge in ((across, x), (down, y)))
+    if turns is None:
+        return torch.stack([x, y], -1)
     stretch = torch.as_tensor(camera.fx, device=device) / torch.as_tensor(camera.fy, device=device)
     stretch = torch.where(torch.isfinite(stretch), stretch, 1.0).float() * (size[0] / size[1])  # of y seen as x
     cosine, sine, stretch = (values.reshape(-1, 1, 1) for values in (turns[0], turns[1], stretch))

@@ -157,10 +157,11 @@ def _train_student(
     require_supervision(config, source, progress)
     if (focal := config.model.reference_focal) is not None:
         require_camera(because_of(focal, "model.reference_focal"), source, roots_of(config.data))
-    elif config.data.rescales:
+    elif config.data.rescales or config.augmentation.zoom > 1:
+        changing = "data.crop_scale" if config.data.rescales else "augmentation.zoom"
         progress.say(
-            "data.crop_scale without model.reference_focal: how large a thing looks does not say how far it is, the "
-            "student's metres suffer; with --model.reference-focal F the resized focal length goes into its depth"
+            f"{changing} without model.reference_focal: how large a thing looks does not say how far it is, the "
+            "student's metres suffer; with --model.reference-focal F the changed focal length goes into its depth"
         )
     validation = make_validation(config, "student", source, accelerator, progress)
     begun = network_to_start_from(config)

@@ -24,7 +24,7 @@ from adu_depth.data.augmentation import (
     recolour,
 )
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, PairDraws, change_pair, draw_pair_changes
-from adu_depth.data.rotation import turned, turning_grid
+from adu_depth.data.rotation import moving_grid, turned
 from adu_depth.distillation import LightLoss, StudentLoss, TeacherLoss
 from adu_depth.distillation.left_right import left_right_consistent, mirrored_views
 from adu_depth.errors import InputError
@@ -148,9 +148,10 @@ class StudentTask(nn.Module):
 
         def moved(maps: Tensor, measured: bool) -> Tensor:
             maps = flip_where(maps, flips)
-            if changes.turns is None:
+            if changes.turns is None and changes.windows is None:
                 return maps
-            grid = turning_grid(changes.turns, sample.camera, sample.left.shape[-2:], maps.shape[-2:])
+            size, level = sample.left.shape[-2:], maps.shape[-2:]
+            grid = moving_grid(changes.turns, changes.windows, sample.camera, size, level)
             return turned(maps, grid, measured=measured)
 
         def changed(maps: Tensor, measured: bool = True) -> Tensor:
@@ -169,7 +170,10 @@ class StudentTask(nn.Module):
             targets = (targets if self.loss.reads_features else targets.depth_alone()).stored()
             features = tuple(changed(level, measured=False) for level in targets.features)
             teacher = TeacherTargets(changed(targets.depth), features)
-        prediction = self.network(image, sample.camera)
+        camera = sample.camera
+        if changes.windows is not None:
+            camera = camera.magnified(changes.windows, sample.left.shape[-2:])
+        prediction = self.network(image, camera)
         terms: dict[str, Tensor] = self.loss(prediction, teacher, target, draws.progress)
         return terms | watched
 

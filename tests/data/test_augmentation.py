@@ -167,7 +167,7 @@ def test_in_a_mirrored_pair_the_nearer_surface_hides_the_farther() -> None:
 
 def test_a_magnified_camera_sees_each_point_where_the_image_shows_it() -> None:
     before = plane(4.0, offset=1.0)
-    after = magnify(before, torch.tensor([1.5]), torch.tensor([0.25]), torch.tensor([1.0]))
+    after = magnify(before, torch.tensor([[1.5], [0.25], [1.0]]))
     middle = after.left[0, 0, 0, 5:35] * 100  # the column of the original that each new column shows
     old, new = before.camera, after.camera
     rays = (middle - old.cx) / old.fx

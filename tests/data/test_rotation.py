@@ -12,7 +12,7 @@ from torch import Tensor
 from adu_depth.cli import parse
 from adu_depth.data import SyntheticStereo, collate
 from adu_depth.data.augmentation import AugmentationConfig, draw_generator, draw_image_changes, draw_turns
-from adu_depth.data.rotation import turned, turning_grid
+from adu_depth.data.rotation import moving_grid, turned
 from adu_depth.distillation import DistillationConfig, StudentLoss
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
@@ -32,7 +32,7 @@ def turns(*degrees: float) -> Tensor:
 
 def turn(maps: Tensor, degrees: float, camera: Camera = UNKNOWN, measured: bool = True) -> Tensor:
     size = maps.shape[-2:]
-    return turned(maps, turning_grid(turns(degrees), camera, size, size), measured=measured)
+    return turned(maps, moving_grid(turns(degrees), None, camera, size, size), measured=measured)
 
 
 def test_quarter_turns_are_exact() -> None:
@@ -85,7 +85,7 @@ def test_depth_is_what_a_rolled_camera_sees(stretched: float) -> None:
 
 def test_types_and_layouts_stay() -> None:
     maps = torch.rand(2, 8, 6, 10).to(torch.bfloat16, memory_format=torch.channels_last)
-    grid = turning_grid(turns(3, -4), UNKNOWN, (48, 80), (6, 10))
+    grid = moving_grid(turns(3, -4), None, UNKNOWN, (48, 80), (6, 10))
     found = turned(maps, grid, measured=False)
     assert found.dtype == torch.bfloat16
     assert found.is_contiguous(memory_format=torch.channels_last)

@@ -79,7 +79,7 @@ def test_micro_batches_keep_them_too(fake_cuda: FakeCudaProcess) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_outputs_that_come_with_the_batch_keep_them_too(fake_cuda: FakeCudaProcess, precision: Precision) -> None:
-    every_change = AugmentationConfig(cut_flip=0.5, contrast=0.2, saturation=0.2, rotate=5)
+    every_change = AugmentationConfig(cut_flip=0.5, contrast=0.2, saturation=0.2, rotate=5, zoom=1.5)
     training = StudentTrainingConfig(data=DataConfig(dense=True), augmentation=every_change, loop=FEW)
     trace = fake_cuda.call(trace_step, StepCase("cached", training, TeacherConfig(), cached=True), precision)
     check_step(trace, precision, "kernels")

@@ -61,7 +61,7 @@ class PerImage(nn.Module):
 
 def student_task() -> StudentTask:
     loss: Any = PerImage()
-    return StudentTask(MonoStudent(STUDENT), loss, AugmentationConfig(cut_flip=0.5, contrast=0.2, rotate=5))
+    return StudentTask(MonoStudent(STUDENT), loss, AugmentationConfig(cut_flip=0.5, contrast=0.2, rotate=5, zoom=1.5))
 
 
 def teacher_task() -> TeacherTask:

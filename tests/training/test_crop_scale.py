@@ -271,6 +271,9 @@ def test_outputs_computed_beforehand_are_refused_and_an_online_teacher_is_not(
     assert "data.crop_scale without model.reference_focal" in capsys.readouterr().out
     train_student(replace(student, run=tmp_path / "focal", model=replace(STUDENT, reference_focal=50.0)))
     assert "without model.reference_focal" not in capsys.readouterr().out
+    zooming = replace(student, run=tmp_path / "zoom", data=replace(data, crop_scale=(1.0, 1.0)))
+    train_student(replace(zooming, augmentation=replace(student.augmentation, zoom=1.5)))
+    assert "augmentation.zoom without model.reference_focal" in capsys.readouterr().out
 
 
 def test_a_teacher_so_trained_goes_on_in_the_same_bits_and_under_no_other_range(rig: Path, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ TRAININGS: dict[str, Callable[[Path], Callable[[Path, Any], list[dict[str, float
     ),
     "student, online teacher, every change, a growing guide": lambda p: taught(
         p,
-        augmentation=AugmentationConfig(cut_flip=0.5, contrast=0.2, saturation=0.2, rotate=5),
+        augmentation=AugmentationConfig(cut_flip=0.5, contrast=0.2, saturation=0.2, rotate=5, zoom=1.5),
         distillation=DistillationConfig(guide_ramp=0.9),
     ),
     "teacher, recomputed hourglasses": lambda p: (
