@@ -30,10 +30,24 @@ def uncertainty_picture(log_scale: np.ndarray, scale: ColourScale = UNCERTAINTY,
     return _with_bar(scale.colourise(percent), scale, bar)
 
 
-def error_picture(depth: np.ndarray, truth: np.ndarray, scale: ColourScale = ERROR, bar: bool = True) -> np.ndarray:
-    """|depth − truth| / truth in percent, both H×W metres; grey where either is unknown (not finite or ≤ 0)."""
+def error_picture(
+    depth: np.ndarray, truth: np.ndarray, scale: ColourScale = ERROR, bar: bool = True, widen: bool = False
+) -> np.ndarray:
+    """|depth − truth| / truth in percent, both H×W metres; grey where either is unknown (not finite or ≤ 0).
+
+    widen: for a truth of single points, an unknown pixel has the mean error of the known ones among its eight
+    neighbours, so that the points are seen in a smaller picture too.
+    """
     known = np.isfinite(depth) & np.isfinite(truth) & (depth > 0) & (truth > 0)
-    percent = 100.0 * np.abs(depth - truth) / np.where(known, truth, 1.0)
+    percent = np.where(known, 100.0 * np.abs(depth - truth) / np.where(known, truth, 1.0), 0.0)
+    if widen:
+        sums, counts = (
+            cv2.boxFilter(m.astype(np.float64), -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
+            for m in (percent, known)
+        )
+        near = counts > 0.5
+        percent = np.where(known, percent, sums / np.where(near, counts, 1.0))
+        known = near
     return _with_bar(scale.colourise(percent, known), scale, bar)
 
 

@@ -45,14 +45,30 @@ def write_report(
     like a model gets the model's label. Parts without content are left out.
     InputError where there is history and no matplotlib to draw it.
     """
-    page = page_template("report.html").render(
+    own = {
+        "verdict": verdict(report),
+        "models": [model_label(model) for model in models_of(report)],
+        "metrics": metric_rows(report),
+    }
+    write_page(path, page_template("report.html"), own, report, panels, history or {}, title)
+
+
+def write_page(
+    path: str | Path,
+    template: Template,
+    own: Mapping[str, Any],
+    report: Mapping[str, Any],
+    panels: Sequence[ScenePanel],
+    history: Mapping[str, History],
+    title: str,
+) -> None:
+    """`write_report` by a template that builds on report.html. own: what its own blocks show, by name."""
+    page = template.render(
+        **own,
         title=title,
         subtitle=_subtitle(report),
-        verdict=verdict(report),
-        models=[model_label(model) for model in models_of(report)],
-        metrics=metric_rows(report),
         scenes=[(panel.name, scene_rows(panel)) for panel in panels],
-        charts=_charts(history or {}),
+        charts=_charts(history),
         seconds=bars_of_seconds(report.get("seconds") or {}),
         facts={name: flat(report.get(name.lower()) or {}) for name in ("Environment", "Settings")},
     )

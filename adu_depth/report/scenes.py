@@ -26,6 +26,17 @@ MODEL_LABELS = {
 _WIDEST = 800
 
 
+class Reference(NamedTuple):
+    """What depths are compared with. dense: known at most pixels; else its points are drawn on the image."""
+
+    label: str
+    errors: str
+    dense: bool = True
+
+
+TRUTH = Reference("Dense ground truth", "Error of depth, % of the true depth")
+
+
 class _Figure(NamedTuple):
     """source: a data URL."""
 
@@ -38,7 +49,7 @@ class _Figure(NamedTuple):
 @dataclass(frozen=True)
 class ScenePanel:
     """One scene: image H×W×3 uint8 RGB; truth and sparse H×W metres (0 = none) or None; by model depth H×W metres and
-    log-scale H×W (natural log of the Laplace scale of ln depth)."""
+    log-scale H×W (natural log of the Laplace scale of ln depth). reference: what `truth` holds, where it is another."""
 
     name: str
     image: np.ndarray
@@ -46,17 +57,21 @@ class ScenePanel:
     sparse: np.ndarray | None = None
     depths: Mapping[str, np.ndarray] = field(default_factory=dict)
     log_scales: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reference: Reference = TRUTH
 
     @classmethod
-    def from_sample(cls, sample: StereoSample, predictions: Mapping[str, DepthPrediction]) -> ScenePanel:
+    def from_sample(
+        cls, sample: StereoSample, predictions: Mapping[str, DepthPrediction], reference: Reference = TRUTH
+    ) -> ScenePanel:
         """From one unbatched sample and what each model ("teacher", "student_alone", …) said of it (batches of 1)."""
         return cls(
             name=str(sample.name),
             image=to_uint8(sample.left),
             truth=to_map(sample.depth) * to_map(sample.valid),
-            sparse=None if sample.sparse_depth is None else to_map(sample.sparse_depth),
+            sparse=None if sample.sparse_depth is None or sample.proxied else to_map(sample.sparse_depth),
             depths={model: to_map(p.depth) for model, p in predictions.items()},
             log_scales={m: to_map(p.log_scale) for m, p in predictions.items() if p.log_scale is not None},
+            reference=reference,
         )
 
 
@@ -70,12 +85,13 @@ def scene_rows(panel: ScenePanel) -> list[dict[str, Any]]:
     errors = []
     if panel.truth is not None:
         truth = np.where(panel.truth <= DEPTH.high, panel.truth, 0.0)
-        errors = [_error_figure(model, depth, truth) for model, depth in panel.depths.items()]
+        widen = not panel.reference.dense
+        errors = [_error_figure(model, depth, truth, widen) for model, depth in panel.depths.items()]
     scales = [_figure(model_label(m), uncertainty_picture(s, bar=False)) for m, s in panel.log_scales.items()]
     rows: list[tuple[str, ColourScale | None, list[_Figure]]] = [
         ("What was given", None, _given(panel)),
         ("Depth, metres", DEPTH, depths),
-        ("Error of depth, % of the true depth", ERROR, errors),
+        (panel.reference.errors, ERROR, errors),
         ("Uncertainty: the error each model expects, % of depth", UNCERTAINTY, scales),
     ]
     return [
@@ -101,15 +117,17 @@ def _given(panel: ScenePanel) -> list[_Figure]:
         caption = f"Sparse ground truth, {share:.0f} % of pixels"
         figures.append(_figure(caption, lidar_overlay(panel.image, panel.sparse, bar=False)))
     if panel.truth is not None:
-        figures.append(_figure("Dense ground truth", depth_picture(panel.truth, bar=False)))
+        label, _, dense = panel.reference
+        picture = depth_picture(panel.truth, bar=False) if dense else lidar_overlay(panel.image, panel.truth, bar=False)
+        figures.append(_figure(label, picture))
     return figures
 
 
-def _error_figure(model: str, depth: np.ndarray, truth: np.ndarray) -> _Figure:
+def _error_figure(model: str, depth: np.ndarray, truth: np.ndarray, widen: bool) -> _Figure:
     caption = model_label(model)
     if (truth > 0).any():
         caption += f", mean {100 * depth_metrics(depth, truth)['abs_rel']:.1f} %"
-    return _figure(caption, error_picture(depth, truth, bar=False))
+    return _figure(caption, error_picture(depth, truth, bar=False, widen=widen))
 
 
 def _figure(caption: str, picture: np.ndarray, photo: bool = False) -> _Figure:

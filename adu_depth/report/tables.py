@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -38,6 +38,11 @@ METRICS = (
     _Metric("d1_noc", "the same of pixels that both cameras see", 2),
     _Metric("ause_abs_rel", "uncertainty ranks errors: distance to perfect"),
     _Metric("aurg_abs_rel", "the same: gain over random", 4, True),
+    _Metric("photometric", "how unlike the left view the warped right one is", 3),
+    _Metric("left_right", "share that the mirrored pair does not confirm, in %", 1),
+    _Metric("outside", "share that points out of the right view, in %", 1),
+    _Metric("proxy_epe", "mean distance to the matcher, pixels", 3),
+    _Metric("proxy_d1", "share > 3 px and > 5 % from the matcher, in %", 2),
     _Metric("nll", "negative log-likelihood", 3, ratio=False),
     _Metric("calibration_error", "promised against real coverage"),
 )
@@ -85,6 +90,20 @@ def metric_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         for metric in metrics
         if any(_value(report[model], metric.name) is not None for model in models)
     ]
+
+
+def comparison_rows(columns: Mapping[str, _Metrics], names: Sequence[str]) -> list[dict[str, Any]]:
+    """As `metric_rows`, of any columns and of the metrics `names` that one of them has; the best of each is bold."""
+    rows = []
+    for metric in (m for m in METRICS if m.name in names):
+        values = {name: value for name, found in columns.items() if (value := _value(found, metric.name)) is not None}
+        if values:
+            best = (max if metric.higher_is_better else min)(values.values())
+            row = _metric_row(metric, columns, list(columns))
+            for name, cell in zip(columns, row["cells"], strict=True):
+                cell["best"] = values.get(name) == best
+            rows.append(row)
+    return rows
 
 
 def _metric_row(metric: _Metric, report: Mapping[str, Any], models: list[str]) -> dict[str, Any]:

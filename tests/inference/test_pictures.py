@@ -153,6 +153,20 @@ def test_error_is_relative_and_grey_where_the_truth_is_unknown() -> None:
     assert (picture[0, 2:] == INVALID).all()
 
 
+def test_the_error_of_a_point_is_widened_to_unknown_neighbours_alone() -> None:
+    truth, depth = np.zeros((5, 7)), np.full((5, 7), 11.0)
+    truth[2, 1], truth[2, 2], truth[2, 6] = 10.0, 11.0, 20.0
+    picture = error_picture(depth, truth, bar=False, widen=True)
+    colours = ERROR.colourise(np.array([[10.0, 0.0, 45.0, 5.0]]))[0]
+    assert (picture[2, [1, 2, 6]] == colours[:3]).all(), "a known pixel keeps its own"
+    assert (picture[1, 0] == colours[0]).all()
+    assert (picture[3, 3] == colours[1]).all()
+    assert (picture[1, 2] == colours[3]).all(), "between two points their mean"
+    assert (picture[1:4, 5] == colours[2]).all()
+    assert (picture[1:4, 4] == INVALID).all()
+    assert (picture[[0, 4]] == INVALID).all()
+
+
 def test_lidar_points_have_their_depths_colours_and_near_ones_cover_far_ones() -> None:
     image = np.full((20, 30, 3), 200, np.uint8)
     sparse = np.zeros((20, 30))

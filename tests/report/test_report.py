@@ -17,12 +17,15 @@ import pytest
 import torch
 
 from adu_depth.charts import Series, line_chart, series_of, smooth
-from adu_depth.data.sample import StereoSample
+from adu_depth.data import SyntheticStereo
+from adu_depth.data.sample import ProxiedSample, StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
 from adu_depth.inference.colour import DEPTH, ERROR
 from adu_depth.models.prediction import DepthPrediction
-from adu_depth.report import ScenePanel, write_report
+from adu_depth.report import Reference, ScenePanel, write_report
+from adu_depth.report.scenes import scene_rows
+from adu_depth.report.tables import comparison_rows
 
 NASTY = """<script>alert("x")</script> & 'quoted' "http"""
 
@@ -107,6 +110,33 @@ def test_nothing_outside_the_file_is_asked_for(tmp_path: Path) -> None:
         assert kind in ("data:image/png", "data:image/jpeg")
         assert cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_COLOR).shape == (24, 60, 3)
     assert page.open == []
+
+
+def test_a_panel_says_what_depths_are_compared_with_and_takes_no_proxies_for_a_lidar() -> None:
+    scene = SyntheticStereo(1, 32, 64)[0]
+    assert scene.sparse_depth is not None
+    matched = ProxiedSample(**{**vars(scene), "sparse_depth": scene.depth})
+    said = {"a network": DepthPrediction(scene.depth[None] + 1, None, features=())}
+    panel = ScenePanel.from_sample(matched, said, Reference("a matcher", "differences", dense=False))
+    rows = {row["title"]: [picture.caption for picture in row["pictures"]] for row in scene_rows(panel)}
+    assert rows["What was given"] == ["Left image", "a matcher"]
+    assert [caption.partition(",")[0] for caption in rows["differences"]] == ["a network"]
+    assert len(rows) == 3, "it predicts no uncertainty"
+    truth = {row["title"]: row["pictures"] for row in scene_rows(ScenePanel.from_sample(scene, said))}
+    captions = [picture.caption for picture in truth["What was given"]]
+    assert captions[1].startswith("Sparse ground truth")
+    assert captions[2] == "Dense ground truth"
+
+
+def test_the_best_of_any_columns_is_bold_and_a_metric_that_none_has_is_left_out() -> None:
+    columns = {"one": {"abs_rel": 0.2, "a1": 0.7, "proxy_d1": 4.0}, "other": {"abs_rel": 0.1, "a1": 0.6}, "none": {}}
+    rows = comparison_rows(columns, ("a1", "proxy_d1", "abs_rel", "epe"))
+    assert [row["name"] for row in rows] == ["abs_rel", "a1", "proxy_d1"]
+    assert [[cell["best"] for cell in row["cells"]] for row in rows] == [
+        [False, True, False], [True, False, False], [True, False, False],
+    ]  # fmt: skip
+    assert [cell["value"] for cell in rows[2]["cells"]] == ["4.00", "–", "–"]
+    assert {row["change"] for row in rows} == {None}, "no column for what distillation did"
 
 
 def test_text_is_escaped_wherever_it_comes_from(tmp_path: Path) -> None:
