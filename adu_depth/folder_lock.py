@@ -95,6 +95,13 @@ def require_free_below(folder: Path) -> None:
         _Lock(path.parent, "", lambda text: None).release()
 
 
+def require_own(folder: Path, mark: str) -> None:
+    """InputError where `folder` holds anything and not the file `mark`, by which a command knows its own output."""
+    strangers = sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK_FILE)
+    if strangers and not (folder / mark).is_file():
+        raise InputError(f"output {folder} holds {strangers[0]!r} and no {mark}: name an empty folder")
+
+
 class _Lock:
     """alone: the system itself keeps the others out."""
 

@@ -99,7 +99,7 @@ class SeedOutcome:
 
 
 class Stopwatch:
-    """Seconds per stage, summed over seeds."""
+    """Seconds per stage, summed over its repetitions."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -107,8 +107,10 @@ class Stopwatch:
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def run_quickstart(config: QuickstartConfig, console: Console) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def _run(config: QuickstartConfig, console: Console, device: torch.device) -> di
     progress, stopwatch = Progress(console), Stopwatch()
     write_json(config.output / SETTINGS, config_dict(config))
     height, width = config.size
-    training = InMemory(SyntheticStereo(config.pairs, height, width, seed=TRAINING_SCENES))
+    training = training_scenes(config)
     held_out = InMemory(SyntheticStereo(config.held_out, height, width, seed=HELD_OUT_SCENES))
     with stopwatch("render"):
         for scenes, what in ((training, "training scenes"), (held_out, "held-out scenes")):
@@ -168,6 +170,33 @@ def clear_output(output: Path) -> None:
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
+def training_scenes(config: QuickstartConfig) -> InMemory:
+    """The scenes that every network learns from, each rendered once."""
+    height, width = config.size
+    return InMemory(SyntheticStereo(config.pairs, height, width, seed=TRAINING_SCENES))
+
+
+def teacher_training(config: QuickstartConfig, seed: int, run: Path) -> TeacherTrainingConfig:
+    """The teacher's training on these scenes."""
+    loop = LoopConfig(
+        steps=config.teacher_steps,
+        batch_size=config.batch_size // 2,
+        seed=seed,
+        device=config.device,
+        checkpoint_every=250,
+        keep_checkpoints=1,
+        ema=EMA if config.validate else 0.0,
+    )
+    return TeacherTrainingConfig(
+        run=run,
+        data=DataConfig(size=config.size, pairs=config.pairs, scene_seed=TRAINING_SCENES),
+        model=TeacherConfig(max_disparity=config.max_disparity),
+        optimizer=OptimizerConfig(learning_rate=TEACHER_LEARNING_RATE),
+        loop=loop,
+        validation=ValidationConfig(every=VALIDATE_EVERY if config.validate else 0),
+    )
+
+
 def run_seed(
     config: QuickstartConfig,
     seed: int,
@@ -178,32 +207,15 @@ def run_seed(
 ) -> SeedOutcome:
     """Trains and evaluates the three models with one seed."""
     folder = config.output / f"seed-{seed}"
-    data = DataConfig(size=config.size, pairs=config.pairs, scene_seed=TRAINING_SCENES)
-    loop = LoopConfig(
-        steps=config.steps,
-        batch_size=config.batch_size,
-        seed=seed,
-        device=config.device,
-        checkpoint_every=250,
-        keep_checkpoints=1,
-        ema=EMA if config.validate else 0.0,
-    )
-    validation = ValidationConfig(every=VALIDATE_EVERY if config.validate else 0)
-    teacher = TeacherTrainingConfig(
-        run=folder / "teacher",
-        data=data,
-        model=TeacherConfig(max_disparity=config.max_disparity),
-        optimizer=OptimizerConfig(learning_rate=TEACHER_LEARNING_RATE),
-        loop=replace(loop, steps=config.teacher_steps, batch_size=config.batch_size // 2),
-        validation=validation,
-    )
+    teacher = teacher_training(config, seed, folder / "teacher")
+    loop = replace(teacher.loop, steps=config.steps, batch_size=config.batch_size)
     alone = StudentTrainingConfig(
         run=folder / "student_alone",
-        data=data,
+        data=teacher.data,
         model=StudentConfig(),
         optimizer=OptimizerConfig(learning_rate=STUDENT_LEARNING_RATE),
         loop=loop,
-        validation=validation,
+        validation=teacher.validation,
     )
     distilled = replace(alone, run=folder / "student_distilled", teacher=teacher.run)
     history = {}

@@ -13,6 +13,7 @@ from rich.table import Table
 from adu_depth.adaptation.config import AdaptConfig
 from adu_depth.checkpoint import config_dict, list_checkpoints, load_model
 from adu_depth.data import open_dataset
+from adu_depth.data.config import DataConfig
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.layouts import find_layout
 from adu_depth.data.splits import divide_nearly, write_splits
@@ -24,7 +25,7 @@ from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
 from adu_depth.evaluation.pair import CHOOSABLE
 from adu_depth.files import read_name_lines, require_text_name, write_json
-from adu_depth.folder_lock import LOCK_FILE, locked
+from adu_depth.folder_lock import locked, require_own
 from adu_depth.launcher import world_size
 from adu_depth.models import StereoTeacher
 from adu_depth.progress import Progress
@@ -58,6 +59,33 @@ def adapt(config: AdaptConfig, console: Console) -> dict[str, Any]:
         return _Adapting(config, console).run()
 
 
+def open_pairs(data: DataConfig, progress: Progress) -> tuple[FileDataset, str]:
+    """The pairs of an adaptation's `data`, and their layout. InputError where they cannot be opened, or its windows do
+    not fit in them."""
+    layout = find_layout(Path(data.root), data.layout).name
+    dataset = open_dataset(
+        data.root, layout, split=data.split or None, ground_truth=data.ground_truth or None,
+        skip_missing=data.skip_missing,
+    )  # fmt: skip
+    for note in dataset.notes:
+        progress.say(note)
+    if data.fit == "crop":  # the training asks too, but after all frames were matched
+        require_fit(dataset, data.size, data.crop_scale[1])
+    return dataset, layout
+
+
+def look_over(dataset: FileDataset, layout: str, console: Console, progress: Progress) -> None:
+    """The doctor's findings; InputError where there are errors among them."""
+    report = examine(dataset, layout, progress=progress)
+    errors = report.count(ERROR)
+    if errors:
+        console.print(report.table(), soft_wrap=False)
+        raise InputError(
+            f"{dataset.root}: {counted(errors, 'error')} above; a teacher would learn them. Mend them, or begin all "
+            "the same by --no-check"
+        )
+
+
 class _Adapting:
     """What the steps share. start: how the teacher that it begins with is built."""
 
@@ -75,12 +103,12 @@ class _Adapting:
 
     def run(self) -> dict[str, Any]:
         config = self.config
-        dataset, layout = self._pairs()
+        dataset, layout = open_pairs(config.data, self.progress)
         begun = bool(list_checkpoints(config.run))
         if begun:
             self._require_the_same_pairs(dataset)
         if config.check:
-            self._look_over(dataset, layout)
+            look_over(dataset, layout, self.console, self.progress)
         if not begun:  # else an earlier outcome stays until there is another
             write_json(self.folder / SETTINGS, {"settings": config_dict(config)})
         proxies = self._match()
@@ -95,10 +123,9 @@ class _Adapting:
 
     def _require_ours(self) -> None:
         """InputError where the folder holds anything that no adaptation wrote."""
+        require_own(self.folder, SETTINGS)
         if (self.folder / SETTINGS).is_file():
             read_json(self.folder / SETTINGS, dict[str, Any])
-        elif strangers := [entry.name for entry in self.folder.iterdir() if entry.name != LOCK_FILE]:
-            raise InputError(f"output {self.folder} holds {strangers[0]!r} and no {SETTINGS}: name an empty folder")
 
     def _require_the_same(self, newest: Path) -> None:
         """InputError where the run that is there began with other weights, or chooses its checkpoint by another
@@ -121,29 +148,6 @@ class _Adapting:
                     f"{folder}: other pairs than {self.config.data.root} has, or another share of them than held_out "
                     f"{share:g}, taught {self.config.run}; {ANOTHER}"
                 )
-
-    def _pairs(self) -> tuple[FileDataset, str]:
-        data = self.config.data
-        layout = find_layout(Path(data.root), data.layout).name
-        dataset = open_dataset(
-            data.root, layout, split=data.split or None, ground_truth=data.ground_truth or None,
-            skip_missing=data.skip_missing,
-        )  # fmt: skip
-        for note in dataset.notes:
-            self.progress.say(note)
-        if data.fit == "crop":  # the training asks too, but after all frames were matched
-            require_fit(dataset, data.size, data.crop_scale[1])
-        return dataset, layout
-
-    def _look_over(self, dataset: FileDataset, layout: str) -> None:
-        report = examine(dataset, layout, progress=self.progress)
-        errors = report.count(ERROR)
-        if errors:
-            self.console.print(report.table(), soft_wrap=False)
-            raise InputError(
-                f"{self.config.data.root}: {counted(errors, 'error')} above; a teacher would learn them. Mend them, or "
-                "begin all the same by --no-check"
-            )
 
     def _match(self) -> Path:
         config, data = self.config, self.config.data

@@ -23,6 +23,16 @@ SCENE_SEED = 1
 """Of the scenes that are mixed in: validation and evaluation have others."""
 
 
+def windows() -> DataConfig:
+    """What an adaptation is trained on where nothing else is said: windows of frames of half to whole size."""
+    return DataConfig(root="", fit="crop", size=(192, 448), crop_scale=(0.5, 1.0))
+
+
+def short_loop() -> LoopConfig:
+    """Its length where nothing else is said."""
+    return LoopConfig(steps=300, batch_size=2, checkpoint_every=150, keep_checkpoints=1)
+
+
 @dataclass(frozen=True)
 class AdaptConfig:
     """A trained stereo teacher goes on on pairs without ground truth, and is told from the one it was.
@@ -35,9 +45,7 @@ class AdaptConfig:
     """The trained teacher: a run, or a checkpoint folder. Of any data, size and range of disparities."""
     output: Path = Path("runs/adapted")
     """Folder for all of it: teacher/ is the run, beside proxies/, splits/ and adapt.json."""
-    data: DataConfig = field(
-        default_factory=lambda: DataConfig(root="", fit="crop", size=(192, 448), crop_scale=(0.5, 1.0))
-    )
+    data: DataConfig = field(default_factory=windows)
     max_disparity: Annotated[int, Range(16, MOST_DISPARITY)] = 192
     """Pixels that the teacher and the matcher search, at the images' own size; a multiple of 16."""
     proxies: bool = True
@@ -57,9 +65,7 @@ class AdaptConfig:
     loss: TeacherLossConfig = field(default_factory=lambda: TeacherLossConfig(left_right=True))
     augmentation: PairAugmentationConfig = field(default_factory=PairAugmentationConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=300, batch_size=2, checkpoint_every=150, keep_checkpoints=1)
-    )
+    loop: LoopConfig = field(default_factory=short_loop)
 
     def __post_init__(self) -> None:
         check_ranges(self)
