@@ -35,6 +35,7 @@ from adu_depth.inference.render import write_samples
 from adu_depth.parsing import settings_registry
 from adu_depth.proxies.command import ProxiesConfig, make_proxies
 from adu_depth.quickstart import QuickstartConfig, run_quickstart
+from adu_depth.real_quickstart import RealQuickstartConfig, run_real_quickstart
 from adu_depth.report.command import ReportConfig, draw_report
 from adu_depth.stopping import Stopped
 from adu_depth.submission.command import SubmitConfig
@@ -88,6 +89,11 @@ def predict(config: PredictConfig) -> int:
 
 def quickstart(config: QuickstartConfig) -> int:
     run_quickstart(config, console)
+    return 0
+
+
+def real_quickstart(config: RealQuickstartConfig) -> int:
+    run_real_quickstart(config, console)
     return 0
 
 
@@ -161,6 +167,7 @@ NARROWEST = 24  # columns that help is written for at the least
 ALIKE = "stopped by the same error as another process, which says it"
 COMMANDS: dict[type, Any] = {
     QuickstartConfig: quickstart,
+    RealQuickstartConfig: real_quickstart,
     ReportConfig: report,
     AblationConfig: ablation,
     RenderConfig: render,
@@ -179,6 +186,7 @@ COMMANDS: dict[type, Any] = {
 }
 Command = (
     Annotated[QuickstartConfig, subcommand("quickstart")]
+    | Annotated[RealQuickstartConfig, subcommand("quickstart-real")]
     | Annotated[ReportConfig, subcommand("report")]
     | Annotated[AblationConfig, subcommand("ablation")]
     | Annotated[RenderConfig, subcommand("render")]

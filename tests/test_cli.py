@@ -50,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "command",
     [
         "quickstart",
+        "quickstart-real",
         "report",
         "render",
         "train-teacher",

@@ -32,6 +32,7 @@ from adu_depth.training.good_checkpoints import Fault, NonFiniteLoss, require_no
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [
     "quickstart",
+    "quickstart-real",
     "report",
     "ablation",
     "render",

@@ -37,7 +37,10 @@ KINDS: dict[str, Callable[[Any], Any]] = {
 
 REQUIRED = {"root": "folder", "share": 0.25, "teacher": Path("run"), "teacher_cache": Path("cache"), "preset": "adu"}
 """Settings without a default."""
-NEEDED = {"AdaptConfig": {"start": Path("run"), "data": DataConfig(root="folder")}}
+NEEDED = {
+    "AdaptConfig": {"start": Path("run"), "data": DataConfig(root="folder")},
+    "RealQuickstartConfig": {"data": DataConfig(root="folder")},
+}
 """What one dataclass cannot do without, though some of it has a default that it refuses."""
 
 

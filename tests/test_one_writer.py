@@ -59,6 +59,7 @@ COMMANDS = {
     "adapt": ("adapt", "IN/teacher", "--data.root", "IN/bare", "--output", "OUT"),
     "ablation": ("ablation", "--preset", "adu", "--device", "cpu", "--output", "OUT"),
     "quickstart": ("quickstart", "--device", "cpu", "--output", "OUT"),
+    "quickstart-real": ("quickstart-real", "--device", "cpu", "--data.root", "IN/bare", "--output", "OUT"),
 }
 
 

@@ -98,6 +98,32 @@ def test_quickstart_runs_in_the_callers_folder_and_installs_once(checkout: Check
     assert "pip" not in checkout.calls()
 
 
+@pytest.mark.parametrize(
+    ("given", "called"),
+    [
+        (["--seeds", "3"], "quickstart --seeds 3"),
+        (["--scale", "built-in", "--seeds", "3"], "quickstart --seeds 3"),
+        (["--scale", "real", "--data.root", "my pairs"], "quickstart-real --data.root my pairs"),
+        (["--data.root", "my pairs", "--scale=real"], "quickstart-real --data.root my pairs"),
+        ([], "quickstart"),
+    ],
+)
+def test_the_scale_chooses_the_command(checkout: Checkout, given: list[str], called: str) -> None:
+    done = checkout.quickstart(*given)
+    assert done.returncode == 0, done.stderr
+    assert f"ran in {checkout.root}: {called}\n" in done.stdout
+
+
+@pytest.mark.parametrize(("given", "got"), [(["--scale", "large"], "large"), (["--scale"], "nothing")])
+def test_an_unknown_scale_is_refused_before_anything_is_installed(
+    checkout: Checkout, given: list[str], got: str
+) -> None:
+    done = checkout.quickstart(*given)
+    assert done.returncode == 2
+    assert f"--scale: expected built-in or real, got {got}" in done.stderr
+    assert checkout.calls() == ""
+
+
 def test_a_second_setup_keeps_the_headless_opencv_working(checkout: Checkout) -> None:
     assert checkout.quickstart().returncode == 0
     (checkout.root / "pyproject.toml").write_text("[project]\nname = 'other'\n")

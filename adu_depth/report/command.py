@@ -14,6 +14,8 @@ from adu_depth.evaluation.command import HELD_OUT_SCENES
 from adu_depth.files import folder_name
 from adu_depth.folder_lock import locked
 from adu_depth.quickstart import MODELS, SCENES_SHOWN, SETTINGS, QuickstartConfig, scene_panel
+from adu_depth.real_quickstart.command import SETTINGS as REAL
+from adu_depth.real_quickstart.command import draw_page
 from adu_depth.report.document import write_report
 from adu_depth.schema import Range, check, read_json
 from adu_depth.training.history import read_history
@@ -25,8 +27,8 @@ EXPECTED = "expected the folder of a quickstart or of a training"
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Draw report.html again: a finished quickstart's from its numbers, curves and checkpoints, a training's curves,
-    also while it runs."""
+    """Draw report.html again: a finished quickstart's, of either scale, from its numbers, curves and checkpoints, a
+    training's curves, also while it runs."""
 
     run: Positional[Path]
     """Folder of a quickstart or of a training."""
@@ -47,7 +49,10 @@ def draw_report(config: ReportConfig) -> Path:
     """Writes report.html into the folder, over an earlier one; returns its path. Nothing else there is changed."""
     if not config.run.is_dir():
         raise InputError(f"{config.run}: {EXPECTED}, found no folder")
-    if (config.run / SETTINGS).is_file():
+    if (config.run / REAL).is_file():
+        with locked(config.run, "report"):
+            draw_page(config.run, config.device)
+    elif (config.run / SETTINGS).is_file():
         with locked(config.run, "report"):  # a quickstart that begins anew would take the checkpoints away
             _quickstart(config.run, config.device)
     else:

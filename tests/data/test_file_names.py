@@ -152,6 +152,7 @@ def test_a_pipe_among_images_is_refused_by_name(pairs: Path) -> None:
         "distill --data.root pairs --run",
         "pack pairs --output",
         "quickstart --output",
+        "quickstart-real --data.root pairs --output",
     ],
 )
 def test_a_folder_for_weights_must_have_a_name_of_text(

@@ -1,0 +1,83 @@
+"""What is asked before anything long begins: can these pairs, this truth, this teacher and these weights be used."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from itertools import islice
+from pathlib import Path
+
+from adu_depth.adaptation.command import open_pairs
+from adu_depth.checkpoint import kind_of
+from adu_depth.data.dataset import FileDataset
+from adu_depth.data.identity import spread
+from adu_depth.data.splits import divide_nearly
+from adu_depth.errors import InputError
+from adu_depth.evaluation.command import open_with_full_truth
+from adu_depth.models import build_student, load_encoder
+from adu_depth.progress import Progress
+from adu_depth.real_quickstart.config import RealQuickstartConfig
+
+FRAMES_ASKED = 64
+"""Of a large set, frames whose cameras are asked for the focal length."""
+
+
+def require_usable(config: RealQuickstartConfig, progress: Progress) -> tuple[FileDataset, str]:
+    """The pairs and their layout. InputError for what a later part would refuse: of the pairs, of the truth, of the
+    teacher and of the encoder's weights."""
+    if config.teacher is not None and kind_of(config.teacher) != "teacher":
+        raise InputError(f"teacher {config.teacher}: expected a stereo teacher, got a network for single images")
+    if config.encoder_weights:
+        load_encoder(build_student(config.plan.model), config.encoder_weights)  # type: ignore[type-var]
+    pairs, layout = open_pairs(config.data, progress)
+    pairs[0].require_right("a stereo teacher")
+    if all(map(pairs.teaches, pairs.names)):
+        raise InputError(
+            f"{pairs.root}: every one of its {len(pairs):,} frames has ground truth: `adu-depth train-teacher` and "
+            "`adu-depth distill` learn from that; this way is for pairs that have none"
+        )
+    divide_nearly(pairs, pairs.names, config.held_out, 0)
+    if config.truth is not None:
+        _require_apart(open_truth(config.truth), pairs)
+    return pairs, layout
+
+
+def open_truth(folder: Path) -> FileDataset:
+    """The pairs with ground truth. InputError where they have none, or are single images."""
+    dataset = open_with_full_truth(str(folder))
+    if not dataset.measurable():
+        raise InputError(
+            f"truth {folder}: expected pairs with ground truth, found none in its {len(dataset)} frames: leave truth "
+            "out, the report then compares with the classical matcher"
+        )
+    dataset[0].require_right("a stereo teacher")
+    return dataset
+
+
+def _require_apart(truth: FileDataset, pairs: FileDataset) -> None:
+    """InputError where an image that is trained on has ground truth that is measured on, by whatever name."""
+    known = {_place(pairs, name) for name in pairs.names}
+    shared = [name for name in truth.names if _place(truth, name) in known]
+    if shared:
+        raise InputError(
+            f"truth {truth.root}: {len(shared)} of its {len(truth)} frames are among the pairs that are trained on, "
+            f"such as {shared[0]}: expected others"
+        )
+
+
+def _place(dataset: FileDataset, name: str) -> tuple[int, int] | str:
+    """Which file the left image is; of a pack, whose images have none of their own, the pack and the name."""
+    path = dataset.files(name).get("left")
+    if path is None:
+        return f"{os.path.realpath(dataset.root)}: {name}"
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def focal_at(pairs: FileDataset, width: int) -> float:
+    """The pairs' median fx, pixels, once their images are brought to `width`."""
+    found = []
+    for index in islice(spread(len(pairs)), FRAMES_ASKED):
+        pair = pairs[index]
+        found.append(float(pair.camera.fx) * width / pair.left.shape[-1])
+    return round(statistics.median(found), 2)

@@ -1,0 +1,26 @@
+"""How the student is trained on the pairs: the one place where that is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adu_depth.models import StudentConfig
+
+SIZE = (192, 640)
+"""Height and width that frames are brought to."""
+
+
+@dataclass(frozen=True)
+class StudentPlan:
+    """model: the network; a light one also gets its encoder's weights and a reference focal length."""
+
+    model: StudentConfig
+    steps: int
+    batch_size: int
+    learning_rate: float
+
+
+PLAIN = StudentPlan(StudentConfig(), steps=300, batch_size=8, learning_rate=2e-3)
+"""The quickstart's own student, which begins with random weights."""
+LIGHT = StudentPlan(StudentConfig(network="light"), steps=240, batch_size=6, learning_rate=1e-3)
+"""The light network, whose encoder has seen photographs (`--encoder-weights`)."""
