@@ -9,6 +9,7 @@ from pathlib import Path
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.image_files import orientation_of
 from adu_depth.data.image_header import read_header
+from adu_depth.data.packed import PackedStereo
 from adu_depth.doctor.findings import ERROR, OK, WARNING, Report, counted
 from adu_depth.errors import InputError
 from adu_depth.files import open_regular, read_bytes
@@ -99,7 +100,7 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
     else:
         bare = report.layout in ("kitti_depth", "pictures")
         unread = [folder for folder in ("depth", "disparity") if (dataset.root / folder).is_dir()]
-        adaptable = bool(roles["right"]) and not unread
+        adaptable = not unread and (bool(roles["right"]) or _packed_pairs(dataset))
         level = WARNING if labelled or adaptable else ERROR
         if not labelled and (roles["sparse_depth"] or bare):
             level = OK
@@ -127,6 +128,16 @@ def check_files(dataset: FileDataset, report: Report, frames: Iterable[str]) -> 
             "calibration files", OK, f"{counted(len(calibrations), 'file')} for {counted(len(dataset), 'frame')}"
         )
     return whole
+
+
+def _packed_pairs(dataset: FileDataset) -> bool:
+    """Whether it is a pack of pairs, whose files do not say what views they hold."""
+    if not isinstance(dataset, PackedStereo):
+        return False
+    try:
+        return dataset[0].right is not None
+    except InputError:  # a broken shard: whoever reads it will say so
+        return False
 
 
 def _truth_roles(roles: Iterable[str]) -> list[str]:

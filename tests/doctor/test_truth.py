@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from adu_depth.data.image_files import read_png16, write_pfm
+from adu_depth.data.packed.command import PackConfig, run_pack
 from adu_depth.doctor import ERROR, OK, WARNING
 from adu_depth.inference.render import write_samples
 from tests.data.test_image_formats import with_bad_profile
@@ -58,6 +59,19 @@ def test_pairs_without_truth_are_usable(rig: Path) -> None:
     assert levels(report)["ground truth"] == WARNING
     assert "adu-depth adapt" in text_of(report, "ground truth")
     assert report.exit_code == 0
+
+
+def test_a_pack_of_pairs_without_truth_is_usable_and_one_of_single_images_is_not(rig: Path) -> None:
+    for role in ("depth", "disparity"):
+        shutil.rmtree(rig / role, ignore_errors=True)
+    run_pack(PackConfig(rig, rig / "pack"), lambda text: None)
+    report = diagnose(rig / "pack")
+    assert levels(report)["ground truth"] == WARNING
+    assert "adu-depth adapt" in text_of(report, "ground truth")
+    assert report.exit_code == 0
+    (rig / "left").rename(rig / "photos")
+    run_pack(PackConfig(rig / "photos", rig / "single", layout="pictures"), lambda text: None)
+    assert levels(diagnose(rig / "single"))["ground truth"] == ERROR
 
 
 WRONG = {
