@@ -128,6 +128,8 @@ class RealQuickstartConfig:
                 mix=mix,
             ),
             model=model,
+            distillation=plan.distillation,
+            augmentation=plan.augmentation,
             optimizer=OptimizerConfig(learning_rate=plan.learning_rate),
             loop=LoopConfig(
                 steps=self.student_steps or plan.steps,

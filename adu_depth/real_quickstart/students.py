@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from adu_depth.data.augmentation import AugmentationConfig
+from adu_depth.distillation import DistillationConfig
 from adu_depth.models import StudentConfig
 
 SIZE = (192, 640)
@@ -18,6 +20,8 @@ class StudentPlan:
     steps: int
     batch_size: int
     learning_rate: float
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
 
 PLAIN = StudentPlan(StudentConfig(), steps=300, batch_size=8, learning_rate=2e-3)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,19 @@ from safetensors.torch import save_file
 from adu_depth.checkpoint import config_dict, list_checkpoints, load_model
 from adu_depth.cli import main
 from adu_depth.data import SyntheticStereo, open_dataset
+from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.config import DataConfig
 from adu_depth.data.packed.command import PackConfig, run_pack
+from adu_depth.distillation import DistillationConfig
 from adu_depth.errors import InputError
 from adu_depth.files import read_name_lines
 from adu_depth.inference import write_samples
-from adu_depth.models import LightStudent
+from adu_depth.models import LightStudent, StudentConfig
 from adu_depth.progress import Progress
 from adu_depth.quickstart import TEACHER_LEARNING_RATE, QuickstartConfig
 from adu_depth.real_quickstart.checks import focal_at, open_truth
 from adu_depth.real_quickstart.config import RealQuickstartConfig
-from adu_depth.real_quickstart.students import LIGHT, PLAIN
+from adu_depth.real_quickstart.students import LIGHT, PLAIN, StudentPlan
 from adu_depth.training import loop
 from adu_depth.training.runs import train_student, train_teacher
 from tests.training.tiny import LOOP, tiny_student, tiny_teacher
@@ -139,6 +142,23 @@ def test_its_defaults_are_the_quickstart_s_and_the_adaptation_s() -> None:
     assert (student.loop.steps, student.data.size) == (PLAIN.steps, (192, 640))
     light = RealQuickstartConfig(data=DataConfig(root="pairs"), encoder_weights="file").student(Path("train.txt"), 370)
     assert (light.model.network, light.model.reference_focal, light.loop.steps) == ("light", 370, LIGHT.steps)
+
+
+def test_all_that_a_plan_says_reaches_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = StudentPlan(
+        StudentConfig(network="light", log_scale=True),
+        7,
+        3,
+        5e-4,
+        AugmentationConfig(zoom=1.5),
+        DistillationConfig(uncertainty=0.5),
+    )
+    monkeypatch.setattr("adu_depth.real_quickstart.config.LIGHT", plan)
+    config = RealQuickstartConfig(data=DataConfig(root="pairs"), encoder_weights="file")
+    student = config.student(Path("train.txt"), 370.0)
+    assert student.model == replace(plan.model, encoder_weights="file", reference_focal=370.0)
+    assert (student.loop.steps, student.loop.batch_size, student.optimizer.learning_rate) == (7, 3, 5e-4)
+    assert (student.augmentation, student.distillation) == (plan.augmentation, plan.distillation)
 
 
 def test_the_page_and_the_report_without_truth(whole: Path) -> None:
