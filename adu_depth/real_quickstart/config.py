@@ -49,7 +49,7 @@ class RealQuickstartConfig:
     max_disparity: Annotated[int, Range(16, MOST_DISPARITY)] = 192
     """Pixels that the adapted teacher and the matcher search, at the images' own size; a multiple of 16."""
     student_steps: Annotated[int, Range(0, MOST)] = 0
-    """Of the student; 0: 300, or 240 of a light one (adu_depth/real_quickstart/students.py)."""
+    """Of the student; 0: 300 (adu_depth/real_quickstart/students.py)."""
     student_size: tuple[Side, Side] = SIZE
     """Height and width that the student sees the pairs at, multiples of 32 but for a light one."""
     scenes: Annotated[float, Range(0, 0.999)] = 0.2
@@ -134,6 +134,7 @@ class RealQuickstartConfig:
             loop=LoopConfig(
                 steps=self.student_steps or plan.steps,
                 batch_size=plan.batch_size,
+                ema=plan.ema,
                 seed=self.seed,
                 device=self.device,
                 workers=self.workers,
