@@ -32,7 +32,7 @@ from adu_depth.training.runs import train_student
 
 MEASURED, SHORT_SIDE = (228, 304), 240
 """The published preparation: images at this short side, their middle cut out."""
-NAMES = {X: "X", U: "U without the test place", PLACE: "the pictures of the test place in U", LABELLED: "U′"}
+NAMES = {X: "X", U: f"U {WITHOUT_PLACE}", PLACE: "the pictures of the test place in U", LABELLED: "U′"}
 METRICS = {"rmse": "RMSE, m", "rel": "REL", "delta1": "δ1", "delta2": "δ2", "delta3": "δ3"}
 METRICS |= {"rel_scaled": "REL, scaled"}
 NEAREST, FARTHEST = 0.1, 10.0
@@ -58,7 +58,7 @@ class LightIndoor(Preset):
         _require_shape(self.size)
         self.short_side = round(SHORT_SIDE * self.size[0] / MEASURED[0])
         self.lists = IndoorLists(config.data)
-        self.rows = LIGHT if self.lists.has(PLACE) else tuple(_without_place(row) for row in LIGHT)
+        self.rows = LIGHT if self.lists.has(PLACE) else tuple(replace(row, says=_of_all(row.says)) for row in LIGHT)
         self.tested = tuple(part for part in (TEST, VAL) if part in self.lists.frames)
         self.columns = tuple(
             Column(f"{part}/{metric}", f"{part} {title}", metric.startswith("delta"))
@@ -103,7 +103,7 @@ class LightIndoor(Preset):
 
     def _name(self, part: str) -> str:
         name = NAMES.get(part, part)
-        return name if self.lists.has(PLACE) else name.removesuffix(" without the test place")
+        return name if self.lists.has(PLACE) else _of_all(name)
 
     def _require_cameras(self, samples: InMemory) -> None:
         """InputError for a picture of unknown focal length, where depth is scaled by it."""
@@ -207,9 +207,9 @@ def _require_shape(size: tuple[int, int]) -> None:
         )
 
 
-def _without_place(row: Row) -> Row:
-    """Its name for a U of which nobody says what it shows."""
-    return replace(row, says=row.says.removesuffix(WITHOUT_PLACE))
+def _of_all(name: str) -> str:
+    """The name of U, or of a row with it, for a U of which nobody says what it shows."""
+    return name.removesuffix(WITHOUT_PLACE).rstrip(", ")
 
 
 def _times(size: tuple[int, int]) -> str:

@@ -42,17 +42,17 @@ class Published:
     delta1: float
 
 
-WITHOUT_PLACE = ", without the test place"
-"""Of a row with U, where it is known which pictures of U show that place."""
+WITHOUT_PLACE = "without the test place"
+"""Of U, and of a row with it, where it is known which pictures of U show that place."""
 X, U, PLACE, LABELLED = "x", "u", "place", "labelled"
 T, T2 = "teacher-x", "teacher-x-labelled"
 LIGHT = (
     Row(T, "N_t on X", teacher=True),
     Row(T2, "N_t on X ∪ U′, labelled", data=(X, LABELLED), teacher=True),
     Row("distilled-x", "N_s distilled on X", T),
-    Row("distilled-u", f"N_s distilled on U alone{WITHOUT_PLACE}", T, (U,)),
+    Row("distilled-u", f"N_s distilled on U alone, {WITHOUT_PLACE}", T, (U,)),
     Row("distilled-u-place", "N_s distilled on U alone, with the test place unlabelled", T, (U, PLACE)),
-    Row("distilled-x-u", f"N_s distilled on X ∪ U{WITHOUT_PLACE}", T, (X, U)),
+    Row("distilled-x-u", f"N_s distilled on X ∪ U, {WITHOUT_PLACE}", T, (X, U)),
     Row("distilled-x-u-place", "N_s distilled on X ∪ U, with the test place unlabelled", T, (X, U, PLACE)),
     Row("distilled-x-labelled", "N_s distilled on X ∪ U′, labelled", T2, (X, LABELLED)),
     Row("alone-x", "N_s without distillation on X"),
