@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Array = TypeVar("Array", Tensor, np.ndarray)
+
+
+class Turning(NamedTuple):
+    """How an image is turned upright: rows and columns exchanged, then upside down, then mirrored."""
+
+    sideways: bool
+    upside_down: bool
+    mirrored: bool
+
+    @classmethod
+    def of(cls, orientation: int) -> Turning:
+        """What EXIF's orientation, 1 to 8, says."""
+        return cls(orientation in (5, 6, 7, 8), orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7))
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width afterwards, or before: a turning that exchanges them does so both ways."""
+        return (width, height) if self.sideways else (height, width)
 
 
 @dataclass(frozen=True)
@@ -45,13 +62,13 @@ class Camera:
     def turned(self, orientation: int, height: int, width: int) -> Camera:
         """The camera of the image (of this size as stored) once it is turned upright as EXIF's orientation, 1 to 8,
         says: of one view alone, not of the pair."""
-        camera = self
-        if orientation in (5, 6, 7, 8):
+        camera, turning = self, Turning.of(orientation)
+        if turning.sideways:
             camera = replace(self, fx=self.fy, fy=self.fx, cx=self.cy, cy=self.cx)
-            height, width = width, height
-        if orientation in (3, 4, 7, 8):
+        height, width = turning.size(height, width)
+        if turning.upside_down:
             camera = replace(camera, cy=height - 1 - camera.cy)
-        return camera.mirrored(width) if orientation in (2, 3, 6, 7) else camera
+        return camera.mirrored(width) if turning.mirrored else camera
 
     def resized(self, scale_x: float | Tensor, scale_y: float | Tensor) -> Camera:
         """The camera after the image was resized by these factors (pixel areas scale, as in cv2.resize)."""

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from adu_depth.errors import InputError
 from adu_depth.files import read_name_lines, read_text, replacing
-from adu_depth.geometry import Camera
+from adu_depth.geometry import Camera, Turning
 
 FILE_NAME = "camera.toml"
 OTHER_NAMES = ("K.txt", "k.txt", "cam_K.txt", "intrinsics.txt", "intrinsic.txt", "camera.txt", "calib.txt")
@@ -107,7 +107,7 @@ class CameraFile:
         camera = _camera({k: v for k, v in table.items() if k in _CAMERA_KEYS}, str(self.path), needed)
         if size is None:
             return camera
-        stored = size[::-1] if orientation in (5, 6, 7, 8) else size
+        stored = Turning.of(orientation).size(*size)
         if (other := _other_size(table, stored)) is None:
             return camera.turned(orientation, *stored)
         if _other_size(table, size) is None:

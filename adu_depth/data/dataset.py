@@ -17,7 +17,7 @@ from adu_depth.data.image_look import look_at
 from adu_depth.data.proxies import Proxies
 from adu_depth.data.sample import ProxiedSample, StereoSample
 from adu_depth.errors import InputError
-from adu_depth.geometry import Camera, depth_to_disparity, disparity_to_depth
+from adu_depth.geometry import Camera, Turning, depth_to_disparity, disparity_to_depth
 
 GROUND_TRUTH_ROLES = frozenset({"depth", "disparity", "scan"})
 TRUTH_FILES = GROUND_TRUTH_ROLES | {"sparse_depth", "occluded", "scale"}
@@ -86,7 +86,7 @@ class FileDataset(ABC):
             return KB_SIZE
         name = self.names[index]
         size = size_by_look(self.read_files(name)["left"])
-        return size[::-1] if size is not None and self.orientation(name) in (5, 6, 7, 8) else size
+        return None if size is None else Turning.of(self.orientation(name)).size(*size)
 
     @abstractmethod
     def load_stored(self, name: str) -> StereoSample:
@@ -225,7 +225,9 @@ def require_size(found: tuple[int, ...], image: Tensor, what: str | Path, stored
     if tuple(found) == tuple(image.shape[-2:]):
         return
     turn = 1 if stored is None else orientation_of(stored)
-    why = f": {stored} is stored turned (EXIF's orientation {turn}), store it upright as its map is" if turn > 4 else ""
+    why = ""
+    if Turning.of(turn).sideways:
+        why = f": {stored} is stored turned (EXIF's orientation {turn}), store it upright as its map is"
     raise InputError(
         f"{what}: expected the image's height and width {tuple(image.shape[-2:])}, got {tuple(found)}{why}"
     )

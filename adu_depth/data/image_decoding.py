@@ -23,6 +23,7 @@ import numpy as np
 from adu_depth.data.image_header import COPY_AGAIN, ImageHeader, read_header
 from adu_depth.data.png_decoding import decode_plain
 from adu_depth.errors import InputError
+from adu_depth.geometry import Turning
 from adu_depth.terminal import printable
 
 MOST_TEXT = 1 << 24  # bytes that are read of what was written meanwhile
@@ -89,11 +90,12 @@ def decode_stored(data: bytes, name: str | Path) -> tuple[np.ndarray, ImageHeade
 
 def turned_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """H×W×… as EXIF's orientation, 1 to 8, says that it is to be looked at."""
-    if orientation in (5, 6, 7, 8):
+    turning = Turning.of(orientation)
+    if turning.sideways:
         pixels = np.swapaxes(pixels, 0, 1)
-    if orientation in (3, 4, 7, 8):
+    if turning.upside_down:
         pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
+    if turning.mirrored:
         pixels = pixels[:, ::-1]
     return pixels
 
