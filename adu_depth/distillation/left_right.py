@@ -9,12 +9,15 @@ a pair again whose left view is the right one's mirror image.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from adu_depth.errors import InputError
+from adu_depth.geometry import Camera
 from adu_depth.images import check_image
+from adu_depth.models.prediction import DepthPrediction
 
 PIXELS = 1.0
 """Pixels that the two disparities of a point may always differ by."""
@@ -48,6 +51,36 @@ def mirrored_views(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     if left.shape != right.shape:
         raise InputError(f"right: expected the left view's shape {tuple(left.shape)}, got {tuple(right.shape)}")
     return right.flip(-1), left.flip(-1)
+
+
+def disparity_of_right(
+    look: Callable[[Tensor, Tensor, Camera], DepthPrediction], left: Tensor, right: Tensor, camera: Camera
+) -> Tensor:
+    """What a stereo method says of the right view: it is shown the pair in a mirror, and its answer is mirrored back.
+
+    Args:
+        look: the method, of left view, right view and camera; its prediction must have a disparity.
+        left, right: B×3×H×W floats in [0, 1], rectified.
+        camera: of the pair as it stands.
+
+    Returns:
+        B×1×H×W pixels of the right view, where a point at column x is at x + d in the left one.
+
+    Raises:
+        InputError: views that `mirrored_views` refuses, a prediction without a disparity.
+
+    Example:
+        >>> def by_column(left, right, camera):  # says 0, 1, 2, 3 pixels from left to right
+        ...     columns = torch.arange(4.0).expand(1, 1, 1, 4)
+        ...     return DepthPrediction(1 + columns, None, (), disparity=columns)
+        >>> view = torch.rand(1, 3, 1, 4)
+        >>> disparity_of_right(by_column, view, view, Camera(1.0, 1.0, 1.5, 0.0, 0.5)).flatten().tolist()
+        [3.0, 2.0, 1.0, 0.0]
+    """
+    found = look(*mirrored_views(left, right), camera.pair_mirrored(left.shape[-1])).disparity
+    if found is None:
+        raise InputError("look: expected a stereo method's prediction, with a disparity, got one without")
+    return found.flip(-1)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from adu_depth.data.dataset import Dataset
+from adu_depth.data.mixed import without_truth
 from adu_depth.data.sample import StereoSample, collate
+from adu_depth.distillation.left_right import disparity_of_right
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError, SharedInputError
-from adu_depth.evaluation.pair import right_disparity, second_look
 from adu_depth.evaluation.scoring import ImageScore, Row, Scorer
+from adu_depth.geometry import Camera
 from adu_depth.models.prediction import DepthPrediction
 
 Predict: TypeAlias = Callable[[StereoSample], DepthPrediction]
@@ -190,13 +192,17 @@ def _score_share(
 
 
 def _right_disparity(predict: Predict, batch: StereoSample, samples: list[StereoSample]) -> Tensor:
-    """The right views' disparities by the same method, B×1×H×W."""
+    """The right views' disparities by the same method, B×1×H×W. Ground truth, of the left ones, is not shown."""
+
+    def look(left: Tensor, right: Tensor, camera: Camera) -> DepthPrediction:
+        second = predict(replace(without_truth(batch), left=left, right=right, camera=camera))
+        _require_shape(second, samples)
+        for place, sample in enumerate(samples):
+            _require_no_nan(second, place, f"{sample.name}, its views exchanged and mirrored")
+        return second
+
     with torch.no_grad():
-        second = predict(second_look(batch))
-    _require_shape(second, samples)
-    for place, sample in enumerate(samples):
-        _require_no_nan(second, place, f"{sample.name}, its views exchanged and mirrored")
-    return right_disparity(second)
+        return disparity_of_right(look, batch.left, batch.require_right("a second look"), batch.camera)
 
 
 def _windows(scorer: Scorer, sample: StereoSample) -> dict[str, Tensor]:

@@ -7,15 +7,12 @@ right view, which `outside` shows.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from adu_depth.data.sample import StereoSample
-from adu_depth.distillation.left_right import left_right_consistent, mirrored_views
+from adu_depth.distillation.left_right import left_right_consistent
 from adu_depth.distillation.photometric import WINDOW, dissimilarity
 from adu_depth.errors import InputError
 from adu_depth.geometry import warp_right
-from adu_depth.models.prediction import DepthPrediction
 
 PAIR_METRICS = ("photometric", "left_right", "outside")
 PROXY_METRICS = ("proxy_epe", "proxy_d1")
@@ -24,22 +21,6 @@ CHOOSABLE = ("photometric", "left_right", *PROXY_METRICS)
 """What may say which checkpoint is the best. `outside` may not: the best of it is no disparity at all."""
 WORST = {"photometric": 2.0, "left_right": 100.0}
 """Where no pixel's match lies inside the right view, so that nothing can be compared."""
-
-
-def second_look(batch: StereoSample) -> StereoSample:
-    """The pair mirrored and its views exchanged: a stereo network finds the right view's disparities in it, mirrored.
-
-    Ground truth is left out: it is of the other view.
-    """
-    left, right = mirrored_views(batch.left, batch.require_right("a second look"))
-    unknown, camera = torch.zeros_like(batch.depth), batch.camera.pair_mirrored(left.shape[-1])
-    return StereoSample(left, right, unknown, unknown, torch.zeros_like(batch.valid), camera, name=batch.name)
-
-
-def right_disparity(second: DepthPrediction) -> Tensor:
-    """B×1×H×W disparity of the right view, of what a network said to `second_look`."""
-    assert second.disparity is not None
-    return second.disparity.flip(-1)
 
 
 def pair_metrics(left: Tensor, right: Tensor, disparity: Tensor, right_disparity: Tensor) -> dict[str, float]:

@@ -73,7 +73,7 @@ class Scorer:
 
     @property
     def looks_back(self) -> bool:
-        """Whether a protocol compares with the right view's disparity (`second_look`), which is a prediction more."""
+        """Whether a protocol compares with the right view's disparity (`disparity_of_right`): one prediction more."""
         return any(PROTOCOLS[name].metrics == "pair" for name in self.protocols)
 
     def windows(self, sample: StereoSample) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from adu_depth.data.augmentation import (
 from adu_depth.data.pair_augmentation import PairAugmentationConfig, PairDraws, change_pair, draw_pair_changes
 from adu_depth.data.rotation import moving_grid, turned
 from adu_depth.distillation import LightLoss, StudentLoss, TeacherLoss
-from adu_depth.distillation.left_right import left_right_consistent, mirrored_views
+from adu_depth.distillation.left_right import disparity_of_right, left_right_consistent
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
 from adu_depth.inference.predictor import evaluating
@@ -176,13 +176,6 @@ class StudentTask(nn.Module):
         prediction = self.network(image, camera)
         terms: dict[str, Tensor] = self.loss(prediction, teacher, target, draws.progress)
         return terms | watched
-
-
-def disparity_of_right(network: nn.Module, left: Tensor, right: Tensor, camera: Camera) -> Tensor:
-    """What a stereo network says of the right view, B×1×H×W pixels, from the pair in a mirror."""
-    prediction: DepthPrediction = network(*mirrored_views(left, right), camera.pair_mirrored(left.shape[-1]))
-    assert prediction.disparity is not None
-    return prediction.disparity.flip(-1)
 
 
 def step_losses(task: TeacherTask | StudentTask, batch: TrainingBatch, context: StepContext) -> dict[str, Tensor]:

@@ -14,10 +14,11 @@ from torch import Tensor
 from adu_depth.checkpoint import best_checkpoint
 from adu_depth.cli import main
 from adu_depth.data import StereoSample, SyntheticStereo, open_dataset
+from adu_depth.distillation.left_right import mirrored_views
 from adu_depth.errors import InputError
 from adu_depth.evaluation import Scorer, evaluate_protocols
 from adu_depth.evaluation.baselines import SemiGlobalMatching
-from adu_depth.evaluation.pair import PAIR_METRICS, WORST, pair_metrics, second_look
+from adu_depth.evaluation.pair import PAIR_METRICS, WORST, pair_metrics
 from adu_depth.inference import Predictor, write_samples
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.progress import Progress
@@ -84,11 +85,20 @@ def test_the_second_look_gives_the_right_views_disparity() -> None:
     found = evaluate_protocols(SemiGlobalMatching(64), [sample], Scorer(("pair",)))["pair"].rows["0"]
     assert found["left_right"] < 5
     assert found["photometric"] < 0.1
-    batch = replace(sample.map(lambda t: t[None]), name=["0"])
-    twice = second_look(second_look(batch))
-    torch.testing.assert_close(twice.left, batch.left, rtol=0, atol=0)
-    assert twice.camera == batch.camera
-    assert not second_look(batch).valid.any()
+    seen: list[StereoSample] = []
+
+    def looked_at(batch: StereoSample) -> DepthPrediction:
+        seen.append(batch)
+        return by_brightness(batch)
+
+    evaluate_protocols(looked_at, [sample], Scorer(("pair",)))
+    first, second = seen
+    assert second.right is not None
+    assert torch.equal(torch.stack(mirrored_views(second.left, second.right)), torch.stack((first.left, right[None])))
+    assert second.camera.pair_mirrored(192) == first.camera
+    assert second.name == first.name
+    assert first.valid.any()
+    assert not any(t.any() for t in (second.valid, second.depth, second.disparity)), "the truth is of the other view"
 
 
 def by_brightness(batch: StereoSample) -> DepthPrediction:
