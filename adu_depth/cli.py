@@ -37,6 +37,7 @@ from adu_depth.proxies.command import ProxiesConfig, make_proxies
 from adu_depth.quickstart import QuickstartConfig, run_quickstart
 from adu_depth.real_quickstart import RealQuickstartConfig, run_real_quickstart
 from adu_depth.report.command import ReportConfig, draw_report
+from adu_depth.schema import require_tuples
 from adu_depth.stopping import Stopped
 from adu_depth.submission.command import SubmitConfig
 from adu_depth.submission.command import submit as write_or_check_submission
@@ -66,6 +67,9 @@ class RenderConfig:
     size: tuple[int, int] = (192, 640)
     """Height and width in pixels."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_tuples(self)
 
 
 def render(config: RenderConfig) -> int:

@@ -104,7 +104,9 @@ def check(schema: Any, value: Any, source: str | Path, field: str = "") -> Any:
 
 
 def check_ranges(settings: Any, prefix: str = "") -> None:
-    """For a dataclass's __post_init__: InputError for a number that its Annotated type does not allow."""
+    """For a dataclass's __post_init__: InputError for a number that its Annotated type does not allow, or for a single
+    one where there are several."""
+    require_tuples(settings, prefix)
     plain_numbers(settings)
     made: Any = type(settings)
     for name, kind in _hints(made).items():
@@ -112,6 +114,30 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
             _ranges(kind, getattr(settings, name))
         except _Misfit as misfit:
             raise InputError(f"{prefix}{name}: expected {misfit.expected}, got {misfit.got}") from None
+
+
+def require_tuples(settings: Any, prefix: str = "") -> None:
+    """For a dataclass's __post_init__, before it asks for parts of a setting: InputError for a single value where there
+    are several."""
+    made: Any = type(settings)
+    for field in fields(made):
+        kinds = _tuple_of(_hints(made)[field.name])
+        value = getattr(settings, field.name)
+        if kinds is None or value is None or isinstance(value, tuple | list):
+            continue
+        count = "a tuple" if kinds[-1] is Ellipsis else f"{len(kinds)} values"
+        example = f", such as {field.default}" if isinstance(field.default, tuple) and field.default else ""
+        raise InputError(f"{prefix}{field.name}: expected {count}{example}, got {shown(value)}")
+
+
+def _tuple_of(schema: Any) -> tuple[Any, ...] | None:
+    """The parts of a tuple's type, Ellipsis last where there may be any number; None of a type that is none."""
+    origin = get_origin(schema)
+    if origin is Annotated:
+        return _tuple_of(get_args(schema)[0])
+    if origin in (Union, UnionType):
+        return next((found for kind in get_args(schema) if (found := _tuple_of(kind)) is not None), None)
+    return get_args(schema) if origin is tuple else None
 
 
 def plain_numbers(settings: Any) -> None:

@@ -16,11 +16,14 @@ import torch
 
 import adu_depth
 from adu_depth.checkpoint import config_dict
+from adu_depth.cli import RenderConfig
 from adu_depth.data import RigConfig, SyntheticStereo, open_dataset
 from adu_depth.data.config import DataConfig
+from adu_depth.data.packed.command import PackConfig
 from adu_depth.data.splits import divide
 from adu_depth.errors import InputError
 from adu_depth.evaluation.metrics import depth_metrics
+from adu_depth.evaluation.scoring import Scorer
 from adu_depth.files import write_json
 from adu_depth.geometry import Camera, stack_cameras
 from adu_depth.inference import Predictor, write_samples
@@ -82,6 +85,27 @@ def test_settings_hold_python_s_numbers(kind: str) -> None:
         assert json.dumps(config_dict(again)).count('"') == json.dumps(config_dict(one)).count('"')
 
 
+def test_a_single_value_where_there_are_several_is_refused_by_name() -> None:
+    """DataConfig(crop_scale=0.5) was a TypeError."""
+    found = 0
+    for one in [*_checked_settings(), Scorer(), PackConfig(), RenderConfig()]:
+        for field in dataclasses.fields(one):
+            value = getattr(one, field.name)
+            several = value if isinstance(value, tuple) else (192,) if field.name == "size" else None
+            if several is None:
+                continue
+            found += 1
+            single = several[0] if several else "one"
+            with pytest.raises(
+                InputError, match=rf"\b{field.name}: expected (2|3|a) (values|tuple)\b.*, got {single!r}$"
+            ):
+                dataclasses.replace(one, **{field.name: single})
+    assert found > 20
+    told = r"^data\.crop_scale: expected 2 values, such as \(1\.0, 1\.0\), got 0\.5$"
+    with pytest.raises(InputError, match=told):
+        DataConfig(crop_scale=0.5)  # type: ignore[arg-type]
+
+
 def test_no_number_of_a_setting_becomes_text_in_config_json(tmp_path: Path) -> None:
     """np.float32 was written as a string."""
 
@@ -108,7 +132,7 @@ def test_networks_data_and_metrics_take_them(kind: str) -> None:
     image = torch.rand(3, 40, 50)
     prediction = Predictor(student, size=(number(32), number(64))).predict_image(image, camera=camera)
     assert prediction.depth.shape == (1, 1, 40, 50)
-    for wrong in ((32.5, 64), (True, 64), "full", (0, 64), (32,)):
+    for wrong in ((32.5, 64), (True, 64), "full", (0, 64), (32,), 192):
         with pytest.raises(InputError, match=r"size must be .height, width., both positive whole numbers, or None"):
             Predictor(student, size=wrong)  # type: ignore[arg-type]
     scenes = SyntheticStereo(number(1), number(32), number(64), number(3), RigConfig(height=(number(1.5), number(1.5))))

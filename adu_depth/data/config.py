@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from adu_depth.arguments import Argument
 from adu_depth.errors import InputError
-from adu_depth.schema import Length, Range, check_ranges
+from adu_depth.schema import Length, Range, check_ranges, require_tuples
 
 MOST = 10**8 - 1  # steps, scenes: eight digits, as checkpoints are named
 MOST_AREA = 2**22
@@ -127,6 +127,7 @@ class DataConfig:
     labels=false)"""
 
     def __post_init__(self) -> None:
+        require_tuples(self, "data.")
         if len(self.size) != 2 or any(s <= 0 for s in self.size):
             raise InputError(f"data.size must be two positive numbers (height, width), got {self.size}")
         if self.pairs < 0:

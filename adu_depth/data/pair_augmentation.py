@@ -29,7 +29,7 @@ from adu_depth.data.rotation import moving_grid
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity
-from adu_depth.schema import Range, check_ranges
+from adu_depth.schema import Range, check_ranges, require_tuples
 
 PATCHES = 2  # at most, per image
 Side = Annotated[int, Range(1, 16_384)]
@@ -53,6 +53,7 @@ class PairAugmentationConfig(ColourConfig):
     """Smallest and largest side of such a patch, pixels."""
 
     def __post_init__(self) -> None:
+        require_tuples(self, "augmentation.")
         super().__post_init__()
         check_probabilities(self, "asymmetric", "flip", "erase")
         if not self.zoom >= 1:

@@ -8,7 +8,7 @@ import numpy as np
 
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
-from adu_depth.schema import plain_numbers
+from adu_depth.schema import plain_numbers, require_tuples
 
 Range = tuple[float, float]
 KITTI_WIDTH = 1242.0
@@ -16,10 +16,11 @@ KITTI_WIDTH = 1242.0
 
 def _check_ranges(config: object, minimum: dict[str, float]) -> None:
     """Raise InputError for a (low, high) pair that is not ordered, finite and at least its minimum."""
+    require_tuples(config, f"{type(config).__name__}.")
     plain_numbers(config)
     for field in fields(config):  # type: ignore[arg-type]
         value = getattr(config, field.name)
-        if not isinstance(value, tuple):
+        if not isinstance(value, tuple | list):
             continue
         name = f"{type(config).__name__}.{field.name}"
         if len(value) != 2 or not all(np.isfinite(value)) or value[0] > value[1]:
