@@ -38,6 +38,7 @@ from adu_depth.training.good_checkpoints import (
     require_finite_loss,
 )
 from adu_depth.training.graph import Graphs, StepByGraph
+from adu_depth.training.history import hardly_consistent
 from adu_depth.training.overflows import Overflows
 from adu_depth.training.processes import joined, patience_of, remarks
 from adu_depth.training.resuming import chosen_checkpoint, offering_another, set_aside_newer
@@ -224,6 +225,8 @@ def train(
             meter.step()
             if (step + 1) % loop.log_every == 0 or step + 1 == loop.steps:
                 log.write(step + 1, group.mean(terms), factor * optimizer_config.learning_rate, meter)
+                if warning := hardly_consistent(log.rows):
+                    progress.say(warning)
             bar.advance(log.note)
             stopping = stop_requested(caught, step, loop.check_every, accelerator)
             last = step + 1 == loop.steps
