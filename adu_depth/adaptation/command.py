@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from rich.console import Console
 from rich.table import Table
@@ -15,15 +15,17 @@ from adu_depth.checkpoint import config_dict, list_checkpoints, load_model
 from adu_depth.data import open_dataset
 from adu_depth.data.config import DataConfig
 from adu_depth.data.dataset import FileDataset
-from adu_depth.data.layouts import find_layout
-from adu_depth.data.splits import divide_nearly, write_splits
+from adu_depth.data.identity import frames_digest
+from adu_depth.data.layouts import find_layout, folder_options
+from adu_depth.data.sample import StereoSample
+from adu_depth.data.splits import divide_nearly, write_parts
 from adu_depth.data.transforms import require_fit
 from adu_depth.doctor.examine import examine
 from adu_depth.doctor.findings import ERROR, counted
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
-from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
-from adu_depth.evaluation.pair import CHOOSABLE
+from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint, open_with_full_truth
+from adu_depth.evaluation.pair import CHOOSABLE, PROXY_METRICS
 from adu_depth.files import read_name_lines, require_text_name, write_json
 from adu_depth.folder_lock import locked, require_own
 from adu_depth.launcher import world_size
@@ -31,16 +33,26 @@ from adu_depth.models import StereoTeacher
 from adu_depth.progress import Progress
 from adu_depth.proxies.command import ProxiesConfig, make_proxies
 from adu_depth.schema import read_json
-from adu_depth.training.loop import make_accelerator
+from adu_depth.training.loop import Interrupted, make_accelerator
 from adu_depth.training.run_folder import settings_before
 from adu_depth.training.runs import train_teacher
 from adu_depth.training.teacher_outputs import weights_digest
 
 SETTINGS = "adapt.json"
 """Marks a folder as an adaptation's, and holds what came out."""
+BEFORE = "before.json"
+"""The figures of the teacher that it begins with, so that they are measured once."""
 PROTOCOL = "pair"
 ANOTHER = "expected what it began with, or another output"
+ANOTHER_METRIC = "expected metric photometric or left_right, or another held_out"
 Figures = dict[str, dict[str, float]]
+
+
+class Measured(TypedDict):
+    """before.json. of: all that the figures hang on."""
+
+    of: dict[str, Any]
+    figures: dict[str, float]
 
 
 def adapt(config: AdaptConfig, console: Console) -> dict[str, Any]:
@@ -94,10 +106,16 @@ class _Adapting:
         self.folder = config.output
         self._require_ours()
         self.device = make_accelerator(config.loop).device
-        start = load_model(config.start).model
+        loaded = load_model(config.start)
+        start = loaded.model
         if not isinstance(start, StereoTeacher):
             raise InputError(f"{config.start}: expected a stereo teacher, got a network for single images")
         self.start, self.start_weights = start.config, weights_digest(start)
+        self.start_as = {
+            "weights": self.start_weights,
+            "model": config_dict(start.config),
+            "seen": [loaded.fit, list(loaded.size), loaded.short_side],
+        }
         if checkpoints := list_checkpoints(config.run):
             self._require_the_same(checkpoints[-1])
 
@@ -105,20 +123,25 @@ class _Adapting:
         config = self.config
         dataset, layout = open_pairs(config.data, self.progress)
         begun = bool(list_checkpoints(config.run))
+        parts = divide_nearly(dataset, dataset.names, config.held_out, 0)  # whatever the seed: seeds can be compared
         if begun:
-            self._require_the_same_pairs(dataset)
+            self._require_the_same_pairs(*parts)
+        self._require_proxies(dataset, parts[1])
         if config.check:
             look_over(dataset, layout, self.console, self.progress)
         if not begun:  # else an earlier outcome stays until there is another
             write_json(self.folder / SETTINGS, {"settings": config_dict(config)})
         proxies = self._match()
-        splits = self._hold_out(dataset)
-        before = self._figures(config.start, splits["val"], proxies)
+        splits = write_parts(dataset, self.folder / "splits", *parts)
+        before = self._before(splits["val"], proxies)
         training = config.training(self.start, splits["train"], splits["val"])
         if begun:
             training = replace(training, loop=replace(training.loop, resume=True))
-        train_teacher(training, self.progress)
-        after = self._figures(config.run, splits["val"], proxies)
+        try:
+            train_teacher(training, self.progress)
+        except Interrupted as stopped:
+            raise Interrupted(stopped.signum, "the same command goes on with this adaptation") from stopped
+        after = self._figures(self._measuring(config.run, splits["val"], proxies))
         return self._compare(before, after)
 
     def _require_ours(self) -> None:
@@ -137,17 +160,24 @@ class _Adapting:
         if before.get("init_weights") != self.start_weights:
             raise InputError(f"{start}: other weights than {run} began with; {ANOTHER}")
 
-    def _require_the_same_pairs(self, dataset: FileDataset) -> None:
+    def _require_the_same_pairs(self, training: list[str], held_out: list[str]) -> None:
         """InputError where the run that is there learned from others: the files of the splits must go on saying which
         those were."""
         folder, share = self.folder / "splits", self.config.held_out
-        parts = divide_nearly(dataset, dataset.names, share, 0)
-        for file, names in zip((folder / "train.txt", folder / "val.txt"), parts, strict=True):
+        for file, names in ((folder / "train.txt", training), (folder / "val.txt", held_out)):
             if file.is_file() and [name for name in read_name_lines(file) if name] != names:
                 raise InputError(
                     f"{folder}: other pairs than {self.config.data.root} has, or another share of them than held_out "
                     f"{share:g}, taught {self.config.run}; {ANOTHER}"
                 )
+
+    def _require_proxies(self, dataset: FileDataset, held_out: list[str]) -> None:
+        """InputError where the checkpoint is to be chosen by proxies and no held-out pair will have any."""
+        if self.config.metric in PROXY_METRICS and all(map(dataset.teaches, held_out)):
+            raise InputError(
+                f"metric {self.config.metric}: all {len(held_out)} held-out pairs of {self.config.data.root} have "
+                f"ground truth, such as {held_out[0]}, and proxies are made for those without; {ANOTHER_METRIC}"
+            )
 
     def _match(self) -> Path:
         config, data = self.config, self.config.data
@@ -163,14 +193,28 @@ class _Adapting:
         make_proxies(settings, self.console)
         return settings.output
 
-    def _hold_out(self, dataset: FileDataset) -> dict[str, Path]:
-        """train and val: of the same pairs the same whatever the training's seed, so that seeds can be compared."""
-        return write_splits(dataset, self.folder / "splits", self.config.held_out, 0, divide_nearly)
+    def _before(self, split: Path, proxies: Path) -> dict[str, float]:
+        """The figures of the teacher that it begins with: those that were measured before it was stopped, where they
+        are of the same teacher and pairs."""
+        settings, file = self._measuring(self.config.start, split, proxies), self.folder / BEFORE
+        pairs = open_with_full_truth(settings.data, **folder_options(settings))
+        pairs.use_proxies(proxies)
+        if self.config.metric in PROXY_METRICS and not any(_has_proxies(pairs[i]) for i in range(len(pairs))):
+            raise InputError(
+                f"metric {self.config.metric}: in none of the {len(pairs)} held-out pairs of {self.config.data.root} "
+                f"is the matcher sure of a pixel ({split} names them); {ANOTHER_METRIC}"
+            )
+        of = {**self.start_as, "frames": frames_digest(pairs), "kb_crop": settings.kb_crop}
+        if file.is_file() and (kept := read_json(file, Measured))["of"] == of:
+            return kept["figures"]
+        figures = self._figures(settings)["teacher"]
+        write_json(file, Measured(of=of, figures=figures))
+        return figures
 
-    def _figures(self, checkpoint: Path, split: Path, proxies: Path) -> Figures:
-        """What can be known without ground truth, of the held-out pairs: of the network, and of those beside it."""
+    def _measuring(self, checkpoint: Path, split: Path, proxies: Path) -> EvaluateConfig:
+        """How a teacher is measured on the held-out pairs."""
         data = self.config.data
-        settings = EvaluateConfig(
+        return EvaluateConfig(
             checkpoint=checkpoint,
             data=data.root,
             layout=data.layout,
@@ -182,14 +226,17 @@ class _Adapting:
             protocol=PROTOCOL,
             device=self.device.type,  # type: ignore[arg-type]  # LoopConfig knows these alone
         )
+
+    def _figures(self, settings: EvaluateConfig) -> Figures:
+        """What can be known without ground truth: of the network, and of those beside it."""
         found = evaluate_checkpoint(settings, Console(quiet=True))
         return {name: results[PROTOCOL].means() for name, results in found.items()}
 
-    def _compare(self, before: Figures, after: Figures) -> dict[str, Any]:
-        metric = self.config.metric
+    def _compare(self, before: dict[str, float], after: Figures) -> dict[str, Any]:
+        metric, adapted = self.config.metric, after["teacher"]
         others = {name: figures for name, figures in after.items() if name != "teacher"}
-        columns = {"before": before["teacher"], "adapted": after["teacher"], **others}
-        worse = [name for name in CHOOSABLE if name in before["teacher"] and not _better(name, before, after)]
+        columns = {"before": before, "adapted": adapted, **others}
+        worse = [name for name in CHOOSABLE if name in before and not adapted.get(name, math.nan) <= before[name]]
         report = {
             "settings": config_dict(self.config),
             "held_out": columns,
@@ -199,7 +246,7 @@ class _Adapting:
         write_json(self.folder / SETTINGS, report)
         table = Table("held-out pairs, no ground truth", *columns)
         for name in CHOOSABLE:
-            if name in before["teacher"]:
+            if name in before:
                 table.add_row(name, *(_cell(figures.get(name)) for figures in columns.values()))
         self.console.print(table)
         if worse:
@@ -215,9 +262,8 @@ class _Adapting:
         return report
 
 
-def _better(name: str, before: Figures, after: Figures) -> bool:
-    one, other = before["teacher"][name], after["teacher"].get(name, math.nan)
-    return other <= one
+def _has_proxies(sample: StereoSample) -> bool:
+    return sample.proxied and bool(sample.valid.any())
 
 
 def _cell(value: float | None) -> str:

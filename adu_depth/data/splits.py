@@ -11,7 +11,7 @@ import csv
 import os
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from adu_depth.data.dataset import FileDataset, SeveralFrames
@@ -136,16 +136,16 @@ def _by_sequence(dataset: FileDataset, names: Sequence[str]) -> dict[str, list[s
     return sequences
 
 
-def write_splits(
-    dataset: FileDataset,
-    output: str | Path,
-    validation: float,
-    seed: int,
-    how: Callable[[FileDataset, Sequence[str], float, int], tuple[list[str], list[str]]] = divide,
+def write_splits(dataset: FileDataset, output: str | Path, validation: float, seed: int) -> dict[str, Path]:
+    """Writes train.txt and val.txt of the data set's frames, as `divide` has them, into `output`; see `write_parts`."""
+    return write_parts(dataset, output, *divide(dataset, dataset.names, validation, seed))
+
+
+def write_parts(
+    dataset: FileDataset, output: str | Path, training: Sequence[str], held_out: Sequence[str]
 ) -> dict[str, Path]:
-    """Writes train.txt and val.txt of the data set's frames into `output`, divided by `how`; returns them by part."""
-    parts = dict(zip(("train", "val"), how(dataset, dataset.names, validation, seed), strict=True))
-    written = {}
+    """Writes train.txt and val.txt of these of the data set's frames into `output`; returns them by part."""
+    parts, written = {"train": training, "val": held_out}, {}
     for name in (name for names in parts.values() for name in names):
         if "\n" in name or name.endswith("\r"):
             raise InputError(f"{dataset.root}: the frame {name!r} cannot stand on a line of a split file: rename it")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,18 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 
+from adu_depth.adaptation import command
 from adu_depth.checkpoint import list_checkpoints, load_model
 from adu_depth.cli import main
-from adu_depth.data import SyntheticStereo
+from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.config import DataConfig
+from adu_depth.data.splits import divide_nearly
+from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
 from adu_depth.files import read_name_lines
 from adu_depth.inference import write_samples
-from adu_depth.progress import Progress
+from adu_depth.progress import Progress, Task
 from adu_depth.training.runs import train_student, train_teacher
 from tests.training.tiny import LOOP, tiny_student, tiny_teacher
 
@@ -90,7 +96,7 @@ def test_it_says_where_it_got_worse(
 ) -> None:
     """A learning rate that breaks the network."""
     output = tmp_path / "adapted"
-    assert adapt(start, pairs, output, "--optimizer.learning-rate", 3, "--optimizer.clip-norm", 0) in (0, 3)
+    assert adapt(start, pairs, output, "--optimizer.learning-rate", 3, "--optimizer.clip-norm", 0) == 0
     said = capsys.readouterr().out
     worse = told(output).get("worse")
     assert worse
@@ -104,6 +110,77 @@ def test_a_stopped_one_goes_on(start: Path, pairs: Path, tmp_path: Path, capsys:
     assert list_checkpoints(output / "teacher")[-1].name == "step-00000003"
     assert adapt(start, pairs, output, "--loop.steps", 3, "--data.size", 64, 128) == 2
     assert "size" in capsys.readouterr().err, "another training does not go on in its place"
+
+
+def test_ctrl_c_says_what_goes_on_and_what_was_measured_before_is_kept(
+    start: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, measured, divided, advance = tmp_path / "adapted", [], [], Task.advance
+
+    def stopped(task: Task, note: str | None = None) -> None:
+        advance(task, note)
+        if task.what == "training teacher" and task.done == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def measure(settings: EvaluateConfig, console: Console) -> Any:
+        measured.append(settings.checkpoint)
+        return evaluate_checkpoint(settings, console)
+
+    def divide(*given: Any) -> Any:
+        divided.append(given)
+        return divide_nearly(*given)
+
+    monkeypatch.setattr(command, "evaluate_checkpoint", measure)
+    monkeypatch.setattr(command, "divide_nearly", divide)
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "advance", stopped)
+        assert adapt(start, pairs, output) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "stopped by SIGINT; the same command goes on with this adaptation\n"
+    assert list_checkpoints(output / "teacher")[-1].name == "step-00000001"
+    assert (measured, len(divided)) == ([start], 1)
+    kept = json.loads((output / "before.json").read_text())
+    assert adapt(start, pairs, output) == 0
+    assert (measured, len(divided)) == ([start, output / "teacher"], 2)
+    assert told(output)["held_out"]["before"] == kept["figures"]
+
+    (output / "before.json").write_text(json.dumps({**kept, "of": {**kept["of"], "frames": "others"}, "figures": {}}))
+    assert adapt(start, pairs, output) == 0
+    assert measured[2:] == [start, output / "teacher"], "figures of other pairs are not taken for theirs"
+    assert told(output)["held_out"]["before"] == kept["figures"]
+
+
+def test_held_out_pairs_without_proxies_are_told_by_a_setting_of_this_command(
+    start: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By "validation.proxies" before, which adapt has not."""
+    dataset = open_dataset(pairs)
+    held_out = divide_nearly(dataset, dataset.names, 0.34, 0)[1]
+    for name in held_out:
+        for view in ("left", "right"):
+            shutil.copy(pairs / view / f"{name}.png", tmp_path / f"{view}-{name}.png")
+            cv2.imwrite(str(pairs / view / f"{name}.png"), np.full((96, 192, 3), 128, np.uint8))
+    assert adapt(start, pairs, tmp_path / "grey", "--no-check") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "metric proxy_d1: in none of the 2 held-out pairs of" in said
+    assert "expected metric photometric or left_right" in said
+    assert not (tmp_path / "grey" / "teacher").exists()
+    assert adapt(start, pairs, tmp_path / "grey", "--no-check", "--metric", "photometric") == 0
+    assert "proxy_d1" not in told(tmp_path / "grey")["held_out"]["adapted"]
+
+    for name in held_out:
+        for view in ("left", "right"):
+            shutil.copy(tmp_path / f"{view}-{name}.png", pairs / view / f"{name}.png")
+    truth = tmp_path / "truth"
+    write_samples(SyntheticStereo(COUNT, 96, 192, seed=5), truth, COUNT)
+    (pairs / "depth").mkdir()
+    for name in held_out:
+        shutil.copy(truth / "depth" / f"{name}.png", pairs / "depth" / f"{name}.png")
+    assert adapt(start, pairs, tmp_path / "measured") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"metric proxy_d1: all 2 held-out pairs of {pairs} have ground truth, such as {held_out[0]}" in said
+    assert not (tmp_path / "measured" / "proxies").exists(), "before anything is matched"
+    assert adapt(start, pairs, tmp_path / "measured", "--metric", "photometric") == 0
+    assert set(told(tmp_path / "measured")["held_out"]["adapted"]) >= {"photometric", "left_right"}
 
 
 def test_what_would_make_it_another_is_refused_and_leaves_all_as_it_was(
