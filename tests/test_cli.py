@@ -307,4 +307,14 @@ def test_a_student_trained_on_windows_is_evaluated_on_whole_images(
         assert f"checkpoint {list_checkpoints(student)[-1]}" in said, "which of the run's"
         metrics.append((output / "student.csv").read_text())
     assert metrics[0] == metrics[1]
+    for size, told, factor in (("0.75", "0.75 of each image's own size", 0.75), ("32x64", "32×64", None)):
+        output = tmp_path / size
+        assert run("evaluate", student, "--data", data, "--size", size, "--output", output, "--device", "cpu") == 0
+        assert f"network at {told}" in capsys.readouterr().out
+        assert json.loads((output / "metrics.json").read_text())["network_factor"] == factor
+    for command in (("evaluate", student, "--data", data), ("predict", student, folder / "scenes" / "left")):
+        for size, told in (("0.5", "an image of 48×96 would be 24×48"), ("-1", "above 0"), ("half", "got 'half'")):
+            more = ("--size", size, "--output", tmp_path / "none", "--device", "cpu")
+            assert run(*command, *more) in ((1, 2) if command[0] == "predict" else (2,))
+            assert told in " ".join(capsys.readouterr().err.split())
     assert run("evaluate", student, "--pairs", "1", "--device", "cpu") == 0, "built-in scenes of the windows' size"

@@ -35,7 +35,7 @@ from adu_depth.evaluation.temperature import (
 from adu_depth.files import write_json
 from adu_depth.folder_lock import locked
 from adu_depth.inference import Predictor
-from adu_depth.inference.predictor import Flip
+from adu_depth.inference.predictor import Flip, parse_size
 from adu_depth.models.focal import needs_focal
 from adu_depth.progress import Progress
 
@@ -68,9 +68,10 @@ class EvaluateConfig:
     protocol: str = "auto"
     """"auto" (usual for the data set; of pairs without ground truth, a stereo teacher's, "pair"), "all" that fit, or
     some of none, garg, eigen, garg-352x1216, kitti-depth, nyu-eigen, hu, pair."""
-    size: Literal["trained", "full"] = "trained"
-    """Run the network at the size it was trained at, or at each image's own; metrics are at each image's own size.
-    One trained on images cut to their middle (data.fit centre) is measured on those, unless this is "full"."""
+    size: str = "trained"
+    """What the network is run at: "trained", the size it was trained at; "full", each image's own; a factor of that
+    (0.5); or one height and width (192x640). Metrics are at each image's own size. A network trained on images cut to
+    their middle (data.fit centre) is measured on those if this is "trained"."""
     flip: Flip = "none"
     """Test-time augmentation of a student: the mean with the mirrored image, plain or with Monodepth's ramp."""
     min_depth: float = 1e-3
@@ -95,6 +96,7 @@ class EvaluateConfig:
     """"auto" is CUDA where there is one."""
 
     def __post_init__(self) -> None:
+        parse_size(self.size)
         if self.batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, got {self.batch_size}")
         if self.temperature is not None and self.fit_temperature is not None:
@@ -274,8 +276,7 @@ class _Evaluation:
             skipped = f", {len(result.skipped)} without ground truth skipped" if result.skipped else ""
             span = f"{result.min_depth:g} to {result.max_depth:g} m" if PROTOCOLS[protocol].capped else "no cap"
             self.progress.say(f"{protocol}: {PROTOCOLS[protocol].about}; {span}; {len(result.rows)} images{skipped}")
-        size = self.predictor.size
-        told = ["network at " + ("each image's own size" if size is None else "×".join(map(str, size)))]
+        told = [f"network at {self.predictor.about_size}"]
         if self.cut is not None:
             told = [self.cut.about]
         if self.predictor.checkpoint not in (None, self.config.checkpoint):
@@ -307,6 +308,7 @@ class _Evaluation:
             "layout": self.layout,
             "proxies": None if self.config.proxies is None else str(self.config.proxies),
             "network_size": None if size is None else list(size),
+            "network_factor": None if size is not None else self.predictor.factor,
             "prepared": None if self.cut is None else self.cut.about,
             "flip": self.predictor.flip,
             "scale": self.config.scale,

@@ -42,8 +42,9 @@ class PredictConfig:
     cx: float | None = None
     """Principal point in pixels (of a pair; a student needs none)."""
     cy: float | None = None
-    size: Literal["trained", "full"] = "trained"
-    """Run the network at the size it was trained at, or at each image's own."""
+    size: str = "trained"
+    """What the network is run at: "trained", the size it was trained at; "full", each image's own; a factor of that
+    (0.5); or one height and width (192x640). Depth and uncertainty are written at each image's own size."""
     flip: Flip = "none"
     """Test-time augmentation of a student: the mean with the mirrored image, plain or with Monodepth's ramp."""
     temperature: str | None = None

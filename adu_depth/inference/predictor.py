@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,15 @@ from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, stack_cameras
 from adu_depth.images import check_image, check_range, image_batch
 from adu_depth.models import LightConfig, takes_pairs
+from adu_depth.models.padding import CELL
 from adu_depth.models.prediction import DepthPrediction
 from adu_kernels.checks import plain_number
 
 Flip = Literal["none", "mean", "monodepth"]
+Size = Literal["trained", "full"] | float | tuple[int, int]
+"""What a network is run at: the size it was trained at, each image's own, a factor of that, or (height, width)."""
+MOST_FACTOR, MOST_SIDE = 16.0, 16_384
+SIZES = 'expected "trained", "full", a factor of each image\'s own size such as 0.5, or HEIGHTxWIDTH such as 192x640'
 
 
 class Predictor:
@@ -39,6 +45,7 @@ class Predictor:
         stereo: None: a forward with a parameter named `right` is a stereo one.
         trained_size: (height, width) of the images or windows the network was trained on, where that is known.
         short_side: without a size, bring each image to this short side before the network sees it; 0 leaves it.
+        factor: without either, bring each image to this factor of its own size before the network sees it.
         flip: also predict the mirrored image and merge the two (`merge_flipped`); for a student. A pair cannot be
             mirrored so: what its network then sees as left is the right view, another picture with other depths.
 
@@ -46,7 +53,8 @@ class Predictor:
         Called with a batched StereoSample, a DepthPrediction at the sample's size, without features.
 
     Raises:
-        InputError: a wrong size or flip, a device that is not there; views that are no floats in [0, 1].
+        InputError: a wrong size, factor or flip, a device that is not there; views that are no floats in [0, 1], or
+            smaller than a cell of the network once they are brought to the factor.
 
     Example:
         >>> predict = Predictor(MonoStudent(), size=(64, 96))  # of a run: Predictor.from_checkpoint("runs/student")
@@ -65,13 +73,17 @@ class Predictor:
         trained_size: tuple[int, int] | None = None,
         flip: Flip = "none",
         short_side: int = 0,
+        factor: float = 1.0,
     ) -> None:
-        size = None if size is None else tuple(map(plain_number, size))  # type: ignore[assignment]
-        if size is not None and (len(size) != 2 or any(type(side) is not int or side < 1 for side in size)):
-            raise InputError(f"size must be (height, width), both positive whole numbers, or None, got {size}")
+        if size is not None:
+            sides = tuple(map(plain_number, size)) if isinstance(size, tuple | list) else ()
+            if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+                raise InputError(f"size must be (height, width), both positive whole numbers, or None, got {size!r}")
+            size = sides  # type: ignore[assignment]
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.size, self.trained_size, self.short_side = size, trained_size, short_side
+        self.factor = _require_factor(factor, "factor: expected a number")
         self.stereo = takes_pairs(model) if stereo is None else stereo
         scaled = getattr(getattr(model, "config", None), "reference_focal", None) is not None
         self.needs_camera = self.stereo or scaled
@@ -90,28 +102,28 @@ class Predictor:
         cls,
         path: str | Path,
         device: torch.device | str = "auto",
-        size: Literal["trained", "full"] | tuple[int, int] = "trained",
+        size: str | Size = "trained",
         flip: Flip = "none",
     ) -> Predictor:
-        """The predictor of a run folder or checkpoint; size "trained", "full" (each image's own) or (height, width).
+        """The predictor of a run folder or checkpoint; size "trained", "full" (each image's own), a factor of each
+        image's own, or (height, width). Both may be texts, "0.5" and "192x640".
 
         A network trained on windows cut from the images saw them at their own size: for it "trained" is "full".
         One that saw their middles at one short side is given whole images of that short side.
-        device "auto" is CUDA where there is one. Raises InputError if there is no usable checkpoint at `path`.
+        device "auto" is CUDA where there is one. Raises InputError if there is no usable checkpoint at `path`, or for
+        a size that is none.
         """
+        size = parse_size(size)
         loaded = load_model(path, _device(device))
-        working_size: tuple[int, int] | None
-        if size == "trained":
-            working_size = loaded.size if loaded.fit == "resize" else None
-        elif size == "full":
-            working_size = None
-        elif isinstance(size, str):
-            raise InputError(f'size must be "trained", "full" or (height, width), got {size!r}')
-        else:
+        working_size: tuple[int, int] | None = None
+        if size == "trained" and loaded.fit == "resize":
+            working_size = loaded.size
+        elif isinstance(size, tuple):
             working_size = size
         predictor = cls(
             loaded.model,
             size=working_size,
+            factor=size if isinstance(size, float) else 1.0,
             device=_device(device),
             stereo=loaded.kind == "teacher",
             trained_size=loaded.size,
@@ -154,10 +166,34 @@ class Predictor:
         prediction.require_finite(name)
         return prediction
 
+    def working_size(self, own: tuple[int, int]) -> tuple[int, int]:
+        """Height and width that the network sees an image of these at. InputError where a factor makes it smaller than
+        a cell of the network."""
+        if self.size is not None:
+            return self.size
+        if self.short_side:
+            return short_side_size(own, self.short_side)
+        if self.factor == 1:
+            return own
+        height, width = (round(side * self.factor) for side in own)
+        if min(height, width) < CELL:
+            raise InputError(
+                f"size {self.factor:g}: an image of {own[0]}×{own[1]} would be {height}×{width}, expected at least "
+                f"{CELL}×{CELL} pixels, a cell of the network"
+            )
+        return height, width
+
+    @property
+    def about_size(self) -> str:
+        """At which size the network sees images, in words; of one that is given middles, at which those are made."""
+        if self.size is not None:
+            return f"{self.size[0]}×{self.size[1]}"
+        return ("" if self.factor == 1 else f"{self.factor:g} of ") + "each image's own size"
+
     def _predict(self, left: Tensor, right: Tensor | None, camera: Camera | None) -> DepthPrediction:
         check_image("left", left)
         own_size = (left.shape[-2], left.shape[-1])
-        size = self.size or (short_side_size(own_size, self.short_side) if self.short_side else own_size)
+        size = self.working_size(own_size)
         if self.stereo:
             right = self._check_stereo(left, right, camera)  # before anything moves: a camera's numbers are asked for
         if camera is not None:
@@ -187,6 +223,35 @@ class Predictor:
                 raise InputError(f"a stereo teacher needs camera.{name} > 0, got {value.flatten().tolist()}")
         check_image("right", right)
         return right
+
+
+def parse_size(size: str | Size) -> Size:
+    """A size that a network is to be run at, as the command line or Python has it. InputError for one that is none."""
+    if isinstance(size, tuple | list):
+        return tuple(size)  # type: ignore[return-value]  # `Predictor` looks at it
+    if size in ("trained", "full"):
+        return size  # type: ignore[return-value]
+    if isinstance(size, str):
+        if sides := re.fullmatch(r"(-?\d+)\s*[x×]\s*(-?\d+)", size.strip()):
+            height, width = map(int, sides.groups())
+            if min(height, width) < CELL or max(height, width) > MOST_SIDE:
+                raise InputError(
+                    f"size {size}: expected a height and a width from {CELL}, a cell of the network, to {MOST_SIDE:,} "
+                    "pixels"
+                )
+            return height, width
+        try:
+            size = float(size)
+        except ValueError:
+            raise InputError(f"size: {SIZES}, got {size!r}") from None
+    return _require_factor(size, f"size: {SIZES}; a factor is")
+
+
+def _require_factor(factor: Any, expected: str) -> float:
+    factor = plain_number(factor)
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= MOST_FACTOR:
+        raise InputError(f"{expected} above 0, at most {MOST_FACTOR:g}, got {factor!r}")
+    return float(factor)
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -32,8 +32,9 @@ class SubmitConfig:
     """Only check this zip: names, count, kind, size, zeros, range."""
     partial: bool = False
     """Take fewer than the 500 images: for trying it out, the benchmark wants all."""
-    size: Literal["trained", "full"] = "trained"
-    """Run the network at the size it was trained at, or at each image's own."""
+    size: str = "trained"
+    """What the network is run at: "trained", the size it was trained at; "full", each image's own; a factor of that
+    (0.5); or one height and width (192x640). Depth is written at each image's own size."""
     flip: Flip = "none"
     """Test-time augmentation: the mean with the mirrored image, plain or with Monodepth's ramp."""
     device: Literal["auto", "cuda", "cpu"] = "auto"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from adu_depth.data.sample import StereoSample, collate
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import EvaluateConfig, open_evaluation_set
 from adu_depth.geometry import Camera, disparity_to_depth
-from adu_depth.inference.predictor import Predictor, resize_prediction
+from adu_depth.inference.predictor import Predictor, resize_image, resize_prediction
 from adu_depth.models import MonoStudent, StudentConfig
 from adu_depth.models.prediction import DepthPrediction
 
@@ -172,6 +174,51 @@ def test_from_a_checkpoint_at_the_size_it_was_trained_at_or_another(tmp_path: Pa
     with torch.no_grad():
         expected = student(image[None])
     assert torch.allclose(predictor.predict_image(image).depth, expected.depth, rtol=1e-5)
+
+
+def test_a_factor_of_each_images_own_size_or_one_height_and_width_as_text(tmp_path: Path) -> None:
+    student = save_student(tmp_path / "student").eval()
+    image = torch.rand(1, 3, 80, 131, generator=torch.Generator().manual_seed(1))
+    seen: list[tuple[int, ...]] = []
+    for size, expected in (("0.5", (40, 66)), (2, (160, 262)), ("40x66", (40, 66)), ("1", (80, 131)), (1.0, (80, 131))):
+        predictor = Predictor.from_checkpoint(tmp_path / "student", "cpu", size)  # type: ignore[arg-type]
+        predictor.model.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[-2:])))
+        depth = predictor.predict_image(image).depth
+        assert seen.pop() == expected, size
+        assert depth.shape[-2:] == (80, 131)
+        with torch.no_grad():
+            same = resize_prediction(student(resize_image(image, expected)), (80, 131))
+        torch.testing.assert_close(depth, same.depth, rtol=1e-5, atol=0)
+        told = {"0.5": "0.5 of each image's own size", 2: "2 of each image's own size", "40x66": "40×66"}
+        assert predictor.about_size == told.get(size, "each image's own size")
+    assert Predictor.from_checkpoint(tmp_path / "student", "cpu", "0.5").trained_size == (64, 96)
+    small = Predictor.from_checkpoint(tmp_path / "student", "cpu", "0.25")
+    with pytest.raises(InputError, match=r"^size 0\.25: an image of 80×131 would be 20×33, expected at least 32×32"):
+        small.predict_image(image)
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ("0", "above 0, at most 16, got 0.0"),
+        ("-0.5", "above 0, at most 16, got -0.5"),
+        ("nan", "got nan"),
+        ("inf", "got inf"),
+        ("192", "or HEIGHTxWIDTH such as 192x640; a factor is above 0, at most 16, got 192.0"),
+        ("half", "a factor of each image's own size such as 0.5, or HEIGHTxWIDTH such as 192x640, got 'half'"),
+        ("192x", "got '192x'"),
+        ("16x640", "from 32, a cell of the network, to 16,384 pixels"),
+        ("192x-640", "from 32, a cell of the network"),
+        ("192x99999", "from 32, a cell of the network"),
+        (True, "got True"),
+        (None, "got None"),
+    ],
+)
+def test_a_size_that_is_none_is_refused(size: Any, told: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"^size.*{re.escape(told)}"):
+        Predictor.from_checkpoint(tmp_path / "nothing is read for it", "cpu", size)
+    with pytest.raises(InputError, match=r"^size"):
+        EvaluateConfig(tmp_path, size=size)
 
 
 def test_a_network_trained_on_windows_sees_images_at_their_own_size(tmp_path: Path) -> None:
