@@ -147,17 +147,19 @@ def test_its_defaults_are_the_quickstart_s_and_the_adaptation_s() -> None:
 def test_all_that_a_plan_says_reaches_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = StudentPlan(
         StudentConfig(network="light", log_scale=True),
-        7,
-        3,
-        5e-4,
-        AugmentationConfig(zoom=1.5),
-        DistillationConfig(uncertainty=0.5),
+        steps=7,
+        batch_size=3,
+        learning_rate=5e-4,
+        ema=0.9,
+        augmentation=AugmentationConfig(zoom=1.5),
+        distillation=DistillationConfig(uncertainty=0.5),
     )
     monkeypatch.setattr("adu_depth.real_quickstart.config.LIGHT", plan)
     config = RealQuickstartConfig(data=DataConfig(root="pairs"), encoder_weights="file")
     student = config.student(Path("train.txt"), 370.0)
     assert student.model == replace(plan.model, encoder_weights="file", reference_focal=370.0)
-    assert (student.loop.steps, student.loop.batch_size, student.optimizer.learning_rate) == (7, 3, 5e-4)
+    assert (student.loop.steps, student.loop.batch_size, student.loop.ema) == (7, 3, 0.9)
+    assert student.optimizer.learning_rate == 5e-4
     assert (student.augmentation, student.distillation) == (plan.augmentation, plan.distillation)
 
 
