@@ -37,6 +37,7 @@ from adu_depth.proxies.command import ProxiesConfig, make_proxies
 from adu_depth.quickstart import QuickstartConfig, run_quickstart
 from adu_depth.real_quickstart import RealQuickstartConfig, run_real_quickstart
 from adu_depth.report.command import ReportConfig, draw_report
+from adu_depth.saved_network.command import SaveConfig, save_network
 from adu_depth.schema import require_tuples
 from adu_depth.stopping import Stopped
 from adu_depth.submission.command import SubmitConfig
@@ -89,6 +90,11 @@ def predict(config: PredictConfig) -> int:
     for file, reason in failures:
         complain("failed", f"{file}: {reason}")
     return 1 if failures else 0
+
+
+def save(config: SaveConfig) -> int:
+    save_network(config, console)
+    return 0
 
 
 def quickstart(config: QuickstartConfig) -> int:
@@ -184,6 +190,7 @@ COMMANDS: dict[type, Any] = {
     CacheTeacherConfig: fill_cache,
     EvaluateConfig: evaluate,
     PredictConfig: predict,
+    SaveConfig: save,
     SubmitConfig: submit,
     PackConfig: pack,
     PresetsConfig: presets,
@@ -203,6 +210,7 @@ Command = (
     | Annotated[CacheTeacherConfig, subcommand("cache-teacher")]
     | Annotated[EvaluateConfig, subcommand("evaluate")]
     | Annotated[PredictConfig, subcommand("predict")]
+    | Annotated[SaveConfig, subcommand("save")]
     | Annotated[SubmitConfig, subcommand("submit")]
     | Annotated[PackConfig, subcommand("pack")]
     | Annotated[PresetsConfig, subcommand("presets")]

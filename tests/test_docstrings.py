@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import adu_kernels
-from adu_depth import data, evaluation, inference, models
+from adu_depth import data, evaluation, hub, inference, models
 from adu_kernels.concat_free_conv.op import concat_free_conv3d
 from tests.doc_examples import run_examples
 
@@ -25,6 +25,9 @@ DEPTH = {name: getattr(evaluation, name) for name in evaluation.__all__ if name.
     "LightTeacher": models.LightTeacher,
     "StereoTeacher": models.StereoTeacher,
     "Predictor": inference.Predictor,
+    "AduDepthModel": hub.AduDepthModel,
+    "AduDepthConfig": hub.AduDepthConfig,
+    "AduDepthImageProcessor": hub.AduDepthImageProcessor,
 }
 RECORDS = {"StereoSample": data.StereoSample, "DepthPrediction": models.DepthPrediction}
 NAMESPACE = {"torch": torch, "TeacherConfig": models.TeacherConfig, **OPERATIONS, **DEPTH, **RECORDS}

@@ -45,6 +45,7 @@ NAMES = [
     "cache-teacher",
     "evaluate",
     "predict",
+    "save",
     "submit",
     "pack",
 ]

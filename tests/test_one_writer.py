@@ -51,6 +51,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "IN/student", "--pairs", 1, "--device", "cpu", "--output", "OUT"),
     "predict a folder": ("predict", "IN/student", "IN/pairs/left", "--device", "cpu", "--output", "OUT"),
     "predict an image": ("predict", "IN/student", "IN/pairs/left/000000.png", "--device", "cpu", "--output", "OUT"),
+    "save": ("save", "IN/student", "OUT"),
     "submit": ("submit", "IN/student", "--data", "IN/test", "--partial", "--device", "cpu", "--output", "OUT"),
     "pack": ("pack", "IN/pairs", "--output", "OUT"),
     "render": ("render", "--count", 1, "--size", 32, 64, "--output", "OUT"),

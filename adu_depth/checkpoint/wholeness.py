@@ -64,7 +64,7 @@ def require_unchanged(checkpoint: Path, name: str) -> None:
     """InputError where a tensor file is not what state.json says was written; nothing is known without such sums."""
     if not (checkpoint / STATE).is_file():  # weights that somebody took out of a checkpoint
         return
-    state: State = read_json(checkpoint / STATE, State)
+    state: Sums = read_json(checkpoint / STATE, Sums)
     expected = state.get("files", {}).get(name)
     if expected is None:
         return

@@ -99,7 +99,7 @@ def predict_files(
         for task in tasks:
             reason = None
             try:
-                orientation = _to_be_turned(task.left, outcome, views, predictor.stereo)
+                orientation = to_be_turned(task.left, outcome, views, predictor.stereo)
                 outcome.written += predict_one(predictor, task, output, camera, temperature, depth_colours, orientation)
             except InputError as error:
                 if not source.is_dir():
@@ -147,7 +147,7 @@ def predict_one(
     return paths
 
 
-def _to_be_turned(image: Path, outcome: PredictOutcome, views: dict[Path, frozenset[str]], stereo: bool) -> int:
+def to_be_turned(image: Path, outcome: PredictOutcome, views: dict[Path, frozenset[str]], stereo: bool) -> int:
     """EXIF's orientation of an image that is to be turned by it, 1 of any other; noted in `outcome`."""
     orientation = orientation_of(image)
     if orientation == 1:
