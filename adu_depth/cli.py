@@ -30,6 +30,8 @@ from adu_depth.doctor import command as doctor_command
 from adu_depth.doctor.command import DoctorConfig, SplitsConfig
 from adu_depth.errors import InputError, SharedInputError
 from adu_depth.evaluation.command import EvaluateConfig, evaluate_checkpoint
+from adu_depth.export.command import export as run_export
+from adu_depth.export.config import ExportConfig
 from adu_depth.inference.command import PredictConfig, predict_images
 from adu_depth.inference.render import write_samples
 from adu_depth.parsing import settings_registry
@@ -94,6 +96,11 @@ def predict(config: PredictConfig) -> int:
 
 def save(config: SaveConfig) -> int:
     save_network(config, console)
+    return 0
+
+
+def export(config: ExportConfig) -> int:
+    run_export(config, console)
     return 0
 
 
@@ -191,6 +198,7 @@ COMMANDS: dict[type, Any] = {
     EvaluateConfig: evaluate,
     PredictConfig: predict,
     SaveConfig: save,
+    ExportConfig: export,
     SubmitConfig: submit,
     PackConfig: pack,
     PresetsConfig: presets,
@@ -211,6 +219,7 @@ Command = (
     | Annotated[EvaluateConfig, subcommand("evaluate")]
     | Annotated[PredictConfig, subcommand("predict")]
     | Annotated[SaveConfig, subcommand("save")]
+    | Annotated[ExportConfig, subcommand("export")]
     | Annotated[SubmitConfig, subcommand("submit")]
     | Annotated[PackConfig, subcommand("pack")]
     | Annotated[PresetsConfig, subcommand("presets")]

@@ -57,6 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "distill",
         "evaluate",
         "predict",
+        "export",
         "submit",
         "pack",
         "doctor",

@@ -46,6 +46,7 @@ NAMES = [
     "evaluate",
     "predict",
     "save",
+    "export",
     "submit",
     "pack",
 ]

@@ -38,7 +38,14 @@ KINDS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-REQUIRED = {"root": "folder", "share": 0.25, "teacher": Path("run"), "teacher_cache": Path("cache"), "preset": "adu"}
+REQUIRED = {
+    "root": "folder",
+    "share": 0.25,
+    "teacher": Path("run"),
+    "teacher_cache": Path("cache"),
+    "preset": "adu",
+    "checkpoint": Path("run"),
+}
 """Settings without a default."""
 NEEDED = {
     "AdaptConfig": {"start": Path("run"), "data": DataConfig(root="folder")},

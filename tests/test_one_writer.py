@@ -52,6 +52,7 @@ COMMANDS = {
     "predict a folder": ("predict", "IN/student", "IN/pairs/left", "--device", "cpu", "--output", "OUT"),
     "predict an image": ("predict", "IN/student", "IN/pairs/left/000000.png", "--device", "cpu", "--output", "OUT"),
     "save": ("save", "IN/student", "OUT"),
+    "export": ("export", "IN/student", "--format", "torch-export", "--output", "FILE"),
     "submit": ("submit", "IN/student", "--data", "IN/test", "--partial", "--device", "cpu", "--output", "OUT"),
     "pack": ("pack", "IN/pairs", "--output", "OUT"),
     "render": ("render", "--count", 1, "--size", 32, 64, "--output", "OUT"),
@@ -69,7 +70,7 @@ def test_a_folder_that_another_writes_into_is_refused(
     command: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
-    places = {"OUT": str(output), "FREE": str(tmp_path / "free")}
+    places = {"OUT": str(output), "FREE": str(tmp_path / "free"), "FILE": str(output / "student.pt2")}
     arguments = [places.get(str(a), str(a).replace("IN/", f"{inputs}/")) for a in COMMANDS[command]]
     with locked(output, "somebody"):
         with pytest.raises(SystemExit) as stopped:

@@ -48,8 +48,8 @@ class EvaluateConfig:
     """Evaluate a checkpoint on a data set; a teacher stands beside StereoSGBM and a constant disparity."""
 
     checkpoint: Positional[Path]
-    """A run folder (its best checkpoint where it was validated, else its newest), RUN/checkpoints/best, or a checkpoint
-    folder."""
+    """A run folder (its best checkpoint where it was validated, else its newest), RUN/checkpoints/best, a checkpoint
+    folder, or a file of `adu-depth export`."""
     data: str = "synthetic"
     """A data set's folder, or "synthetic" for held-out built-in scenes."""
     layout: str = "auto"

@@ -28,8 +28,8 @@ class PredictConfig:
     """
 
     checkpoint: Positional[Path]
-    """A run folder (its best checkpoint where it was validated, else its newest), RUN/checkpoints/best, or a checkpoint
-    folder."""
+    """A run folder (its best checkpoint where it was validated, else its newest), RUN/checkpoints/best, a checkpoint
+    folder, or a file of `adu-depth export`."""
     source: Positional[Path]
     """Image, or folder of images (a stereo teacher's folder holds left/ and right/; sequences may be folders there)."""
     right: Path | None = None

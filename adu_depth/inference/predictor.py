@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from adu_depth.checkpoint import load_model
+from adu_depth.checkpoint import LoadedModel, load_model
 from adu_depth.data.sample import StereoSample
 from adu_depth.data.transforms import short_side_size
 from adu_depth.errors import InputError
+from adu_depth.export.note import Note
+from adu_depth.export.opened import format_of, open_exported
 from adu_depth.geometry import Camera, stack_cameras
 from adu_depth.images import check_image, check_range, image_batch
 from adu_depth.models import LightConfig, takes_pairs
@@ -88,7 +90,7 @@ class Predictor:
         scaled = getattr(getattr(model, "config", None), "reference_focal", None) is not None
         self.needs_camera = self.stereo or scaled
         light = getattr(model, "config", None)
-        self.predicts_uncertainty = light.log_scale if isinstance(light, LightConfig) else True
+        self.predicts_uncertainty = light.log_scale if isinstance(light, LightConfig | Note) else True
         if flip not in get_args(Flip):
             raise InputError(f"flip: expected one of {', '.join(get_args(Flip))}, got {flip!r}")
         if self.stereo and flip != "none":
@@ -105,16 +107,16 @@ class Predictor:
         size: str | Size = "trained",
         flip: Flip = "none",
     ) -> Predictor:
-        """The predictor of a run folder or checkpoint; size "trained", "full" (each image's own), a factor of each
-        image's own, or (height, width). Both may be texts, "0.5" and "192x640".
+        """The predictor of a run folder, a checkpoint or an exported file; size "trained", "full" (each image's own), a
+        factor of each image's own, or (height, width). Both may be texts, "0.5" and "192x640".
 
         A network trained on windows cut from the images saw them at their own size: for it "trained" is "full".
         One that saw their middles at one short side is given whole images of that short side.
-        device "auto" is CUDA where there is one. Raises InputError if there is no usable checkpoint at `path`, or for
-        a size that is none.
+        device "auto" is CUDA where there is one; an exported file runs on the CPU. Raises InputError if there is no
+        usable checkpoint at `path`, or for a size that is none.
         """
         size = parse_size(size)
-        loaded = load_model(path, _device(device))
+        loaded = _load(path, device)
         working_size: tuple[int, int] | None = None
         if size == "trained" and loaded.fit == "resize":
             working_size = loaded.size
@@ -124,7 +126,7 @@ class Predictor:
             loaded.model,
             size=working_size,
             factor=size if isinstance(size, float) else 1.0,
-            device=_device(device),
+            device="cpu" if format_of(path) else _device(device),
             stereo=loaded.kind == "teacher",
             trained_size=loaded.size,
             flip=flip,
@@ -190,10 +192,14 @@ class Predictor:
             return f"{self.size[0]}×{self.size[1]}"
         return ("" if self.factor == 1 else f"{self.factor:g} of ") + "each image's own size"
 
-    def _predict(self, left: Tensor, right: Tensor | None, camera: Camera | None) -> DepthPrediction:
+    def prepared(
+        self, left: Tensor, right: Tensor | None, camera: Camera | None, size: tuple[int, int] | None = None
+    ) -> tuple[tuple[Tensor, ...], Camera | None]:
+        """What the network is given of these B×3×H×W views: one or both at the size it works at, or another one, and
+        the camera there (batched)."""
         check_image("left", left)
         own_size = (left.shape[-2], left.shape[-1])
-        size = self.working_size(own_size)
+        size = size or self.working_size(own_size)
         if self.stereo:
             right = self._check_stereo(left, right, camera)  # before anything moves: a camera's numbers are asked for
         if camera is not None:
@@ -202,6 +208,11 @@ class Predictor:
         if self.stereo:
             assert right is not None
             inputs += (resize_image(right.to(self.device), size),)
+        return inputs, camera
+
+    def _predict(self, left: Tensor, right: Tensor | None, camera: Camera | None) -> DepthPrediction:
+        inputs, camera = self.prepared(left, right, camera)
+        own_size, size = (left.shape[-2], left.shape[-1]), inputs[0].shape[-2:]
         with evaluating(self.model), torch.no_grad():
             prediction = self.model(*inputs, camera)
             if self.flip != "none":
@@ -317,6 +328,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _inverse(depth: Tensor) -> Tensor:
     """1 / depth, 0 ↔ 0: a depth of 0 stands for infinitely far (disparity 0). NaN stays NaN."""
     return torch.where(depth == 0, 0.0, 1.0 / torch.where(depth == 0, 1.0, depth))
+
+
+def _load(path: str | Path, device: torch.device | str) -> LoadedModel:
+    """The network of a run, a checkpoint or an exported file."""
+    if format_of(path) is None:
+        return load_model(path, _device(device))
+    if str(device) not in ("auto", "cpu"):
+        raise InputError(f"device: {path} is an exported file, which runs on the CPU here, got {device}")
+    network = open_exported(path)
+    note = network.config
+    return LoadedModel(
+        network, note.kind, {}, note.size or note.trained_size, Path(path), note.fit, short_side=note.short_side
+    )
 
 
 def _device(device: torch.device | str) -> torch.device:

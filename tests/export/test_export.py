@@ -1,0 +1,282 @@
+"""A network in a file gives what the network gives, by `predict` and `evaluate` too; bad input says what is wrong."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from adu_depth.cli import main
+from adu_depth.data import SyntheticStereo
+from adu_depth.errors import InputError
+from adu_depth.export import command
+from adu_depth.export.graph import TensorGraph
+from adu_depth.export.note import KEY, Note
+from adu_depth.export.opened import open_exported
+from adu_depth.geometry import stack_cameras
+from adu_depth.inference import Predictor, write_samples
+from adu_depth.models import StudentConfig
+from adu_depth.training.runs import train_student, train_teacher
+from tests.training.tiny import LOOP, SIZE, STUDENT, tiny_student, tiny_teacher
+
+pytest.importorskip("onnxruntime", reason="pip install 'adu-depth[onnx]'")
+pytest.importorskip("onnxscript", reason="pip install 'adu-depth[onnx]'")
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(a) for a in arguments])
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher, a student that needs a focal length, a light student; pairs of the size they learned at, and others;
+    and a file of each network."""
+    folder = tmp_path_factory.mktemp("export")
+    short = replace(LOOP, steps=1)
+    train_teacher(tiny_teacher(folder / "teacher", loop=short))
+    train_student(tiny_student(folder / "student", loop=short, model=replace(STUDENT, reference_focal=80.0)))
+    light = StudentConfig(network="light", log_scale=True)
+    train_student(tiny_student(folder / "light", loop=short, model=light))
+    write_samples(SyntheticStereo(2, *SIZE, seed=0), folder / "same", 2)
+    write_samples(SyntheticStereo(2, 48, 88, seed=1), folder / "other", 2)
+    images = ("--images", folder / "same")
+    assert run("export", folder / "teacher", "--output", folder / "teacher.onnx", *images) == 0
+    assert run("export", folder / "student", "--dynamic", "--output", folder / "student.onnx", *images) == 0
+    student = ("export", folder / "student", "--format", "torch-export", "--uint8", "--batch-size", 2)
+    assert run(*student, "--output", folder / "student.pt2", *images) == 0
+    assert run("export", folder / "light", "--precision", "fp16", "--output", folder / "light.onnx") == 0
+    return folder
+
+
+def maps(folder: Path) -> dict[str, np.ndarray]:
+    found = {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.glob("*_depth.png"))}
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "images", "options"),
+    [
+        ("teacher.onnx", "teacher", "other", ()),
+        ("student.onnx", "student", "other/left", ("--size", "full")),
+        ("student.pt2", "student", "same/left", ()),
+    ],
+)
+def test_predict_gives_the_run_s_depths(
+    name: str, kind: str, images: str, options: tuple[str, ...], made: Path, tmp_path: Path
+) -> None:
+    """To 1/256 m, what the PNG holds: a value on the border between two may be rounded to either."""
+    for network in (kind, name):
+        given = ("predict", made / network, made / images, "--output", tmp_path / network, "--device", "cpu")
+        assert run(*given, *options) == 0
+    assert sorted(os.listdir(tmp_path / kind)) == sorted(os.listdir(tmp_path / name))
+    for image, expected in maps(tmp_path / kind).items():
+        apart = np.abs(maps(tmp_path / name)[image].astype(int) - expected)
+        assert apart.max() <= 1
+        assert (apart > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize(("name", "kind", "size"), [("teacher.onnx", "teacher", "trained"),
+                                                    ("student.onnx", "student", "full")])  # fmt: skip
+def test_evaluate_gives_the_run_s_metrics(name: str, kind: str, size: str, made: Path, tmp_path: Path) -> None:
+    rows = []
+    for network in (made / kind, made / name):
+        output = ("--output", tmp_path / network.name, "--device", "cpu", "--size", size)
+        assert run("evaluate", network, "--data", made / "other", *output) == 0
+        rows.append(json.loads((tmp_path / network.name / f"{kind}.json").read_text()))
+    assert rows[0].keys() == rows[1].keys()
+    for protocol, result in rows[0].items():
+        for metric, expected in result["means"].items():
+            # Of a network that hardly learned, whole walls lie at one depth, and so at one threshold or rank.
+            counts = metric.startswith(("a1", "a2", "a3", "d1", "ause", "aurg", "calibration"))
+            within = {"abs": 1e-3} if counts else {"rel": 2e-5}
+            assert rows[1][protocol]["means"][metric] == pytest.approx(expected, **within), metric
+
+
+def test_a_camera_reaches_the_file(made: Path) -> None:
+    """Also one whose views have other principal points (Middlebury's), and of each image of a batch its own."""
+    scenes = [SyntheticStereo(3, *SIZE, seed=2)[i] for i in range(3)]
+    cameras = [replace(s.camera, baseline=s.camera.baseline * (1 + i), disparity_offset=1.5 * i) for i, s in
+               enumerate(scenes)]  # fmt: skip
+    left, right = (torch.stack([getattr(s, side) for s in scenes]) for side in ("left", "right"))
+    camera = stack_cameras(cameras)
+    with torch.no_grad():
+        expected = Predictor.from_checkpoint(made / "teacher", "cpu").model(left, right, camera)
+        found = open_exported(made / "teacher.onnx")(left, right, camera)
+    for name in ("depth", "log_scale", "disparity"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-3)
+    depths = [round(float(depth.median()), 3) for depth in found.depth]
+    assert len(set(depths)) == 3
+
+
+def test_images_of_several_sizes_and_batches_pass_a_file_for_any(made: Path) -> None:
+    network, camera = Predictor.from_checkpoint(made / "student", "cpu").model, SyntheticStereo(1, *SIZE)[0].camera
+    file = open_exported(made / "student.onnx")
+    for count, height, width in ((1, 33, 70), (2, 64, 96), (1, 101, 45)):
+        image = torch.rand(count, 3, height, width)
+        with torch.no_grad():
+            expected, found = (one(image, stack_cameras([camera] * count)) for one in (network, file))
+        torch.testing.assert_close(found.depth, expected.depth, rtol=1e-4, atol=0.0)
+        torch.testing.assert_close(found.log_scale, expected.log_scale, rtol=0.0, atol=1e-4)
+
+
+def test_half_precision_is_near_and_in_half_the_bytes(made: Path) -> None:
+    image = SyntheticStereo(1, *SIZE, seed=3)[0].left[None]
+    with torch.no_grad():
+        expected, found = (Predictor.from_checkpoint(made / name, "cpu").model(image, None) for name in
+                           ("light", "light.onnx"))  # fmt: skip
+    apart = (found.depth / expected.depth - 1).abs()
+    assert 0 < apart.mean() < 1e-2
+    assert found.depth.dtype == torch.float32
+    weights = sum(p.numel() for p in Predictor.from_checkpoint(made / "light", "cpu").model.parameters())
+    assert (made / "light.onnx").stat().st_size < 3 * weights
+
+
+def test_what_a_file_says_can_be_read_without_us(made: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(made / "teacher.onnx", providers=["CPUExecutionProvider"])
+    assert [one.name for one in session.get_inputs()] == ["left", "right", "focal", "baseline", "disparity_offset"]
+    assert [one.name for one in session.get_outputs()] == ["depth", "log_scale", "disparity"]
+    said = session.get_modelmeta().custom_metadata_map
+    assert "metres" in said["output.depth"]
+    assert "natural log of the Laplace scale b of ln depth" in said["output.log_scale"]
+    assert said["input.left"].startswith("1×3×32×64 float32")
+    assert "uint8" in open_exported(made / "student.pt2").config.inputs["image"]
+    record = json.loads(said[KEY])
+    assert record["size"] == list(SIZE)
+    assert record["checkpoint"].endswith("step-00000001")
+
+
+def test_a_file_that_is_not_the_network_is_not_written(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = command.tensor_graph
+
+    def planted(network: torch.nn.Module, note: Note) -> TensorGraph:
+        """As if the converter had lost a hundredth of one layer's weights."""
+        changed = copy.deepcopy(network)
+        with torch.no_grad():
+            changed.get_parameter("head.predict.bias").mul_(1.01)
+        return honest(changed, note)
+
+    monkeypatch.setattr(command, "tensor_graph", planted)
+    arguments = ("export", made / "student", "--format", "torch-export", "--output", tmp_path / "out" / "a.pt2")
+    assert run(*arguments) == 2
+    assert (
+        "the file's depth is not PyTorch's: expected a largest difference of at most 0.0001" in capsys.readouterr().err
+    )
+    assert not list(tmp_path.rglob("*.pt2*")), "nothing under its name, nor under a temporary one"
+
+
+REFUSED = {
+    "a size below a cell": (("export", "student", "--size", 16, 64), "at least one cell of 32×32"),
+    "a fixed size and any": (("export", "student", "--size", 32, 64, "--dynamic"), "--dynamic is any size"),
+    "another suffix": (("export", "student", "--output", "OUT/a.pt"), "expected a name ending in .onnx, got "),
+    "a file again": (("export", "student.onnx"), "expected a run or a checkpoint, got an exported file"),
+    "no run": (("export", "nothing"), "nothing does not exist"),
+    "single images for a teacher": (
+        ("export", "teacher", "--format", "torch-export", "--images", "same/left/000000.png"),
+        "a stereo teacher needs pairs",
+    ),
+    "no such file": (("predict", "nothing.onnx", "same/left"), "nothing.onnx: cannot be read: No such file"),
+    "a damaged file": (("predict", "damaged.onnx", "same/left"), "damaged.onnx: expected an ONNX file"),
+    "a damaged archive": (("predict", "damaged.pt2", "same/left"), "damaged.pt2: expected a torch.export archive"),
+    "another's ONNX": (("predict", "foreign.onnx", "same/left"), "expected a file that `adu-depth export` wrote"),
+    "single images for its file": (("predict", "teacher.onnx", "same/left"), "a stereo teacher needs pairs"),
+    "no camera": (("predict", "student.onnx", "bare"), "no calibration for"),
+    "a GPU": (("predict", "student.onnx", "same/left", "--device", "cuda"), "runs on the CPU here"),
+    "another size": (
+        ("predict", "teacher.onnx", "other", "--size", "full"),
+        "expected images of 32×64, which the file",
+    ),
+    "no bytes": (("predict", "student.pt2", "other/left"), "it takes images of 8 bits"),
+    "too small": (("predict", "student.onnx", "small", "--fx", 50, "--size", "full"), "larger than one cell of 32×32"),
+    "evaluate": (("evaluate", "damaged.onnx", "--pairs", 1), "damaged.onnx: expected an ONNX file"),
+    "as a teacher": (("distill", "--teacher", "teacher.onnx", "--run", "OUT/run"), "holds no checkpoint"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_bad_input_says_what_is_wrong(
+    what: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, expected = REFUSED[what]
+    for suffix in ("onnx", "pt2"):
+        (made / f"damaged.{suffix}").write_bytes((made / f"student.{suffix}").read_bytes()[:5000])
+    (made / "foreign.onnx").write_bytes(_foreign())
+    for folder, size in (("bare", SIZE), ("small", (20, 64))):
+        (made / folder).mkdir(exist_ok=True)
+        cv2.imwrite(str(made / folder / "0.png"), np.zeros((*size, 3), np.uint8))
+    given = [str(made / a) if (made / str(a)).exists() or "nothing" in str(a) else str(a) for a in arguments]
+    output = [] if {"--output", "--run"} & set(given) else ["--output", "OUT/a.onnx" if given[0] == "export" else "OUT"]
+    if "torch-export" in given:
+        output = ["--output", "OUT/a.pt2"]
+    code = run(*(a.replace("OUT", str(tmp_path / "out")) for a in [*given, *output]))
+    said = capsys.readouterr()
+    assert expected in said.err
+    assert "Traceback" not in said.err
+    assert code == (1 if what in ("too small", "another size", "no bytes", "no camera") else 2), "a folder goes on"
+    assert not list(tmp_path.rglob("*.onnx")) + list(tmp_path.rglob("*_depth.png")) + list(tmp_path.rglob("*.tmp"))
+
+
+def _foreign() -> bytes:
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("a", "b")]
+    graph = helper.make_graph([helper.make_node("Relu", ["a"], ["b"])], "g", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("module", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_library_is_named_before_any_work(
+    module: str, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert run("export", made / "student", "--output", made / "missing" / "a.onnx") == 2
+    said = capsys.readouterr().err
+    assert f"expected {module} to be installed" in said
+    assert "pip install 'adu-depth[onnx]'" in said
+    assert not (made / "missing").exists()
+    if module == "onnxruntime":
+        assert run("predict", made / "student.onnx", made / "same" / "left") == 2
+        assert "expected onnxruntime to be installed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"size": [16, 64]}, r"size\[0\]: expected a whole number from 32"),
+        ({"format": 2}, "format: expected 1, got 2"),
+        ({"kind": "student"}, "as its record says"),
+        ({"more": 1}, "more: expected no such name"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused(
+    change: dict[str, object], expected: str, made: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    model = onnx.load(made / "teacher.onnx")
+    record = next(one for one in model.metadata_props if one.key == KEY)
+    record.value = json.dumps(json.loads(record.value) | change)
+    onnx.save(model, tmp_path / "changed.onnx")
+    with pytest.raises(InputError, match=expected):
+        open_exported(tmp_path / "changed.onnx")
+
+
+def test_on_real_pairs(made: Path, real_stereo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("export", made / "student", "--format", "torch-export", "--output", tmp_path / "a.pt2", "--count", 2)
+    assert run(*arguments, "--images", real_stereo / "kitti2015", real_stereo / "eth3d") == 0
+    assert "3 images at 32×64" in capsys.readouterr().out
