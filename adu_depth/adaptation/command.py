@@ -136,7 +136,8 @@ class _Adapting:
         before = self._before(splits["val"], proxies)
         training = config.training(self.start, splits["train"], splits["val"])
         if begun:
-            training = replace(training, loop=replace(training.loop, resume=True))
+            # Its teacher has the weights that it began with, by whatever path; the run itself still says by which.
+            training = replace(training, init=None, loop=replace(training.loop, resume=True))
         try:
             train_teacher(training, self.progress)
         except Interrupted as stopped:

@@ -183,6 +183,17 @@ def test_held_out_pairs_without_proxies_are_told_by_a_setting_of_this_command(
     assert set(told(tmp_path / "measured")["held_out"]["adapted"]) >= {"photometric", "left_right"}
 
 
+def test_it_goes_on_where_teacher_and_folder_lie_elsewhere(start: Path, pairs: Path, tmp_path: Path) -> None:
+    """By another path, the same weights: the training refused the path, after all pairs were matched."""
+    assert adapt(start, pairs, tmp_path / "adapted") == 0
+    first = told(tmp_path / "adapted")["held_out"]
+    moved, output = shutil.copytree(start, tmp_path / "moved"), tmp_path / "elsewhere"
+    (tmp_path / "adapted").rename(output)
+    assert adapt(moved, pairs, output) == 0
+    assert told(output)["held_out"] == first
+    assert load_model(output / "teacher").config["init"] == str(start), "what it began with stays told"
+
+
 def test_what_would_make_it_another_is_refused_and_leaves_all_as_it_was(
     start: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
