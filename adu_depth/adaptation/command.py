@@ -75,10 +75,7 @@ def open_pairs(data: DataConfig, progress: Progress) -> tuple[FileDataset, str]:
     """The pairs of an adaptation's `data`, and their layout. InputError where they cannot be opened, or its windows do
     not fit in them."""
     layout = find_layout(Path(data.root), data.layout).name
-    dataset = open_dataset(
-        data.root, layout, split=data.split or None, ground_truth=data.ground_truth or None,
-        skip_missing=data.skip_missing,
-    )  # fmt: skip
+    dataset = open_dataset(data.root, **(folder_options(data) | {"layout": layout}))
     for note in dataset.notes:
         progress.say(note)
     if data.fit == "crop":  # the training asks too, but after all frames were matched

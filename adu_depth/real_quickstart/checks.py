@@ -9,22 +9,25 @@ from pathlib import Path
 
 from adu_depth.adaptation.command import open_pairs
 from adu_depth.checkpoint import kind_of
+from adu_depth.data.config import DataConfig
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.identity import spread
 from adu_depth.data.splits import divide_nearly
+from adu_depth.data.transforms import require_fit
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import open_with_full_truth
 from adu_depth.models import build_student, load_encoder
 from adu_depth.progress import Progress
 from adu_depth.real_quickstart.config import RealQuickstartConfig
+from adu_depth.training.sources import BUILT_IN, named_sources, open_folder
 
 FRAMES_ASKED = 64
 """Of a large set, frames whose cameras are asked for the focal length."""
 
 
 def require_usable(config: RealQuickstartConfig, progress: Progress) -> tuple[FileDataset, str]:
-    """The pairs and their layout. InputError for what a later part would refuse: of the pairs, of the truth, of the
-    teacher and of the encoder's weights."""
+    """The pairs and their layout. InputError for what a later part would refuse: of the pairs, of what is mixed in, of
+    the truth, of the teacher and of the encoder's weights."""
     if config.teacher is not None and kind_of(config.teacher) != "teacher":
         raise InputError(f"teacher {config.teacher}: expected a stereo teacher, got a network for single images")
     if config.encoder_weights:
@@ -36,10 +39,32 @@ def require_usable(config: RealQuickstartConfig, progress: Progress) -> tuple[Fi
             f"{pairs.root}: every one of its {len(pairs):,} frames has ground truth: `adu-depth train-teacher` and "
             "`adu-depth distill` learn from that; this way is for pairs that have none"
         )
-    divide_nearly(pairs, pairs.names, config.held_out, 0)
+    _, held_out = divide_nearly(pairs, pairs.names, config.held_out, 0)
+    if all(map(pairs.teaches, held_out)):
+        raise InputError(
+            f"held_out {config.held_out:g}: all {len(held_out)} held-out pairs of {pairs.root} have ground truth, such "
+            f"as {held_out[0]}, and the best teacher is chosen where the classical matcher is sure, in pairs without: "
+            "expected another share, or a data.split that leaves those out"
+        )
+    mixed = _open_mixed(config.data)
     if config.truth is not None:
-        _require_apart(open_truth(config.truth), pairs)
+        truth = open_truth(config.truth)
+        for trained_on in (pairs, *mixed):
+            _require_apart(truth, trained_on)
     return pairs, layout
+
+
+def _open_mixed(data: DataConfig) -> list[FileDataset]:
+    """The folders of data.mix. InputError for one that cannot be opened or learned from, or scenes without end."""
+    opened = []
+    for _, source in named_sources(data)[1:]:
+        if source.root != BUILT_IN:
+            samples = open_folder(source)
+            if data.fit == "crop":
+                require_fit(samples, data.size, data.crop_scale[1])
+            samples[0].require_right("a stereo teacher")
+            opened.append(samples)
+    return opened
 
 
 def open_truth(folder: Path) -> FileDataset:

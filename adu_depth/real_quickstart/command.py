@@ -183,5 +183,6 @@ class _RealQuickstart:
 
 
 def _write(config: RealQuickstartConfig, report: dict[str, Any]) -> None:
-    runs = {BEFORE: config.built_in().run, ADAPTED: config.adaptation().run, STUDENT: config.output / "student"}
+    adaptation = config.adaptation()
+    runs = {BEFORE: adaptation.start, ADAPTED: adaptation.run, STUDENT: config.output / "student"}
     write_real_page(config.output / PAGE, config, report, panels(config), runs)

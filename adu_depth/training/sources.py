@@ -27,11 +27,7 @@ def open_samples(data: DataConfig, device: torch.device, progress: Progress | No
     progress = progress or Progress(enabled=False)
     if not data.mix:
         return _opened(data, data, device, "data.root", progress)
-    named: list[tuple[str, DataConfig | SourceConfig]] = [(f"data.root {data.root}", data)]
-    named += [(f"data.mix {source.root}", source) for source in data.mix]
-    for name, source in named:
-        if source.root == BUILT_IN and not source.pairs:
-            raise InputError(f"{name}: built-in scenes that are mixed must be finite: say how many (pairs)")
+    named = named_sources(data)
     opened = [_opened(source, data, device, name, progress) for name, source in named]
     if data.rescales and all(map(is_built_in, opened)):
         low, high = data.crop_scale
@@ -50,6 +46,17 @@ def open_samples(data: DataConfig, device: torch.device, progress: Progress | No
     ]
     progress.say(f"{len(told)} data sets are mixed: {', '.join(told)}")
     return mixed
+
+
+def named_sources(data: DataConfig) -> list[tuple[str, DataConfig | SourceConfig]]:
+    """What is mixed, data.root first: its name for messages, and its settings. InputError for built-in scenes without
+    end among it."""
+    named: list[tuple[str, DataConfig | SourceConfig]] = [(f"data.root {data.root}", data)]
+    named += [(f"data.mix {source.root}", source) for source in data.mix]
+    for name, source in named:
+        if source.root == BUILT_IN and not source.pairs:
+            raise InputError(f"{name}: built-in scenes that are mixed must be finite: say how many (pairs)")
+    return named
 
 
 def _opened(
@@ -71,13 +78,7 @@ def _opened(
         if data.mix:
             scenes.fill(progress, "built-in scenes")
         return scenes
-    options = folder_options(source)
-    unlabelled = isinstance(source, SourceConfig) and not source.labels
-    if unlabelled and source.layout == "auto" and Path(source.root).is_dir() and not recognised(Path(source.root)):
-        options["layout"] = "pictures"
-    samples = open_dataset(source.root, **options, truth=not unlabelled)
-    if source.proxies:
-        samples.use_proxies(source.proxies)
+    samples = open_folder(source)
     for note in samples.notes:
         progress.say(note)
     if data.fit == "centre":
@@ -88,6 +89,18 @@ def _opened(
     if data.fit == "crop":
         require_fit(samples, data.size, data.crop_scale[1])
     return Resized(samples, data.size) if data.fit == "resize" else samples
+
+
+def open_folder(source: DataConfig | SourceConfig) -> FileDataset:
+    """The data set of files that these settings name, as it is stored, with its proxies."""
+    options = folder_options(source)
+    unlabelled = isinstance(source, SourceConfig) and not source.labels
+    if unlabelled and source.layout == "auto" and Path(source.root).is_dir() and not recognised(Path(source.root)):
+        options["layout"] = "pictures"
+    samples = open_dataset(source.root, **options, truth=not unlabelled)
+    if source.proxies:
+        samples.use_proxies(source.proxies)
+    return samples
 
 
 def seen_frames(samples: Dataset, truth: bool = True) -> dict[str, str]:

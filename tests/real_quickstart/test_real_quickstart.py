@@ -17,12 +17,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from adu_depth.adaptation.command import open_pairs
 from adu_depth.checkpoint import config_dict, list_checkpoints, load_model
 from adu_depth.cli import main
 from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.augmentation import AugmentationConfig
-from adu_depth.data.config import DataConfig
+from adu_depth.data.config import DataConfig, SourceConfig
 from adu_depth.data.packed.command import PackConfig, run_pack
+from adu_depth.data.splits import divide_nearly
 from adu_depth.distillation import DistillationConfig
 from adu_depth.errors import InputError
 from adu_depth.files import read_name_lines
@@ -30,7 +32,8 @@ from adu_depth.inference import write_samples
 from adu_depth.models import LightStudent, StudentConfig
 from adu_depth.progress import Progress
 from adu_depth.quickstart import TEACHER_LEARNING_RATE, QuickstartConfig
-from adu_depth.real_quickstart.checks import focal_at, open_truth
+from adu_depth.real_quickstart import command
+from adu_depth.real_quickstart.checks import focal_at, open_truth, require_usable
 from adu_depth.real_quickstart.config import RealQuickstartConfig
 from adu_depth.real_quickstart.students import LIGHT, PLAIN, StudentPlan
 from adu_depth.training import loop
@@ -354,6 +357,56 @@ def test_what_cannot_be_is_named_before_anything_is_trained(
         assert run(output, root, *more) == 2
         assert message in " ".join(capsys.readouterr().err.replace("│", "").split()), more
         assert not list(output.glob("*")), "nothing was begun"
+
+
+def test_what_is_mixed_in_is_looked_at_before_anything_is_trained(pairs: Path, truth: Path, tmp_path: Path) -> None:
+    """Another data set's faults were told once the teacher was trained; its truth was called one that nothing saw."""
+
+    def refused(message: str, *words: str, **more: Any) -> None:
+        data = DataConfig(root=str(pairs), size=(64, 96), fit="crop", mix=(SourceConfig.from_words([*words]),))
+        with pytest.raises(InputError, match=message):
+            require_usable(RealQuickstartConfig(data=data, **more), QUIET)
+
+    refused("nowhere: no such folder", str(tmp_path / "nowhere"), "0.1")
+    refused("built-in scenes that are mixed must be finite", "synthetic", "0.1")
+    refused("2 of its 2 frames are among the pairs that are trained on", str(truth), "0.1", truth=truth)
+    small = tmp_path / "small"
+    write_samples(SyntheticStereo(1, 32, 64, seed=9), small, 1)
+    refused("images are smaller", str(small), "0.1")
+    refused("a stereo teacher needs pairs", str(truth / "left"), "0.1", "labels=false")
+
+
+def test_held_out_pairs_that_have_a_truth_are_told_before_anything_is_trained(pairs: Path, tmp_path: Path) -> None:
+    """By the adaptation before, and by a setting of its own."""
+    root = shutil.copytree(pairs, tmp_path / "pairs")
+    config = RealQuickstartConfig(data=DataConfig(root=str(root)), held_out=0.34)
+    held_out = divide_nearly(open_dataset(root), open_dataset(root).names, 0.34, 0)[1]
+    write_samples(SyntheticStereo(COUNT, *SIZE, seed=5), tmp_path / "truth", COUNT)
+    (root / "depth").mkdir()
+    for name in held_out:
+        shutil.copy(tmp_path / "truth" / "depth" / f"{name}.png", root / "depth" / f"{name}.png")
+    with pytest.raises(InputError, match=rf"^held_out 0\.34: all 2 held-out pairs of .*, such as {held_out[0]}"):
+        require_usable(config, QUIET)
+    (root / "depth" / f"{held_out[0]}.png").unlink()
+    require_usable(config, QUIET)
+
+
+def test_a_focal_length_of_frames_that_are_cut_is_of_what_is_left(tmp_path: Path) -> None:
+    write_samples(SyntheticStereo(2, 376, 1242, seed=5), tmp_path / "pairs", 2)
+    data = DataConfig(root=str(tmp_path / "pairs"), kb_crop=True)
+    opened, _ = open_pairs(data, QUIET)
+    assert focal_at(opened, 608) == pytest.approx(float(opened.load("000000").camera.fx) / 2, abs=0.01)
+
+
+def test_the_curves_are_those_of_the_teacher_that_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the built-in one's, where a folder had one, though another was given."""
+    drawn: list[dict[str, Path]] = []
+    monkeypatch.setattr(command, "panels", lambda config: [])
+    monkeypatch.setattr(command, "write_real_page", lambda *given: drawn.append(given[-1]))
+    config = RealQuickstartConfig(data=DataConfig(root="pairs"), output=Path("out"))
+    for teacher, expected in ((None, "out/teacher"), (Path("mine"), "mine")):
+        command._write(replace(config, teacher=teacher), {})
+        assert drawn.pop()["teacher before"] == Path(expected)
 
 
 def test_several_processes_are_refused(
