@@ -117,13 +117,14 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
 
 
 def require_tuples(settings: Any, prefix: str = "") -> None:
-    """For a dataclass's __post_init__, before it asks for parts of a setting: InputError for a single value where there
-    are several."""
+    """For a dataclass's __post_init__, before it asks for parts of a setting: InputError for a single value, or none,
+    where there are several."""
     made: Any = type(settings)
     for field in fields(made):
-        kinds = _tuple_of(_hints(made)[field.name])
+        schema = _hints(made)[field.name]
+        kinds = _tuple_of(schema)
         value = getattr(settings, field.name)
-        if kinds is None or value is None or isinstance(value, tuple | list):
+        if kinds is None or isinstance(value, tuple | list) or (value is None and type(None) in get_args(schema)):
             continue
         count = "a tuple" if kinds[-1] is Ellipsis else f"{len(kinds)} values"
         example = f", such as {field.default}" if isinstance(field.default, tuple) and field.default else ""

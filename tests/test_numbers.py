@@ -95,7 +95,7 @@ def test_settings_hold_python_s_numbers(kind: str) -> None:
 def test_a_single_value_where_there_are_several_is_refused_by_name() -> None:
     """DataConfig(crop_scale=0.5) was a TypeError."""
     found = 0
-    for one in [*_checked_settings(), Scorer(), PackConfig(), RenderConfig()]:
+    for one in [*_checked_settings(), Scorer(), PackConfig(), RenderConfig(), RigConfig()]:
         for field in dataclasses.fields(one):
             value = getattr(one, field.name)
             several = value if isinstance(value, tuple) else (192,) if field.name == "size" else None
@@ -107,6 +107,9 @@ def test_a_single_value_where_there_are_several_is_refused_by_name() -> None:
                 InputError, match=rf"\b{field.name}: expected (2|3|a) (values|tuple)\b.*, got {single!r}$"
             ):
                 dataclasses.replace(one, **{field.name: single})
+            if value is not None:  # nothing either, but where it is the default
+                with pytest.raises(InputError, match=rf"\b{field.name}: expected .*, got nothing$"):
+                    dataclasses.replace(one, **{field.name: None})
     assert found > 20
     told = r"^data\.crop_scale: expected 2 values, such as \(1\.0, 1\.0\), got 0\.5$"
     with pytest.raises(InputError, match=told):

@@ -240,9 +240,9 @@ def parse_size(size: str | Size) -> Size:
     """A size that a network is to be run at, as the command line or Python has it. InputError for one that is none."""
     if isinstance(size, tuple | list):
         return tuple(size)  # type: ignore[return-value]  # `Predictor` looks at it
-    if size in ("trained", "full"):
-        return size  # type: ignore[return-value]
     if isinstance(size, str):
+        if size in ("trained", "full"):
+            return size  # type: ignore[return-value]
         if sides := re.fullmatch(r"(-?\d+)\s*[x×]\s*(-?\d+)", size.strip()):
             height, width = map(int, sides.groups())
             if min(height, width) < CELL or max(height, width) > MOST_SIDE:

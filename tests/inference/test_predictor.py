@@ -212,6 +212,7 @@ def test_a_factor_of_each_images_own_size_or_one_height_and_width_as_text(tmp_pa
         ("192x99999", "from 32, a cell of the network"),
         (True, "got True"),
         (None, "got None"),
+        (np.array([192, 640]), "got array([192, 640])"),
     ],
 )
 def test_a_size_that_is_none_is_refused(size: Any, told: str, tmp_path: Path) -> None:
