@@ -73,6 +73,11 @@ def note_of(config: ExportConfig, loaded: LoadedModel) -> Note:
     light = own if isinstance(own, LightConfig) else None
     fixed = loaded.fit == "resize" or light is not None
     size = None if config.dynamic else config.size or (loaded.size if fixed else None)
+    if size is None and loaded.kind == "teacher":
+        raise InputError(
+            "size: a stereo teacher's file is for one size: its cost volume is cut to the width, a slice for each "
+            "disparity, and no other width would give its depths; expected --size HEIGHT WIDTH"
+        )
     low, high = depth_range(loaded.model)
     return Note(
         kind=loaded.kind,

@@ -36,7 +36,7 @@ class ExportConfig:
     """Height and width of the images, fixed in the file; without it the size trained at, if whole images were brought
     to it or the network is a light one, else any (--dynamic)."""
     dynamic: bool = False
-    """Take images of any size above 32×32; of light networks, whose sides are multiples of 32."""
+    """Students: take images of any size above 32×32; light ones, whose sides are multiples of 32."""
     batch_size: Annotated[int, Range(1, MOST_BATCH)] = 1
     """Images a call."""
     precision: Precision = "fp32"

@@ -77,7 +77,11 @@ def open_file(path: Path) -> tuple[Note, Run]:
         )
 
     def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        found = session.run(None, {name: np.ascontiguousarray(value.numpy()) for name, value in inputs.items()})
+        given = {name: np.ascontiguousarray(value.numpy()) for name, value in inputs.items()}
+        try:
+            found = session.run(None, given)
+        except Exception as error:
+            raise InputError(f"{path}: ONNX Runtime cannot run it: {first_line(error)}") from error
         return {name: torch.from_numpy(value) for name, value in zip(note.outputs, found, strict=True)}
 
     return note, run

@@ -52,8 +52,11 @@ def open_file(path: Path) -> tuple[Note, Run]:
         logger.setLevel(before)
 
     def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        with torch.no_grad():
-            found = module(*(inputs[name] for name in note.inputs))
+        try:
+            with torch.no_grad():
+                found = module(*(inputs[name] for name in note.inputs))
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"{path}: torch cannot run it: {first_line(error)}") from error
         return dict(zip(note.outputs, found, strict=True))
 
     return note, run

@@ -182,6 +182,7 @@ def test_a_file_that_is_not_the_network_is_not_written(
 REFUSED = {
     "a size below a cell": (("export", "student", "--size", 16, 64), "at least one cell of 32×32"),
     "a fixed size and any": (("export", "student", "--size", 32, 64, "--dynamic"), "--dynamic is any size"),
+    "a teacher for any": (("export", "teacher", "--dynamic"), "a stereo teacher's file is for one size"),
     "another suffix": (("export", "student", "--output", "OUT/a.pt"), "expected a name ending in .onnx, got "),
     "a file again": (("export", "student.onnx"), "expected a run or a checkpoint, got an exported file"),
     "no run": (("export", "nothing"), "nothing does not exist"),
