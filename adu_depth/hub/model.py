@@ -202,7 +202,7 @@ class AduDepthModel(PreTrainedModel):
         """Writes the network as a folder: weights, configuration, image processor, code file, model card.
 
         What `adu-depth predict`, `evaluate`, `distill --teacher` and `from_pretrained` take for a checkpoint. A folder
-        that is there keeps its other files, and its model card where its weights are these.
+        that is there keeps its other files, and its README.md where it held no network, or these weights.
 
         Args:
             save_directory: the folder.
@@ -211,12 +211,13 @@ class AduDepthModel(PreTrainedModel):
                 over is for files that there are none of here.
 
         Raises:
-            InputError: another process writes there, or the system refuses.
+            InputError: another process writes there, or the system refuses; a state_dict that is not this network's.
         """
         weights = options.pop("state_dict", None) or self.state_dict()
         tensors = {name.removeprefix("network."): tensor.detach().cpu() for name, tensor in weights.items()}
         if not options.pop("is_main_process", True):
             return
+        _require_same_names(tensors, self.network.state_dict())
         card = UNKNOWN.format(name=folder_name(Path(save_directory))) if self.card is None else self.card
         step = self.step
         if self._before is not None and not _alike(tensors, self._before):
@@ -248,6 +249,18 @@ def _require_own(given: AduDepthConfig, own: AduDepthConfig, path: Path) -> None
         one, other = (json.loads(json.dumps(getattr(config, name))) for config in (given, own))
         if one != other:
             raise InputError(f"config: {name} is another than that of {path}; the network is rebuilt from its own")
+
+
+def _require_same_names(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """A folder that lacks one of them, or has it of another shape, could not be loaded."""
+    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    if other := sorted(name for name in given.keys() | wanted.keys() if given.get(name) != wanted.get(name)):
+        first = other[0]
+        raise InputError(
+            f"state_dict: expected this network's {len(wanted)} tensors, {len(other)} are others: {first}, expected "
+            f"{wanted.get(first, 'none')}, got {given.get(first, 'none')}"
+        )
 
 
 def _alike(tensors: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> bool:

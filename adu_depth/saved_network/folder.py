@@ -59,9 +59,10 @@ def write_folder(
 ) -> None:
     """Writes the weights and the texts by name of file, state.json, and the code file.
 
-    A folder that is there keeps its other files, and its model card where its weights are these: somebody may have
-    filled it in. Names are given last, and the weights' last of all, after their sums: at no moment do a folder's files
-    load as a network that was never saved. InputError where the system refuses, or another process writes there.
+    A folder that is there keeps its other files, and its README.md where it held no network, or these weights: somebody
+    may have filled the card in. Names are given last, and the weights' last of all, after their sums: at no moment do a
+    folder's files load as a network that was never saved. InputError where the system refuses, or another process
+    writes there.
     """
     require_text_name(folder)
     with locked(folder, "save"), ExitStack() as written:
@@ -72,7 +73,9 @@ def write_folder(
         weights = written.enter_context(replacing(folder / MODEL))
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, weights)
         whole = {MODEL: sums(weights.parent, (weights.name,))[weights.name]}
-        keep = {CARD} if (folder / CARD).exists() and saved_sum(folder) == whole[MODEL] else set()
+        another_s = not any((folder / name).exists() for name in (MODEL, CONFIG, STATE))  # a README, but no network's
+        same = another_s or saved_sum(folder) == whole[MODEL]
+        keep = {CARD} if (folder / CARD).exists() and same else set()
         for name, text in {**texts, CODE_FILE: CODE_TEXT}.items():
             if name not in keep:
                 written.enter_context(replacing(folder / name)).write_text(text, encoding="utf-8")

@@ -133,6 +133,27 @@ def test_a_folder_keeps_its_other_files_and_a_card_that_somebody_filled_in(run: 
     assert (saved / CARD).read_text() == card
 
 
+def test_a_readme_of_a_folder_without_a_network_is_somebody_s_and_stays(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / CARD).write_text("my project")
+    AduDepthModel.from_pretrained(run).save_pretrained(tmp_path / "clone")
+    assert (tmp_path / "clone" / CARD).read_text() == "my project"
+    assert load_model(tmp_path / "clone").size == (64, 96)
+
+
+def test_weights_of_another_network_are_not_saved_as_this_one_s(run: Path, tmp_path: Path) -> None:
+    model = AduDepthModel.from_pretrained(run)
+    whole = model.state_dict()
+    first = next(iter(whole))
+    lacking = {name: tensor for name, tensor in whole.items() if name != first}
+    for given in (lacking, {**whole, first: whole[first][:1]}, {**whole, "network.more": torch.ones(1)}):
+        with pytest.raises(InputError, match=r"state_dict: expected this network's \d+ tensors, 1 are others: .*, got"):
+            model.save_pretrained(tmp_path / "out", state_dict=given)
+        assert not (tmp_path / "out").exists()
+    model.save_pretrained(tmp_path / "out", state_dict=whole)
+    assert load_model(tmp_path / "out").size == (64, 96)
+
+
 @pytest.mark.parametrize("place", ["", "checkpoints/step-00000003"])
 def test_a_run_is_never_written_over(place: str, run: Path) -> None:
     before = bytes_of(run / "checkpoints" / "step-00000003")
