@@ -104,7 +104,7 @@ def capture(graph: TensorGraph, note: Note) -> ExportedProgram:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of its own deprecated calls
         try:
-            return torch.export.export(
+            program = torch.export.export(
                 graph,
                 given,
                 dynamic_shapes=None if sides is None else tuple(sides),
@@ -120,3 +120,13 @@ def capture(graph: TensorGraph, note: Note) -> ExportedProgram:
             raise InputError(
                 f"{note.checkpoint}: this network cannot be exported{advice}: {type(error).__name__}: {first_line}"
             ) from error
+    _forget_lines(program)
+    return program
+
+
+def _forget_lines(program: ExportedProgram) -> None:
+    """Takes the lines of code off that each node came from: they name folders of this machine, and files are passed
+    on."""
+    for module in program.graph_module.modules():
+        for node in getattr(getattr(module, "graph", None), "nodes", ()):
+            node.meta.pop("stack_trace", None)

@@ -43,7 +43,7 @@ class Note:
         min_depth, max_depth: metres, the depths that the network was trained for.
         reference_focal: pixels; not None: depth is scaled by the camera's focal length, an input.
         trained_size, fit, short_side: of the run's images, see `adu_depth.data.config.DataConfig`.
-        checkpoint: where the weights came from.
+        checkpoint: where the weights came from; in a file without the folders above the run.
         made_by: versions of what wrote the file.
         format: of this record.
     """
@@ -101,7 +101,8 @@ class Note:
         """For a file's metadata: this record, and the same in words for who looks at the file without us."""
         told = {f"input.{name}": text for name, text in self.inputs.items()}
         told |= {f"output.{name}": f"{self.batch}×1×H×W {text}" for name, text in self.outputs.items()}
-        return {KEY: json.dumps(asdict(self)), **told}
+        record = asdict(self) | {"checkpoint": _without_folders_above(self.checkpoint)}
+        return {KEY: json.dumps(record), **told}
 
 
 def read_note(text: str | None, path: Path) -> Note:
@@ -110,3 +111,9 @@ def read_note(text: str | None, path: Path) -> Note:
         raise InputError(f"{path}: expected a file that `adu-depth export` wrote, got one without its record {KEY!r}")
     note: Note = check(Note, parse_json(text, path), path, KEY)
     return note
+
+
+def _without_folders_above(checkpoint: str) -> str:
+    """RUN/checkpoints/STEP, or a folder's own name: what lies above is of one machine, and files are passed on."""
+    parts = Path(checkpoint).absolute().parts
+    return "/".join(parts[-3:] if parts[-2:-1] == ("checkpoints",) else parts[-1:])

@@ -155,7 +155,16 @@ def test_what_a_file_says_can_be_read_without_us(made: Path) -> None:
     assert "uint8" in open_exported(made / "student.pt2").config.inputs["image"]
     record = json.loads(said[KEY])
     assert record["size"] == list(SIZE)
-    assert record["checkpoint"].endswith("step-00000001")
+    assert record["checkpoint"] == "teacher/checkpoints/step-00000001"
+
+
+@pytest.mark.parametrize("name", ["teacher.onnx", "student.onnx", "student.pt2", "light.onnx"])
+def test_a_file_tells_no_folder_of_the_machine_that_wrote_it(name: str, made: Path) -> None:
+    """Both libraries keep with every node the lines of code that it came from."""
+    content = (made / name).read_bytes()
+    assert b"adu_depth" in content, "its own name, so text stands in the file as it is"
+    for folder in (made, Path(command.__file__).parents[2]):
+        assert os.fsencode(folder) not in content, folder
 
 
 def test_a_file_that_is_not_the_network_is_not_written(
