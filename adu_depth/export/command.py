@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from adu_depth.checkpoint import LoadedModel, load_model
+from adu_depth.doctor.findings import counted
 from adu_depth.errors import InputError
 from adu_depth.export.compare import Comparison, check_images, compare, require_images
 from adu_depth.export.config import ExportConfig
@@ -45,13 +46,7 @@ def export(config: ExportConfig, console: Console) -> Path:
         if loaded.path != config.checkpoint:
             progress.say(f"checkpoint {loaded.path}")
         program = capture(tensor_graph(loaded.model, note), note)
-        predictor = Predictor(
-            loaded.model,
-            size=loaded.size if loaded.fit == "resize" else None,
-            stereo=loaded.kind == "teacher",
-            trained_size=loaded.size,
-            short_side=loaded.short_side,
-        )
+        predictor = Predictor.of(loaded)
         with replacing(path) as temporary:
             kind.write(program, note, temporary)
             exported = ExportedNetwork(path, *kind.open_file(temporary))
@@ -110,8 +105,5 @@ def report(progress: Progress, note: Note, outcome: Comparison) -> None:
         )
     eager, file = (1e3 * seconds for seconds in outcome.seconds)
     height, width = outcome.timed_at
-    threads = torch.get_num_threads()
-    progress.say(
-        f"  one call at {height}×{width}, {threads} thread{'s' * (threads > 1)}: PyTorch {eager:.1f} ms, "
-        f"the file {file:.1f} ms"
-    )
+    threads = counted(torch.get_num_threads(), "thread")
+    progress.say(f"  one call at {height}×{width}, {threads}: PyTorch {eager:.1f} ms, the file {file:.1f} ms")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from adu_depth.data import SyntheticStereo, open_dataset
+from adu_depth.data.identity import spread
 from adu_depth.data.image_files import read_image
 from adu_depth.data.layouts import recognised
 from adu_depth.data.sample import StereoSample
@@ -122,7 +124,7 @@ def check_images(config: ExportConfig, predictor: Predictor, note: Note) -> Iter
     for path in config.images:
         if path.is_dir():
             dataset = open_dataset(path, "auto" if recognised(path) else "pictures", truth=False, together=True)
-            for index in spread(len(dataset), config.count):
+            for index in islice(spread(len(dataset)), config.count):
                 sample = dataset[index]
                 if predictor.stereo:
                     sample.require_right("a stereo teacher")
@@ -146,11 +148,6 @@ def require_images(config: ExportConfig, stereo: bool) -> None:
             raise InputError(f"images {path} does not exist: expected a data set, a folder of pictures or an image")
         if stereo and not path.is_dir():
             raise InputError(f"images {path}: a stereo teacher needs pairs: expected a data set's folder, got a file")
-
-
-def spread(length: int, most: int) -> Sequence[int]:
-    """At most so many of `length` places, evenly over all of them."""
-    return range(length) if length <= most else [index * length // most for index in range(most)]
 
 
 def _of_sample(sample: StereoSample) -> CheckImage:

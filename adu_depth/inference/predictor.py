@@ -115,8 +115,20 @@ class Predictor:
         device "auto" is CUDA where there is one; an exported file runs on the CPU. Raises InputError if there is no
         usable checkpoint at `path`, or for a size that is none.
         """
-        size = parse_size(size)
+        size = parse_size(size)  # before anything is loaded
         loaded = _load(path, device)
+        return cls.of(loaded, "cpu" if format_of(path) else _device(device), size, flip)
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedModel,
+        device: torch.device | str = "cpu",
+        size: str | Size = "trained",
+        flip: Flip = "none",
+    ) -> Predictor:
+        """That of a checkpoint which is loaded already, see `from_checkpoint`. device: where it is to work."""
+        size = parse_size(size)
         working_size: tuple[int, int] | None = None
         if size == "trained" and loaded.fit == "resize":
             working_size = loaded.size
@@ -126,7 +138,7 @@ class Predictor:
             loaded.model,
             size=working_size,
             factor=size if isinstance(size, float) else 1.0,
-            device="cpu" if format_of(path) else _device(device),
+            device=device,
             stereo=loaded.kind == "teacher",
             trained_size=loaded.size,
             flip=flip,
