@@ -16,6 +16,7 @@ from bench.everything import AllBenchmarks
 from bench.kernel_counts.command import KernelCounts
 from bench.machine_code import MachineCodeReport
 from bench.operations import EVERY, suite_class
+from bench.point_cloud import PointCloudBenchmark
 from bench.render import RenderBenchmark
 from bench.report import ReportCommand
 from bench.step_model.command import StepModelReport
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Any] = {
     "report": ReportCommand,
     "render": RenderBenchmark,
     "data": DataBenchmark,
+    "point-cloud": PointCloudBenchmark,
     "machine-code": MachineCodeReport,
     "step-model": StepModelReport,
     "kernel-counts": KernelCounts,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +11,14 @@ from rich.console import Console
 
 from adu_depth.arguments import Positional
 from adu_depth.data.camera_file import camera_from_numbers
+from adu_depth.doctor.findings import counted
 from adu_depth.errors import InputError
 from adu_depth.evaluation.temperature import read_temperature
+from adu_depth.inference.point_cloud import PointCloudConfig
+from adu_depth.inference.point_output import PointOutput
 from adu_depth.inference.predict_files import needed_numbers, predict_files
 from adu_depth.inference.predictor import Flip, Predictor
+from adu_depth.inference.recording import Recording
 from adu_depth.terminal import printable_name
 
 
@@ -40,7 +45,7 @@ class PredictConfig:
     baseline: float | None = None
     """Distance of the two cameras in metres."""
     cx: float | None = None
-    """Principal point in pixels (of a pair; a student needs none)."""
+    """Principal point in pixels (of a pair, and for points; a student's depth needs none)."""
     cy: float | None = None
     size: str = "trained"
     """What the network is run at: "trained", the size it was trained at; "full", each image's own; a factor of that
@@ -51,10 +56,21 @@ class PredictConfig:
     """Factor on the predicted uncertainty: a number, or the temperature.json of `evaluate --fit-temperature`."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """"auto" is CUDA where there is one."""
+    ply: bool = False
+    """Also write NAME_points.ply: coloured points with normals, metres, x right, y down, z ahead of the left camera."""
+    rerun: Path | None = None
+    """Also write this .rrd file for the Rerun viewer: camera, image, depth and points of every image, in their order
+    (`pip install 'adu-depth[rerun]'`)."""
+    points: PointCloudConfig = field(default_factory=PointCloudConfig)
+    """Which pixels become points of --ply and --rerun."""
 
 
 def predict_images(config: PredictConfig, console: Console) -> list[tuple[Path, str]]:
     """Predicts, writes the files, says what was done; returns the files that could not be used, with the reason."""
+    if not config.ply and config.rerun is None and config.points != PointCloudConfig():
+        raise InputError("points: they are settings of what --ply and --rerun write, and neither is given")
+    recording = None if config.rerun is None else Recording(config.rerun)  # what it lacks is said first
+    points = PointOutput(config.points, config.ply, recording) if config.ply or recording else None
     predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size, config.flip)
     camera = camera_from_numbers(
         config.fx,
@@ -62,21 +78,26 @@ def predict_images(config: PredictConfig, console: Console) -> list[tuple[Path, 
         cy=config.cy,
         baseline=config.baseline,
         source="the camera of --fx, --cx, --cy, --baseline",
-        needed=needed_numbers(predictor.stereo),
+        needed=needed_numbers(predictor.stereo, points is not None),
     )
     if config.temperature is not None and not predictor.predicts_uncertainty:
         raise InputError(f"temperature: it is for the uncertainty, and {config.checkpoint} predicts none")
-    outcome = predict_files(
-        predictor,
-        config.source,
-        config.output,
-        right=config.right,
-        camera=camera,
-        temperature=1.0 if config.temperature is None else read_temperature(config.temperature),
-    )
+    temperature = 1.0 if config.temperature is None else read_temperature(config.temperature)
+    with recording or nullcontext():
+        outcome = predict_files(
+            predictor,
+            config.source,
+            config.output,
+            right=config.right,
+            camera=camera,
+            temperature=temperature,
+            points=points,
+        )
     if predictor.checkpoint != config.checkpoint:
         console.print(f"checkpoint {predictor.checkpoint}")
     console.print(f"wrote {len(outcome.written)} files to {config.output}")
+    if recording is not None and recording.frames:
+        console.print(f"wrote {recording.path}: {counted(recording.frames, 'image')}")
     for images, told in (
         (outcome.turned, "turned upright, as EXIF says"),
         (outcome.as_stored, "taken as stored though EXIF says turned, as images with ground truth and pairs are"),

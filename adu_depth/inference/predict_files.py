@@ -21,6 +21,7 @@ from adu_depth.geometry import Camera
 from adu_depth.inference.colour import DEPTH, ColourScale
 from adu_depth.inference.image_files import write_depth_png, write_png
 from adu_depth.inference.pictures import depth_picture, uncertainty_picture
+from adu_depth.inference.point_output import PointOutput
 from adu_depth.inference.predictor import Predictor
 from adu_depth.inference.render import to_map
 from adu_depth.models.prediction import require_temperature
@@ -67,6 +68,7 @@ def predict_files(
     camera: Camera | None = None,
     temperature: float = 1.0,
     depth_colours: ColourScale = DEPTH,
+    points: PointOutput | None = None,
     progress: Callable[[ImageTask, str | None], None] | None = None,
 ) -> PredictOutcome:
     """Predicts for an image, a pair or a folder, and writes three files for each into `output`:
@@ -74,6 +76,7 @@ def predict_files(
         NAME_depth.png         16-bit, metres × 256
         NAME_depth_color.png   depth in colour with a scale bar in metres
         NAME_uncertainty.png   expected relative error in percent, with its bar
+        NAME_points.ply        with `points`: coloured points with normals, in the axes of the left camera
 
     source: an image, or a folder; with a stereo predictor a folder that holds left/ and right/ (or image_2/, image_3/).
     right: the right image of `source`, or the folder of right images by the same names; another ending is fine. Pairs
@@ -81,6 +84,7 @@ def predict_files(
     camera: calibration, of images turned upright where they are; where None and the predictor needs one, camera.toml
     beside the images or in the folder above, which is turned with them.
     temperature: factor on the predicted scale of the error, as `adu-depth evaluate --fit-temperature` finds one.
+    points: where points go, and which; a camera with fx, cx and cy is needed for them, of a student too.
     progress: called after each image with the reason it failed, or None.
 
     An image with ground truth of a data set that open_dataset recognises, and a pair, is taken as stored, as in
@@ -90,6 +94,8 @@ def predict_files(
     """
     source, output = Path(source), Path(output)
     require_temperature(temperature)
+    if points is not None:
+        points.require(predictor.predicts_uncertainty)
     tasks = find_tasks(source, None if right is None else Path(right), predictor.stereo)
     if source.is_dir() and output.resolve() in {task.left.parent.resolve() for task in tasks}:
         raise InputError(f"output must be another folder than that of the images, got {output} for both")
@@ -100,7 +106,9 @@ def predict_files(
             reason = None
             try:
                 orientation = to_be_turned(task.left, outcome, views, predictor.stereo)
-                outcome.written += predict_one(predictor, task, output, camera, temperature, depth_colours, orientation)
+                outcome.written += predict_one(
+                    predictor, task, output, camera, temperature, depth_colours, orientation, points
+                )
             except InputError as error:
                 if not source.is_dir():
                     raise
@@ -119,9 +127,10 @@ def predict_one(
     temperature: float = 1.0,
     depth_colours: ColourScale = DEPTH,
     orientation: int = 1,
+    points: PointOutput | None = None,
 ) -> list[Path]:
     """Predicts one task and writes its files; returns them. orientation: EXIF's, if the image is to be turned upright
-    by it, and the camera beside it too; 1 leaves both as they are.
+    by it, and the camera beside it too; 1 leaves both as they are. points: where its points go, None: nowhere.
 
     Raises InputError if the input cannot be used.
     """
@@ -134,16 +143,25 @@ def predict_one(
         if left.shape != right.shape:
             sizes = " and ".join(f"{v.shape[1]}×{v.shape[2]}" for v in (left, right))
             raise InputError(f"{task.left} and {task.right} must have one size, got {sizes}")
-    if camera is None and predictor.needs_camera:
-        camera = camera_beside(task, (left.shape[1], left.shape[2]), predictor.stereo, orientation)
+    if camera is None and (predictor.needs_camera or points is not None):
+        size = (left.shape[1], left.shape[2])
+        camera = camera_beside(task, size, predictor.stereo, orientation, points is not None)
     prediction = predictor.predict_image(left, right, camera, task.left)
     depth = to_map(prediction.depth)
+    log_scale = None if prediction.log_scale is None else to_map(prediction.log_scale) + math.log(temperature)
+    frame = None
+    if points is not None:
+        assert camera is not None
+        frame = points.frame(left, depth, camera, log_scale, task.left)  # it may refuse: nothing is written yet
     paths = [output / f"{task.name}_{kind}.png" for kind in ("depth", "depth_color", "uncertainty")]
     write_depth_png(paths[0], depth)
     write_png(paths[1], depth_picture(depth, depth_colours))
-    if prediction.log_scale is None:
-        return paths[:2]
-    write_png(paths[2], uncertainty_picture(to_map(prediction.log_scale) + math.log(temperature)))
+    if log_scale is None:
+        paths.pop()
+    else:
+        write_png(paths[2], uncertainty_picture(log_scale))
+    if points is not None and frame is not None:
+        paths += points.write(output / f"{task.name}_points.ply", task.name, frame)
     return paths
 
 
@@ -160,22 +178,25 @@ def to_be_turned(image: Path, outcome: PredictOutcome, views: dict[Path, frozens
     return 1 if stored else orientation
 
 
-def camera_beside(task: ImageTask, size: tuple[int, int], stereo: bool, orientation: int = 1) -> Camera:
-    """The camera that camera.toml gives for an image of `size` (height, width), turned upright by `orientation`. Raises
-    InputError if there is none."""
+def camera_beside(
+    task: ImageTask, size: tuple[int, int], stereo: bool, orientation: int = 1, points: bool = False
+) -> Camera:
+    """The camera that camera.toml gives for an image of `size` (height, width), turned upright by `orientation`.
+    points: whether it is for points in space, too. Raises InputError if there is none."""
     file = find_camera_file(task.left, task.top)
     if file is None:
-        wanted = "--fx, --cx, --cy (pixels) and --baseline (metres)" if stereo else "--fx (pixels)"
+        wanted = ", ".join(f"--{name}" for name in needed_numbers(stereo, points)) + " (pixels)"
+        wanted += " and --baseline (metres)" if stereo else ""
         place = (task.top or task.left.parent) / FILE_NAME
         other = other_calibration(task.left.parent, task.left.absolute().parent.parent)
         more = f"; {other}" if other else ""
         raise InputError(f"no calibration for {task.left}: give {wanted}, or put it into {place}{more}")
-    return read_camera(file, name_in(file, task.left, task.views), size, needed_numbers(stereo), orientation)
+    return read_camera(file, name_in(file, task.left, task.views), size, needed_numbers(stereo, points), orientation)
 
 
-def needed_numbers(stereo: bool) -> tuple[str, ...]:
-    """What a camera must hold: a student reads the focal length alone."""
-    return ALL_NEEDED if stereo else ("fx",)
+def needed_numbers(stereo: bool, points: bool = False) -> tuple[str, ...]:
+    """What a camera must hold: a student reads the focal length alone; points in space need all."""
+    return ALL_NEEDED if stereo or points else ("fx",)
 
 
 def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask]:
