@@ -40,7 +40,7 @@ from adu_depth.quickstart import QuickstartConfig, run_quickstart
 from adu_depth.real_quickstart import RealQuickstartConfig, run_real_quickstart
 from adu_depth.report.command import ReportConfig, draw_report
 from adu_depth.saved_network.command import SaveConfig, save_network
-from adu_depth.schema import require_tuples
+from adu_depth.schema import require_kinds
 from adu_depth.stopping import Stopped
 from adu_depth.submission.command import SubmitConfig
 from adu_depth.submission.command import submit as write_or_check_submission
@@ -72,7 +72,7 @@ class RenderConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_tuples(self)
+        require_kinds(self)
 
 
 def render(config: RenderConfig) -> int:

@@ -32,6 +32,7 @@ from adu_depth.inference import Predictor
 from adu_depth.models import StudentConfig, TeacherConfig
 from adu_depth.progress import Progress
 from adu_depth.report import ScenePanel, write_report
+from adu_depth.schema import require_kinds
 from adu_depth.training.batches import InMemory
 from adu_depth.training.config import (
     DataConfig,
@@ -82,6 +83,7 @@ class QuickstartConfig:
     """"auto" (CUDA where there is one), "cuda" or "cpu"."""
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         for name in ("seeds", "steps", "teacher_steps", "pairs", "held_out"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")

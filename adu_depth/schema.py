@@ -104,10 +104,9 @@ def check(schema: Any, value: Any, source: str | Path, field: str = "") -> Any:
 
 
 def check_ranges(settings: Any, prefix: str = "") -> None:
-    """For a dataclass's __post_init__: InputError for a number that its Annotated type does not allow, or for a single
-    one where there are several."""
-    require_tuples(settings, prefix)
-    plain_numbers(settings)
+    """For a dataclass's __post_init__: InputError for a number that its Annotated type does not allow, and for what
+    `require_kinds` refuses."""
+    require_kinds(settings, prefix)
     made: Any = type(settings)
     for name, kind in _hints(made).items():
         try:
@@ -116,19 +115,49 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
             raise InputError(f"{prefix}{name}: expected {misfit.expected}, got {misfit.got}") from None
 
 
-def require_tuples(settings: Any, prefix: str = "") -> None:
-    """For a dataclass's __post_init__, before it asks for parts of a setting: InputError for a single value, or none,
-    where there are several."""
+def require_kinds(settings: Any, prefix: str = "") -> None:
+    """For a dataclass's __post_init__, before it compares settings or asks for parts of them: InputError for a single
+    value, none or another number of them where there are several, and for what is no number, text or dataclass, alone
+    or among several, where the type asks for one. Ranges are not looked at. Numbers of numpy become Python's."""
+    _plain_numbers(settings)
     made: Any = type(settings)
     for field in fields(made):
-        schema = _hints(made)[field.name]
+        schema, value = _hints(made)[field.name], getattr(settings, field.name)
         kinds = _tuple_of(schema)
-        value = getattr(settings, field.name)
-        if kinds is None or isinstance(value, tuple | list) or (value is None and type(None) in get_args(schema)):
-            continue
-        count = "a tuple" if kinds[-1] is Ellipsis else f"{len(kinds)} values"
-        example = f", such as {field.default}" if isinstance(field.default, tuple) and field.default else ""
-        raise InputError(f"{prefix}{field.name}: expected {count}{example}, got {shown(value)}")
+        try:
+            if kinds is not None and not (value is None and NoneType in get_args(schema)):
+                _require_several(kinds, value, field.default)
+            _require_kind(schema, value)
+        except _Misfit as misfit:
+            raise InputError(f"{prefix}{field.name}: expected {misfit.expected}, got {misfit.got}") from None
+
+
+def _require_several(kinds: tuple[Any, ...], value: Any, default: Any) -> None:
+    several = isinstance(value, tuple | list)
+    if several and (kinds[-1] is Ellipsis or len(value) == len(kinds)):
+        return
+    count = "a tuple" if kinds[-1] is Ellipsis else f"{len(kinds)} values"
+    example = f", such as {default}" if isinstance(default, tuple) and default else ""
+    raise _Misfit(f"{count}{example}", shown(tuple(value) if several else value))
+
+
+def _require_kind(schema: Any, value: Any) -> None:
+    """The kinds of `_ranges`, by which it may compare and count: what may be anything, or one of some, is let be."""
+    origin = get_origin(schema)
+    if origin in (Union, UnionType):
+        others = [kind for kind in get_args(schema) if kind is not NoneType]
+        if value is not None and len(others) == 1:
+            _require_kind(others[0], value)
+    elif origin is tuple and isinstance(value, tuple | list):
+        kinds = get_args(schema)
+        for kind, part in zip(kinds if kinds[-1] is not Ellipsis else kinds[:1] * len(value), value, strict=True):
+            _require_kind(kind, part)
+    elif origin is Annotated and get_origin(kind := get_args(schema)[0]) is not None:
+        _require_kind(kind, value)
+    else:
+        made: Any = get_args(schema)[0] if origin is Annotated else schema
+        if (made in _SCALARS or is_dataclass(made)) and not _is_of(made, value):
+            raise _Misfit(_expected(schema) if made in _SCALARS else f"a {made.__name__}", shown(value))
 
 
 def _tuple_of(schema: Any) -> tuple[Any, ...] | None:
@@ -141,7 +170,7 @@ def _tuple_of(schema: Any) -> tuple[Any, ...] | None:
     return get_args(schema) if origin is tuple else None
 
 
-def plain_numbers(settings: Any) -> None:
+def _plain_numbers(settings: Any) -> None:
     """Numbers of numpy in a dataclass, frozen or not, become Python's, so that they can be written as JSON."""
     for name, value in vars(settings).items():
         plain = plain_number(value)
@@ -254,11 +283,14 @@ def _fit_scalar(schema: Any, value: Any, depth: int) -> Any:
         return _text(value)
     if schema is bool and isinstance(value, bool):
         return value
-    if schema is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if schema is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    if schema in (int, float) and _is_of(schema, value):
+        return schema(value)
     raise _Misfit(_expected(schema), shown(value))
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Whether a value is of one kind: a whole number is a number too, true and false are none."""
+    return isinstance(value, _SCALARS.get(kind, kind)) and (kind not in (int, float) or not isinstance(value, bool))
 
 
 def _look_through(value: Any, depth: int) -> None:
@@ -329,6 +361,7 @@ def _text(value: str) -> str:
     return value
 
 
+_SCALARS: dict[Any, Any] = {int: int, float: int | float, str: str, Path: str | Path}
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "text"}
 KINDS = {dict: "object", list: "list", str: "str", bool: "bool", int: "int", float: "float", NoneType: "null"}
 

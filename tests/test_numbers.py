@@ -6,9 +6,12 @@ import dataclasses
 import importlib
 import json
 import pkgutil
+import re
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -28,7 +31,7 @@ from adu_depth.files import write_json
 from adu_depth.geometry import Camera, stack_cameras
 from adu_depth.inference import Predictor, write_samples
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
-from adu_depth.schema import check_ranges
+from adu_depth.quickstart import QuickstartConfig
 from adu_depth.training.config import LoopConfig, OptimizerConfig
 
 KINDS: dict[str, Callable[[Any], Any]] = {
@@ -60,8 +63,11 @@ def _as_kind(value: Any, kind: Callable[[Any], Any]) -> Any:
     return kind(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+LOOK = ("check_ranges", "_check_ranges", "require_kinds")
+
+
 def _checked_settings() -> list[Any]:
-    """An instance of every dataclass whose numbers `check_ranges` looks at."""
+    """An instance of every dataclass whose settings are looked at as it is made."""
     found = {}
     for info in pkgutil.walk_packages(adu_depth.__path__, "adu_depth."):
         if info.name.endswith("__main__"):
@@ -69,7 +75,7 @@ def _checked_settings() -> list[Any]:
         for value in vars(importlib.import_module(info.name)).values():
             if dataclasses.is_dataclass(value) and isinstance(value, type) and hasattr(value, "__post_init__"):
                 names = value.__post_init__.__code__.co_names
-                if check_ranges.__name__ in names or "_check_ranges" in names:
+                if any(look in names for look in LOOK):
                     needed = {f.name for f in dataclasses.fields(value) if f.default is f.default_factory}  # neither
                     own = NEEDED.get(value.__name__, {})
                     found[value.__name__] = value(**{name: REQUIRED[name] for name in needed - own.keys()}, **own)
@@ -95,7 +101,7 @@ def test_settings_hold_python_s_numbers(kind: str) -> None:
 def test_a_single_value_where_there_are_several_is_refused_by_name() -> None:
     """DataConfig(crop_scale=0.5) was a TypeError."""
     found = 0
-    for one in [*_checked_settings(), Scorer(), PackConfig(), RenderConfig(), RigConfig()]:
+    for one in _checked_settings():
         for field in dataclasses.fields(one):
             value = getattr(one, field.name)
             several = value if isinstance(value, tuple) else (192,) if field.name == "size" else None
@@ -114,6 +120,44 @@ def test_a_single_value_where_there_are_several_is_refused_by_name() -> None:
     told = r"^data\.crop_scale: expected 2 values, such as \(1\.0, 1\.0\), got 0\.5$"
     with pytest.raises(InputError, match=told):
         DataConfig(crop_scale=0.5)  # type: ignore[arg-type]
+
+
+def _of_another_kind(schema: Any) -> list[tuple[Any, Any]]:
+    """Values that hold one part of another kind than `schema` asks for, each with that part."""
+    kind = next((kind for kind in get_args(schema) if kind is not NoneType), schema)  # of X | None
+    kind = kind if get_origin(schema) in (Union, UnionType) else schema
+    if get_origin(kind) is tuple:
+        several = get_args(kind)
+        several = several if several[-1] is not Ellipsis else several[:1] * 2
+        return [
+            (tuple(wrong if place == there else right for there in range(len(several))), wrong)
+            for place, part in enumerate(several)
+            for right, wrong in [("text", 3) if part in (str, Path) or is_dataclass(part) else (64, "a")]
+            if place == 0 or not is_dataclass(part)
+        ]
+    return [("a", "a"), ((1, 2), (1, 2))] if kind in (int, float) else []
+
+
+def test_what_is_no_number_or_no_text_is_refused_by_name_alone_and_among_several() -> None:
+    """DataConfig(size=("a", 320)) was a TypeError, LoopConfig(steps="a") too."""
+    settings = _checked_settings()
+    assert {type(one) for one in settings} >= {Scorer, PackConfig, RenderConfig, RigConfig, QuickstartConfig}
+    found = 0
+    for one in settings:
+        for name, schema in get_type_hints(type(one)).items():
+            if get_origin(schema) is ClassVar:
+                continue
+            for value, wrong in _of_another_kind(schema):
+                found += 1
+                message = rf"\b{name}: expected [a-zA-Z].*, got {re.escape(repr(wrong))}$"
+                with pytest.raises(InputError, match=message):
+                    dataclasses.replace(one, **{name: value})
+    assert found > 150
+    told = r"^data\.size: expected a whole number from 32 to 16,384, got 'a'$"
+    with pytest.raises(InputError, match=told):
+        DataConfig(size=("a", 320))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^data\.size: expected 2 values, such as \(96, 320\), got \(96, 320, 3\)$"):
+        DataConfig(size=(96, 320, 3))  # type: ignore[arg-type]
 
 
 def test_no_number_of_a_setting_becomes_text_in_config_json(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adu_depth.errors import InputError
 from adu_depth.images import check_image
-from adu_depth.schema import Range, check_ranges, plain_numbers
+from adu_depth.schema import Range, check_ranges, require_kinds
 
 CUT_CELL = 32  # rows are cut between cells of the coarsest features, so that every map can follow exactly
 CUT_FROM, CUT_TO = 0.2, 0.8  # where an image is cut, as URCDC-Depth does (2302.08149, its CutFlip)
@@ -38,7 +38,7 @@ class ColourConfig:
     """Distance of the colours from grey, a factor from [1 − saturation, 1 + saturation]."""
 
     def __post_init__(self) -> None:
-        plain_numbers(self)
+        require_kinds(self, "augmentation.")
         check_probabilities(self, "colour")
         for name in ("strength", "contrast", "saturation"):
             if not 0 <= getattr(self, name) < 1:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from adu_depth.arguments import Argument
 from adu_depth.errors import InputError
-from adu_depth.schema import Length, Range, check_ranges, require_tuples
+from adu_depth.schema import Length, Range, check_ranges, require_kinds
 
 MOST = 10**8 - 1  # steps, scenes: eight digits, as checkpoints are named
 MOST_AREA = 2**22
@@ -127,9 +127,7 @@ class DataConfig:
     labels=false)"""
 
     def __post_init__(self) -> None:
-        require_tuples(self, "data.")
-        if len(self.size) != 2 or any(s <= 0 for s in self.size):
-            raise InputError(f"data.size must be two positive numbers (height, width), got {self.size}")
+        require_kinds(self, "data.")
         if self.pairs < 0:
             raise InputError(f"data.pairs must be 0 (endless) or more, got {self.pairs}")
         check_ranges(self, "data.")
@@ -138,8 +136,6 @@ class DataConfig:
                              f"data.size, got {self.short_side} (240 for 228×304)")  # fmt: skip
         if self.fit != "centre" and self.short_side:
             raise InputError(f"data.short_side is for data.fit centre, got {self.short_side} with fit {self.fit}")
-        if len(self.crop_scale) != 2:
-            raise InputError(f"data.crop_scale must be two factors (lowest, highest), got {self.crop_scale}")
         low, high = self.crop_scale
         if low > high:
             raise InputError(f"data.crop_scale: expected the lowest factor, then the highest, got {low:g} {high:g}")

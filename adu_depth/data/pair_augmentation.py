@@ -29,7 +29,7 @@ from adu_depth.data.rotation import moving_grid
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera, depth_to_disparity
-from adu_depth.schema import Range, check_ranges, require_tuples
+from adu_depth.schema import Range, check_ranges
 
 PATCHES = 2  # at most, per image
 Side = Annotated[int, Range(1, 16_384)]
@@ -53,14 +53,13 @@ class PairAugmentationConfig(ColourConfig):
     """Smallest and largest side of such a patch, pixels."""
 
     def __post_init__(self) -> None:
-        require_tuples(self, "augmentation.")
         super().__post_init__()
         check_probabilities(self, "asymmetric", "flip", "erase")
         if not self.zoom >= 1:
             raise InputError(f"augmentation.zoom must be at least 1, got {self.zoom}")
         if not 0 <= self.vertical_jitter < 32:
             raise InputError(f"augmentation.vertical_jitter is in pixels, 0 to 32, got {self.vertical_jitter}")
-        if len(self.erase_size) != 2 or not 1 <= self.erase_size[0] <= self.erase_size[1]:
+        if not 1 <= self.erase_size[0] <= self.erase_size[1]:
             raise InputError(f"augmentation.erase_size must be two sides, smallest first, got {self.erase_size}")
         check_ranges(self, "augmentation.")
 

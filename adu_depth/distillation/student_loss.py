@@ -20,7 +20,7 @@ from adu_depth.models import FeatureAdapters
 from adu_depth.models.blocks import Backend, check_backend
 from adu_depth.models.prediction import DepthPrediction, TeacherTargets
 from adu_depth.models.ranges import Weight
-from adu_depth.schema import Range, check_ranges
+from adu_depth.schema import Range, check_ranges, require_kinds
 from adu_kernels import depth_objective, feature_distillation_losses, pooled_guide, uncertainty_guide
 
 FROM_TEACHER = ("response", "features", "learned_scale", "structure")
@@ -81,6 +81,7 @@ class DistillationConfig:
     """Fused kernels on a GPU and plain PyTorch elsewhere, or one of the two everywhere."""
 
     def __post_init__(self) -> None:
+        require_kinds(self, "distillation.")
         for name in ("silog", "uncertainty", *TAUGHT_TERMS, "guide_ramp", "beta_nll"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"distillation.{name} must be 0 or more, got {getattr(self, name)}")

@@ -17,7 +17,7 @@ from adu_depth.geometry import Camera, depth_to_disparity
 from adu_depth.models.blocks import Backend, check_backend
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.ranges import Weight
-from adu_depth.schema import Length, check_ranges, require_tuples
+from adu_depth.schema import Length, check_ranges, require_kinds
 from adu_kernels import laplace_nll, silog_loss
 
 
@@ -47,7 +47,7 @@ class TeacherLossConfig:
     """Fused kernels on a GPU and plain PyTorch elsewhere, or one of the two everywhere."""
 
     def __post_init__(self) -> None:
-        require_tuples(self, "loss.")
+        require_kinds(self, "loss.")
         if not self.head_weights or min(self.head_weights) < 0:
             raise InputError(f"loss.head_weights must be one or more numbers ≥ 0, got {self.head_weights}")
         check_backend("loss.backend", self.backend)

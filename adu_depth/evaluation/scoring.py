@@ -25,7 +25,7 @@ from adu_depth.evaluation.pair import pair_metrics
 from adu_depth.evaluation.protocols import PROTOCOLS, protocol_named, window_mask
 from adu_depth.evaluation.uncertainty import uncertainty_score
 from adu_depth.models.prediction import DepthPrediction, require_temperature
-from adu_depth.schema import plain_numbers, require_tuples
+from adu_depth.schema import require_kinds
 
 Row: TypeAlias = dict[str, float]
 
@@ -59,8 +59,7 @@ class Scorer:
     proxies: bool = True
 
     def __post_init__(self) -> None:
-        require_tuples(self)
-        plain_numbers(self)
+        require_kinds(self)
         if not self.protocols:
             raise InputError("protocols: expected at least one, got none")
         for name in self.protocols:

@@ -25,7 +25,7 @@ from adu_depth.models.focal import scaled_by_focal
 from adu_depth.models.padding import crop_map, pad_to_cells
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.ranges import MOST_LETTERS, MOST_PIXELS, Channels, Metres
-from adu_depth.schema import Length, Range, check_ranges, require_tuples
+from adu_depth.schema import Length, Range, check_ranges, require_kinds
 
 NetworkKind = Literal["adu", "light", "light-teacher"]
 LIGHT_READS = ("network", "log_scale", "encoder_weights", "min_depth", "max_depth", "reference_focal")
@@ -66,7 +66,7 @@ class StudentConfig:
     of the two everywhere."""
 
     def __post_init__(self) -> None:
-        require_tuples(self)
+        require_kinds(self)
         check_depth_range(self.min_depth, self.max_depth)
         check_feature_channels(self.feature_channels)
         check_norm(self.norm)

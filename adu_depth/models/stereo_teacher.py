@@ -43,7 +43,7 @@ from adu_depth.models.padding import crop_map, pad_to_cells
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.models.ranges import MOST_CHANNELS, MOST_LETTERS, Channels, Metres
 from adu_depth.models.refinement import Refinement
-from adu_depth.schema import Length, Range, check_ranges, require_tuples
+from adu_depth.schema import Length, Range, check_ranges, require_kinds
 from adu_kernels import cosine_features, disparity_regression, volume_with_scores
 
 INITIAL_SHARPNESS = 20.0  # of cosines in [−1, 1]: 60 matches better untrained, 20 learns faster (5, 20, 60 tried)
@@ -89,7 +89,7 @@ class TeacherConfig:
     of the two everywhere."""
 
     def __post_init__(self) -> None:
-        require_tuples(self)
+        require_kinds(self)
         check_depth_range(self.min_depth, self.max_depth)
         check_feature_channels(self.feature_channels)
         check_norm(self.norm)

@@ -15,7 +15,7 @@ from adu_depth.distillation import DistillationConfig, TeacherLossConfig
 from adu_depth.distillation.student_loss import check_objective, reads_teacher_depth
 from adu_depth.errors import InputError
 from adu_depth.models import StudentConfig, TeacherConfig
-from adu_depth.schema import Length, Range, check_ranges
+from adu_depth.schema import Length, Range, check_ranges, require_kinds
 from adu_depth.training.schedule import Decay
 from adu_depth.training.validation_config import ValidationConfig, require_other_scenes
 
@@ -45,6 +45,7 @@ class OptimizerConfig:
     """Gradients are scaled down to this norm; 0 leaves them as they are."""
 
     def __post_init__(self) -> None:
+        require_kinds(self, "optimizer.")
         for name in ("learning_rate", "weight_decay", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"optimizer.{name} must be a number of 0 or more, got {getattr(self, name)}")
@@ -117,6 +118,7 @@ class LoopConfig:
         return self.batch_size * self.accumulate
 
     def __post_init__(self) -> None:
+        require_kinds(self, "loop.")
         often = ("checkpoint_every", "keep_checkpoints", "log_every", "check_every")
         for name in ("steps", "batch_size", "prefetch", *often):
             if getattr(self, name) < 1:

@@ -233,7 +233,7 @@ def test_the_command_line_and_config_json_hold_it() -> None:
     [
         ({"crop_scale": (1.5, 0.5)}, r"data\.crop_scale: expected the lowest factor, then the highest, got 1\.5 0\.5"),
         ({"crop_scale": (0.5, 1.0), "fit": "resize"}, r"data\.crop_scale is for data\.fit crop, got .* fit resize"),
-        ({"crop_scale": (0.5,)}, r"data\.crop_scale must be two factors \(lowest, highest\), got \(0\.5,\)"),
+        ({"crop_scale": (0.5,)}, r"data\.crop_scale: expected 2 values, such as \(1\.0, 1\.0\), got \(0\.5,\)"),
         ({"crop_scale": (0.0, 1.0)}, r"data\.crop_scale: expected a number from 0\.05 to 4, got 0\.0"),
         ({"crop_scale": (1.0, math.nan)}, r"data\.crop_scale: expected a number from 0\.05 to 4, got nan"),
     ],

@@ -39,7 +39,7 @@ from adu_depth.data.transforms import resize_sample
 from adu_depth.errors import InputError
 from adu_depth.files import require_text_name, write_json
 from adu_depth.folder_lock import LOCK_FILE, locked
-from adu_depth.schema import require_tuples
+from adu_depth.schema import require_kinds
 
 Say = Callable[[str], None]
 PLACES = ("root", "split", "ground_truth")
@@ -81,7 +81,7 @@ class PackConfig:
     """Threads that read and decode; 0: as many as there are cores."""
 
     def __post_init__(self) -> None:
-        require_tuples(self)
+        require_kinds(self)
         if self.size is not None and min(self.size) < 1:
             raise InputError(f"size must be two positive numbers (height, width), got {self.size}")
         if self.size is None and self.fit == "crop":

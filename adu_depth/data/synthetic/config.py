@@ -8,7 +8,7 @@ import numpy as np
 
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
-from adu_depth.schema import plain_numbers, require_tuples
+from adu_depth.schema import require_kinds
 
 Range = tuple[float, float]
 KITTI_WIDTH = 1242.0
@@ -16,14 +16,13 @@ KITTI_WIDTH = 1242.0
 
 def _check_ranges(config: object, minimum: dict[str, float]) -> None:
     """Raise InputError for a (low, high) pair that is not ordered, finite and at least its minimum."""
-    require_tuples(config, f"{type(config).__name__}.")
-    plain_numbers(config)
+    require_kinds(config, f"{type(config).__name__}.")
     for field in fields(config):  # type: ignore[arg-type]
         value = getattr(config, field.name)
         if not isinstance(value, tuple | list):
             continue
         name = f"{type(config).__name__}.{field.name}"
-        if len(value) != 2 or not all(np.isfinite(value)) or value[0] > value[1]:
+        if not all(np.isfinite(value)) or value[0] > value[1]:
             raise InputError(f"{name} must be a finite (low, high) pair with low <= high, got {value}")
         if value[0] < minimum.get(field.name, -np.inf):
             raise InputError(f"{name} must be at least {minimum[field.name]}, got {value}")
