@@ -98,7 +98,12 @@ def _settings() -> list[Any]:
     return found
 
 
-ARGUMENTS: dict[str, tuple[Any, ...]] = {"Stopped": (15,), "Interrupted": (15, "go on"), "_Misfit": ("one", "two")}
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "Stopped": (15,),
+    "Interrupted": (15, "go on"),
+    "_Misfit": ("one", "two"),
+    "NothingMatched": ("proxy_d1", "nothing"),
+}
 
 
 def test_what_is_raised_reaches_the_process_that_asked() -> None:

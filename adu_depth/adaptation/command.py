@@ -55,6 +55,17 @@ class Measured(TypedDict):
     figures: dict[str, float]
 
 
+class NothingMatched(InputError):
+    """The checkpoint is to be chosen by proxies, and no held-out pair has any. found: that, without an advice."""
+
+    def __init__(self, metric: str, found: str) -> None:
+        super().__init__(f"metric {metric}: {found}; {ANOTHER_METRIC}")
+        self.metric, self.found = metric, found
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:  # `args` is the message
+        return type(self), (self.metric, self.found)
+
+
 def adapt(config: AdaptConfig, console: Console) -> dict[str, Any]:
     """Adapts the teacher, says how it stands beside the one it was, and returns what adapt.json holds.
 
@@ -198,9 +209,10 @@ class _Adapting:
         pairs = open_with_full_truth(settings.data, **folder_options(settings))
         pairs.use_proxies(proxies)
         if self.config.metric in PROXY_METRICS and not any(_has_proxies(pairs[i]) for i in range(len(pairs))):
-            raise InputError(
-                f"metric {self.config.metric}: in none of the {len(pairs)} held-out pairs of {self.config.data.root} "
-                f"is the matcher sure of a pixel ({split} names them); {ANOTHER_METRIC}"
+            raise NothingMatched(
+                self.config.metric,
+                f"in none of the {len(pairs)} held-out pairs of {self.config.data.root} is the matcher sure of a pixel "
+                f"({split} names them)",
             )
         of = {**self.start_as, "frames": frames_digest(pairs), "kb_crop": settings.kb_crop}
         if file.is_file() and (kept := read_json(file, Measured))["of"] == of:

@@ -11,7 +11,8 @@ from typing import Any, TypedDict
 from rich.console import Console
 from rich.table import Table
 
-from adu_depth.adaptation.command import adapt, look_over
+from adu_depth.adaptation.command import NothingMatched, adapt, look_over
+from adu_depth.adaptation.config import AdaptConfig
 from adu_depth.checkpoint import config_dict, list_checkpoints
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
@@ -110,7 +111,7 @@ class _RealQuickstart:
             self._train_teacher()
         adaptation = self.config.adaptation()
         with self._part("adaptation", "2 of 4: the teacher goes on on the pairs"):
-            adapted = adapt(adaptation, self.console)
+            adapted = self._adapt(adaptation)
         splits = {part: adaptation.output / "splits" / f"{part}.txt" for part in ("train", "val")}
         with self._part("student", "3 of 4: the adapted teacher teaches a network that sees one image"):
             self._train_student(splits["train"])
@@ -162,6 +163,16 @@ class _RealQuickstart:
         with self._part("teacher", "1 of 4: a teacher on built-in scenes"):
             scenes = training_scenes(self.config.scene_settings)
             train_teacher(replace(training, loop=replace(training.loop, resume=begun)), self.progress, scenes)
+
+    def _adapt(self, adaptation: AdaptConfig) -> dict[str, Any]:
+        try:
+            return adapt(adaptation, self.console)
+        except NothingMatched as nothing:  # what it advises is a setting that this command has not
+            known = "" if self.config.teacher else f", and --teacher {adaptation.start}, which is trained already"
+            raise InputError(
+                f"held_out {self.config.held_out:g}: {nothing.found}, and the best teacher is chosen where it is: "
+                f"expected another share, which takes another output{known}; or other pairs"
+            ) from nothing
 
     def _train_student(self, split: Path) -> None:
         light = bool(self.config.encoder_weights)

@@ -391,6 +391,23 @@ def test_held_out_pairs_that_have_a_truth_are_told_before_anything_is_trained(pa
     require_usable(config, QUIET)
 
 
+def test_held_out_pairs_that_nothing_matches_in_are_told_by_a_setting_of_this_command(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By "metric" before, which adapt has and this command has not."""
+    root = shutil.copytree(pairs, tmp_path / "pairs")
+    for name in divide_nearly(open_dataset(root), open_dataset(root).names, 0.34, 0)[1]:
+        for view in ("left", "right"):
+            cv2.imwrite(str(root / view / f"{name}.png"), np.full((*SIZE, 3), 128, np.uint8))
+    output = tmp_path / "out"
+    assert run(output, root, "--no-check") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"held_out 0.34: in none of the 2 held-out pairs of {root} is the matcher sure of a pixel" in said
+    assert f"expected another share, which takes another output, and --teacher {output / 'teacher'}" in said
+    assert "metric" not in said
+    assert list_checkpoints(output / "teacher"), "what it advises is there"
+
+
 def test_a_focal_length_of_frames_that_are_cut_is_of_what_is_left(tmp_path: Path) -> None:
     write_samples(SyntheticStereo(2, 376, 1242, seed=5), tmp_path / "pairs", 2)
     data = DataConfig(root=str(tmp_path / "pairs"), kb_crop=True)
