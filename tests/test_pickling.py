@@ -103,6 +103,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "Interrupted": (15, "go on"),
     "_Misfit": ("one", "two"),
     "NothingMatched": ("proxy_d1", "nothing"),
+    "RefusedCheckpoint": ("damaged", Path("run"), Path("run/step-2"), None),
 }
 
 

@@ -36,6 +36,7 @@ from adu_depth.launcher import world_size
 from adu_depth.progress import Progress
 from adu_depth.schema import read_json
 from adu_depth.training.loop import Interrupted
+from adu_depth.training.resuming import without_run_settings
 
 PRESETS: dict[str, type[Preset]] = {"light-indoor": LightIndoor, "adu": BuiltIn}
 SETTINGS = "ablation.json"
@@ -139,7 +140,7 @@ class _Ablation:
         described = self._described(row, seed)
         begin(config.run, described)
         try:
-            with clocked(config.run):
+            with clocked(config.run), without_run_settings():
                 self.preset.train(row, config, self.progress)
         except Interrupted as stopped:
             raise Interrupted(stopped.signum, "the same command goes on with this ablation") from stopped

@@ -34,6 +34,7 @@ from adu_depth.progress import Progress
 from adu_depth.proxies.command import ProxiesConfig, make_proxies
 from adu_depth.schema import read_json
 from adu_depth.training.loop import Interrupted, make_accelerator
+from adu_depth.training.resuming import without_run_settings
 from adu_depth.training.run_folder import settings_before
 from adu_depth.training.runs import train_teacher
 from adu_depth.training.teacher_outputs import weights_digest
@@ -147,7 +148,8 @@ class _Adapting:
             # Its teacher has the weights that it began with, by whatever path; the run itself still says by which.
             training = replace(training, init=None, loop=replace(training.loop, resume=True))
         try:
-            train_teacher(training, self.progress)
+            with without_run_settings(training.loop.resume_from):
+                train_teacher(training, self.progress)
         except Interrupted as stopped:
             raise Interrupted(stopped.signum, "the same command goes on with this adaptation") from stopped
         after = self._figures(self._measuring(config.run, splits["val"], proxies))

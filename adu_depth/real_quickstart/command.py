@@ -27,6 +27,7 @@ from adu_depth.real_quickstart.figures import ADAPTED, BEFORE, STUDENT, against_
 from adu_depth.real_quickstart.page import TABLES, write_real_page
 from adu_depth.schema import check, read_json
 from adu_depth.training.loop import Interrupted, make_accelerator
+from adu_depth.training.resuming import without_run_settings
 from adu_depth.training.run_folder import differing_settings
 from adu_depth.training.runs import train_student, train_teacher
 
@@ -160,7 +161,7 @@ class _RealQuickstart:
     def _train_teacher(self) -> None:
         training = self.config.built_in()
         begun = bool(list_checkpoints(training.run))
-        with self._part("teacher", "1 of 4: a teacher on built-in scenes"):
+        with self._part("teacher", "1 of 4: a teacher on built-in scenes"), without_run_settings():
             scenes = training_scenes(self.config.scene_settings)
             train_teacher(replace(training, loop=replace(training.loop, resume=begun)), self.progress, scenes)
 
@@ -179,7 +180,8 @@ class _RealQuickstart:
         focal = focal_at(self.pairs, self.config.student_size[1]) if light else None
         training = self.config.student(split, focal)
         begun = bool(list_checkpoints(training.run))
-        train_student(replace(training, loop=replace(training.loop, resume=begun)), self.progress)
+        with without_run_settings():
+            train_student(replace(training, loop=replace(training.loop, resume=begun)), self.progress)
 
     def _print(self, report: dict[str, Any]) -> None:
         for name, says, metrics in TABLES:

@@ -149,6 +149,46 @@ def test_ctrl_c_says_what_goes_on_and_what_was_measured_before_is_kept(
     assert told(output)["held_out"]["before"] == kept["figures"]
 
 
+def flip(path: Path) -> None:
+    """One bit of the last number."""
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_checkpoint_is_told_by_what_this_command_can_do(
+    start: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By --run before, which adapt has not, and by --loop.resume-from where the same command goes on as well."""
+    output, often = tmp_path / "adapted", ("--loop.checkpoint-every", 1, "--loop.keep-checkpoints", 2)
+    assert adapt(start, pairs, output, *often) == 0
+    first = told(output)["held_out"]
+    older, newest = list_checkpoints(output / "teacher")
+
+    def refused(*more: object) -> str:
+        capsys.readouterr()
+        assert adapt(start, pairs, output, *often, *more) == 2
+        return " ".join(capsys.readouterr().err.split())
+
+    flip(newest / "training.safetensors")
+    said = refused()
+    assert said.endswith(f"; remove {newest}, and the same command goes on from {older}")
+    assert "--run" not in said
+    assert "--loop.resume-from 1 goes on from it" in refused("--loop.resume-from", 2), "there it is no other command"
+    shutil.rmtree(newest)
+    assert adapt(start, pairs, output, *often) == 0
+    assert told(output)["held_out"] == first
+    for checkpoint in list_checkpoints(output / "teacher"):
+        flip(checkpoint / "training.safetensors")
+    said = refused()
+    whole = f"no other checkpoint of {output / 'teacher'} is whole: remove {output / 'teacher'}, and the same command"
+    assert said.endswith(f"; {whole} begins it anew")
+    assert f"{whole}, without --loop.resume-from, begins it anew" in refused("--loop.resume-from", 1)
+    shutil.rmtree(output / "teacher")
+    assert adapt(start, pairs, output, *often) == 0
+    assert told(output)["held_out"] == first
+
+
 def test_held_out_pairs_without_proxies_are_told_by_a_setting_of_this_command(
     start: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -408,6 +408,20 @@ def test_held_out_pairs_that_nothing_matches_in_are_told_by_a_setting_of_this_co
     assert list_checkpoints(output / "teacher"), "what it advises is there"
 
 
+def test_a_damaged_checkpoint_is_told_by_what_this_command_can_do(
+    whole: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By --run before, which it has not."""
+    output = shutil.copytree(whole, tmp_path / "out")
+    for part in ("student", "adapted/teacher", "teacher"):  # what comes first is told first
+        newest = list_checkpoints(output / part)[-1]
+        (newest / "training.safetensors").write_bytes(b"")
+        assert run(output, pairs) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"remove {output / part}, and the same command begins it anew" in said
+        assert "--run" not in said
+
+
 def test_a_focal_length_of_frames_that_are_cut_is_of_what_is_left(tmp_path: Path) -> None:
     write_samples(SyntheticStereo(2, 376, 1242, seed=5), tmp_path / "pairs", 2)
     data = DataConfig(root=str(tmp_path / "pairs"), kb_crop=True)
