@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from adu_depth.checkpoint import LoadedModel, load_model
+from adu_depth.data.config import MOST_AREA
 from adu_depth.data.sample import StereoSample
 from adu_depth.data.transforms import short_side_size
 from adu_depth.errors import InputError
@@ -56,7 +57,8 @@ class Predictor:
 
     Raises:
         InputError: a wrong size, factor or flip, a device that is not there; views that are no floats in [0, 1], or
-            smaller than a cell of the network once they are brought to the factor.
+            smaller than a cell of the network once they are brought to the factor, or larger than 2²² pixels where that
+            enlarges them.
 
     Example:
         >>> predict = Predictor(MonoStudent(), size=(64, 96))  # of a run: Predictor.from_checkpoint("runs/student")
@@ -81,6 +83,8 @@ class Predictor:
             sides = tuple(map(plain_number, size)) if isinstance(size, tuple | list) else ()
             if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
                 raise InputError(f"size must be (height, width), both positive whole numbers, or None, got {size!r}")
+            if sides[0] * sides[1] > MOST_AREA:
+                raise InputError(f"size: expected at most {MOST_AREA:,} pixels in all, got {sides[0]}×{sides[1]}")
             size = sides  # type: ignore[assignment]
         self.device = torch.device(device)
         self.model = model.to(self.device)
@@ -182,7 +186,7 @@ class Predictor:
 
     def working_size(self, own: tuple[int, int]) -> tuple[int, int]:
         """Height and width that the network sees an image of these at. InputError where a factor makes it smaller than
-        a cell of the network."""
+        a cell of the network, or enlarges it to more pixels than a network is trained at."""
         if self.size is not None:
             return self.size
         if self.short_side:
@@ -194,6 +198,11 @@ class Predictor:
             raise InputError(
                 f"size {self.factor:g}: an image of {own[0]}×{own[1]} would be {height}×{width}, expected at least "
                 f"{CELL}×{CELL} pixels, a cell of the network"
+            )
+        if self.factor > 1 and height * width > MOST_AREA:
+            raise InputError(
+                f"size {self.factor:g}: an image of {own[0]}×{own[1]} would be {height}×{width}, expected at most "
+                f"{MOST_AREA:,} pixels: a smaller factor"
             )
         return height, width
 
@@ -257,10 +266,10 @@ def parse_size(size: str | Size) -> Size:
             return size  # type: ignore[return-value]
         if sides := re.fullmatch(r"(-?\d+)\s*[x×]\s*(-?\d+)", size.strip()):
             height, width = map(int, sides.groups())
-            if min(height, width) < CELL or max(height, width) > MOST_SIDE:
+            if min(height, width) < CELL or max(height, width) > MOST_SIDE or height * width > MOST_AREA:
                 raise InputError(
                     f"size {size}: expected a height and a width from {CELL}, a cell of the network, to {MOST_SIDE:,} "
-                    "pixels"
+                    f"pixels, at most {MOST_AREA:,} pixels in all"
                 )
             return height, width
         try:

@@ -197,6 +197,20 @@ def test_a_factor_of_each_images_own_size_or_one_height_and_width_as_text(tmp_pa
         small.predict_image(image)
 
 
+def test_what_is_enlarged_has_no_more_pixels_than_a_network_is_trained_at(tmp_path: Path) -> None:
+    """It ran until there was no memory left. An image that is as large on disk is taken as it is."""
+    save_student(tmp_path / "student")
+    large = Predictor.from_checkpoint(tmp_path / "student", "cpu", "16")
+    told = r"^size 16: an image of 375×1242 would be 6000×19872, expected at most 4,194,304 pixels: a smaller factor$"
+    with pytest.raises(InputError, match=told):
+        large.predict_image(torch.rand(3, 375, 1242))
+    assert large.working_size((128, 128)) == (2048, 2048)
+    assert Predictor.from_checkpoint(tmp_path / "student", "cpu", "full").working_size((3000, 4000)) == (3000, 4000)
+    assert Predictor.from_checkpoint(tmp_path / "student", "cpu", 0.9).working_size((3000, 4000)) == (2700, 3600)
+    with pytest.raises(InputError, match=r"^size: expected at most 4,194,304 pixels in all, got 2048×2080$"):
+        Predictor.from_checkpoint(tmp_path / "student", "cpu", (2048, 2080))
+
+
 @pytest.mark.parametrize(
     ("size", "told"),
     [
@@ -207,6 +221,7 @@ def test_a_factor_of_each_images_own_size_or_one_height_and_width_as_text(tmp_pa
         ("192", "or HEIGHTxWIDTH such as 192x640; a factor is above 0, at most 16, got 192.0"),
         ("half", "a factor of each image's own size such as 0.5, or HEIGHTxWIDTH such as 192x640, got 'half'"),
         ("192x", "got '192x'"),
+        ("16384x16384", "from 32, a cell of the network, to 16,384 pixels, at most 4,194,304 pixels in all"),
         ("16x640", "from 32, a cell of the network, to 16,384 pixels"),
         ("192x-640", "from 32, a cell of the network"),
         ("192x99999", "from 32, a cell of the network"),
