@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,7 +252,20 @@ COMMANDS = {
     "--data.size 32 64 --loop.batch-size 2 --loop.device cpu --loop.steps 40 --loop.checkpoint-every 1",
     "quickstart": "quickstart --output {output} --size 32 64 --pairs 4 --held-out 4 --steps 8 --teacher-steps 8 "
     "--batch-size 2 --device cpu",
+    "quickstart-real": "quickstart-real --output {output} --data.root {bare} --teacher-steps 2 --teacher-pairs 4 "
+    "--teacher-size 64 128 --adapt-steps 2 --max-disparity 64 --student-steps 2 --student-size 64 128 --scene-pairs 2 "
+    "--held-out 0.34 --data.size 64 96 --workers 1 --device cpu",
 }
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs without ground truth, large enough for a matcher."""
+    folder = tmp_path_factory.mktemp("bare")
+    write_samples(SyntheticStereo(6, 96, 192, seed=5), folder, 6)
+    for role in ("depth", "sparse_depth", "disparity", "occluded", "preview"):
+        shutil.rmtree(folder / role, ignore_errors=True)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -265,12 +279,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_storm_at_any_moment_of_any_command(name: str, seed: int, pairs: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_storm_at_any_moment_of_any_command(
+    name: str, seed: int, pairs: Path, bare: Path, trained: Path, tmp_path: Path
+) -> None:
     """From the first module to the last file: a clean code, one line or none, nothing half-written, no orphan."""
     draws = random.Random(f"{name}{seed}")
     signum = draws.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     places = {
         "pairs": pairs,
+        "bare": bare,
         "output": tmp_path / "out",
         "teacher": trained / "teacher",
         "student": trained / "student",
