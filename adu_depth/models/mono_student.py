@@ -42,7 +42,8 @@ class StudentConfig:
     """Light networks: predict the uncertainty too, which the published ones do not."""
     encoder_weights: Annotated[str, Length(MOST_LETTERS)] = ""
     """Light networks: start the encoder from ImageNet weights with torchvision's names: a file (safetensors, or a state
-    dict of torch.save), or a repository of the hub that has model.safetensors, such as timm/resnet34.tv_in1k."""
+    dict of torch.save), or a repository of the hub that has model.safetensors, such as timm/resnet34.tv_in1k. Not
+    needed any more when the run goes on."""
     encoder: Annotated[str, Length(MOST_LETTERS)] = "small"
     """"small", a Hugging Face backbone by name, a local directory, or "config:<family>?<key>=<value>&…"."""
     pretrained: bool = False

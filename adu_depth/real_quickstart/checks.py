@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from adu_depth.adaptation.command import open_pairs
-from adu_depth.checkpoint import kind_of
+from adu_depth.checkpoint import kind_of, list_checkpoints
 from adu_depth.data.config import DataConfig
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.identity import spread
@@ -30,7 +30,7 @@ def require_usable(config: RealQuickstartConfig, progress: Progress) -> tuple[Fi
     the truth, of the teacher and of the encoder's weights."""
     if config.teacher is not None and kind_of(config.teacher) != "teacher":
         raise InputError(f"teacher {config.teacher}: expected a stereo teacher, got a network for single images")
-    if config.encoder_weights:
+    if config.encoder_weights and not list_checkpoints(config.output / "student"):  # which has them, or their heirs
         load_encoder(build_student(config.plan.model), config.encoder_weights)  # type: ignore[type-var]
     pairs, layout = open_pairs(config.data, progress)
     pairs[0].require_right("a stereo teacher")

@@ -141,7 +141,9 @@ class _RealQuickstart:
 
     def _require_the_same(self, before: dict[str, Any]) -> None:
         """InputError for settings that would make it another: its parts would refuse them, the later ones late."""
-        differing = differing_settings(before, config_dict(self.config), free=FREE)
+        # With or without weights it is another student; where they lie, and that they are the same, is the student's.
+        moved = {"encoder_weights"} if before.get("encoder_weights") and self.config.encoder_weights else set()
+        differing = differing_settings(before, config_dict(self.config), free=FREE | moved)
         if differing:
             raise InputError(
                 f"output {self.folder} was begun with other settings; these differ: {'; '.join(differing)}; expected "

@@ -7,6 +7,8 @@ from typing import Any
 
 from adu_depth.checkpoint.wholeness import STATE, State
 from adu_depth.errors import InputError
+from adu_depth.files import checksum
+from adu_depth.models.light_weights import weights_file
 from adu_depth.schema import read_json
 from adu_depth.training.config import LoopConfig
 from adu_depth.training.resuming import chosen_checkpoint, offering_another
@@ -18,7 +20,8 @@ def as_begun(run: Path, config: dict[str, Any], loop: LoopConfig) -> tuple[dict[
     """The configuration that the run goes on with, and what there is to say about it. A run that begins keeps its own.
 
     A setting that the run is older than, and whose default does something else than the run did, stays as it was. So
-    does what the run started from, which need not be named again. With more steps a finished run is extended.
+    does what the run started from (another run, an encoder's weights), which need not be named again. With more steps a
+    finished run is extended.
     """
     chosen = chosen_checkpoint(run, loop)
     if chosen is None:
@@ -31,11 +34,12 @@ def as_begun(run: Path, config: dict[str, Any], loop: LoopConfig) -> tuple[dict[
             if isinstance(named, dict) and name not in named and config[part][name] != value:
                 config = {**config, part: {**config[part], name: value}}
                 notes.append(f"{run} is older than {part}.{name}: it goes on as it began, with {value}")
-    for name in ("init_weights", "extended"):
+    for name in ("init_weights", "encoder_weights_content", "extended"):
         if name in before:
             config = {**config, name: before[name]}
     if config.get("init") is None:
         config = {**config, "init": before.get("init")}
+    config = _with_encoder_weights(before, config)
     notes += _given_up(run, before, config)
     ended = before["loop"].get("steps") if isinstance(before.get("loop"), dict) else None
     if isinstance(ended, int) and loop.steps > ended:
@@ -47,6 +51,19 @@ def as_begun(run: Path, config: dict[str, Any], loop: LoopConfig) -> tuple[dict[
             "steps have the same frames and crops, their colour changes and sums have other bits"
         )
     return config, notes
+
+
+def _with_encoder_weights(before: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the place where the encoder's first weights lay, if none is named now, or one where the
+    same file lies: the checkpoint has what became of them, they are not read."""
+    model = before.get("model")
+    was, now = model.get("encoder_weights") if isinstance(model, dict) else None, config["model"].get("encoder_weights")
+    if not was or was == now:
+        return config
+    known = before.get("encoder_weights_content")
+    if now and (known is None or checksum(weights_file(now)) != known):
+        return config
+    return {**config, "model": {**config["model"], "encoder_weights": was}}
 
 
 def _require_after_extensions(run: Path, chosen: Path, before: dict[str, Any]) -> None:

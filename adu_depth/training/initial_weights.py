@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from adu_depth.checkpoint import LoadedModel, load_model
 from adu_depth.errors import InputError
+from adu_depth.files import checksum
+from adu_depth.models.light_weights import load_encoder, weights_file
 from adu_depth.tensor_files import some
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
 from adu_depth.training.resuming import chosen_checkpoint
@@ -43,6 +45,13 @@ def start_from(network: nn.Module, source: LoadedModel, say: Callable[[str], Non
     for line in _told(source.path, own, found, fitting):
         say(line)
     return {"init_weights": weights_digest(source.model)}
+
+
+def begin_encoder(network: nn.Module, source: str) -> dict[str, str]:
+    """Takes a light network's first weights from `model.encoder_weights`. Returns what config.json keeps of them, so
+    that a run that goes on knows the file where it lies elsewhere."""
+    load_encoder(network, source)  # type: ignore[type-var]  # the configuration is looked at
+    return {"encoder_weights_content": checksum(weights_file(source))}
 
 
 def _told(

@@ -17,14 +17,14 @@ from adu_depth.distillation import DistillationConfig, LightLoss, StudentLoss, T
 from adu_depth.distillation.student_loss import ONLY_TAUGHT, TAUGHT_TERMS
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
-from adu_depth.models import LightStudent, StereoTeacher, Student, build_student, load_encoder
+from adu_depth.models import LightStudent, StereoTeacher, Student, build_student
 from adu_depth.models.focal import because_of, needs_focal
 from adu_depth.models.light import LightNetwork
 from adu_depth.models.students import depth_range
 from adu_depth.progress import Progress
 from adu_depth.training.batches import TeacherOutputs, TrainingBatch, batches
 from adu_depth.training.config import DataConfig, StudentTrainingConfig, TeacherTrainingConfig
-from adu_depth.training.initial_weights import network_to_start_from, start_from
+from adu_depth.training.initial_weights import begin_encoder, network_to_start_from, start_from
 from adu_depth.training.loop import make_accelerator, train
 from adu_depth.training.resuming import chosen_checkpoint, offering_another
 from adu_depth.training.run_folder import from_first, only_writer
@@ -168,7 +168,7 @@ def _train_student(
     network = build_student(*_model_and_backbone(config, begun))
     started = {} if begun is None else start_from(network, begun, progress.say)
     if config.model.encoder_weights and begun is None and chosen_checkpoint(config.run, config.loop) is None:
-        load_encoder(network, config.model.encoder_weights)  # type: ignore[type-var]  # the configuration is looked at
+        started = begin_encoder(network, config.model.encoder_weights)
     teacher = (
         None if config.teacher is None else load_teacher(config.teacher, config.data, accelerator.device, progress)
     )

@@ -257,7 +257,10 @@ def test_a_teacher_that_is_there_a_light_student_and_truth(
     assert "Pairs with ground truth" in page
     assert "Error of depth, % of the true depth" in page
 
-    assert run(output, tmp_path / "pack", *more, "--student-steps", 3) == 0
+    moved = encoder.rename(tmp_path / "moved.safetensors")
+    more = ("--teacher", teacher, "--truth", truth, "--encoder-weights")
+    assert run(output, tmp_path / "pack", *more, moved) == 0, "the student goes on with what became of them"
+    assert run(output, tmp_path / "pack", *more, encoder, "--student-steps", 3) == 0
     assert list_checkpoints(output / "student")[-1].name == "step-00000003", "to more steps it goes on"
 
 

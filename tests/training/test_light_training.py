@@ -20,6 +20,7 @@ from adu_depth.data.config import DataConfig
 from adu_depth.distillation import DistillationConfig, LightLoss, light_loss
 from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
+from adu_depth.files import checksum
 from adu_depth.inference import Predictor
 from adu_depth.models import LightStudent, LightTeacher, MonoStudent, StudentConfig, build_student
 from adu_depth.models.bilinear import bilinear
@@ -300,8 +301,17 @@ def test_an_encoder_begins_with_weights_of_a_file_or_of_the_hub(
         train_student(config, samples=tiny_scenes())
         loaded = load_model(config.run).model.encoder.state_dict()
         assert torch.equal(loaded["features.16.conv.2.weight"], state["features.16.conv.2.weight"])
-    (tmp_path / "weights.pth").unlink()  # a run that goes on has its own
-    train_student(replace(config, loop=replace(LOOP, steps=2, resume=True)), samples=tiny_scenes())
+    (tmp_path / "weights.pth").rename(tmp_path / "moved.pth")  # a run that goes on has its own
+    again = replace(config, loop=replace(LOOP, steps=2, resume=True))
+    train_student(again, samples=tiny_scenes())
+    for source in ("", str(tmp_path / "moved.pth")):  # not named, or from another place
+        train_student(replace(again, model=replace(LIGHT, encoder_weights=source)), samples=tiny_scenes())
+        kept = json.loads((config.run / "config.json").read_text())
+        assert kept["model"]["encoder_weights"] == str(tmp_path / "weights.pth"), "what it began with stays told"
+        assert kept["encoder_weights_content"] == checksum(tmp_path / "moved.pth")
+    others = replace(again, model=replace(LIGHT, encoder_weights=str(tmp_path / "weights.safetensors")))
+    with pytest.raises(InputError, match=r"these differ: model\.encoder_weights: .*weights\.pth → .*weights\.safetens"):
+        train_student(others, samples=tiny_scenes())
 
     def hub(repository: str, file: str) -> str:
         assert (repository, file) == ("someone/weights", "model.safetensors")
