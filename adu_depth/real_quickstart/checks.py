@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from itertools import islice
 from pathlib import Path
@@ -11,7 +10,7 @@ from adu_depth.adaptation.command import open_pairs
 from adu_depth.checkpoint import kind_of, list_checkpoints
 from adu_depth.data.config import DataConfig
 from adu_depth.data.dataset import FileDataset
-from adu_depth.data.identity import spread
+from adu_depth.data.identity import shared_frames, spread
 from adu_depth.data.splits import divide_nearly
 from adu_depth.data.transforms import require_fit
 from adu_depth.errors import InputError
@@ -50,7 +49,7 @@ def require_usable(config: RealQuickstartConfig, progress: Progress) -> tuple[Fi
     if config.truth is not None:
         truth = open_truth(config.truth)
         for trained_on in (pairs, *mixed):
-            _require_apart(truth, trained_on)
+            _require_apart(truth, trained_on, progress)
     return pairs, layout
 
 
@@ -79,24 +78,15 @@ def open_truth(folder: Path) -> FileDataset:
     return dataset
 
 
-def _require_apart(truth: FileDataset, pairs: FileDataset) -> None:
-    """InputError where an image that is trained on has ground truth that is measured on, by whatever name."""
-    known = {_place(pairs, name) for name in pairs.names}
-    shared = [name for name in truth.names if _place(truth, name) in known]
+def _require_apart(truth: FileDataset, pairs: FileDataset, progress: Progress) -> None:
+    """InputError where an image that is trained on has ground truth that is measured on, by whatever name: a file, or a
+    copy of it."""
+    shared = shared_frames(truth, pairs, lambda names: progress.track(names, f"comparing {pairs.root} with the truth"))
     if shared:
         raise InputError(
             f"truth {truth.root}: {len(shared)} of its {len(truth)} frames are among the pairs that are trained on, "
             f"such as {shared[0]}: expected others"
         )
-
-
-def _place(dataset: FileDataset, name: str) -> tuple[int, int] | str:
-    """Which file the left image is; of a pack, whose images have none of their own, the pack and the name."""
-    path = dataset.files(name).get("left")
-    if path is None:
-        return f"{os.path.realpath(dataset.root)}: {name}"
-    found = path.stat()
-    return found.st_dev, found.st_ino
 
 
 def focal_at(pairs: FileDataset, width: int) -> float:

@@ -23,6 +23,7 @@ from adu_depth.cli import main
 from adu_depth.data import SyntheticStereo, open_dataset
 from adu_depth.data.augmentation import AugmentationConfig
 from adu_depth.data.config import DataConfig, SourceConfig
+from adu_depth.data.identity import shared_frames
 from adu_depth.data.packed.command import PackConfig, run_pack
 from adu_depth.data.splits import divide_nearly
 from adu_depth.distillation import DistillationConfig
@@ -377,6 +378,47 @@ def test_what_is_mixed_in_is_looked_at_before_anything_is_trained(pairs: Path, t
     write_samples(SyntheticStereo(1, 32, 64, seed=9), small, 1)
     refused("images are smaller", str(small), "0.1")
     refused("a stereo teacher needs pairs", str(truth / "left"), "0.1", "labels=false")
+
+
+def test_a_copy_of_what_is_trained_on_is_no_truth(tmp_path: Path) -> None:
+    """By whatever names, and as a pack: only the very files were known again."""
+    pairs, others = tmp_path / "pairs", tmp_path / "others"
+    write_samples(SyntheticStereo(4, *SIZE, seed=5), pairs, 4)
+    write_samples(SyntheticStereo(2, *SIZE, seed=9), others, 2)
+    copied = tmp_path / "copied"  # one of the pairs under another name, beside one of the others
+    for role in ("left", "right", "depth"):
+        (copied / role).mkdir(parents=True)
+        shutil.copy(pairs / role / "000002.png", copied / role / "a.png")
+        shutil.copy(others / role / "000000.png", copied / role / "b.png")
+    shutil.copy(pairs / "camera.toml", copied / "camera.toml")
+    for folder in (pairs, copied, others):
+        run_pack(PackConfig(folder, tmp_path / f"{folder.name}-packed"), lambda text: None)
+
+    def shared(truth: str, trained_on: str) -> list[str]:
+        return shared_frames(open_truth(tmp_path / truth), open_dataset(tmp_path / trained_on))
+
+    for truth in ("copied", "copied-packed"):
+        for trained_on in ("pairs", "pairs-packed"):
+            assert shared(truth, trained_on) == ["a"], (truth, trained_on)
+            assert shared(truth.replace("copied", "others"), trained_on) == []
+    assert shared("pairs-packed", "pairs-packed") == open_dataset(pairs).names
+    cropped = open_dataset(pairs)
+    cropped.kb_crop = True
+    assert shared_frames(open_truth(tmp_path / "copied-packed"), cropped) == ["a"], "of frames that are cut the whole"
+
+    spoilt = shutil.copytree(copied, tmp_path / "spoilt")
+    size = (spoilt / "left" / "a.png").stat().st_size
+    (spoilt / "left" / "a.png").write_bytes(bytes(size))
+    for trained_on in ("pairs", "pairs-packed"):  # of one size and other bytes, and whoever reads it will say so
+        assert shared_frames(open_dataset(spoilt), open_dataset(tmp_path / trained_on)) == []
+
+    for role in TRUTH_FOLDERS:
+        shutil.rmtree(pairs / role, ignore_errors=True)
+    data = DataConfig(root=str(pairs), size=(64, 96), fit="crop")
+    for truth in ("copied", "copied-packed"):
+        config = RealQuickstartConfig(data=data, truth=tmp_path / truth)
+        with pytest.raises(InputError, match=r"1 of its 2 frames are among the pairs that are trained on, such as a: "):
+            require_usable(config, QUIET)
 
 
 def test_held_out_pairs_that_have_a_truth_are_told_before_anything_is_trained(pairs: Path, tmp_path: Path) -> None:
