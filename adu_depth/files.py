@@ -52,10 +52,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(temporary_name(path.name))
     require_ours(path)
     with writing(path):
-        _make_folders(path.parent)
-        if path.parent.absolute() not in _swept:
-            _swept.add(path.parent.absolute())
-            sweep(path.parent)
+        _prepare(path.parent)
         try:
             yield temporary
             make_durable(temporary)
@@ -66,6 +63,36 @@ def replacing(path: str | Path) -> Iterator[Path]:
             _sync(path.parent)
         finally:
             remove(temporary)
+
+
+@contextmanager
+def replacing_with(path: str | Path, *companions: Path) -> Iterator[Path]:
+    """As `replacing`, for a file that others of the same folder may belong to: gives a temporary path to write it to,
+    in a folder where they are written under their own names.
+
+    At no moment is `path` there beside a companion of another time: a machine that loses power between two renames has
+    no `path`. Raises InputError as `replacing`; before anything is written where a folder is in a file's place.
+    """
+    path = Path(path)
+    folder = path.with_name(temporary_name(path.name))
+    require_ours(path)
+    with writing(path):
+        for name in (path, *companions):
+            if name.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(name))
+        _prepare(path.parent)
+        try:
+            folder.mkdir()
+            yield folder / path.name
+            make_durable(folder)
+            if companions and path.exists():
+                os.replace(path, folder / temporary_name(path.name))
+            for companion in companions:
+                os.replace(folder / companion.name, companion)
+            os.replace(folder / path.name, path)
+            _sync(path.parent)
+        finally:
+            remove(folder)
 
 
 def remove_folder(path: Path) -> None:
@@ -96,6 +123,14 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(opened)
+
+
+def _prepare(folder: Path) -> None:
+    """The folder, without what killed processes left there under temporary names."""
+    _make_folders(folder)
+    if folder.absolute() not in _swept:
+        _swept.add(folder.absolute())
+        sweep(folder)
 
 
 def _make_folders(folder: Path) -> None:
@@ -199,15 +234,18 @@ def checksum(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def read_bytes(path: str | Path, share: int = 1) -> bytes:
-    """All of a regular file. InputError as for `open_regular`, or if it is larger than the limit divided by `share`."""
+def read_bytes(path: str | Path, share: int = 1, limit: int | None = None) -> bytes:
+    """All of a regular file. InputError as for `open_regular`, or if it is larger than the limit divided by `share`.
+
+    limit: bytes, in place of the one for any file.
+    """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        refuse_larger(path, share * size)
+        refuse_larger(path, share * size, limit=limit)
         data = file.read(size + 1)  # not the limit: as much as is asked for is allocated
         while len(data) > size and (more := file.read(_BLOCK)):  # files of /proc say that they are empty
             data, size = data + more, size + len(more)
-            refuse_larger(path, share * len(data))
+            refuse_larger(path, share * len(data), limit=limit)
     return data
 
 
@@ -243,16 +281,18 @@ def size_limit() -> int:
     return int(megabytes * 1e6)
 
 
-def refuse_larger(path: str | Path, needed: int, what: str = "") -> None:
+def refuse_larger(path: str | Path, needed: int, what: str = "", limit: int | None = None) -> None:
     """InputError if `needed` bytes are more than one file may take; asked before they are allocated.
 
-    what: what is so large, in words ("32000×32000 pixels").
+    what: what is so large, in words ("32000×32000 pixels"). limit: bytes, of files that have one of their own.
     """
-    if needed > size_limit():
+    most = size_limit() if limit is None else limit
+    if needed > most:
         told = f"{what}: " if what else ""
+        advice = f" ({LIMIT_VARIABLE} sets another)" if limit is None else ""
         raise InputError(
             f"{path}: {told}reading it would take {needed / 1e6:,.0f} MB, more than the limit of "
-            f"{size_limit() / 1e6:,.0f} MB for one file ({LIMIT_VARIABLE} sets another)"
+            f"{most / 1e6:,.0f} MB for one file{advice}"
         )
 
 

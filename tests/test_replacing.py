@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -15,7 +15,7 @@ import pytest
 
 from adu_depth import files
 from adu_depth.errors import InputError
-from adu_depth.files import remove_folder, replacing, write_json
+from adu_depth.files import remove_folder, replacing, replacing_with, write_json
 from adu_depth.leftovers import sweep, temporary_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -194,3 +194,41 @@ def test_a_folder_is_removed_or_exchanged_in_one_moment(tmp_path: Path, monkeypa
         (tmp_path / left).rename(tmp_path / left.replace(f".{os.getpid()}.tmp", f".{2**22 + 1}.tmp"))
     sweep(tmp_path)
     assert hidden(tmp_path) == []
+
+
+def write_pair(folder: Path, text: str) -> None:
+    with replacing_with(folder / "a.xml", folder / "a.bin") as temporary:
+        temporary.write_text(text)
+        (temporary.parent / "a.bin").write_text(text)
+
+
+def test_of_a_pair_no_moment_has_two_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped before any of its renames, as by a kill: the first file is the old one beside the old, or not there."""
+    rename = os.replace
+    for stop in range(3):
+        write_pair(tmp_path, "old")
+        calls = iter(range(9))
+
+        def stopped(old: Path, new: Path, stop: int = stop, calls: Iterator[int] = calls) -> None:
+            if next(calls) == stop:
+                raise KeyboardInterrupt
+            rename(old, new)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                write_pair(tmp_path, "new")
+        found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+        assert "a.xml" not in found or set(found.values()) == {"old"}, stop
+        assert ("a.xml" in found) == (stop == 0)
+    write_pair(tmp_path, "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.xml": "new", "a.bin": "new"}
+
+
+def test_neither_of_a_pair_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+    for name in ("a.xml", "a.bin"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(InputError, match=r"cannot write .*a\.xml: .*[Dd]irectory"):
+            write_pair(tmp_path, "new")
+        assert os.listdir(tmp_path) == [name]
+        (tmp_path / name).rmdir()

@@ -1,1 +1,1 @@
-"""A trained network as one file that other programs run: ONNX, or torch.export's."""
+"""A trained network as a file that other programs run: ONNX, OpenVINO's, or torch.export's."""

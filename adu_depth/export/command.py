@@ -16,7 +16,7 @@ from adu_depth.export.config import ExportConfig
 from adu_depth.export.graph import capture, tensor_graph
 from adu_depth.export.note import Note
 from adu_depth.export.opened import FORMATS, SUFFIXES, ExportedNetwork, format_of
-from adu_depth.files import folder_name, replacing
+from adu_depth.files import folder_name, replacing_with
 from adu_depth.folder_lock import locked
 from adu_depth.inference.predictor import Predictor
 from adu_depth.models import LightConfig
@@ -47,7 +47,7 @@ def export(config: ExportConfig, console: Console) -> Path:
             progress.say(f"checkpoint {loaded.path}")
         program = capture(tensor_graph(loaded.model, note), note)
         predictor = Predictor.of(loaded)
-        with replacing(path) as temporary:
+        with replacing_with(*kind.files(path)) as temporary:
             kind.write(program, note, temporary)
             exported = ExportedNetwork(path, *kind.open_file(temporary))
             if not config.images:
@@ -57,7 +57,7 @@ def export(config: ExportConfig, console: Console) -> Path:
             refusal = outcome.refusal(note.precision, config.tolerance)
             if refusal:
                 raise InputError(f"{path} is not written: {refusal}")
-            size = temporary.stat().st_size
+            size = sum(written.stat().st_size for written in kind.files(temporary))
     progress.say(f"wrote {path}, {size / 1e6:.1f} MB")
     return path
 

@@ -13,7 +13,7 @@ from adu_depth.export.note import LARGEST_SIDE, MOST_BATCH, Precision
 from adu_depth.models.padding import CELL
 from adu_depth.schema import Range, check_ranges
 
-FormatName = Literal["onnx", "torch-export"]
+FormatName = Literal["onnx", "openvino", "torch-export"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,10 @@ class ExportConfig:
     """A run folder (its best checkpoint where it was validated, else its newest), RUN/checkpoints/best, or a checkpoint
     folder."""
     format: FormatName = "onnx"
-    """"onnx" (pip install 'adu-depth[onnx]'; for ONNX Runtime), or "torch-export" (.pt2, for torch alone)."""
+    """"onnx" (pip install 'adu-depth[onnx]'; for ONNX Runtime), "openvino" (pip install 'adu-depth[openvino]'; a .xml
+    and a .bin), or "torch-export" (.pt2, for torch alone)."""
     output: Path | None = None
-    """The file; without it runs/exports/RUN.onnx or RUN.pt2."""
+    """The file; without it runs/exports/RUN.onnx, RUN.xml or RUN.pt2."""
     size: tuple[int, int] | None = None
     """Height and width of the images, fixed in the file; without it the size trained at, if whole images were brought
     to it or the network is a light one, else any (--dynamic)."""

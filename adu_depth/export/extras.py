@@ -1,11 +1,20 @@
-"""Libraries that an exported file needs and that not everybody has: the message where one is absent."""
+"""Libraries that an exported file needs and that not everybody has: where one is absent, what they say, how much they
+are given."""
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 from adu_depth.errors import InputError
+
+MOST_BYTES = 2**31 - 1
+"""What one ONNX file can hold, weights and all, and as much is read of any exported file."""
 
 
 def needed(module: str, extra: str, purpose: object) -> Any:
@@ -22,3 +31,22 @@ def first_line(error: BaseException) -> str:
     """What another library says, short enough for a message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def last_line(error: BaseException) -> str:
+    """The same of a library (OpenVINO) that tells first which lines of its code are concerned."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1][:300]}" if lines else type(error).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Converters tell their steps on stdout, and of libraries that we do not use by warnings and in the log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +11,13 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from adu_depth.errors import InputError
-from adu_depth.export.extras import first_line, needed
+from adu_depth.export.extras import MOST_BYTES, first_line, needed, quiet
 from adu_depth.export.note import KEY, Note, read_note
 from adu_depth.files import read_bytes, writing
 
 Run = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 EXTRA = "onnx"
 OPSET = 20
-MOST_BYTES = 2**31 - 1
-"""What one ONNX file can hold, weights and all."""
 
 
 def require_writer() -> None:
@@ -32,11 +26,16 @@ def require_writer() -> None:
         needed(module, EXTRA, "--format onnx")
 
 
+def files(path: Path) -> tuple[Path, ...]:
+    """What is written under the name: one file."""
+    return (path,)
+
+
 def write(program: ExportedProgram, note: Note, path: Path) -> None:
     """Writes the program as one ONNX file with the note in its metadata. InputError where torch.onnx cannot."""
     require_writer()
     try:
-        with _quiet():
+        with quiet():
             converted = torch.onnx.export(
                 program, dynamo=True, opset_version=OPSET, output_names=list(note.outputs), verbose=False
             )
@@ -85,16 +84,3 @@ def open_file(path: Path) -> tuple[Note, Run]:
         return {name: torch.from_numpy(value) for name, value in zip(note.outputs, found, strict=True)}
 
     return note, run
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torch.onnx tells its steps on stdout, and of libraries that we do not use by warnings and its log."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from adu_depth.errors import InputError
-from adu_depth.export import onnx_file, torch_export_file
+from adu_depth.export import onnx_file, openvino_file, torch_export_file
 from adu_depth.export.note import Note
 from adu_depth.export.onnx_file import Run
 from adu_depth.geometry import Camera
 from adu_depth.models.padding import CELL
 from adu_depth.models.prediction import DepthPrediction
 
-FORMATS: dict[str, ModuleType] = {"onnx": onnx_file, "torch-export": torch_export_file}
-"""By the name that the command line has for it: `require_writer`, `write`, `open_file`."""
-SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
+FORMATS: dict[str, ModuleType] = {"onnx": onnx_file, "openvino": openvino_file, "torch-export": torch_export_file}
+"""By the name that the command line has for it: `require_writer`, `files`, `write`, `open_file`."""
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 LEVELS = 255.0
 ROUNDING = 1e-3
 """Of a level of 255: farther from a whole one than float32 brings it, an image did not come as bytes."""

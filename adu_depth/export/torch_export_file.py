@@ -24,11 +24,16 @@ def require_writer() -> None:
     """torch is always there."""
 
 
+def files(path: Path) -> tuple[Path, ...]:
+    """What is written under the name: one file."""
+    return (path,)
+
+
 def write(program: ExportedProgram, note: Note, path: Path) -> None:
     """Writes the program as one archive, with the note beside it."""
     with writing(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of its own deprecated calls
-        with path.open("wb") as file:  # given a name, torch asks for the suffix .pt2, which a temporary one has not
+        with path.open("wb") as file:
             torch.export.save(program, file, extra_files=note.metadata())
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from adu_depth.cli import main
 from adu_depth.data import SyntheticStereo
 from adu_depth.errors import InputError
 from adu_depth.export import command
@@ -22,54 +21,19 @@ from adu_depth.export.graph import TensorGraph
 from adu_depth.export.note import KEY, Note
 from adu_depth.export.opened import open_exported
 from adu_depth.geometry import stack_cameras
-from adu_depth.inference import Predictor, write_samples
-from adu_depth.models import StudentConfig
-from adu_depth.training.runs import train_student, train_teacher
-from tests.training.tiny import LOOP, SIZE, STUDENT, tiny_student, tiny_teacher
-
-pytest.importorskip("onnxruntime", reason="pip install 'adu-depth[onnx]'")
-pytest.importorskip("onnxscript", reason="pip install 'adu-depth[onnx]'")
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(a) for a in arguments])
-    return int(stopped.value.code or 0)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher, a student that needs a focal length, a light student; pairs of the size they learned at, and others;
-    and a file of each network."""
-    folder = tmp_path_factory.mktemp("export")
-    short = replace(LOOP, steps=1)
-    train_teacher(tiny_teacher(folder / "teacher", loop=short))
-    train_student(tiny_student(folder / "student", loop=short, model=replace(STUDENT, reference_focal=80.0)))
-    light = StudentConfig(network="light", log_scale=True)
-    train_student(tiny_student(folder / "light", loop=short, model=light))
-    write_samples(SyntheticStereo(2, *SIZE, seed=0), folder / "same", 2)
-    write_samples(SyntheticStereo(2, 48, 88, seed=1), folder / "other", 2)
-    images = ("--images", folder / "same")
-    assert run("export", folder / "teacher", "--output", folder / "teacher.onnx", *images) == 0
-    assert run("export", folder / "student", "--dynamic", "--output", folder / "student.onnx", *images) == 0
-    student = ("export", folder / "student", "--format", "torch-export", "--uint8", "--batch-size", 2)
-    assert run(*student, "--output", folder / "student.pt2", *images) == 0
-    assert run("export", folder / "light", "--precision", "fp16", "--output", folder / "light.onnx") == 0
-    return folder
-
-
-def maps(folder: Path) -> dict[str, np.ndarray]:
-    found = {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.glob("*_depth.png"))}
-    assert found
-    return found
+from adu_depth.inference import Predictor
+from tests.export.making import HAS, maps, needs_onnx, of_file, run
+from tests.training.tiny import SIZE
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "images", "options"),
     [
-        ("teacher.onnx", "teacher", "other", ()),
-        ("student.onnx", "student", "other/left", ("--size", "full")),
-        ("student.pt2", "student", "same/left", ()),
+        of_file("teacher.onnx", "teacher", "other", ()),
+        of_file("teacher.xml", "teacher", "other", ()),
+        of_file("student.onnx", "student", "other/left", ("--size", "full")),
+        of_file("student.xml", "student", "other/left", ("--size", "full")),
+        of_file("student.pt2", "student", "same/left", ()),
     ],
 )
 def test_predict_gives_the_run_s_depths(
@@ -86,8 +50,15 @@ def test_predict_gives_the_run_s_depths(
         assert (apart > 0).mean() < 0.01
 
 
-@pytest.mark.parametrize(("name", "kind", "size"), [("teacher.onnx", "teacher", "trained"),
-                                                    ("student.onnx", "student", "full")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "kind", "size"),
+    [
+        of_file("teacher.onnx", "teacher", "trained"),
+        of_file("teacher.xml", "teacher", "trained"),
+        of_file("student.onnx", "student", "full"),
+        of_file("student.xml", "student", "full"),
+    ],
+)
 def test_evaluate_gives_the_run_s_metrics(name: str, kind: str, size: str, made: Path, tmp_path: Path) -> None:
     rows = []
     for network in (made / kind, made / name):
@@ -103,7 +74,8 @@ def test_evaluate_gives_the_run_s_metrics(name: str, kind: str, size: str, made:
             assert rows[1][protocol]["means"][metric] == pytest.approx(expected, **within), metric
 
 
-def test_a_camera_reaches_the_file(made: Path) -> None:
+@pytest.mark.parametrize("name", [of_file("teacher.onnx"), of_file("teacher.xml")])
+def test_a_camera_reaches_the_file(name: str, made: Path) -> None:
     """Also one whose views have other principal points (Middlebury's), and of each image of a batch its own."""
     scenes = [SyntheticStereo(3, *SIZE, seed=2)[i] for i in range(3)]
     cameras = [replace(s.camera, baseline=s.camera.baseline * (1 + i), disparity_offset=1.5 * i) for i, s in
@@ -112,16 +84,17 @@ def test_a_camera_reaches_the_file(made: Path) -> None:
     camera = stack_cameras(cameras)
     with torch.no_grad():
         expected = Predictor.from_checkpoint(made / "teacher", "cpu").model(left, right, camera)
-        found = open_exported(made / "teacher.onnx")(left, right, camera)
-    for name in ("depth", "log_scale", "disparity"):
-        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-3)
+        found = open_exported(made / name)(left, right, camera)
+    for output in ("depth", "log_scale", "disparity"):
+        torch.testing.assert_close(getattr(found, output), getattr(expected, output), rtol=1e-4, atol=1e-3)
     depths = [round(float(depth.median()), 3) for depth in found.depth]
     assert len(set(depths)) == 3
 
 
-def test_images_of_several_sizes_and_batches_pass_a_file_for_any(made: Path) -> None:
+@pytest.mark.parametrize("name", [of_file("student.onnx"), of_file("student.xml")])
+def test_images_of_several_sizes_and_batches_pass_a_file_for_any(name: str, made: Path) -> None:
     network, camera = Predictor.from_checkpoint(made / "student", "cpu").model, SyntheticStereo(1, *SIZE)[0].camera
-    file = open_exported(made / "student.onnx")
+    file = open_exported(made / name)
     for count, height, width in ((1, 33, 70), (2, 64, 96), (1, 101, 45)):
         image = torch.rand(count, 3, height, width)
         with torch.no_grad():
@@ -130,18 +103,20 @@ def test_images_of_several_sizes_and_batches_pass_a_file_for_any(made: Path) -> 
         torch.testing.assert_close(found.log_scale, expected.log_scale, rtol=0.0, atol=1e-4)
 
 
-def test_half_precision_is_near_and_in_half_the_bytes(made: Path) -> None:
+@pytest.mark.parametrize("name", [of_file("light.onnx"), of_file("light.xml")])
+def test_half_precision_is_near_and_in_half_the_bytes(name: str, made: Path) -> None:
     image = SyntheticStereo(1, *SIZE, seed=3)[0].left[None]
     with torch.no_grad():
-        expected, found = (Predictor.from_checkpoint(made / name, "cpu").model(image, None) for name in
-                           ("light", "light.onnx"))  # fmt: skip
+        expected, found = (Predictor.from_checkpoint(made / one, "cpu").model(image, None) for one in
+                           ("light", name))  # fmt: skip
     apart = (found.depth / expected.depth - 1).abs()
     assert 0 < apart.mean() < 1e-2
     assert found.depth.dtype == torch.float32
     weights = sum(p.numel() for p in Predictor.from_checkpoint(made / "light", "cpu").model.parameters())
-    assert (made / "light.onnx").stat().st_size < 3 * weights
+    assert (made / name).with_suffix(".bin" if name.endswith(".xml") else ".onnx").stat().st_size < 3 * weights
 
 
+@needs_onnx
 def test_what_a_file_says_can_be_read_without_us(made: Path) -> None:
     import onnxruntime
 
@@ -152,15 +127,18 @@ def test_what_a_file_says_can_be_read_without_us(made: Path) -> None:
     assert "metres" in said["output.depth"]
     assert "natural log of the Laplace scale b of ln depth" in said["output.log_scale"]
     assert said["input.left"].startswith("1×3×32×64 float32")
-    assert "uint8" in open_exported(made / "student.pt2").config.inputs["image"]
     record = json.loads(said[KEY])
     assert record["size"] == list(SIZE)
     assert record["checkpoint"] == "teacher/checkpoints/step-00000001"
 
 
-@pytest.mark.parametrize("name", ["teacher.onnx", "student.onnx", "student.pt2", "light.onnx"])
+@pytest.mark.parametrize(
+    "name",
+    [of_file(f"{name}.{suffix}") for name in ("teacher", "student", "light") for suffix in ("onnx", "xml")]
+    + [of_file("student.pt2")],
+)
 def test_a_file_tells_no_folder_of_the_machine_that_wrote_it(name: str, made: Path) -> None:
-    """Both libraries keep with every node the lines of code that it came from."""
+    """torch and torch.onnx keep with every node the lines of code that it came from."""
     content = (made / name).read_bytes()
     assert b"adu_depth" in content, "its own name, so text stands in the file as it is"
     for folder in (made, Path(command.__file__).parents[2]):
@@ -193,7 +171,7 @@ REFUSED = {
     "a fixed size and any": (("export", "student", "--size", 32, 64, "--dynamic"), "--dynamic is any size"),
     "a teacher for any": (("export", "teacher", "--dynamic"), "a stereo teacher's file is for one size"),
     "another suffix": (("export", "student", "--output", "OUT/a.pt"), "expected a name ending in .onnx, got "),
-    "a file again": (("export", "student.onnx"), "expected a run or a checkpoint, got an exported file"),
+    "a file again": (("export", "student.pt2"), "expected a run or a checkpoint, got an exported file"),
     "no run": (("export", "nothing"), "nothing does not exist"),
     "single images for a teacher": (
         ("export", "teacher", "--format", "torch-export", "--images", "same/left/000000.png"),
@@ -214,17 +192,36 @@ REFUSED = {
     "too small": (("predict", "student.onnx", "small", "--fx", 50, "--size", "full"), "larger than one cell of 32×32"),
     "evaluate": (("evaluate", "damaged.onnx", "--pairs", 1), "damaged.onnx: expected an ONNX file"),
     "as a teacher": (("distill", "--teacher", "teacher.onnx", "--run", "OUT/run"), "holds no checkpoint"),
+    "a missing model": (("predict", "nothing.xml", "same/left"), "nothing.xml: cannot be read: No such file"),
+    "a damaged model": (
+        ("predict", "damaged.xml", "same/left"),
+        "damaged.xml: expected a file that `adu-depth export`",
+    ),
+    "another's XML": (("predict", "foreign.xml", "same/left"), "expected a file that `adu-depth export` wrote"),
 }
+
+
+def library_of(what: str) -> str:
+    """The suffix that a case of REFUSED needs a library for."""
+    named = [Path(str(a)).suffix for a in REFUSED[what][0] if Path(str(a)).suffix in (".onnx", ".xml", ".pt2")]
+    if named:
+        return named[0]
+    return ".pt2" if "torch-export" in REFUSED[what][0] or REFUSED[what][0][0] != "export" else ".onnx"
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_bad_input_says_what_is_wrong(
     what: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if not HAS[library_of(what)]:
+        pytest.skip(f"no library for {library_of(what)}")
     arguments, expected = REFUSED[what]
-    for suffix in ("onnx", "pt2"):
-        (made / f"damaged.{suffix}").write_bytes((made / f"student.{suffix}").read_bytes()[:5000])
-    (made / "foreign.onnx").write_bytes(_foreign())
+    for suffix in ("onnx", "xml", "pt2"):
+        if HAS[f".{suffix}"]:
+            (made / f"damaged.{suffix}").write_bytes((made / f"student.{suffix}").read_bytes()[:5000])
+    if HAS[".onnx"]:
+        (made / "foreign.onnx").write_bytes(_foreign())
+    (made / "foreign.xml").write_text('<?xml version="1.0"?>\n<boost_serialization><tracklets/></boost_serialization>')
     for folder, size in (("bare", SIZE), ("small", (20, 64))):
         (made / folder).mkdir(exist_ok=True)
         cv2.imwrite(str(made / folder / "0.png"), np.zeros((*size, 3), np.uint8))
@@ -249,6 +246,7 @@ def _foreign() -> bytes:
     return bytes(model.SerializeToString())
 
 
+@needs_onnx
 @pytest.mark.parametrize("module", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_library_is_named_before_any_work(
     module: str, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -264,6 +262,7 @@ def test_a_missing_library_is_named_before_any_work(
         assert "expected onnxruntime to be installed" in capsys.readouterr().err
 
 
+@needs_onnx
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
