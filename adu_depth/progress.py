@@ -36,8 +36,8 @@ class Progress:
                 task.advance()
 
     @contextmanager
-    def task(self, what: str, total: int, done: int = 0) -> Iterator[Task]:
-        """A piece of work of `total` steps, `done` of which an earlier run did."""
+    def task(self, what: str, total: int | None, done: int = 0) -> Iterator[Task]:
+        """A piece of work of `total` steps (None: nobody knows how many), `done` of which an earlier run did."""
         if not self.enabled or total == 0:
             yield Task(self, what, total, done, None)
             return
@@ -62,7 +62,7 @@ class Progress:
 class Task:
     """Counts steps and shows them."""
 
-    def __init__(self, progress: Progress, what: str, total: int, done: int, bar: Bar | None) -> None:
+    def __init__(self, progress: Progress, what: str, total: int | None, done: int, bar: Bar | None) -> None:
         self.progress, self.what, self.total, self.done, self.bar = progress, what, total, done, bar
         self.note, self.started, self.start_done, self.last_line = "", time.monotonic(), done, time.monotonic()
         self.first_step: float | None = None
@@ -87,6 +87,7 @@ class Task:
         spent = self.last_line - self.started
         after = self.done - self.start_done - 1
         left = ""
-        if self.first_step is not None and after > 0:
+        if self.total is not None and self.first_step is not None and after > 0:
             left = f", {(self.last_line - self.first_step) / after * (self.total - self.done):.0f} s left"
-        self.progress.say(f"{self.what}: {self.done}/{self.total}  {self.note}  {spent:.0f} s{left}")
+        counted = f"{self.done}" if self.total is None else f"{self.done}/{self.total}"
+        self.progress.say(f"{self.what}: {counted}  {self.note}  {spent:.0f} s{left}")

@@ -163,6 +163,29 @@ def test_bad_input_is_named(folder: Path, tmp_path: Path, capsys: pytest.Capture
     assert not (tmp_path / "run").exists(), "nothing is begun with bad input"
 
 
+def test_a_clip_is_predicted_and_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (96, 48))
+    noise = np.random.default_rng(0).integers(0, 255, (12, 24, 3), np.uint8)
+    for _ in range(4):
+        writer.write(cv2.resize(noise, (96, 48)))
+    writer.release()
+    predict = ("predict", folder / "student", tmp_path / "drive.avi", "--output", tmp_path / "out")
+    assert run(*predict, "--video.stabilise", "0.7") == 0
+    said = capsys.readouterr().out
+    assert "4 frames, " in said
+    assert " images/s" in said
+    assert "as the network says: flicker 0.00% (from frame to frame 0.00%, over 100% of the pixels)" in said
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["drive_depth.json", "drive_depth.mp4"]
+    expect_error(capsys, "a stereo teacher needs pairs", "predict", folder / "teacher", *predict[2:])
+    left = folder / "scenes" / "left"
+    student = ("predict", folder / "student")
+    expect_error(capsys, "video: its settings are a clip's", *student, left, "--video.stabilise", "0.5")
+    expect_error(capsys, "ply, rerun: points are of images", *student, left, "--as-video", "--ply")
+    expect_error(capsys, "as_video: expected a folder", *student, left / "000000.png", "--as-video")
+    expect_error(capsys, "there is no such camera", *student, "camera:987", "--output", tmp_path / "live")
+    expect_error(capsys, "cannot be read: No such file", *student, tmp_path / "no", "--as-video")
+
+
 def test_one_bad_file_in_a_folder_does_not_stop_the_rest(folder: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()

@@ -84,7 +84,12 @@ def cache_teacher(bench: Bench, output: Path) -> list[str]:
     return ["cache-teacher", *map(str, folders), *["--data.size", "32", "64", "--device", "cpu", "--batch-size", "2"]]
 
 
-FILES_ALONE = ("pack", "teacher's cache")
+def clip(bench: Bench, output: Path) -> list[str]:
+    settings = ["--as-video", "--video.frames", "png", "--video.stabilise", "0.5", "--device", "cpu"]
+    return ["predict", str(a_teacher(bench)), str(bench.pairs), "--output", str(output), *settings]
+
+
+FILES_ALONE = ("pack", "teacher's cache", "clip")
 """Commands that write files, which must be the same byte for byte, and go on when they are given again."""
 COMMANDS = {
     "teacher": train_teacher,
@@ -92,6 +97,7 @@ COMMANDS = {
     "student with cache, validated, averaged, accumulated": distill,
     "pack": pack,
     "teacher's cache": cache_teacher,
+    "clip": clip,
 }
 
 

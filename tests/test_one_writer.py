@@ -51,6 +51,9 @@ COMMANDS = {
     "evaluate": ("evaluate", "IN/student", "--pairs", 1, "--device", "cpu", "--output", "OUT"),
     "predict a folder": ("predict", "IN/student", "IN/pairs/left", "--device", "cpu", "--output", "OUT"),
     "predict an image": ("predict", "IN/student", "IN/pairs/left/000000.png", "--device", "cpu", "--output", "OUT"),
+    "predict a clip": (
+        *("predict", "IN/student", "IN/pairs/left", "--as-video", "--device", "cpu", "--output", "OUT"),
+    ),
     "save": ("save", "IN/student", "OUT"),
     "export": ("export", "IN/student", "--format", "torch-export", "--output", "FILE"),
     "submit": ("submit", "IN/student", "--data", "IN/test", "--partial", "--device", "cpu", "--output", "OUT"),

@@ -247,6 +247,7 @@ COMMANDS = {
     "pack": "pack {pairs} --output {output} --pairs-per-shard 1",
     "evaluate": "evaluate {student} --pairs 60 --output {output} --device cpu",
     "predict": "predict {student} {pairs}/left --output {output} --device cpu",
+    "predict a clip": "predict {student} {pairs}/left --as-video --output {output} --device cpu",
     "doctor": "doctor {pairs}",
     "distill": "distill --run {output} --teacher {teacher} --teacher-cache {output}-cache --data.root {pairs} "
     "--data.size 32 64 --loop.batch-size 2 --loop.device cpu --loop.steps 40 --loop.checkpoint-every 1",

@@ -6,6 +6,7 @@ import re
 
 READ = "expected PNG, JPEG, WebP, TIFF, BMP or PPM"
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts")
+VIDEO_KINDS = "mp4, mov, avi, mkv, webm, mpg, flv, ogg, wmv or ts"
 TAKE_FRAMES = "take its frames out first, such as by `ffmpeg -i VIDEO FOLDER/%06d.png`"
 _CONVERT = "convert it to PNG or JPEG"
 _VIDEO = f"a video: {TAKE_FRAMES}"
@@ -14,7 +15,7 @@ _KINDS = tuple(
     for pattern, told in (
         (rb".{4}ftyp(hei|hev|mif1|msf1)", f"a HEIC photo: {_CONVERT}"),
         (rb".{4}ftypavi[fs]", f"an AVIF image: {_CONVERT}"),
-        (rb".{4}(ftyp|moov|mdat)", _VIDEO),
+        (rb".{4}(ftyp|moov|mdat)|\0.{3}(wide|free|skip)", _VIDEO),
         (rb"RIFF.{4}AVI ", _VIDEO),
         (rb"\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]|FLV\x01|OggS|0&\xb2u", _VIDEO),
         (rb"G.{187}G", _VIDEO),
@@ -39,6 +40,11 @@ _KINDS = tuple(
 def foreign(head: bytes) -> str:
     """What a file is that begins so and is no image of a known kind, with what to do; "" if that is not known."""
     return next((told for pattern, told in _KINDS if pattern.match(head)), "")
+
+
+def is_video(head: bytes) -> bool:
+    """Whether a file that begins so is a video."""
+    return foreign(head) == _VIDEO
 
 
 def what_it_is(data: bytes) -> str:

@@ -87,12 +87,17 @@ def write_png16(path: str | Path, values: np.ndarray, scale: float = 256.0) -> N
     values = np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     stored = np.clip(np.round(values * scale), 0, 65535)
     stored[(values > 0) & (stored == 0)] = 1
-    _write_bytes(Path(path), cv2.imencode(".png", stored.astype(np.uint16))[1].tobytes())
+    write_levels(path, stored.astype(np.uint16))
 
 
 def read_levels(path: str | Path) -> np.ndarray:
     """A one-channel PNG of 8 or 16 bits as it is stored, H×W uint8 or uint16."""
     return _one_channel(path, 8, 16)
+
+
+def write_levels(path: str | Path, levels: np.ndarray) -> None:
+    """Writes H×W uint8 or uint16 as a one-channel PNG, as it is."""
+    _write_bytes(Path(path), cv2.imencode(".png", levels)[1].tobytes())
 
 
 def read_mask(path: str | Path) -> np.ndarray:

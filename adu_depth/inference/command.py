@@ -14,20 +14,28 @@ from adu_depth.data.camera_file import camera_from_numbers
 from adu_depth.doctor.findings import counted
 from adu_depth.errors import InputError
 from adu_depth.evaluation.temperature import read_temperature
+from adu_depth.geometry import Camera
 from adu_depth.inference.point_cloud import PointCloudConfig
 from adu_depth.inference.point_output import PointOutput
 from adu_depth.inference.predict_files import needed_numbers, predict_files
 from adu_depth.inference.predictor import Flip, Predictor
 from adu_depth.inference.recording import Recording
+from adu_depth.inference.video.config import VideoConfig
+from adu_depth.inference.video.predict_clip import predict_clip
+from adu_depth.inference.video.sources import Clip, is_clip, open_clip
+from adu_depth.progress import Progress
+from adu_depth.stopping import Stopped
 from adu_depth.terminal import printable_name
+from adu_depth.training.loop import Interrupted
 
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Predict depth for an image, a pair (--right) or a folder of either.
+    """Predict depth for an image, a pair (--right), a folder of either, or a clip.
 
     Writes NAME_depth.png (16-bit, metres × 256), NAME_depth_color.png and, of a network that predicts it,
-    NAME_uncertainty.png. A stereo teacher needs the calibration, a student with a reference focal length fx: the
+    NAME_uncertainty.png; of a clip NAME_depth.mp4 and how much it flickers, and the same command goes on with one that
+    was stopped. A stereo teacher needs the calibration, a student with a reference focal length fx: the
     numbers here, or camera.toml beside the images (`adu-depth render` writes one). Images with ground
     truth and pairs are taken as stored, any other photo is turned upright as its EXIF orientation says.
     """
@@ -36,7 +44,8 @@ class PredictConfig:
     """A run folder (its best checkpoint where it was validated, else its newest), RUN/checkpoints/best, a checkpoint
     folder, or a file of `adu-depth export`."""
     source: Positional[Path]
-    """Image, or folder of images (a stereo teacher's folder holds left/ and right/; sequences may be folders there)."""
+    """Image, or folder of images (a stereo teacher's folder holds left/ and right/; sequences may be folders there), or
+    a video file, or a camera: camera:0."""
     right: Path | None = None
     """The right image, or the folder of right images."""
     output: Path = Path("runs/predictions")
@@ -63,15 +72,25 @@ class PredictConfig:
     (`pip install 'adu-depth[rerun]'`)."""
     points: PointCloudConfig = field(default_factory=PointCloudConfig)
     """Which pixels become points of --ply and --rerun."""
+    as_video: bool = False
+    """The folder's images are the frames of a clip, in the order of their names."""
+    video: VideoConfig = field(default_factory=VideoConfig)
 
 
 def predict_images(config: PredictConfig, console: Console) -> list[tuple[Path, str]]:
     """Predicts, writes the files, says what was done; returns the files that could not be used, with the reason."""
     if not config.ply and config.rerun is None and config.points != PointCloudConfig():
         raise InputError("points: they are settings of what --ply and --rerun write, and neither is given")
+    if not (as_clip := config.as_video or is_clip(config.source)) and config.video != VideoConfig():
+        raise InputError(f"video: its settings are a clip's, and {config.source} is none (a folder is, by --as-video)")
+    if config.as_video and config.source.exists() and not (config.source.is_dir() or is_clip(config.source)):
+        raise InputError(f"as_video: expected a folder of frames, got {config.source}")
+    if as_clip and (config.ply or config.rerun is not None):
+        raise InputError("ply, rerun: points are of images; take a folder of frames without --as-video")
     recording = None if config.rerun is None else Recording(config.rerun)  # what it lacks is said first
     points = PointOutput(config.points, config.ply, recording) if config.ply or recording else None
     predictor = Predictor.from_checkpoint(config.checkpoint, config.device, config.size, config.flip)
+    clip = open_clip(config.source, config.right, predictor.stereo) if as_clip else None
     camera = camera_from_numbers(
         config.fx,
         cx=config.cx,
@@ -83,6 +102,8 @@ def predict_images(config: PredictConfig, console: Console) -> list[tuple[Path, 
     if config.temperature is not None and not predictor.predicts_uncertainty:
         raise InputError(f"temperature: it is for the uncertainty, and {config.checkpoint} predicts none")
     temperature = 1.0 if config.temperature is None else read_temperature(config.temperature)
+    if clip is not None:
+        return _predict_clip(config, clip, predictor, camera, temperature, console)
     with recording or nullcontext():
         outcome = predict_files(
             predictor,
@@ -105,4 +126,31 @@ def predict_images(config: PredictConfig, console: Console) -> list[tuple[Path, 
         if images:
             names = ", ".join(printable_name(image.name) for image in images[:3])
             console.print(f"{told}: {len(images)} ({names}{', …' if len(images) > 3 else ''})")
+    return outcome.failures
+
+
+def _predict_clip(
+    config: PredictConfig, clip: Clip, predictor: Predictor, camera: Camera | None, temperature: float, console: Console
+) -> list[tuple[Path, str]]:
+    try:
+        outcome = predict_clip(
+            predictor,
+            clip,
+            config.output,
+            camera=camera,
+            temperature=temperature,
+            settings=config.video,
+            progress=Progress(console),
+        )
+    except Stopped as stopped:
+        raise Interrupted(stopped.signum, "the same command goes on with this clip") from stopped
+    if predictor.checkpoint != config.checkpoint:
+        console.print(f"checkpoint {predictor.checkpoint}")
+    speed = "" if outcome.images_per_second is None else f", {outcome.images_per_second:.1f} images/s"
+    console.print(f"wrote {', '.join(map(str, outcome.written))}: {counted(outcome.frames, 'frame')}{speed}")
+    if config.video.stabilise:
+        console.print(f"as the network says: {outcome.network_flicker}")
+    console.print(f"{'stabilised' if config.video.stabilise else 'depth'}: {outcome.flicker}")
+    for note in outcome.notes:
+        console.print(note)
     return outcome.failures

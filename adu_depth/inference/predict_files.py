@@ -26,7 +26,7 @@ from adu_depth.inference.predictor import Predictor
 from adu_depth.inference.render import to_map
 from adu_depth.models.prediction import require_temperature
 
-SAVE_FRAMES = "save its pictures as files first, such as by `ffmpeg -i CAMERA FOLDER/%06d.png`"
+SAVE_FRAMES = "save its pictures as files first, such as by `ffmpeg -i STREAM FOLDER/%06d.png`"
 PAIR_FOLDERS = (("left", "right"), ("image_2", "image_3"), ("image_02/data", "image_03/data"))
 
 
@@ -203,7 +203,7 @@ def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask
     """The images that `source` (a file or a folder) and `right` name. Raises InputError if there is none."""
     if not source.exists():
         live = str(source).isdigit() or re.match(r"[a-z]{3,5}:/", str(source))
-        hint = f"; a camera or a stream is not read: {SAVE_FRAMES}" if live else ""
+        hint = f"; a camera of this machine is camera:0; a stream is not read: {SAVE_FRAMES}" if live else ""
         raise InputError(f"input {source} does not exist: expected an image or a folder of images{hint}")
     if right is not None and not right.exists():
         raise InputError(f"right input {right} does not exist")
@@ -222,7 +222,7 @@ def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask
         images = images_below(lefts)
     if not images:
         videos = [p for p in files_below(lefts) if p.suffix.lower() in VIDEO_SUFFIXES]
-        hint = f"; {videos[0].name} is a video: {TAKE_FRAMES}" if videos else ""
+        hint = f"; {videos[0].name} is a video: give its own path, or {TAKE_FRAMES}" if videos else ""
         raise InputError(f"no image in {lefts}: expected files ending in {', '.join(IMAGE_SUFFIXES)}{hint}")
     names, file_index = _result_names([image.relative_to(lefts) for image in images]), FileIndex()
     return [

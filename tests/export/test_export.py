@@ -166,6 +166,21 @@ def test_a_file_that_is_not_the_network_is_not_written(
     assert not list(tmp_path.rglob("*.pt2*")), "nothing under its name, nor under a temporary one"
 
 
+@pytest.mark.parametrize("name", ["student.pt2", "teacher.onnx"])
+def test_a_file_predicts_a_clip_as_its_network_does(name: str, made: Path, tmp_path: Path) -> None:
+    options = ("--as-video", "--video.frames", "npz", "--device", "cpu")
+    run_name = name.partition(".")[0]
+    clip = made / "same" / ("left" if run_name == "student" else "")
+    for network, output in ((name, "file"), (run_name, "run")):
+        assert run("predict", made / network, clip, *options, "--output", tmp_path / output) == 0
+    files = sorted(path.relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*.npz"))
+    assert files
+    for file in files:
+        with np.load(tmp_path / "run" / file) as one, np.load(tmp_path / "file" / file) as other:
+            np.testing.assert_allclose(one["depth"], other["depth"], rtol=6e-4)
+            np.testing.assert_allclose(one["log_scale"], other["log_scale"], atol=2e-3)
+
+
 REFUSED = {
     "a size below a cell": (("export", "student", "--size", 16, 64), "at least one cell of 32×32"),
     "a fixed size and any": (("export", "student", "--size", 32, 64, "--dynamic"), "--dynamic is any size"),

@@ -86,7 +86,7 @@ def refused(source: Path | str, predictor: Predictor | None = None) -> str:
 def test_a_video_is_told_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "drive.mp4").write_bytes(b"\0\0\0\x20ftypisom" + b"\0" * 64)
     assert "a video: take its frames out first, such as by `ffmpeg" in refused(tmp_path / "drive.mp4")
-    assert "drive.mp4 is a video: take its frames out first" in refused(tmp_path)
+    assert "drive.mp4 is a video: give its own path, or take its frames out first" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_file_in_a_data_sets_place_is_told_what_to_do(name: str, data: bytes, 
 
 @pytest.mark.parametrize("camera", ["0", "rtsp://camera/stream", "http://camera/stream.mjpg"])
 def test_a_camera_is_told_what_to_do(camera: str) -> None:
-    assert "a camera or a stream is not read: save its pictures as files first" in refused(camera)
+    assert "a camera of this machine is camera:0; a stream is not read: save its pictures" in refused(camera)
 
 
 def test_a_device_and_a_pipe_are_refused_at_once(tmp_path: Path) -> None:

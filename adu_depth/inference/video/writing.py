@@ -1,0 +1,62 @@
+"""A video file, written by OpenCV frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from adu_depth.errors import InputError
+from adu_depth.inference.video.capture import captured, opencv_name, quiet_opencv
+
+CODECS = {"mp4": "mp4v", "avi": "MJPG"}
+
+
+class VideoFileWriter:
+    """Takes H×W×3 uint8 RGB pictures of one size, both sides even."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self.fps, self.count = path, fps, 0
+        self._writer: cv2.VideoWriter | None = None
+
+    def add(self, picture: np.ndarray) -> None:
+        """InputError where OpenCV cannot write such a video."""
+        if self._writer is None:
+            code = CODECS[self.path.suffix[1:]]
+            size = (picture.shape[1], picture.shape[0])
+            with quiet_opencv():
+                self._writer = cv2.VideoWriter(opencv_name(self.path), cv2.VideoWriter.fourcc(*code), self.fps, size)
+            if not self._writer.isOpened():
+                raise InputError(
+                    f"cannot write {self.path}: OpenCV has no encoder {code} here, or cannot make one of "
+                    f"{size[1]}×{size[0]} pixels; --video.format takes mp4 and avi"
+                )
+        self._writer.write(np.ascontiguousarray(picture[..., ::-1]))
+        self.count += 1
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+
+    def require_whole(self) -> None:
+        """InputError unless the file holds what was given to it: OpenCV says nothing of a disk that is full."""
+        with captured(opencv_name(self.path)) as capture:
+            found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        if found != self.count:
+            raise InputError(
+                f"cannot write {self.path}: of {self.count} frames {max(found, 0)} are in it; is the disk full?"
+            )
+
+
+@contextmanager
+def video_writer(path: Path, fps: float) -> Iterator[VideoFileWriter]:
+    """Writes to `path`, whose suffix says how; what is not whole raises InputError at the end."""
+    writer = VideoFileWriter(path, fps)
+    try:
+        yield writer
+    finally:
+        writer.close()
+    writer.require_whole()

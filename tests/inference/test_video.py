@@ -1,0 +1,437 @@
+"""`adu-depth predict` on clips: video files, folders of frames, a camera; what it writes, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adu_depth.data.camera_file import write_cameras
+from adu_depth.data.image_files import read_png16
+from adu_depth.errors import InputError
+from adu_depth.geometry import Camera
+from adu_depth.inference.image_files import write_png
+from adu_depth.inference.predict_files import predict_files
+from adu_depth.inference.predictor import Predictor
+from adu_depth.inference.video import ClipOutcome, VideoConfig, open_clip, predict_clip
+from adu_depth.inference.video.capture import captured
+from adu_depth.inference.video.panels import Panels
+from adu_depth.inference.video.sources import LiveCamera, is_clip
+from adu_depth.models.prediction import DepthPrediction
+from tests.inference.test_predict_files import CAMERA, Student, teacher, write_images
+
+COUNT = 5
+
+
+def pictures(count: int = COUNT, size: tuple[int, int] = (48, 64)) -> list[np.ndarray]:
+    """A window that moves over one picture by two pixels a frame, H×W×3 RGB."""
+    noise = np.random.default_rng(0).integers(0, 255, (size[0], size[1] + 2 * count, 3), np.uint8)
+    wide = cv2.GaussianBlur(noise, (0, 0), 2)
+    return [np.ascontiguousarray(wide[:, 2 * k : 2 * k + size[1]]) for k in range(count)]
+
+
+def write_clip(path: Path, frames: list[np.ndarray] | None = None, fps: float = 5.0) -> Path:
+    frames = pictures() if frames is None else frames
+    code = cv2.VideoWriter.fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
+    writer = cv2.VideoWriter(str(path), code, fps, frames[0].shape[1::-1])
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame[..., ::-1])
+    writer.release()
+    return path
+
+
+def write_frames(folder: Path, count: int = COUNT) -> Path:
+    for number, frame in enumerate(pictures(count)):
+        write_png(folder / f"{number:03d}.png", frame)
+    return folder
+
+
+def frames_of(video: Path) -> list[np.ndarray]:
+    found = []
+    with captured(str(video)) as capture:
+        assert capture.isOpened()
+        while True:
+            there, frame = capture.read()
+            if not there:
+                return found
+            found.append(frame[..., ::-1])
+
+
+class NoScale(nn.Module):
+    """A student that does not say how sure it is."""
+
+    def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
+        return DepthPrediction(1.0 + 10 * image.mean(dim=1, keepdim=True), None, ())
+
+
+class Counting(Student):
+    """Counts its calls, and fails at one."""
+
+    def __init__(self, fails_at: int = -1) -> None:
+        super().__init__()
+        self.calls, self.fails_at = 0, fails_at
+
+    def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
+        if self.calls == self.fails_at:
+            raise KeyboardInterrupt
+        self.calls += 1
+        return super().forward(image, camera)
+
+
+def predict(source: Path, output: Path, model: nn.Module | None = None, **settings: Any) -> ClipOutcome:
+    predictor = Predictor(model or Student(), size=None)
+    return predict_clip(predictor, open_clip(source), output, settings=VideoConfig(**settings))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_a_video_becomes_a_video_beside_its_source(suffix: str, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / f"drive{suffix}")
+    outcome = predict(clip, tmp_path / "out", format=suffix[1:])
+    assert set(os.listdir(tmp_path / "out")) == {"drive_depth.json", f"drive_depth{suffix}"}
+    shown = frames_of(outcome.video)
+    assert len(shown) == outcome.frames == COUNT
+    source = frames_of(clip)
+    height, width = source[0].shape[:2]
+    for picture, frame in zip(shown, source, strict=True):
+        assert all(side % 2 == 0 for side in picture.shape[:2])
+        spots = [
+            np.abs(picture[y : y + height, 8 : 8 + width].astype(int) - frame).mean()
+            for y in range(picture.shape[0] - height)
+        ]
+        assert min(spots) < 16, "the source is the panel on the left"
+        assert picture.shape[1] >= 3 * (width + 8), "depth and uncertainty beside it"
+    facts = json.loads(outcome.summary.read_text())
+    assert facts["frames"] == COUNT
+    assert facts["fps"] == 5.0
+    assert facts["size"] == [48, 64]
+    assert facts["depth_range"] == [2.0, 80.0]
+    assert facts["flicker"] == facts["network_flicker"]
+
+
+def test_a_network_without_uncertainty_has_two_panels_and_a_column_is_one_wide(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.mp4")
+    two = frames_of(predict(clip, tmp_path / "two", NoScale()).video)[0]
+    column = frames_of(predict(clip, tmp_path / "column", NoScale(), layout="column").video)[0]
+    assert 2 * 64 < two.shape[1] < 3 * 64
+    assert column.shape[1] < 2 * 64
+    assert column.shape[0] > 2 * 48
+
+
+def test_the_colours_of_a_depth_are_the_same_in_every_frame(tmp_path: Path) -> None:
+    """The scale is fixed: where the whole picture gets brighter, the depth's colour must change with it."""
+    frames = [np.full((48, 64, 3), level, np.uint8) for level in (0, 0, 128, 255)]
+    shown = frames_of(predict(write_clip(tmp_path / "a.avi", frames), tmp_path / "out", NoScale(), format="avi").video)
+    depths = [frame[30, 8 + 64 + 8 + 32].astype(int) for frame in shown]  # of the right panel
+    assert np.abs(depths[0] - depths[1]).max() < 3
+    assert np.abs(depths[1] - depths[2]).max() > 25
+    assert np.abs(depths[2] - depths[3]).max() > 10
+    near = frames_of(
+        predict(tmp_path / "a.avi", tmp_path / "near", NoScale(), format="avi", depth_range=(1.0, 12.0)).video
+    )
+    assert np.abs(near[3][30, 112].astype(int) - depths[3]).max() > 25
+
+
+def test_a_folder_of_frames_is_a_clip_of_the_depths_that_its_images_have(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "frames")
+    assert not is_clip(folder)
+    outcome = predict(folder, tmp_path / "out", frames="png", fps=12.0)
+    assert json.loads(outcome.summary.read_text())["fps"] == 12.0
+    predict_files(Predictor(Student(), size=None), folder, tmp_path / "images")
+    for number in range(COUNT):
+        one = read_png16(tmp_path / "out" / "frames_frames" / f"{number:06d}_depth.png")
+        other = read_png16(tmp_path / "images" / f"{number:03d}_depth.png")
+        assert np.abs(one / other - 1).max() < 2e-4 + 1 / 256
+
+
+def test_frames_as_npz_hold_metres_and_the_scale_with_its_temperature(tmp_path: Path) -> None:
+    predictor = Predictor(Student(), size=None)
+    settings = VideoConfig(frames="npz", limit=2)
+    clip = open_clip(write_frames(tmp_path / "in"))
+    predict_clip(predictor, clip, tmp_path / "out", settings=settings, temperature=2.0)
+    assert sorted(os.listdir(tmp_path / "out" / "in_frames")) == ["000000.npz", "000001.npz"]
+    with np.load(tmp_path / "out" / "in_frames" / "000001.npz") as found:
+        expected = predictor.predict_image(pictures()[1]).depth[0, 0].numpy()
+        np.testing.assert_allclose(found["depth"], expected, rtol=2e-4)
+        np.testing.assert_allclose(found["log_scale"], -2.0 + np.log(2.0), atol=2e-4)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_files(stop: int, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "drive.mp4")
+    options: dict[str, Any] = {"frames": "npz", "stabilise": 0.7}
+    whole = Counting()
+    predict(clip, tmp_path / "whole", whole, **options)
+    assert whole.calls == COUNT
+    with pytest.raises(KeyboardInterrupt):
+        predict(clip, tmp_path / "out", Counting(stop), **options)
+    assert os.listdir(tmp_path / "out") == ["drive_unfinished"], "nothing half-written under a final name"
+    second = Counting()
+    predict(clip, tmp_path / "out", second, **options)
+    assert second.calls == COUNT - stop, "what was done is not done again"
+    one, other = files_in(tmp_path / "whole"), files_in(tmp_path / "out")
+    assert one.keys() == other.keys()
+    for name in one:
+        if name.endswith(".npz"):  # whose zip holds the time
+            with np.load(tmp_path / "whole" / name) as a, np.load(tmp_path / "out" / name) as b:
+                assert all(np.array_equal(a[key], b[key]) for key in a.files)
+        elif name.endswith(".mp4"):
+            pairs = zip(frames_of(tmp_path / "whole" / name), frames_of(tmp_path / "out" / name), strict=True)
+            assert all(np.array_equal(a, b) for a, b in pairs)
+        else:
+            assert one[name] == other[name], name
+
+
+def test_a_run_stopped_while_the_video_was_written_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = write_clip(tmp_path / "drive.mp4")
+    drawn = Panels.picture
+
+    def stopped(self: Panels, number: int, *maps: Any) -> np.ndarray:
+        if number == 2:
+            raise KeyboardInterrupt
+        return drawn(self, number, *maps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Panels, "picture", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            predict(clip, tmp_path / "out", frames="png")
+    assert os.listdir(tmp_path / "out") == ["drive_unfinished"]
+    second = Counting()
+    outcome = predict(clip, tmp_path / "out", second, frames="png")
+    assert second.calls == 0
+    assert outcome.images_per_second is None
+    assert len(frames_of(outcome.video)) == COUNT
+    assert sorted(os.listdir(tmp_path / "out")) == ["drive_depth.json", "drive_depth.mp4", "drive_frames"]
+
+
+def test_frames_of_another_run_are_not_taken(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "drive.mp4")
+    with pytest.raises(KeyboardInterrupt):
+        predict(clip, tmp_path / "out", Counting(2))
+    for predictor, camera, told in (
+        (Predictor(Counting(), size=(32, 64)), None, "size was 48×64, now it is 32×64"),
+        (Predictor(Counting(), size=None, flip="mean"), None, "flip was none, now it is mean"),
+        (Predictor(Counting(), size=None), CAMERA, "camera was None, now it is {'fx': 100.0"),
+    ):
+        with pytest.raises(InputError, match=f"unfinished frames of another run: {re.escape(told)}"):
+            predict_clip(predictor, open_clip(clip), tmp_path / "out", camera=camera)
+    write_clip(clip, pictures(COUNT + 1))
+    with pytest.raises(InputError, match="unfinished frames of another run: bytes was"):
+        predict(clip, tmp_path / "out")
+
+
+def test_other_weights_do_not_go_on(tmp_path: Path) -> None:
+    class Weighted(Counting):
+        def __init__(self, value: float, fails_at: int = -1) -> None:
+            super().__init__(fails_at)
+            self.weight = nn.Parameter(torch.tensor(value))
+
+    clip = write_clip(tmp_path / "drive.mp4")
+    with pytest.raises(KeyboardInterrupt):
+        predict(clip, tmp_path / "out", Weighted(1.0, 2))
+    with pytest.raises(InputError, match="network was"):
+        predict(clip, tmp_path / "out", Weighted(2.0))
+    assert predict(clip, tmp_path / "out", Weighted(1.0)).frames == COUNT
+
+
+def test_a_stranger_s_folder_is_left_alone(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "drive.mp4")
+    (tmp_path / "out" / "drive_unfinished").mkdir(parents=True)
+    (tmp_path / "out" / "drive_unfinished" / "mine.txt").touch()
+    with pytest.raises(InputError, match=r"drive_unfinished holds files and no record\.json"):
+        predict(clip, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("a.mp4", b"", "expected a video .*: it is empty|by its first bytes it is empty"),
+        ("a.mp4", b"hello, I am text", "expected a video (mp4, mov, avi, mkv, webm, mpg, flv, ogg, wmv or ts)"),
+        ("a.mp4", b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", "expected a video"),
+        ("a.mp4", b"\0\0\0\x20ftypisom" + b"\0" * 64, "cannot be decoded: cut short, damaged"),
+        ("a.mkv", b"\x1aE\xdf\xa3" + b"\0" * 64, "cannot be decoded: cut short, damaged"),
+    ],
+    ids=["empty", "text", "playlist", "mp4", "mkv"],
+)
+def test_what_is_no_video_is_told(
+    name: str, data: bytes, told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert is_clip(tmp_path / name)
+    with pytest.raises(InputError) as raised:
+        predict(tmp_path / name, tmp_path / "out")
+    assert told in str(raised.value) or re.search(told, str(raised.value))
+    assert str(tmp_path / name) in str(raised.value)
+    assert not (tmp_path / "out").exists()
+    assert capfd.readouterr().err == "", "the libraries are quiet"
+
+
+def test_a_video_without_a_frame_is_told(tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5.0, (64, 48))
+    writer.release()
+    with pytest.raises(InputError, match=r"a\.avi: (this video cannot|no frame of this video can) be decoded"):
+        predict(tmp_path / "a.avi", tmp_path / "out")
+
+
+def test_a_video_that_is_cut_short_is_predicted_as_far_as_it_goes_and_told(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.avi", pictures(20))
+    data = clip.read_bytes()
+    clip.write_bytes(data[: len(data) // 2])
+    outcome = predict(clip, tmp_path / "out")
+    assert 0 < outcome.frames < 20
+    ((path, reason),) = outcome.failures
+    assert path == clip
+    assert f"it announces 20 frames and ends, or cannot be decoded, after {outcome.frames}" in reason
+
+
+def test_a_name_that_is_no_image_sequence_is_looked_for(tmp_path: Path) -> None:
+    """OpenCV would read a.%03d.mp4 or a000.mp4 as the first of many pictures."""
+    for number in range(3):
+        write_png(tmp_path / "a000.png", pictures()[number])
+    (tmp_path / "a000.mp4").write_bytes((tmp_path / "a000.png").read_bytes())
+    with pytest.raises(InputError, match="expected a video"):
+        predict(tmp_path / "a000.mp4", tmp_path / "out")
+
+
+def test_frames_of_two_sizes_and_a_broken_frame(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "in")
+    write_images(folder, "900.png", size=(48, 66))
+    with pytest.raises(InputError, match=r"900\.png: the frames of a clip must have one size, got 48×64 and 48×66"):
+        predict(folder, tmp_path / "out")
+    (folder / "900.png").write_bytes((folder / "000.png").read_bytes()[:99])
+    with pytest.raises(InputError, match=r"900\.png: the image is cut short"):
+        predict(folder, tmp_path / "out2")
+    assert os.listdir(tmp_path / "out2") == ["in_unfinished"]
+
+
+def test_pairs_of_a_folder_are_a_stereo_teacher_s_clip(tmp_path: Path) -> None:
+    for side in ("left", "right"):
+        write_frames(tmp_path / "rig" / side)
+    write_cameras(tmp_path / "rig" / "camera.toml", {"000": CAMERA}, (48, 64))
+    outcome = predict_clip(
+        teacher(), open_clip(tmp_path / "rig", stereo=True), tmp_path / "out", settings=VideoConfig(frames="png")
+    )
+    assert outcome.frames == COUNT
+    assert np.allclose(read_png16(tmp_path / "out" / "rig_frames" / "000003_depth.png"), 10.0, atol=0.01)
+    with pytest.raises(InputError, match="a stereo teacher needs pairs; of clips these are folders, left/ and right/"):
+        open_clip(write_clip(tmp_path / "a.mp4"), stereo=True)
+
+
+def scaled_student() -> Predictor:
+    predictor = Predictor(Student(), size=None)
+    predictor.needs_camera = True
+    return predictor
+
+
+def test_the_camera_of_a_clip_stands_beside_it(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "drive.mp4")
+    with pytest.raises(InputError, match=r"no calibration for .*drive\.mp4: give --fx \(pixels\), or put it into"):
+        predict_clip(scaled_student(), open_clip(clip), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "camera.toml").write_text("fx = 50\n[other]\nfx = 60\n[drive]\nwidth = 65\n")
+    with pytest.raises(InputError, match="but drive has width 64"):
+        predict_clip(scaled_student(), open_clip(clip), tmp_path / "out")
+    (tmp_path / "camera.toml").write_text("fx = 50\n")
+    assert predict_clip(scaled_student(), open_clip(clip), tmp_path / "out").frames == COUNT
+
+
+class Lens:
+    """Stands where cv2.VideoCapture opens a camera, and shows the frames of a file."""
+
+    def __init__(self, path: Path, then: Any = None) -> None:
+        self.capture, self.then, self.count = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), then, 0
+
+    def isOpened(self) -> bool:
+        return self.capture.isOpened()
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        self.count += 1
+        if self.then is not None and self.count == 4:
+            self.then()
+        return self.capture.read()
+
+    def release(self) -> None:
+        self.capture.release()
+
+
+@pytest.fixture
+def lens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    clip, options = write_clip(tmp_path / "shown.mp4"), dict[str, Any]()
+    real = cv2.VideoCapture
+
+    def opened(source: Any, *backend: int) -> Any:
+        return Lens(clip, options.get("then")) if source == 0 else real(source, *backend)
+
+    class Module:
+        def __getattr__(self, name: str) -> Any:
+            return opened if name == "VideoCapture" else getattr(cv2, name)
+
+    monkeypatch.setattr("adu_depth.inference.video.capture.cv2", Module())
+    return options
+
+
+def test_a_camera_is_recorded_until_its_limit(lens: dict[str, Any], tmp_path: Path) -> None:
+    assert is_clip(Path("camera:0"))
+    assert isinstance(open_clip("camera:0"), LiveCamera)
+    outcome = predict(Path("camera:0"), tmp_path / "out", limit=3)
+    assert outcome.frames == 3
+    names = ["camera-0_depth.json", "camera-0_depth.mp4", "camera-0_recorded"]
+    assert sorted(os.listdir(tmp_path / "out")) == names
+    assert sorted(os.listdir(tmp_path / "out" / "camera-0_recorded")) == ["000000.png", "000001.png", "000002.png"]
+    assert len(frames_of(outcome.video)) == 3
+    with pytest.raises(InputError, match=r"camera-0_recorded holds pictures of this camera: predict them by"):
+        predict(Path("camera:0"), tmp_path / "out")
+    again = predict(tmp_path / "out" / "camera-0_recorded", tmp_path / "again")
+    assert again.flicker == outcome.flicker
+
+
+def test_ctrl_c_ends_a_camera_and_finishes_its_clip(lens: dict[str, Any], tmp_path: Path) -> None:
+    lens["then"] = lambda: os.kill(os.getpid(), signal.SIGINT)
+    outcome = predict(Path("camera:0"), tmp_path / "out")
+    assert outcome.frames == 3
+    assert len(frames_of(outcome.video)) == 3
+
+
+def test_a_camera_that_needs_its_calibration_keeps_it(
+    lens: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"no calibration for camera:0: give --fx"):
+        predict_clip(scaled_student(), open_clip("camera:0"), tmp_path / "out")
+    Path("camera.toml").write_text("fx = 50\n")
+    assert predict_clip(scaled_student(), open_clip("camera:0"), tmp_path / "out").frames == COUNT
+
+
+def test_no_such_camera(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="camera:987: there is no such camera, or it is in use; expected a video"):
+        predict(Path("camera:987"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"depth_range": (80.0, 2.0)}, "video.depth_range: expected metres 0 < low < high, got 80 and 2"),
+        ({"depth_range": (0.0, 2.0)}, "video.depth_range: expected metres 0 < low < high, got 0 and 2"),
+        ({"stabilise": 1.0}, "video.stabilise: expected a number from 0 to 0.95, got 1.0"),
+        ({"limit": 0}, "video.limit: expected"),
+        ({"fps": 0.0}, "video.fps: expected"),
+    ],
+)
+def test_settings_are_checked(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        VideoConfig(**wrong)
