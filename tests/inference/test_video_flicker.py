@@ -13,6 +13,7 @@ from adu_depth.geometry import Camera
 from adu_depth.inference.video.flicker import Flicker, FlickerMeter
 from adu_depth.inference.video.flow import Motion, consistent, optical_flow, warp
 from adu_depth.inference.video.stabilise import Stabiliser, camera_matrix, camera_motion
+from tests.doc_examples import run_examples
 from tests.inference.driving import camera_of, drive, street
 
 Maps = list[np.ndarray]
@@ -90,6 +91,10 @@ def test_a_window_over_a_wall_has_none_and_depth_that_does_not_follow_it_has() -
     stays = measured([wall[:, :96]] * 4, motions)
     assert stays.change is not None
     assert stays.change > 5 * follows.change
+
+
+def test_the_example_of_the_meter_s_docstring() -> None:
+    run_examples(FlickerMeter.__doc__ or "", "FlickerMeter", {"np": np, "Motion": Motion, "FlickerMeter": FlickerMeter})
 
 
 def test_nan_and_two_frames_are_not_measured() -> None:
