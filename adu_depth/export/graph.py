@@ -53,7 +53,12 @@ class TensorGraph(nn.Module):
     def results(self, prediction: DepthPrediction, given: Tensor) -> tuple[Tensor, ...]:
         height, width = given.shape[1:3] if self.uint8 else given.shape[2:4]
         maps = (getattr(prediction, name).float() for name in self.names)
-        return tuple(found[..., :height, :width] if self.pads else found for found in maps)
+        if not self.pads:
+            return tuple(maps)
+        # Not by slices: whether one leaves anything out torch.export keeps as it is of the image that it captures with,
+        # and a file then refused every side that is a multiple of a cell.
+        rows, columns = (torch.arange(side, device=given.device) for side in (height, width))
+        return tuple(found.index_select(2, rows).index_select(3, columns) for found in maps)
 
 
 class StudentGraph(TensorGraph):
