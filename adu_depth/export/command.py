@@ -35,12 +35,10 @@ def export(config: ExportConfig, console: Console) -> Path:
     if format_of(config.checkpoint) is not None:
         raise InputError(f"checkpoint {config.checkpoint}: expected a run or a checkpoint, got an exported file")
     kind.require_writer()
+    path = output_of(config)
     loaded = load_model(config.checkpoint)
     set_backend(loaded.model, "torch")  # the references are exported, and compared with
     note = note_of(config, loaded)
-    path = config.output or Path("runs/exports") / f"{folder_name(config.checkpoint)}{SUFFIXES[config.format]}"
-    if path.suffix.lower() != SUFFIXES[config.format]:
-        raise InputError(f"output: expected a name ending in {SUFFIXES[config.format]}, got {path}")
     require_images(config, stereo=note.kind == "teacher")
     with locked(path.parent, "export"):
         if loaded.path != config.checkpoint:
@@ -59,6 +57,21 @@ def export(config: ExportConfig, console: Console) -> Path:
                 raise InputError(f"{path} is not written: {refusal}")
             size = sum(written.stat().st_size for written in kind.files(temporary))
     progress.say(f"wrote {path}, {size / 1e6:.1f} MB")
+    return path
+
+
+def output_of(config: ExportConfig) -> Path:
+    """Where the file goes. InputError for another suffix, and where the name that a run gives is taken: runs of several
+    folders may be called the same."""
+    suffix = SUFFIXES[config.format]
+    path = config.output or Path("runs/exports") / f"{folder_name(config.checkpoint)}{suffix}"
+    if path.suffix.lower() != suffix:
+        raise InputError(f"output: expected a name ending in {suffix}, got {path}")
+    if config.output is None and path.exists():
+        raise InputError(
+            f"output: {path} is there already, and may be another run's of that name: expected --output FILE "
+            "(the same file, to replace it)"
+        )
     return path
 
 

@@ -19,7 +19,7 @@ from adu_depth.data.layouts import recognised
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
 from adu_depth.export.config import ExportConfig
-from adu_depth.export.note import Note, Precision
+from adu_depth.export.note import LARGEST_SIDE, Note, Precision
 from adu_depth.export.opened import ExportedNetwork
 from adu_depth.geometry import Camera, stack_cameras
 from adu_depth.images import image_batch
@@ -98,19 +98,24 @@ class Comparison:
 def compare(
     predictor: Predictor, exported: ExportedNetwork, images: Iterator[CheckImage], predicts: Note
 ) -> Comparison:
-    """Both networks on every image, at the size that the file works at."""
+    """Both networks on every image, at the size that the file works at; of a file for any size on the first image at
+    another one too, for those that the images are brought to may be one alone."""
     outcome = Comparison({name: Difference() for name in predicts.outputs})
     for image in images:
-        views, camera = _given(predictor, image, predicts)
-        with torch.no_grad():
-            expected, found = predictor.model(*views, camera), exported(*views, camera)
-        for name, difference in outcome.differences.items():
-            difference.add(name, _map(found, name), _map(expected, name), image.name)
-        if outcome.images == 0:
-            outcome.timed_at = (views[0].shape[-2], views[0].shape[-1])
-            outcome.seconds = _timed(predictor.model, exported, views, camera)
+        sizes = [working_size(predictor, image, predicts)]
+        if outcome.images == 0 and predicts.size is None:
+            sizes.append(another_size(sizes[0], predicts))
+        for size in sizes:
+            views, camera = _given(predictor, image, predicts, size)
+            with torch.no_grad():
+                expected, found = predictor.model(*views, camera), exported(*views, camera)
+            for name, difference in outcome.differences.items():
+                difference.add(name, _map(found, name), _map(expected, name), image.name)
+            if not outcome.sizes:
+                outcome.timed_at = size
+                outcome.seconds = _timed(predictor.model, exported, views, camera)
+            outcome.sizes.add(size)
         outcome.images += 1
-        outcome.sizes.add((views[0].shape[-2], views[0].shape[-1]))
     return outcome
 
 
@@ -155,17 +160,29 @@ def _of_sample(sample: StereoSample) -> CheckImage:
     return CheckImage(str(sample.name), sample.left[None], right, stack_cameras([sample.camera]))
 
 
-def _given(predictor: Predictor, image: CheckImage, note: Note) -> tuple[tuple[Tensor, ...], Camera | None]:
-    """What both networks are given: the views at the file's size, else at the one that the run's predictor works at,
-    or the nearest one that the file takes; of levels of 8 bits where it takes bytes."""
-    size = note.size
-    if size is None:
-        own = (image.left.shape[-2], image.left.shape[-1])
-        height, width = predictor.working_size(own)
-        if note.pads:
-            size = max(CELL + 1, height), max(CELL + 1, width)
-        else:
-            size = max(2, round(height / CELL)) * CELL, max(2, round(width / CELL)) * CELL
+def working_size(predictor: Predictor, image: CheckImage, note: Note) -> tuple[int, int]:
+    """(height, width) that an image is compared at: the file's, else the one that the run's predictor works at, or the
+    nearest one that the file takes."""
+    if note.size is not None:
+        return note.size
+    height, width = predictor.working_size((image.left.shape[-2], image.left.shape[-1]))
+    if note.pads:
+        return max(CELL + 1, height), max(CELL + 1, width)
+    return max(2, round(height / CELL)) * CELL, max(2, round(width / CELL)) * CELL
+
+
+def another_size(size: tuple[int, int], note: Note) -> tuple[int, int]:
+    """A size unlike it along both sides, and in shape: lower and wider, odd where the file pads."""
+    height, width = size
+    if note.pads:
+        return max(CELL + 1, height * 3 // 4 | 1), min(width * 5 // 4 | 1, LARGEST_SIDE - 1)
+    return (height - CELL if height > 2 * CELL else height + CELL), min(width + CELL, LARGEST_SIDE)
+
+
+def _given(
+    predictor: Predictor, image: CheckImage, note: Note, size: tuple[int, int]
+) -> tuple[tuple[Tensor, ...], Camera | None]:
+    """What both networks are given: the views at this size; of levels of 8 bits where the file takes bytes."""
     right = image.right if predictor.stereo else None
     views, camera = predictor.prepared(image.left, right, image.camera, size)
     if note.uint8:

@@ -32,7 +32,7 @@ class ExportConfig:
     """"onnx" (pip install 'adu-depth[onnx]'; for ONNX Runtime), "openvino" (pip install 'adu-depth[openvino]'; a .xml
     and a .bin), or "torch-export" (.pt2, for torch alone)."""
     output: Path | None = None
-    """The file; without it runs/exports/RUN.onnx, RUN.xml or RUN.pt2."""
+    """The file; without it runs/exports/RUN.onnx, RUN.xml or RUN.pt2, if nothing has that name yet."""
     size: tuple[int, int] | None = None
     """Height and width of the images, fixed in the file; without it the size trained at, if whole images were brought
     to it or the network is a light one, else any (--dynamic)."""
@@ -61,6 +61,6 @@ class ExportConfig:
         height, width = self.size
         if min(self.size) < CELL or max(self.size) > LARGEST_SIDE or height * width > MOST_AREA:
             raise InputError(
-                f"size: expected at least one cell of {CELL}×{CELL} pixels, at most {MOST_AREA:,} pixels in all, got "
-                f"{height}×{width}"
+                f"size: expected at least one cell of {CELL}×{CELL} pixels, sides of at most {LARGEST_SIDE:,} and "
+                f"{MOST_AREA:,} pixels in all, got {height}×{width}"
             )

@@ -52,7 +52,12 @@ def write(program: ExportedProgram, note: Note, path: Path) -> None:
             f"{weights:,}; --precision fp16 takes half, --format torch-export has no such limit"
         )
     with writing(path):
-        converted.save(str(path), external_data=False)
+        try:
+            converted.save(str(path), external_data=False)
+        except OSError:
+            raise
+        except Exception as error:  # of onnx or protobuf: the graph beside weights of nearly so much
+            raise InputError(f"{path}: cannot be written as one ONNX file: {first_line(error)}") from error
 
 
 def open_file(path: Path) -> tuple[Note, Run]:
@@ -61,7 +66,7 @@ def open_file(path: Path) -> tuple[Note, Run]:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4
-    data = read_bytes(path)  # not its name: what a file says of other files beside it is then not opened
+    data = read_bytes(path, limit=MOST_BYTES)  # not its name: files beside it that it names are then not opened
     try:
         session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         metadata = session.get_modelmeta().custom_metadata_map

@@ -16,9 +16,8 @@ from tests.training.tiny import LOOP, SIZE, STUDENT, tiny_student, tiny_teacher
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher, a student that needs a focal length, a light student; pairs of the size they learned at, and others;
-    and files of the networks."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Teacher, student that needs a focal length, light student; pairs of the size they learned at, and others."""
     folder = tmp_path_factory.mktemp("export")
     short = replace(LOOP, steps=1)
     train_teacher(tiny_teacher(folder / "teacher", loop=short))
@@ -27,7 +26,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_student(tiny_student(folder / "light", loop=short, model=light))
     write_samples(SyntheticStereo(2, *SIZE, seed=0), folder / "same", 2)
     write_samples(SyntheticStereo(2, 48, 88, seed=1), folder / "other", 2)
-    images = ("--images", folder / "same")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(trained: Path) -> Path:
+    """The same, and files of the networks."""
+    folder, images = trained, ("--images", trained / "same")
     for suffix, name in ((".onnx", "onnx"), (".xml", "openvino")):
         if HAS[suffix]:
             to = ("--format", name, "--output")

@@ -183,6 +183,7 @@ def test_a_file_predicts_a_clip_as_its_network_does(name: str, made: Path, tmp_p
 
 REFUSED = {
     "a size below a cell": (("export", "student", "--size", 16, 64), "at least one cell of 32×32"),
+    "a side too long": (("export", "student", "--size", 32, 20_000), "sides of at most 16,384 and 4,194,304 pixels"),
     "a fixed size and any": (("export", "student", "--size", 32, 64, "--dynamic"), "--dynamic is any size"),
     "a teacher for any": (("export", "teacher", "--dynamic"), "a stereo teacher's file is for one size"),
     "another suffix": (("export", "student", "--output", "OUT/a.pt"), "expected a name ending in .onnx, got "),
@@ -304,3 +305,11 @@ def test_on_real_pairs(made: Path, real_stereo: Path, tmp_path: Path, capsys: py
     arguments = ("export", made / "student", "--format", "torch-export", "--output", tmp_path / "a.pt2", "--count", 2)
     assert run(*arguments, "--images", real_stereo / "kitti2015", real_stereo / "eth3d") == 0
     assert "3 images at 32×64" in capsys.readouterr().out
+
+
+@needs_onnx
+def test_a_network_larger_than_a_picture_may_be_is_read(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was written, then refused: the limit for any file is for what is decoded."""
+    monkeypatch.setenv("ADU_DEPTH_MAX_MB", "1")
+    assert (made / "light.onnx").stat().st_size > 2e6
+    open_exported(made / "light.onnx")
