@@ -13,6 +13,7 @@ from adu_depth.errors import InputError
 from adu_depth.parsing import settings_registry
 from bench.data import DataBenchmark
 from bench.everything import AllBenchmarks
+from bench.inference import InferenceBenchmark
 from bench.kernel_counts.command import KernelCounts
 from bench.machine_code import MachineCodeReport
 from bench.operations import EVERY, suite_class
@@ -28,6 +29,7 @@ BENCHMARKS: dict[str, Any] = {
     "render": RenderBenchmark,
     "data": DataBenchmark,
     "point-cloud": PointCloudBenchmark,
+    "inference": InferenceBenchmark,
     "machine-code": MachineCodeReport,
     "step-model": StepModelReport,
     "kernel-counts": KernelCounts,
