@@ -11,14 +11,23 @@ from adu_depth.data.middlebury import MiddleburyStereo
 from adu_depth.data.rgbd import Rgbd
 from adu_depth.data.rig import Rig
 from adu_depth.data.sample import StereoSample, collate
-from adu_depth.data.synthetic import LidarConfig, PhotometryConfig, RigConfig, SyntheticStereo
+from adu_depth.data.synthetic import (
+    LidarConfig,
+    PhotometryConfig,
+    RigConfig,
+    SceneryConfig,
+    SyntheticStereo,
+    built_in_scenes,
+)
 
 __all__ = [
     "StereoSample",
     "collate",
     "SyntheticStereo",
+    "built_in_scenes",
     "RigConfig",
     "PhotometryConfig",
+    "SceneryConfig",
     "LidarConfig",
     "Dataset",
     "FileDataset",

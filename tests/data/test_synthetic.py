@@ -41,7 +41,7 @@ def street_of(solids: Solids, height: int = HEIGHT, width: int = WIDTH, **scene:
     rng = np.random.default_rng(0)
     rig = LEVEL.draw(rng, height, width)
     arrays = to_arrays(solids, rig.rotation(), np.array([0.0, rig.height, 0.0]))
-    cameras = draw_cameras(PhotometryConfig.off(), rng)
+    cameras = draw_cameras(PhotometryConfig.off(), rng, rng)
     return Street(Scene(solids=solids, **scene), rig, arrays, cameras, 0.0)  # type: ignore[arg-type]
 
 

@@ -93,6 +93,10 @@ class PhotometryConfig:
     standard deviation of the right view's log-gain, log-gamma and per-channel log-gain against the left's.
     noise: (low, high) standard deviation of the sensor noise at white, drawn per pair, independent per view and pixel.
     blur: share of light that the optics move to the neighbouring pixel on each side, per axis.
+    defocus: (low, high) more of that, drawn per view. rolling: standard deviation of the log-gain between a picture's
+    first and last row, per view, as where exposure changes while the rows are read. vignette: (low, high) share of
+    light that the corners lack, drawn per pair. jpeg: (low, high) quality from 1 to 100 that both pictures are
+    compressed with, drawn per pair, of which one in two is; (0, 0): never.
     """
 
     exposure: float = 0.12
@@ -101,10 +105,19 @@ class PhotometryConfig:
     colour_difference: float = 0.02
     noise: Range = (0.004, 0.014)
     blur: float = 0.1
+    defocus: Range = (0.0, 0.0)
+    rolling: float = 0.0
+    vignette: Range = (0.0, 0.0)
+    jpeg: Range = (0.0, 0.0)
 
     def __post_init__(self) -> None:
-        _check_ranges(self, {"noise": 0.0})
-        for name in ("exposure", "exposure_difference", "gamma_difference", "colour_difference", "blur"):
+        _check_ranges(self, {"noise": 0.0, "defocus": 0.0, "vignette": 0.0, "jpeg": 0.0})
+        for name, most in (("defocus", 0.3), ("vignette", 0.9), ("jpeg", 100)):
+            if getattr(self, name)[1] > most:
+                raise InputError(f"PhotometryConfig.{name} may be at most {most}, got {getattr(self, name)}")
+        if self.jpeg[1] and self.jpeg[0] < 1:
+            raise InputError(f"PhotometryConfig.jpeg: expected qualities from 1 to 100, or (0, 0), got {self.jpeg}")
+        for name in ("exposure", "exposure_difference", "gamma_difference", "colour_difference", "blur", "rolling"):
             if not 0 <= getattr(self, name) <= 0.5:
                 raise InputError(f"PhotometryConfig.{name} must be between 0 and 0.5, got {getattr(self, name)}")
 
@@ -112,6 +125,29 @@ class PhotometryConfig:
     def off(cls) -> PhotometryConfig:
         """Two ideal cameras: both pictures show the shaded surfaces as they are."""
         return cls(0.0, 0.0, 0.0, 0.0, (0.0, 0.0), 0.0)
+
+
+@dataclass(frozen=True)
+class SceneryConfig:
+    """What streets hold beside the usual, each as the share of the scenes that have it.
+
+    low_sun: morning and evening light (where it is not night). night: headlights, dark sky, much noise. reflections:
+    glass and paint that mirror. thin: wires, railings, rods. repeated: equal windows and bars close together. near:
+    things within metres.
+    """
+
+    low_sun: float = 0.0
+    night: float = 0.0
+    reflections: float = 0.0
+    thin: float = 0.0
+    repeated: float = 0.0
+    near: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_kinds(self, "SceneryConfig.")
+        for field in fields(self):
+            if not 0 <= getattr(self, field.name) <= 1:
+                raise InputError(f"SceneryConfig.{field.name} must be between 0 and 1, got {getattr(self, field.name)}")
 
 
 @dataclass(frozen=True)

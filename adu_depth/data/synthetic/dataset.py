@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from adu_depth.data.sample import StereoSample
-from adu_depth.data.synthetic.config import LidarConfig, PhotometryConfig, RigConfig
+from adu_depth.data.synthetic.config import LidarConfig, PhotometryConfig, RigConfig, SceneryConfig
 from adu_depth.data.synthetic.render import render
 from adu_depth.data.synthetic.streets import Street, draw_street
 from adu_depth.errors import InputError
@@ -31,6 +31,7 @@ class SyntheticStereo:
         height, width: pixels, at least 32.
         seed: ≥ 0; another seed gives other scenes.
         rig, photometry, lidar: what the cameras and the scanner are like (None: the defaults, a KITTI-like car).
+        scenery: what the streets hold beside the usual (None: nothing). See `built_in_scenes` for sets of these.
         device: where to render.
 
     Returns:
@@ -60,6 +61,7 @@ class SyntheticStereo:
         device: torch.device | str = "cpu",
         photometry: PhotometryConfig | None = None,
         lidar: LidarConfig | None = None,
+        scenery: SceneryConfig | None = None,
     ) -> None:
         length, height, width, seed = map(plain_number, (length, height, width, seed))
         if length is not None and length < 1:
@@ -72,6 +74,7 @@ class SyntheticStereo:
         self.rig = rig or RigConfig()
         self.photometry = photometry or PhotometryConfig()
         self.lidar = lidar or LidarConfig()
+        self.scenery = scenery or SceneryConfig()
         self.device = torch.device(device)
 
     def __len__(self) -> int:
@@ -107,8 +110,11 @@ class SyntheticStereo:
     def _street(self, index: int) -> Street:
         if index < 0 or (self.length is not None and index >= self.length):
             raise IndexError(f"index {index} is outside 0 … {'∞' if self.length is None else self.length - 1}")
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, int(index)])))
-        return draw_street(rng, self.height, self.width, self.rig, self.photometry)
+        rng, scenery_rng = (
+            np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, int(index), *part])))
+            for part in ((), (1,))
+        )
+        return draw_street(rng, self.height, self.width, self.rig, self.photometry, self.scenery, scenery_rng)
 
 
 def _on_all_cores(work: Callable[[Item], Result], items: list[Item]) -> list[Result]:

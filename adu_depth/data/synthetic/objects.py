@@ -14,7 +14,10 @@ _WALLS = ((0.55, 0.45, 0.33), (0.42, 0.20, 0.13), (0.60, 0.58, 0.52), (0.50, 0.3
           (0.66, 0.56, 0.38), (0.30, 0.16, 0.11), (0.48, 0.50, 0.46), (0.62, 0.47, 0.40))  # fmt: skip
 _LEAVES = ((0.10, 0.17, 0.03), (0.06, 0.12, 0.03), (0.16, 0.20, 0.05), (0.20, 0.15, 0.03), (0.08, 0.14, 0.06))
 _CLOTHES = ((0.05, 0.06, 0.12), (0.35, 0.06, 0.05), (0.45, 0.43, 0.38), (0.08, 0.18, 0.12), (0.5, 0.4, 0.1))
+RAILS = ((0.05, 0.06, 0.05), (0.45, 0.46, 0.47), (0.04, 0.12, 0.07), (0.55, 0.50, 0.40), (0.30, 0.08, 0.05))
 _SIGNS = ((0.60, 0.05, 0.04), (0.04, 0.10, 0.45), (0.75, 0.75, 0.72), (0.65, 0.50, 0.05), (0.05, 0.30, 0.12))
+
+_PAINT_GLOSS, _GLASS_GLOSS = 0.35, 0.9
 
 BARK = Material((0.13, 0.09, 0.06), (0.22, 0.17, 0.12), grain=0.2, contrast=0.9, blotch=0.5)
 METAL = Material((0.20, 0.21, 0.21), (0.30, 0.29, 0.27), grain=0.15, contrast=0.5, blotch=0.6)
@@ -38,9 +41,14 @@ def _offset(x: float, z: float, yaw: float, right: float, ahead: float) -> tuple
     return x + right * np.cos(yaw) + ahead * np.sin(yaw), z - right * np.sin(yaw) + ahead * np.cos(yaw)
 
 
+def vehicle_kind(rng: Rng) -> str:
+    """One of the kinds of `vehicle`, as often as streets have them."""
+    return str(rng.choice(["sedan", "hatchback", "estate", "van", "truck"], p=[0.33, 0.33, 0.18, 0.12, 0.04]))
+
+
 def vehicle(solids: Solids, rng: Rng, x: float, z: float, yaw: float, kind: str | None = None) -> None:
     """A car, van or truck with its centre at (x, z), its front towards +z turned by yaw."""
-    kind = kind or str(rng.choice(["sedan", "hatchback", "estate", "van", "truck"], p=[0.33, 0.33, 0.18, 0.12, 0.04]))
+    kind = kind or vehicle_kind(rng)
     oncoming = abs(yaw) > np.pi / 2
     if kind == "truck":
         _truck(solids, rng, x, z, yaw, oncoming)
@@ -57,7 +65,7 @@ def vehicle(solids: Solids, rng: Rng, x: float, z: float, yaw: float, kind: str 
     paint = pick(rng, _PAINT, 0.2)
     lamp = (0.8, 0.8, 0.75) if oncoming else (0.5, 0.02, 0.02)
     lamps = Pattern(1e3, width * 0.78, 1e3, 0.0, 0.24, 0.00016, waist * 0.55, lamp)
-    body = Material(paint, shade(paint, 0.8), grain=0.12, contrast=0.16, blotch=0.8, pattern=lamps)
+    body = Material(paint, shade(paint, 0.8), grain=0.12, contrast=0.16, blotch=0.8, pattern=lamps, gloss=_PAINT_GLOSS)
     solids.prism(
         (x, clearance, z), (width / 2, (waist - clearance) / 2, length / 2), body, yaw, inset=(0.06, 0.12, 0.06)
     )
@@ -76,8 +84,9 @@ def vehicle(solids: Solids, rng: Rng, x: float, z: float, yaw: float, kind: str 
         (0.02, 0.025, 0.03),
         0.3,
         True,
+        _GLASS_GLOSS,
     )
-    cabin = Material(paint, shade(paint, 0.8), grain=0.12, contrast=0.16, blotch=0.8, pattern=glass)
+    cabin = Material(paint, shade(paint, 0.8), grain=0.12, contrast=0.16, blotch=0.8, pattern=glass, gloss=_PAINT_GLOSS)
     windscreen = 0.75 * cabin_height / 0.55 if kind != "van" else 0.5
     tail = {"sedan": 0.6, "hatchback": 0.35, "estate": 0.2, "van": 0.05}[kind]
     solids.prism((cabin_x, waist, cabin_z), (width / 2 - 0.05, cabin_height / 2, cabin_length / 2), cabin, yaw,
@@ -93,7 +102,7 @@ def _truck(solids: Solids, rng: Rng, x: float, z: float, yaw: float, oncoming: b
     colour, cabin_colour = pick(rng, _PAINT), pick(rng, _PAINT)
     stripes = Pattern(1e3, 1e3, rng.uniform(0.8, 1.6), 1.0, 1.0, rng.uniform(0.1, 0.5), 0.3, pick(rng, _PAINT))
     box = Material(colour, shade(colour, 0.75), grain=0.3, contrast=0.25, blotch=1.5, pattern=stripes)
-    glass = Pattern(2.4, width * 1.1, 1e3, 0.5, 0.75, 0.0008, 1.35, (0.02, 0.025, 0.03), 0.0, True)
+    glass = Pattern(2.4, width * 1.1, 1e3, 0.5, 0.75, 0.0008, 1.35, (0.02, 0.025, 0.03), 0.0, True, _GLASS_GLOSS)
     cab = Material(cabin_colour, shade(cabin_colour, 0.8), grain=0.15, contrast=0.2, blotch=1.0, pattern=glass)
     bx, bz = _offset(x, z, yaw, 0.0, -1.0)
     solids.prism((bx, 0.75, bz), (width / 2, (height - 0.75) / 2, length / 2 - 1.0), box, yaw)
@@ -213,7 +222,7 @@ def building(solids: Solids, rng: Rng, x: float, z: float, half: tuple[float, fl
     pane = (0.35, 0.4, 0.45) if bright else (0.05, 0.06, 0.075)
     windows = Pattern(half[1] / max(1, round(half[1] / spacing)), half[0] / max(1, round(half[0] / spacing)),
                       storey, rng.uniform(0.38, 0.65), rng.uniform(0.38, 0.6), rng.uniform(0.4, 0.62),
-                      storey * 0.55, pane, 0.7)  # fmt: skip
+                      storey * 0.55, pane, 0.7, gloss=_GLASS_GLOSS)  # fmt: skip
     wall = Material(
         colour, shade(colour, rng.uniform(0.6, 0.9)), rng.uniform(0.15, 0.4), rng.uniform(0.4, 0.7), 2.5, windows
     )

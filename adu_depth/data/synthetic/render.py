@@ -11,7 +11,7 @@ from adu_depth.data.synthetic import raycast, shading, shadows
 from adu_depth.data.synthetic.config import LidarConfig
 from adu_depth.data.synthetic.culling import Planner
 from adu_depth.data.synthetic.lidar import beam_hits, returns
-from adu_depth.data.synthetic.photometry import develop
+from adu_depth.data.synthetic.photometry import develop, is_plain
 from adu_depth.data.synthetic.scene import FARTHEST
 from adu_depth.data.synthetic.streets import OBJECT_COLUMNS, Street, object_table, scene_facts
 from adu_depth.data.synthetic.tiles import TileGrid
@@ -27,10 +27,11 @@ def render(streets: list[Street], height: int, width: int, lidar: LidarConfig, d
     r = Renderer(streets, height, width, device)
     left_origin = np.zeros((len(streets), 3))
     right_origin = np.array([[float(s.rig.camera.baseline), 0.0, 0.0] for s in streets])
-    cameras = r.upload(np.stack([s.cameras for s in streets]))
+    drawn = np.stack([s.cameras for s in streets])
+    cameras, plain = r.upload(drawn), is_plain(drawn)
     w, identity = r.nearest(left_origin)
-    left = develop(r.shade(left_origin, w, identity), cameras[:, 0])
-    right = develop(r.shade(right_origin, *r.nearest(right_origin)), cameras[:, 1])
+    left = develop(r.shade(left_origin, w, identity), cameras[:, 0], plain)
+    right = develop(r.shade(right_origin, *r.nearest(right_origin)), cameras[:, 1], plain)
 
     shift = w * r.facts["baseline"]
     disparity = shift * r.facts["fx"]
@@ -122,11 +123,15 @@ class Renderer:
         material = dict(zip(OBJECT_COLUMNS, columns, strict=True))
         surfaces = shading.surfaces(material, point, ray, depth, self.facts["fx"])
         surfaces = shading.as_clouds(surfaces, is_sky, ray_world, self.facts["fx"])
-        albedo, grain = shading.surface_colour(surfaces, self.facts, world)
+        albedo, gloss, grain = shading.surface_colour(surfaces, self.facts, world)
         sunlit = shadows.sunlit(self.plan.towards_sun(origins), point)
         lit = shading.light(albedo, surfaces, self.facts, world[1], self.to_world(surfaces.normal)[1], sunlit)
-        hazy = shading.add_haze(lit, depth, self.facts)
         length = (self.x * self.x + self.y * self.y + 1.0).sqrt()
+        if any(s.scene.headlights for s in self.streets):
+            lit = shading.add_headlights(lit, albedo, surfaces, self.facts, point)
+        if any(s.scene.reflections for s in self.streets):
+            lit = shading.add_reflections(lit, gloss, surfaces, self.facts, ray, length, self.to_world)
+        hazy = shading.add_haze(lit, depth, self.facts)
         sky = shading.sky_colour(ray_world[1] / length, grain, self.facts)
         return torch.stack([self.grid.to_image(h + (k - h) * is_sky) for h, k in zip(hazy, sky, strict=True)], 1)
 

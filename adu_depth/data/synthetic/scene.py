@@ -22,6 +22,8 @@ class Scene:
 
     road: (left edge, right edge) in metres. lanes: x of the painted lines and whether each is dashed.
     sun: unit vector towards it. sun_colour, sky_colour: light, linear RGB. texture_seed: that of the textures.
+    headlights: light of the car's own, at 5 m. reflections: strength of what glossy surfaces mirror. sky_gain:
+    brightness of sky and haze. noise_gain: of the sensor's noise, against that of the day.
     """
 
     solids: Solids = field(default_factory=Solids)
@@ -35,6 +37,10 @@ class Scene:
     cloudiness: float = 0.5
     haze: float = 1 / 400.0
     texture_seed: int = 0
+    headlights: float = 0.0
+    reflections: float = 0.0
+    sky_gain: float = 1.0
+    noise_gain: float = 1.0
 
 
 def build_scene(rng: np.random.Generator, focal: float) -> Scene:

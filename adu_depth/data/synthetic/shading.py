@@ -6,6 +6,7 @@ the pixels. All values are linear light; the camera turns them into a picture (p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -104,8 +105,8 @@ def _rectangles(place: Tensor, period: Tensor, fill: Tensor, footprint: Tensor) 
     return covered + (fill - covered) * fine, index
 
 
-def paint_pattern(colour: Colour, s: Surfaces, base: Tensor) -> Colour:
-    """Windows and the like on upright faces of prisms."""
+def paint_pattern(colour: Colour, gloss: Tensor, s: Surfaces, base: Tensor) -> tuple[Colour, Tensor]:
+    """Windows and the like on upright faces of prisms: colour and gloss with them."""
     m = s.material
     side = (s.local_normal[0].abs() > s.local_normal[2].abs()).float()
     upright = (1.6 - 2.0 * s.local_normal[1].abs()).clamp(0.0, 1.0) * m["is_prism"]
@@ -118,13 +119,13 @@ def paint_pattern(colour: Colour, s: Surfaces, base: Tensor) -> Colour:
     key = index_u.int() * 7919 + index_v.int() * 104729 + m["texture_seed"].int() + side.int()
     bright = 1.0 + m["variety"] * (2.5 * hash_uniform(key) ** 3 - 0.4)
     share = on_u * on_v * upright
-    return [
-        c + (m[n] * bright - c) * share for c, n in zip(colour, ("pattern_r", "pattern_g", "pattern_b"), strict=True)
-    ]
+    names = ("pattern_r", "pattern_g", "pattern_b")
+    painted = [c + (m[n] * bright - c) * share for c, n in zip(colour, names, strict=True)]
+    return painted, gloss + (m["pattern_gloss"] - gloss) * share
 
 
-def surface_colour(s: Surfaces, scene: dict[str, Tensor], world: Colour) -> tuple[Colour, Tensor]:
-    """Albedo at every pixel, and the noise that made its grain (which makes the clouds at sky pixels)."""
+def surface_colour(s: Surfaces, scene: dict[str, Tensor], world: Colour) -> tuple[Colour, Tensor, Tensor]:
+    """Albedo and gloss at every pixel, and the noise that made its grain (which makes the clouds at sky pixels)."""
     m = s.material
     texture_seed = m["texture_seed"].int()
     grain = surface_noise(s.local, s.footprint, m["grain"], texture_seed)
@@ -132,9 +133,9 @@ def surface_colour(s: Surfaces, scene: dict[str, Tensor], world: Colour) -> tupl
     share = (0.5 + 0.8 * blotch).clamp(0.0, 1.0)
     albedo = [m[f"base_{c}"] + (m[f"second_{c}"] - m[f"base_{c}"]) * share for c in "rgb"]
     albedo = road_colour(albedo, s, scene, world, share)
-    albedo = paint_pattern(albedo, s, m["base_height"])
+    albedo, gloss = paint_pattern(albedo, m["gloss"], s, m["base_height"])
     gain = (1.0 + m["contrast"] * grain).clamp_min(0.1)
-    return [a * gain for a in albedo], grain
+    return [a * gain for a in albedo], gloss, grain
 
 
 def road_colour(albedo: Colour, s: Surfaces, scene: dict[str, Tensor], world: Colour, share: Tensor) -> Colour:
@@ -172,9 +173,52 @@ def sky_colour(up: Tensor, cloud: Tensor, scene: dict[str, Tensor]) -> Colour:
     rise = up.clamp(0.0, 1.0).sqrt()
     cover = ((cloud * 0.9 + scene["cloudiness"] * 1.6 - 0.8) * 1.5).clamp(0.0, 1.0)
     zenith, horizon, white = (0.22, 0.42, 0.85), (0.75, 0.82, 0.90), 0.92 + 0.25 * cloud
-    return [(h + (z - h) * rise) * (1.0 - cover) + white * cover for z, h in zip(zenith, horizon, strict=True)]
+    day = [(h + (z - h) * rise) * (1.0 - cover) + white * cover for z, h in zip(zenith, horizon, strict=True)]
+    return [c * scene["sky_gain"] for c in day]
 
 
 def add_haze(colour: Colour, depth: Tensor, scene: dict[str, Tensor]) -> Colour:
     share = 1.0 - 1.0 / (1.0 + depth * scene["haze"] * 0.8)
-    return [c + (h - c) * share for c, h in zip(colour, (0.70, 0.75, 0.80), strict=True)]
+    return [c + (h * scene["sky_gain"] - c) * share for c, h in zip(colour, (0.70, 0.75, 0.80), strict=True)]
+
+
+_HEADLIGHT = (1.0, 0.95, 0.85)
+
+
+def add_headlights(colour: Colour, albedo: Colour, s: Surfaces, scene: dict[str, Tensor], point: Colour) -> Colour:
+    """Light from a lamp between the cameras, straight ahead, that falls with the square of the distance. point: in the
+    left camera's axes."""
+    away = [point[0] - 0.5 * scene["baseline"], point[1], point[2]]
+    square = _dot(away, away)
+    facing = (-_dot(s.normal, away) / square.clamp_min(1e-6).sqrt()).clamp_min(0.0)
+    x, y = (c / away[2].clamp_min(0.1) for c in away[:2])
+    cone = (1.0 - (x * x + 4.0 * (y - 0.05) ** 2) * 1.4).clamp(0.05, 1.0)
+    strength = scene["headlights"] * facing * cone * 50.0 / (25.0 + square)
+    return [c + a * h * strength for c, a, h in zip(colour, albedo, _HEADLIGHT, strict=True)]
+
+
+def add_reflections(
+    colour: Colour,
+    gloss: Tensor,
+    s: Surfaces,
+    scene: dict[str, Tensor],
+    ray: Colour,
+    length: Tensor,
+    to_world: Callable[[Colour], Colour],
+) -> Colour:
+    """What glossy surfaces mirror: the sky with its clouds, and below an uneven skyline dark houses and the ground. It
+    is infinitely far: the views see it shifted against the surface, as they do real mirrors."""
+    facing = (_dot(s.normal, ray) / length).clamp(-1.0, 0.0)
+    mirrored = to_world([r / length - 2.0 * facing * n for r, n in zip(ray, s.normal, strict=True)])
+    seed = scene["texture_seed"].int() + 4242
+    x, y, z = mirrored
+    cloud = value_noise(x * 6.0, y * 15.0, z * 6.0, seed)
+    skyline = 0.18 + 0.22 * value_noise(x * 5.0, z * 5.0, torch.zeros_like(x), seed + 1)
+    is_sky = ((y - skyline) * 30.0 + 0.5).clamp(0.0, 1.0)
+    houses = 0.22 + 0.18 * value_noise(x * 14.0, y * 14.0, z * 14.0, seed + 2)
+    sky = sky_colour(y, cloud, scene)
+    share = scene["reflections"] * gloss * (0.12 + 0.88 * (1.0 + facing) ** 4)
+    return [
+        c + share * (houses * scene[f"sky_{n}"] * (1.0 - is_sky) + k * is_sky - 0.5 * c)
+        for c, k, n in zip(colour, sky, "rgb", strict=True)
+    ]

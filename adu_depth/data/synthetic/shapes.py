@@ -21,7 +21,8 @@ class Pattern:
     period_side, period_end: metres between rectangles on the faces to the sides (x) and at the ends (z), with a gap in
     the middle of the face, or a rectangle for `middle_end`. period_up: metres between rows. fill_side, fill_end,
     fill_up: share of the period covered. start_up: metres from the solid's base to the first row's middle.
-    colour: of the rectangles, linear RGB. variety: how much single rectangles differ in brightness.
+    colour: of the rectangles, linear RGB. variety: how much single rectangles differ in brightness. gloss: theirs, as
+    Material's.
     """
 
     period_side: float
@@ -34,6 +35,7 @@ class Pattern:
     colour: Vec
     variety: float = 0.0
     middle_end: bool = False
+    gloss: float = 0.0
 
 
 NO_PATTERN = Pattern(1e3, 1e3, 1e3, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0))
@@ -42,7 +44,8 @@ NO_PATTERN = Pattern(1e3, 1e3, 1e3, 0.0, 0.0, 0.0, 0.0, (0.0, 0.0, 0.0))
 @dataclass(frozen=True)
 class Material:
     """base, second: linear RGB between which large blotches blend. grain: metres, the texture's largest wavelength.
-    contrast: of the grain. blotch: metres, the blotches' size."""
+    contrast: of the grain. blotch: metres, the blotches' size. gloss: share of light that is mirrored, from 0 to 1, in
+    scenes with reflections."""
 
     base: Vec
     second: Vec
@@ -50,12 +53,13 @@ class Material:
     contrast: float = 0.5
     blotch: float = 2.0
     pattern: Pattern = NO_PATTERN
+    gloss: float = 0.0
 
 
 MATERIAL_COLUMNS = (
     *("base_r", "base_g", "base_b", "second_r", "second_g", "second_b", "grain", "contrast", "blotch"),
     *("period_side", "period_end", "period_up", "fill_side", "fill_end", "fill_up", "start_up"),
-    *("pattern_r", "pattern_g", "pattern_b", "variety", "middle_end"),
+    *("pattern_r", "pattern_g", "pattern_b", "variety", "middle_end", "gloss", "pattern_gloss"),
 )
 
 
@@ -64,7 +68,7 @@ def material_row(m: Material) -> tuple[float, ...]:
     return (
         *(*m.base, *m.second, m.grain, m.contrast, m.blotch),
         *(p.period_side, p.period_end, p.period_up, p.fill_side, p.fill_end, p.fill_up, p.start_up),
-        *(*p.colour, p.variety, float(p.middle_end)),
+        *(*p.colour, p.variety, float(p.middle_end), m.gloss, p.gloss),
     )
 
 

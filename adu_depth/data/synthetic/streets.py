@@ -6,9 +6,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from adu_depth.data.synthetic.config import PhotometryConfig, Rig, RigConfig
-from adu_depth.data.synthetic.photometry import draw_cameras
+from adu_depth.data.synthetic.config import PhotometryConfig, Rig, RigConfig, SceneryConfig
+from adu_depth.data.synthetic.photometry import draw_cameras, make_noisier
 from adu_depth.data.synthetic.scene import Scene, build_scene
+from adu_depth.data.synthetic.scenery import add_scenery
 from adu_depth.data.synthetic.shapes import MATERIAL_COLUMNS, Material, SolidArrays, material_row, to_arrays
 
 MAX_LINES = 6
@@ -23,7 +24,7 @@ OBJECT_COLUMNS = (
 
 @dataclass(frozen=True)
 class Street:
-    """Everything drawn for one pair. cameras: 2×8, see photometry. phase: where the scanner's turn starts."""
+    """Everything drawn for one pair. cameras: 2×10, see photometry. phase: where the scanner's turn starts."""
 
     scene: Scene
     rig: Rig
@@ -33,13 +34,22 @@ class Street:
 
 
 def draw_street(
-    rng: np.random.Generator, height: int, width: int, rig_config: RigConfig, photometry: PhotometryConfig
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    rig_config: RigConfig,
+    photometry: PhotometryConfig,
+    scenery: SceneryConfig,
+    scenery_rng: np.random.Generator,
 ) -> Street:
-    """One street and the rig that looks at it. The order of draws is part of what a seed means."""
+    """One street and the rig that looks at it. The order of draws is part of what a seed means; what photometry and
+    scenery add to the usual comes from a generator of its own, so that the street stays the same."""
     rig = rig_config.draw(rng, height, width)
-    cameras = draw_cameras(photometry, rng)
+    cameras = draw_cameras(photometry, rng, scenery_rng)
     phase = float(rng.uniform())
     scene = build_scene(rng, float(rig.camera.fx))
+    add_scenery(scene, scenery_rng, scenery)
+    make_noisier(cameras, scene.noise_gain)
     arrays = to_arrays(scene.solids, rig.rotation(), np.array([0.0, rig.height, 0.0]))
     return Street(scene, rig, arrays, cameras, phase)
 
@@ -52,6 +62,7 @@ def scene_facts(street: Street) -> dict[str, float]:
         "fx": float(rig.camera.fx), "fy": float(rig.camera.fy), "cx": float(rig.camera.cx), "cy": float(rig.camera.cy),
         "baseline": float(rig.camera.baseline), "height": rig.height, "phase": street.phase,
         "texture_seed": float(scene.texture_seed % (1 << 23)), "haze": scene.haze, "cloudiness": scene.cloudiness,
+        "headlights": scene.headlights, "reflections": scene.reflections, "sky_gain": scene.sky_gain,
         "road_middle": (scene.road[0] + scene.road[1]) / 2, "road_half": (scene.road[1] - scene.road[0]) / 2,
     }  # fmt: skip
     facts |= {f"turn_{i}{j}": turn[i, j] for i in range(3) for j in range(3)}
