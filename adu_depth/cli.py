@@ -24,8 +24,9 @@ from adu_depth.ablation.command import run_ablation
 from adu_depth.ablation.config import AblationConfig
 from adu_depth.adaptation import AdaptConfig
 from adu_depth.adaptation import adapt as run_adaptation
-from adu_depth.data import SyntheticStereo
+from adu_depth.data import built_in_scenes
 from adu_depth.data.packed.command import PackConfig, run_pack
+from adu_depth.data.synthetic.sceneries import Scenery
 from adu_depth.doctor import command as doctor_command
 from adu_depth.doctor.command import DoctorConfig, SplitsConfig
 from adu_depth.errors import InputError, SharedInputError
@@ -70,6 +71,8 @@ class RenderConfig:
     size: tuple[int, int] = (192, 640)
     """Height and width in pixels."""
     seed: int = 0
+    scenery: Scenery = "usual"
+    """usual, streets by day as a KITTI-like car sees them, or varied: other cameras and things near by."""
 
     def __post_init__(self) -> None:
         require_kinds(self)
@@ -77,7 +80,7 @@ class RenderConfig:
 
 def render(config: RenderConfig) -> int:
     height, width = config.size
-    scenes = SyntheticStereo(config.count, height, width, seed=config.seed)
+    scenes = built_in_scenes(config.scenery, config.count, height, width, config.seed)
     write_samples(scenes, config.output, config.count, lambda preview: console.print(f"wrote {preview}"))
     return 0
 

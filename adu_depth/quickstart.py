@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from adu_depth.checkpoint import config_dict, load_model
-from adu_depth.data import StereoSample, SyntheticStereo, collate
+from adu_depth.data import StereoSample, built_in_scenes, collate
+from adu_depth.data.synthetic.sceneries import Scenery
 from adu_depth.environment import describe_environment
 from adu_depth.errors import InputError
 from adu_depth.evaluation import evaluate
@@ -74,8 +75,10 @@ class QuickstartConfig:
     """Scenes to evaluate on."""
     size: tuple[int, int] = (96, 320)
     """Height and width in pixels, multiples of 32."""
+    scenery: Scenery = "usual"
+    """Kind of both: usual, streets by day as a KITTI-like car sees them, or varied (data.scenery of the trainings)."""
     max_disparity: int = 32
-    """Disparities the teacher searches, pixels; in scenes of width 320 the largest is about 25."""
+    """Disparities the teacher searches, pixels; at a width of 320 the largest is about 25, of varied scenes 45: 48."""
     validate: bool = False
     """Also validate every 100 steps, on 32 more scenes, average the weights (loop.ema 0.95) and take the best
     checkpoint of each training; the report then has the curves."""
@@ -129,7 +132,7 @@ def _run(config: QuickstartConfig, console: Console, device: torch.device) -> di
     write_json(config.output / SETTINGS, config_dict(config))
     height, width = config.size
     training = training_scenes(config)
-    held_out = InMemory(SyntheticStereo(config.held_out, height, width, seed=HELD_OUT_SCENES))
+    held_out = InMemory(built_in_scenes(config.scenery, config.held_out, height, width, HELD_OUT_SCENES))
     with stopwatch("render"):
         for scenes, what in ((training, "training scenes"), (held_out, "held-out scenes")):
             for index in progress.track(range(len(scenes)), f"rendering {what}"):
@@ -175,7 +178,7 @@ def clear_output(output: Path) -> None:
 def training_scenes(config: QuickstartConfig) -> InMemory:
     """The scenes that every network learns from, each rendered once."""
     height, width = config.size
-    return InMemory(SyntheticStereo(config.pairs, height, width, seed=TRAINING_SCENES))
+    return InMemory(built_in_scenes(config.scenery, config.pairs, height, width, TRAINING_SCENES))
 
 
 def teacher_training(config: QuickstartConfig, seed: int, run: Path) -> TeacherTrainingConfig:
@@ -191,11 +194,11 @@ def teacher_training(config: QuickstartConfig, seed: int, run: Path) -> TeacherT
     )
     return TeacherTrainingConfig(
         run=run,
-        data=DataConfig(size=config.size, pairs=config.pairs, scene_seed=TRAINING_SCENES),
+        data=DataConfig(size=config.size, pairs=config.pairs, scene_seed=TRAINING_SCENES, scenery=config.scenery),
         model=TeacherConfig(max_disparity=config.max_disparity),
         optimizer=OptimizerConfig(learning_rate=TEACHER_LEARNING_RATE),
         loop=loop,
-        validation=ValidationConfig(every=VALIDATE_EVERY if config.validate else 0),
+        validation=ValidationConfig(every=VALIDATE_EVERY if config.validate else 0, scenery=config.scenery),
     )
 
 

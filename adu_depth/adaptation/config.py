@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from adu_depth.arguments import Positional
-from adu_depth.data.config import MOST, DataConfig, SourceConfig, Text
+from adu_depth.data.config import BUILT_IN, MOST, DataConfig, SourceConfig, Text
 from adu_depth.data.pair_augmentation import PairAugmentationConfig
 from adu_depth.data.proxies import MOST_DISPARITY
+from adu_depth.data.synthetic.sceneries import Scenery
 from adu_depth.distillation import TeacherLossConfig
 from adu_depth.errors import InputError
 from adu_depth.evaluation.pair import CHOOSABLE
 from adu_depth.models import TeacherConfig
 from adu_depth.schema import Range, check_ranges
 from adu_depth.training.config import LoopConfig, OptimizerConfig, TeacherTrainingConfig
-from adu_depth.training.sources import BUILT_IN
 from adu_depth.training.validation_config import ValidationConfig
 
 SCENE_SEED = 1
 """Of the scenes that are mixed in: validation and evaluation have others."""
+
+
+def built_in_source(share: float, pairs: int, scenery: Scenery) -> SourceConfig:
+    """Scenes that are mixed in."""
+    return SourceConfig(BUILT_IN, share, pairs=pairs, scene_seed=SCENE_SEED, scenery=scenery)
 
 
 def windows() -> DataConfig:
@@ -54,6 +59,8 @@ class AdaptConfig:
     """Share of the samples that are built-in scenes, in thousandths, so that the pairs are not learned by heart."""
     scene_pairs: Annotated[int, Range(1, MOST)] = 160
     """How many different ones."""
+    scenery: Scenery = "varied"
+    """Their kind: varied, or usual (data.scenery)."""
     held_out: Annotated[float, Range(0, 1)] = 0.1
     """Share of the pairs that are held out: whole sequences, or of few ones the end of the longest."""
     validate_every: Annotated[int, Range(1, MOST)] = 150
@@ -95,7 +102,7 @@ class AdaptConfig:
         source = self.data
         mix = source.mix
         if self.scenes:
-            mix = (*mix, SourceConfig(BUILT_IN, self.scenes, pairs=self.scene_pairs, scene_seed=SCENE_SEED))
+            mix = (*mix, built_in_source(self.scenes, self.scene_pairs, self.scenery))
         maps = str(self.output / "proxies")
         where: dict[str, Any] = {
             name: getattr(source, name) for name in ("root", "layout", "ground_truth", "kb_crop", "skip_missing")

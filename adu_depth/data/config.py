@@ -6,10 +6,13 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from adu_depth.arguments import Argument
+from adu_depth.data.synthetic.sceneries import Scenery, require_scenery
 from adu_depth.errors import InputError
 from adu_depth.schema import Length, Range, check_ranges, require_kinds
 
 MOST = 10**8 - 1  # steps, scenes: eight digits, as checkpoints are named
+BUILT_IN = "synthetic"
+"""Stands in place of a data set's folder for the built-in scenes."""
 MOST_AREA = 2**22
 """Pixels that a network is trained at, and works at afterwards: 2048×2048, several times what a GPU can train on."""
 Side = Annotated[int, Range(32, 16_384)]
@@ -35,12 +38,14 @@ class SourceConfig:
     proxies: Text = ""
     pairs: Annotated[int, Range(0, MOST)] = 0
     scene_seed: Annotated[int, Range(0, 2**63 - 1)] = 0
+    scenery: Scenery = "usual"
     labels: bool = True
     """False: its ground truth is not looked at, a student learns there from its teacher alone; any folder of images
     will do."""
 
     def __post_init__(self) -> None:
         check_ranges(self, f"data.mix {self.root}: ")
+        require_scenery(self.scenery, self.root == BUILT_IN, f"data.mix {self.root}: scenery", self.root)
         if self.proxies and not self.labels:
             raise InputError(
                 f"data.mix {self.root}: proxies={self.proxies} stand in for ground truth, which labels=false leaves "
@@ -118,11 +123,14 @@ class DataConfig:
     """Built-in scenes: how many different ones; 0 means endless, rendered on the training device."""
     scene_seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     """Built-in scenes: seed of the scenes, apart from the training's seed."""
+    scenery: Scenery = "usual"
+    """Built-in scenes: usual, streets by day as a KITTI-like car sees them, or varied, with other cameras and
+    things near by (adu_depth/data/synthetic/README.md)."""
     dense: bool = False
     """Supervise with the dense ground truth instead of the sparse (LiDAR) one."""
     mix: Annotated[tuple[SourceConfig, ...], Length(15), Argument(repeated=True)] = ()
     """One more data set to train on, with its share of the samples (0.3; `root` has what is left), and what is its own
-    of layout, split, ground_truth, kb_crop, skip_missing, proxies, pairs, scene_seed: --data.mix kitti 0.3
+    of layout, split, ground_truth, kb_crop, skip_missing, proxies, pairs, scene_seed, scenery: --data.mix kitti 0.3
     split=train.txt. labels=false: a set, or any folder of images, that a student's teacher alone labels (photos 0.5
     labels=false)"""
 
@@ -131,6 +139,7 @@ class DataConfig:
         if self.pairs < 0:
             raise InputError(f"data.pairs must be 0 (endless) or more, got {self.pairs}")
         check_ranges(self, "data.")
+        require_scenery(self.scenery, self.root == BUILT_IN, "data.scenery", f"data.root {self.root}")
         if self.fit == "centre" and self.short_side < min(self.size):
             raise InputError(f"data.short_side: with fit centre expected at least {min(self.size)}, the short side of "
                              f"data.size, got {self.short_side} (240 for 228×304)")  # fmt: skip

@@ -11,10 +11,12 @@ from typing import Any, Literal
 from rich.console import Console
 
 from adu_depth.arguments import Positional
-from adu_depth.data import KittiStereo, SyntheticStereo, open_dataset
+from adu_depth.data import KittiStereo, built_in_scenes, open_dataset
+from adu_depth.data.config import BUILT_IN
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.layouts import find_layout, folder_options, refuse_folder_options
 from adu_depth.data.packed import PackedStereo
+from adu_depth.data.synthetic.sceneries import Scenery, require_scenery
 from adu_depth.data.transforms import CentreCut, require_focal_lengths
 from adu_depth.distributed import ProcessGroup, joined_processes
 from adu_depth.environment import describe_environment
@@ -84,6 +86,8 @@ class EvaluateConfig:
     """Images that are predicted together, where neighbours have one size."""
     pairs: int = 32
     """Built-in scenes: how many."""
+    scenery: Scenery = "usual"
+    """Built-in scenes: usual or varied, see data.scenery of the trainings."""
     uncertainty: bool = True
     """Also say how well the predicted uncertainty orders and covers the errors."""
     fit_temperature: float | None = None
@@ -97,6 +101,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         parse_size(self.size)
+        require_scenery(self.scenery, self.data == BUILT_IN, "scenery", f"data {self.data}")
         if self.batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, got {self.batch_size}")
         if self.temperature is not None and self.fit_temperature is not None:
@@ -266,7 +271,8 @@ class _Evaluation:
 
     def _report(self, found: Mapping[str, EvaluationResult]) -> None:
         for block in blocks(found):
-            title = f"{self.own} on {self.config.data}"
+            kind = "varied " if self.config.scenery == "varied" else ""
+            title = f"{self.own} on {kind}{self.config.data}"
             if self.config.proxies is not None:
                 title += f"\nagainst the proxies of a classical matcher, {self.config.proxies}: no ground truth"
             if PROTOCOLS[next(iter(block))].metrics == "kitti":
@@ -306,6 +312,7 @@ class _Evaluation:
             "checkpoint": str(self.config.checkpoint),
             "data": self.config.data,
             "layout": self.layout,
+            "scenery": self.config.scenery if self.config.data == BUILT_IN else None,
             "proxies": None if self.config.proxies is None else str(self.config.proxies),
             "network_size": None if size is None else list(size),
             "network_factor": None if size is not None else self.predictor.factor,
@@ -335,7 +342,7 @@ def open_evaluation_set(config: EvaluateConfig, predictor: Predictor) -> Dataset
     size = predictor.size or predictor.trained_size
     if size is None:
         raise InputError("the built-in scenes have no size of their own, nor has the predictor: name a data set")
-    return SyntheticStereo(config.pairs, *size, seed=HELD_OUT_SCENES)
+    return built_in_scenes(config.scenery, config.pairs, *size, HELD_OUT_SCENES)
 
 
 def open_with_full_truth(root: str, **options: Any) -> FileDataset:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adu_depth.adaptation.command import open_pairs
 from adu_depth.checkpoint import kind_of, list_checkpoints
-from adu_depth.data.config import DataConfig
+from adu_depth.data.config import BUILT_IN, DataConfig
 from adu_depth.data.dataset import FileDataset
 from adu_depth.data.identity import shared_frames, spread
 from adu_depth.data.splits import divide_nearly
@@ -18,7 +18,7 @@ from adu_depth.evaluation.command import open_with_full_truth
 from adu_depth.models import build_student, load_encoder
 from adu_depth.progress import Progress
 from adu_depth.real_quickstart.config import RealQuickstartConfig
-from adu_depth.training.sources import BUILT_IN, named_sources, open_folder
+from adu_depth.training.sources import named_sources, open_folder
 
 FRAMES_ASKED = 64
 """Of a large set, frames whose cameras are asked for the focal length."""

@@ -28,7 +28,7 @@ from adu_depth.real_quickstart.page import TABLES, write_real_page
 from adu_depth.schema import check, read_json
 from adu_depth.training.loop import Interrupted, make_accelerator
 from adu_depth.training.resuming import without_run_settings
-from adu_depth.training.run_folder import differing_settings
+from adu_depth.training.run_folder import differing_settings, with_defaults, with_mixed_defaults
 from adu_depth.training.runs import train_student, train_teacher
 
 SETTINGS = "quickstart-real.json"
@@ -41,6 +41,8 @@ FREE = {
 }
 """Settings that may differ when it goes on: they say where and how, or what is measured. Where it matters, the parts
 look for themselves whether teacher and pairs are the same, and whether a student goes on to more steps."""
+OLDER = {"scenery": "usual", "data": {"scenery": "usual"}}
+"""What a folder was begun with that names none of these."""
 
 
 def run_real_quickstart(config: RealQuickstartConfig, console: Console) -> dict[str, Any]:
@@ -143,7 +145,8 @@ class _RealQuickstart:
         """InputError for settings that would make it another: its parts would refuse them, the later ones late."""
         # With or without weights it is another student; where they lie, and that they are the same, is the student's.
         moved = {"encoder_weights"} if before.get("encoder_weights") and self.config.encoder_weights else set()
-        differing = differing_settings(before, config_dict(self.config), free=FREE | moved)
+        filled = with_defaults(with_mixed_defaults(before), OLDER)
+        differing = differing_settings(filled, config_dict(self.config), free=FREE | moved)
         if differing:
             raise InputError(
                 f"output {self.folder} was begun with other settings; these differ: {'; '.join(differing)}; expected "

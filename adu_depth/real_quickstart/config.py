@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from adu_depth.adaptation.config import SCENE_SEED, AdaptConfig, short_loop, windows
-from adu_depth.data.config import MOST, DataConfig, Side, SourceConfig, Text
+from adu_depth.adaptation.config import AdaptConfig, built_in_source, short_loop, windows
+from adu_depth.data.config import MOST, DataConfig, Side, Text
 from adu_depth.data.proxies import MOST_DISPARITY
+from adu_depth.data.synthetic.sceneries import Scenery
 from adu_depth.quickstart import QuickstartConfig, teacher_training
 from adu_depth.real_quickstart.students import LIGHT, PLAIN, SIZE, StudentPlan
 from adu_depth.schema import Range, check_ranges
 from adu_depth.training.config import LoopConfig, OptimizerConfig, StudentTrainingConfig, TeacherTrainingConfig
-from adu_depth.training.sources import BUILT_IN
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class RealQuickstartConfig:
     """Share of built-in scenes among the samples of adaptation and student, in thousandths."""
     scene_pairs: Annotated[int, Range(1, MOST)] = 160
     """How many different ones."""
+    scenery: Scenery = "varied"
+    """Kind of the teacher's and of the adaptation's: varied, or usual (data.scenery). The student's are usual."""
     held_out: Annotated[float, Range(0, 1)] = 0.1
     """Share of the pairs that neither is trained on."""
     check: bool = True
@@ -83,7 +85,12 @@ class RealQuickstartConfig:
     def scene_settings(self) -> QuickstartConfig:
         """The quickstart whose teacher this begins with."""
         return QuickstartConfig(
-            teacher_steps=self.teacher_steps, pairs=self.teacher_pairs, size=self.teacher_size, device=self.device
+            teacher_steps=self.teacher_steps,
+            pairs=self.teacher_pairs,
+            size=self.teacher_size,
+            scenery=self.scenery,
+            max_disparity=48 if self.scenery == "varied" else 32,  # things within metres
+            device=self.device,
         )
 
     def built_in(self) -> TeacherTrainingConfig:
@@ -100,6 +107,7 @@ class RealQuickstartConfig:
             max_disparity=self.max_disparity,
             scenes=self.scenes,
             scene_pairs=self.scene_pairs,
+            scenery=self.scenery,
             held_out=self.held_out,
             check=False,
             loop=replace(loop, steps=self.adapt_steps, seed=self.seed, workers=self.workers, device=self.device),
@@ -109,7 +117,7 @@ class RealQuickstartConfig:
         """On the pairs that `train` names. focal: fx of the pairs at `student_size`, for a light network."""
         plan, mix = self.plan, self.data.mix
         if self.scenes:
-            mix = (*mix, SourceConfig(BUILT_IN, self.scenes, pairs=self.scene_pairs, scene_seed=SCENE_SEED))
+            mix = (*mix, built_in_source(self.scenes, self.scene_pairs, "usual"))  # one camera: metres lean on it
         model = plan.model
         if self.encoder_weights:
             model = replace(model, encoder_weights=self.encoder_weights, reference_focal=focal)

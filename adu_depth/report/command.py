@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 from adu_depth.arguments import Positional
-from adu_depth.data import SyntheticStereo
+from adu_depth.data import built_in_scenes
 from adu_depth.errors import InputError
 from adu_depth.evaluation.command import HELD_OUT_SCENES
 from adu_depth.files import folder_name
@@ -67,7 +67,7 @@ def _quickstart(run: Path, device: str) -> None:
     check(_Parts, found, run / "report.json")
     settings = replace(read_json(run / SETTINGS, QuickstartConfig), output=run, device=device)
     height, width = settings.size
-    scenes = SyntheticStereo(settings.held_out, height, width, seed=HELD_OUT_SCENES)
+    scenes = built_in_scenes(settings.scenery, settings.held_out, height, width, HELD_OUT_SCENES)
     panels = [scene_panel(settings, scenes[index]) for index in range(min(SCENES_SHOWN, len(scenes)))]
     history = {model: read_history(run / "seed-0" / model / HISTORY, sys.maxsize) for model in MODELS}
     write_report(run / PAGE, found, panels, history)

@@ -243,7 +243,8 @@ def _data(data: Mapping[str, Any]) -> str:
     for one in sets:
         share = f" (share {one['share']:g})" if "share" in one else ""
         if one["root"] == "synthetic":
-            told.append(f"built-in scenes, {one.get('pairs') or 'endless'}, seed {one.get('scene_seed', 0)}{share}")
+            kind = "varied built-in scenes" if one.get("scenery") == "varied" else "built-in scenes"
+            told.append(f"{kind}, {one.get('pairs') or 'endless'}, seed {one.get('scene_seed', 0)}{share}")
             continue
         split = f", list {without_parents(one['split'])}" if one.get("split") else ""
         labels = ", labels of a classical matcher" if one.get("proxies") else ""

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from adu_depth.data import SyntheticStereo
+from adu_depth.data import built_in_scenes
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.layouts import folder_options, refuse_folder_options
 from adu_depth.data.sample import StereoSample
@@ -32,7 +32,8 @@ def open_held_out(config: ValidationConfig, size: tuple[int, int]) -> tuple[Data
     """The samples to validate on, and their layout. size: of built-in scenes, which stay in memory."""
     if config.root == "synthetic":
         refuse_folder_options(config, "validation.", "validation.root")
-        return InMemory(SyntheticStereo(config.samples or SCENES, *size, seed=config.scene_seed)), "synthetic"
+        scenes = built_in_scenes(config.scenery, config.samples or SCENES, *size, config.scene_seed)
+        return InMemory(scenes), "synthetic"
     try:
         samples = open_with_full_truth(config.root, **folder_options(config))
         if config.proxies:

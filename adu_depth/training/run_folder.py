@@ -105,7 +105,7 @@ def with_mixed_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     data = settings.get("data")
     if not isinstance(data, dict) or not _objects(data.get("mix")):
         return settings
-    newer = {field.name: field.default for field in fields(SourceConfig) if field.name in ("labels", "proxies")}
+    newer = {f.name: f.default for f in fields(SourceConfig) if f.name in ("labels", "proxies", "scenery")}
     return {**settings, "data": {**data, "mix": [{**newer, **source} for source in data["mix"]]}}
 
 

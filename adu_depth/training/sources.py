@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from adu_depth.data import SyntheticStereo, open_dataset
-from adu_depth.data.config import DataConfig, SourceConfig
+from adu_depth.data import built_in_scenes, open_dataset
+from adu_depth.data.config import BUILT_IN, DataConfig, SourceConfig
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import frames_digest
 from adu_depth.data.layouts import folder_options, recognised, refuse_folder_options
@@ -18,8 +18,6 @@ from adu_depth.data.transforms import CentreCut, Resized, require_fit
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
 from adu_depth.training.batches import InMemory, is_built_in
-
-BUILT_IN = "synthetic"
 
 
 def open_samples(data: DataConfig, device: torch.device, progress: Progress | None = None) -> Dataset:
@@ -73,8 +71,8 @@ def _opened(
         refuse_folder_options(source, "data." if source is data else f"{name}: ", name)
         height, width = data.size
         if not source.pairs:
-            return SyntheticStereo(None, height, width, seed=source.scene_seed, device=device)
-        scenes = InMemory(SyntheticStereo(source.pairs, height, width, seed=source.scene_seed))
+            return built_in_scenes(source.scenery, None, height, width, source.scene_seed, device)
+        scenes = InMemory(built_in_scenes(source.scenery, source.pairs, height, width, source.scene_seed))
         if data.mix:
             scenes.fill(progress, "built-in scenes")
         return scenes

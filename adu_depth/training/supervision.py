@@ -8,7 +8,7 @@ import torch
 
 from adu_depth.checkpoint import kind_of
 from adu_depth.data import SyntheticStereo
-from adu_depth.data.config import DataConfig
+from adu_depth.data.config import BUILT_IN, DataConfig
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.identity import spread
 from adu_depth.data.mixed import Mixed
@@ -17,7 +17,6 @@ from adu_depth.distillation.student_loss import FROM_TEACHER, TAUGHT_TERMS
 from adu_depth.errors import InputError
 from adu_depth.progress import Progress
 from adu_depth.training.config import StudentTrainingConfig, TeacherTrainingConfig
-from adu_depth.training.sources import BUILT_IN
 
 MOST_LOOKED_AT = 64
 """Frames that are read in search of one with ground truth; of usual data the first has some."""

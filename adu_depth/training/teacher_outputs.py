@@ -357,6 +357,9 @@ def cache_identity(
     mixed = described.pop("mix")
     if not data.short_side:
         described.pop("short_side")
+    for source in (described, *mixed):  # caches from before there was another kind have no such name
+        if source["scenery"] == "usual":
+            source.pop("scenery")
     for source in mixed:
         source.pop("share")
         source.pop("labels")

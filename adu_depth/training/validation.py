@@ -128,7 +128,7 @@ class Validation:
     def _nothing_yet(self, protocol: str) -> Standing:
         what, config = self.samples.samples if isinstance(self.samples, Part) else self.samples, self.config
         what = what.samples if isinstance(what, CentreCut) else what
-        of = f"scenes of seed {config.scene_seed}"
+        of = f"{'' if config.scenery == 'usual' else config.scenery + ' '}scenes of seed {config.scene_seed}"
         if isinstance(what, FileDataset):
             of = f"frames {frames_digest(what)[:16]}"
         measured = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from adu_depth.data.config import MOST, DataConfig, Text
+from adu_depth.data.config import BUILT_IN, MOST, DataConfig, Text
+from adu_depth.data.synthetic.sceneries import Scenery, require_scenery
 from adu_depth.errors import InputError
 from adu_depth.evaluation.metrics import DEPTH_METRICS, HU_METRICS, KITTI_DEPTH_METRICS, STEREO_METRICS
 from adu_depth.evaluation.pair import CHOOSABLE
@@ -44,6 +45,8 @@ class ValidationConfig:
     """Look at so many samples at most, evenly spread over the data set; 0: at all (of built-in scenes at 32)."""
     scene_seed: Annotated[int, Range(0, 2**63 - 1)] = 3
     """Built-in scenes: their seed, which may not be the training's (`evaluate` has 2)."""
+    scenery: Scenery = "usual"
+    """Built-in scenes: usual or varied, whatever the training's are (data.scenery)."""
     protocol: Text = "auto"
     """Which pixels are looked at, and by which metrics: a protocol of `evaluate`; "auto": the data set's usual one, or
     "pair" where the metric is one of its, or a teacher's pairs have no ground truth."""
@@ -83,6 +86,8 @@ class ValidationConfig:
         if self.proxies and self.root == "synthetic":
             told = "they are for a data set's folder, and validation.root is the built-in scenes"
             raise InputError(f"validation.proxies {self.proxies}: {told}")
+        of = f"validation.root {self.root}"
+        require_scenery(self.scenery, self.root == BUILT_IN, "validation.scenery", of)
         if not 0 < self.min_depth < self.max_depth:
             raise InputError(
                 "validation.min_depth: expected 0 < min_depth < max_depth, "

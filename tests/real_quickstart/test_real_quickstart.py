@@ -30,7 +30,7 @@ from adu_depth.distillation import DistillationConfig
 from adu_depth.errors import InputError
 from adu_depth.files import read_name_lines
 from adu_depth.inference import write_samples
-from adu_depth.models import LightStudent, StudentConfig
+from adu_depth.models import LightStudent, StudentConfig, TeacherConfig
 from adu_depth.progress import Progress
 from adu_depth.quickstart import TEACHER_LEARNING_RATE, QuickstartConfig
 from adu_depth.real_quickstart import command
@@ -118,7 +118,7 @@ def test_each_part_is_what_it_says(whole: Path, pairs: Path) -> None:
     assert built_in["data"]["root"] == "synthetic"
     assert built_in["optimizer"]["learning_rate"] == TEACHER_LEARNING_RATE
     assert built_in["loop"]["batch_size"] == QuickstartConfig().batch_size // 2
-    assert built_in["model"]["max_disparity"] == QuickstartConfig().max_disparity
+    assert (built_in["data"]["scenery"], built_in["model"]["max_disparity"]) == ("varied", 48)
     adapted = load_model(whole / "adapted" / "teacher")
     assert (adapted.kind, adapted.config["init"]) == ("teacher", str(whole / "teacher"))
     student = load_model(whole / "student")
@@ -139,7 +139,15 @@ def test_each_part_is_what_it_says(whole: Path, pairs: Path) -> None:
 
 def test_its_defaults_are_the_quickstart_s_and_the_adaptation_s() -> None:
     config = RealQuickstartConfig(data=DataConfig(root="pairs"))
-    assert config_dict(config.scene_settings) == config_dict(QuickstartConfig())
+    usual = replace(config, scenery="usual")
+    assert config_dict(usual.scene_settings) == config_dict(QuickstartConfig())
+    assert config.scene_settings == QuickstartConfig(scenery="varied", max_disparity=48)
+    assert config.built_in().data.scenery == "varied"
+    for kind in (config, usual):
+        adapted, student = kind.adaptation(), kind.student(Path("train.txt"), None)
+        mixed = adapted.training(TeacherConfig(), Path("train.txt"), Path("val.txt")).data.mix
+        assert [source.scenery for source in mixed] == [kind.scenery]
+        assert [source.scenery for source in student.data.mix] == ["usual"]
     assert (config.adaptation().loop.steps, config.adaptation().max_disparity) == (300, 192)
     assert config.adaptation().start == config.built_in().run
     student = config.student(Path("train.txt"), None)
@@ -282,6 +290,28 @@ def test_another_s_folder_and_other_settings_are_refused(
         assert message in " ".join(capsys.readouterr().err.split()), more
     assert {path: path.read_bytes() for path in kept} == kept
     assert os.listdir(tmp_path / "full") == ["settings.json"]
+
+
+def test_a_folder_from_before_there_was_another_kind_of_scenes_goes_on_with_the_usual_ones(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, usual = tmp_path / "out", ("--scenery", "usual")
+    assert run(output, pairs, *usual) == 0
+
+    def forget(settings: dict[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in settings.items() if name != "scenery"}
+        return {k: forget(v) if isinstance(v, dict) else [forget(i) if isinstance(i, dict) else i for i in v]
+                if isinstance(v, list) else v for k, v in kept.items()}  # fmt: skip
+
+    for file in (output / "quickstart-real.json", *output.rglob("config.json")):
+        file.write_text(json.dumps(forget(json.loads(file.read_text()))))
+    before = weights(output / "student")
+    capsys.readouterr()
+    assert run(output, pairs) == 2
+    assert "these differ: scenery: usual → varied" in " ".join(capsys.readouterr().err.split())
+    assert run(output, pairs, *usual, "--student-steps", 3) == 0
+    assert list_checkpoints(output / "student")[-1].name == "step-00000003"
+    assert before.keys() == weights(output / "student").keys()
 
 
 def swapped(root: Path) -> None:

@@ -198,7 +198,7 @@ def test_a_run_folder_is_never_overwritten_nor_resumed_with_other_settings(tmp_p
     assert newest(run).joinpath("model.safetensors").read_bytes() == before
 
 
-NEWER = {"data": ("split", "ground_truth", "kb_crop", "skip_missing"), "loop": ("prefetch",)} | {
+NEWER = {"data": ("split", "ground_truth", "kb_crop", "skip_missing", "scenery"), "loop": ("prefetch",)} | {
     "augmentation": ("asymmetric", "flip", "zoom", "vertical_jitter", "erase", "erase_size", "contrast", "saturation"),
     "loss": ("left_right",),
 }
