@@ -142,7 +142,7 @@ def _require_several(kinds: tuple[Any, ...], value: Any, default: Any) -> None:
 
 
 def _require_kind(schema: Any, value: Any) -> None:
-    """The kinds of `_ranges`, by which it may compare and count: what may be anything, or one of some, is let be."""
+    """The kinds of `_ranges`, by which it may compare and count, words that are one of some, and true or false."""
     origin = get_origin(schema)
     if origin in (Union, UnionType):
         others = [kind for kind in get_args(schema) if kind is not NoneType]
@@ -154,6 +154,12 @@ def _require_kind(schema: Any, value: Any) -> None:
             _require_kind(kind, part)
     elif origin is Annotated and get_origin(kind := get_args(schema)[0]) is not None:
         _require_kind(kind, value)
+    elif origin is Literal:
+        if value not in get_args(schema):
+            raise _Misfit(f"one of {', '.join(map(str, get_args(schema)))}", shown(value))
+    elif schema is bool:
+        if not isinstance(value, bool):
+            raise _Misfit(_expected(schema), shown(value))
     else:
         made: Any = get_args(schema)[0] if origin is Annotated else schema
         if (made in _SCALARS or is_dataclass(made)) and not _is_of(made, value):

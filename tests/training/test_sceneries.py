@@ -116,14 +116,14 @@ def test_a_model_card_tells_the_kind() -> None:
 
 
 REFUSED: list[tuple[Any, str]] = [
-    (lambda: DataConfig(scenery="foo"), "data.scenery: expected usual or varied, got 'foo'"),
+    (lambda: DataConfig(scenery="foo"), "data.scenery: expected one of usual, varied, got 'foo'"),
     (
         lambda: DataConfig(root="kitti", scenery="varied"),
         "data.scenery varied is for the built-in scenes, and data.root",
     ),
     (
         lambda: SourceConfig.from_words(["synthetic", "0.2", "scenery=foo"]),
-        "data.mix synthetic: scenery: expected usual",
+        "data.mix synthetic: scenery: expected one of usual, varied",
     ),
     (lambda: SourceConfig("kitti", 0.2, scenery="varied"), "data.mix kitti: scenery varied is for the built-in scenes"),
     (
@@ -131,7 +131,7 @@ REFUSED: list[tuple[Any, str]] = [
         "validation.scenery varied is for the built-in scenes",
     ),
     (lambda: EvaluateConfig(Path("run"), data="kitti", scenery="varied"), "scenery varied is for the built-in scenes"),
-    (lambda: built_in_scenes("foo", 3, *SIZE), "scenery: expected usual or varied, got 'foo'"),
+    (lambda: built_in_scenes("foo", 3, *SIZE), "scenery: expected one of usual, varied, got 'foo'"),
 ]
 
 

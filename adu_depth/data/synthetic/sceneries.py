@@ -28,12 +28,10 @@ VARIED: dict[str, Any] = {
 
 
 def require_scenery(scenery: str, built_in: bool, name: str, source: str) -> None:
-    """InputError for a kind that is not there, or one that is asked for where no built-in scenes are.
+    """InputError for a kind that is asked for where no built-in scenes are.
 
     name: the setting's, for messages; source: the setting that says which data set it is.
     """
-    if scenery not in get_args(Scenery):
-        raise InputError(f"{name}: expected {' or '.join(get_args(Scenery))}, got {scenery!r}")
     if not built_in and scenery != "usual":
         raise InputError(f"{name} {scenery} is for the built-in scenes, and {source} is a data set's folder")
 
@@ -50,6 +48,7 @@ def built_in_scenes(
         >>> built_in_scenes("varied", 8, 64, 128, seed=1)[0].left.shape
         torch.Size([3, 64, 128])
     """
-    require_scenery(scenery, True, "scenery", "")
+    if scenery not in get_args(Scenery):
+        raise InputError(f"scenery: expected one of {', '.join(get_args(Scenery))}, got {scenery!r}")
     options = VARIED if scenery == "varied" else {}
     return SyntheticStereo(length, height, width, seed=seed, device=device, **options)
