@@ -158,7 +158,7 @@ def test_frames_as_npz_hold_metres_and_the_scale_with_its_temperature(tmp_path: 
     settings = VideoConfig(frames="npz", limit=2)
     clip = open_clip(write_frames(tmp_path / "in"))
     predict_clip(predictor, clip, tmp_path / "out", settings=settings, temperature=2.0)
-    assert sorted(os.listdir(tmp_path / "out" / "in_frames")) == ["000000.npz", "000001.npz"]
+    assert sorted(os.listdir(tmp_path / "out" / "in_frames")) == ["000000.npz", "000001.npz", "record.json"]
     with np.load(tmp_path / "out" / "in_frames" / "000001.npz") as found:
         expected = predictor.predict_image(pictures()[1]).depth[0, 0].numpy()
         np.testing.assert_allclose(found["depth"], expected, rtol=2e-4)
@@ -253,6 +253,53 @@ def test_a_stranger_s_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out" / "drive_unfinished" / "mine.txt").touch()
     with pytest.raises(InputError, match=r"drive_unfinished holds files and no record\.json"):
         predict(clip, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["png", "npz"])
+def test_a_folder_of_somebody_s_frames_is_not_replaced(kind: str, tmp_path: Path) -> None:
+    """drive_frames is what many call the pictures that they took out of drive.mp4."""
+    clip, theirs = write_clip(tmp_path / "drive.mp4"), tmp_path / "out" / "drive_frames"
+    write_frames(theirs)
+    before, model = files_in(theirs), Counting()
+    with pytest.raises(InputError, match=r"drive_frames holds no record\.json.*: name another --output, or move it"):
+        predict(clip, tmp_path / "out", model, frames=kind)
+    assert model.calls == 0, "before anything is predicted"
+    assert files_in(theirs) == before
+    predict(clip, tmp_path / "out")  # which writes no such folder
+    assert files_in(theirs) == before
+
+
+def test_frames_of_an_earlier_run_are_replaced_unless_another_s_file_is_among_them(tmp_path: Path) -> None:
+    clip, folder = write_clip(tmp_path / "drive.mp4"), tmp_path / "out" / "drive_frames"
+    predict(clip, tmp_path / "out", frames="png")
+    predict(clip, tmp_path / "out", frames="npz", limit=2)
+    assert sorted(os.listdir(folder)) == ["000000.npz", "000001.npz", "record.json"]
+    (folder / "labels.csv").write_text("mine")
+    with pytest.raises(InputError, match=r"drive_frames would be replaced, and labels\.csv in it is of no earlier run"):
+        predict(clip, tmp_path / "out", frames="png")
+    assert (folder / "labels.csv").read_text() == "mine"
+
+
+def test_a_folder_that_came_while_the_clip_was_predicted_is_not_replaced(tmp_path: Path) -> None:
+    class Meanwhile(Counting):
+        def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
+            write_frames(tmp_path / "out" / "drive_frames", 1)
+            return super().forward(image, camera)
+
+    with pytest.raises(InputError, match=r"drive_frames holds no record\.json"):
+        predict(write_clip(tmp_path / "drive.mp4"), tmp_path / "out", Meanwhile(), frames="png")
+    assert os.listdir(tmp_path / "out" / "drive_frames") == ["000.png"]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_no_folder_is_not_replaced_by_frames(link: bool, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    place, model = tmp_path / "out" / "drive_frames", Counting()
+    place.symlink_to(tmp_path / "gone") if link else place.write_text("mine")
+    with pytest.raises(InputError, match="drive_frames is in the place of the folder of frames"):
+        predict(write_clip(tmp_path / "drive.mp4"), tmp_path / "out", model, frames="png")
+    assert model.calls == 0
+    assert os.path.lexists(place)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from adu_depth.inference.video.flow import Motion
 from adu_depth.inference.video.panels import Panels
 from adu_depth.inference.video.sources import Clip, Frame, LiveCamera, Pictures
 from adu_depth.inference.video.stabilise import Stabiliser
-from adu_depth.inference.video.unfinished import Unfinished, remove_unfinished
+from adu_depth.inference.video.unfinished import RECORD, Unfinished, remove_unfinished, require_frames_are_ours
 from adu_depth.inference.video.writing import video_writer
 from adu_depth.leftovers import remove
 from adu_depth.models.prediction import require_temperature
@@ -81,7 +81,7 @@ def predict_clip(
         NAME_depth.mp4         source, depth on one scale in metres, uncertainty where the network predicts it
         NAME_depth.json        the summary: frames, flicker, settings
         NAME_frames/000000…    if asked for, a file a frame: _depth.png (16-bit, metres × 256) or .npz (depth: H×W
-                               float32 metres, 0 = none; log_scale: H×W float32)
+                               float32 metres, 0 = none; log_scale: H×W float32), and record.json, of what they are
         camera-N_recorded/     the pictures of a camera, which are a clip themselves from then on
 
     each whole or not at all, after all frames are predicted; until then they lie in NAME_unfinished/, from which the
@@ -92,7 +92,8 @@ def predict_clip(
     SIGINT or SIGTERM, after which the clip is finished.
 
     Raises InputError where a frame cannot be read or predicted, the frames' size changes, the calibration is missing,
-    the output is written into by another process, or holds frames of other settings. A file that ends before the
+    the output is written into by another process, holds frames of other settings, or a NAME_frames/ that is of no run
+    (which would be replaced). A file that ends before the
     number of frames it announces is in the outcome's `failures`, with what there was of it predicted.
     """
     require_temperature(temperature)
@@ -130,6 +131,8 @@ class _Job:
                 f"{self.recorded} holds pictures of this camera: predict them by `--as-video` and this folder, remove "
                 "it, or name another output"
             )
+        if self.settings.frames != "none":
+            require_frames_are_ours(self.frames)
         frames = self._frames(self.clip)
         first = next(frames, None)  # its size and camera are part of what tells a run from another
         if first is None:
@@ -274,6 +277,8 @@ class _Job:
                 last = grey
                 task.advance()
         if settings.frames != "none":
+            write_json(files / RECORD, {**self.clip.identity, "frames": count, "stabilise": settings.stabilise})
+            require_frames_are_ours(self.frames)  # it may have come since
             with replacing(self.frames) as temporary:
                 files.replace(temporary)
         with replacing(self.video) as temporary:

@@ -1,4 +1,5 @@
-"""What a clip that is not finished keeps: the network's answer for each frame done so far.
+"""What a clip that is not finished keeps: the network's answer for each frame done so far. And how folders of ours are
+told from others, which are never removed: by their record.json.
 
 FOLDER/record.json       of what clip, network and settings the frames are
 FOLDER/000000_depth.png  ln metres and, of a network that predicts it, ln of the scale of the error, as 16-bit PNGs:
@@ -7,6 +8,8 @@ FOLDER/000000_scale.png  (value − 1) / 4096 − 8, 0 = none
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from adu_depth.leftovers import sweep
 from adu_depth.schema import read_json
 
 RECORD = "record.json"
+_FRAME_FILE = re.compile(r"\d{6,}(_depth\.png|\.npz)")
 STEPS, LOWEST = 4096.0, -8.0
 """Of a natural logarithm: from e⁻⁸ (0.3 mm, 0.03 %) to e⁸ (3 km), to 0.012 % of the value."""
 
@@ -75,6 +79,22 @@ def remove_unfinished(folder: Path) -> None:
         raise InputError(f"{folder} holds no {RECORD}: name another output")
     if folder.exists():
         remove_folder(folder)
+
+
+def require_frames_are_ours(folder: Path) -> None:
+    """InputError where `folder` is there and holds anything that is not known to be of an earlier run: no record.json,
+    as in a folder of pictures that somebody took out of the clip, or other files beside a run's."""
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir() or folder.is_symlink():
+        raise InputError(f"{folder} is in the place of the folder of frames: name another --output, or move it")
+    if not (folder / RECORD).is_file():
+        raise InputError(f"{folder} holds no {RECORD}, so it is of no earlier run: name another --output, or move it")
+    for name in sorted(os.listdir(folder)):
+        if name != RECORD and not _FRAME_FILE.fullmatch(name):
+            raise InputError(
+                f"{folder} would be replaced, and {name} in it is of no earlier run: name another --output, or move it"
+            )
 
 
 def _levels(logarithms: np.ndarray) -> np.ndarray:
