@@ -26,6 +26,7 @@ from adu_depth.inference.video import ClipOutcome, VideoConfig, open_clip, predi
 from adu_depth.inference.video.capture import captured
 from adu_depth.inference.video.panels import Panels
 from adu_depth.inference.video.sources import LiveCamera, is_clip
+from adu_depth.inference.video.writing import video_writer, writable_rate
 from adu_depth.models.prediction import DepthPrediction
 from tests.inference.test_predict_files import CAMERA, Student, teacher, write_images
 
@@ -116,6 +117,58 @@ def test_a_video_becomes_a_video_beside_its_source(suffix: str, tmp_path: Path) 
     assert facts["size"] == [48, 64]
     assert facts["depth_range"] == [2.0, 80.0]
     assert facts["flicker"] == facts["network_flicker"]
+
+
+@pytest.mark.parametrize(
+    ("fps", "written", "told"),
+    [
+        (66.6667, 66.67, "the video has 66.67 frames a second: an mp4 does not hold 66.667"),
+        (119.987, 119.99, "the video has 119.99 frames a second: an mp4 does not hold 119.987"),
+        (500.123, 500.12, "the video has 500.12 frames a second: an mp4 does not hold 500.123"),
+        (999.99, 1000.0, "the video has 1000 frames a second: an mp4 does not hold 999.99"),
+        (30000 / 1001, 29.97, None),
+        (240.0, 240.0, None),
+    ],
+)
+def test_rates_that_an_mp4_does_not_hold_are_rounded(
+    fps: float, written: float, told: str | None, tmp_path: Path
+) -> None:
+    """MPEG-4 has 16 bits for the ticks of a second, and OpenCV asks for one more decimal than fits."""
+    clip = write_clip(tmp_path / "drive.avi", fps=fps)
+    outcome = predict(clip, tmp_path / "out")
+    assert len(frames_of(outcome.video)) == COUNT
+    with captured(str(outcome.video)) as capture:
+        assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(written, abs=1e-6)
+    assert json.loads(outcome.summary.read_text())["fps"] == written
+    assert len(outcome.notes) == (told is not None)
+    assert all(note.startswith(str(told)) for note in outcome.notes)
+
+
+def test_an_avi_holds_every_rate(tmp_path: Path) -> None:
+    outcome = predict(write_clip(tmp_path / "drive.avi", fps=66.6667), tmp_path / "out", format="avi")
+    with captured(str(outcome.video)) as capture:
+        assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(66.667, abs=1e-6)
+    assert outcome.notes == []
+
+
+def test_every_rate_is_one_that_opencv_writes(tmp_path: Path) -> None:
+    for fps in [*np.random.default_rng(0).uniform(0.1, 1000.0, 200), 0.1, 65.535, 65.5355, 655.35, 655.355, 1000.0]:
+        rate, path = writable_rate(float(fps), "mp4"), tmp_path / "a.mp4"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (64, 48))
+        assert writer.isOpened(), fps
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+        writer.release()
+        with captured(str(path)) as capture:
+            assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(rate, abs=0.00101)
+        assert abs(rate - fps) <= 0.0501
+
+
+def test_a_video_that_opencv_does_not_write_names_the_settings(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match=r"48×64 pixels and 66\.6667 frames a second; .*--video\.format .*--video\.fps"),
+        video_writer(tmp_path / "a.mp4", 66.6667) as video,
+    ):
+        video.add(np.zeros((48, 64, 3), np.uint8))
 
 
 def test_a_network_without_uncertainty_has_two_panels_and_a_column_is_one_wide(tmp_path: Path) -> None:

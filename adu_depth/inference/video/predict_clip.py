@@ -37,7 +37,7 @@ from adu_depth.inference.video.panels import Panels
 from adu_depth.inference.video.sources import Clip, Frame, LiveCamera, Pictures
 from adu_depth.inference.video.stabilise import Stabiliser
 from adu_depth.inference.video.unfinished import RECORD, Unfinished, remove_unfinished, require_frames_are_ours
-from adu_depth.inference.video.writing import video_writer
+from adu_depth.inference.video.writing import video_writer, writable_rate
 from adu_depth.leftovers import remove
 from adu_depth.models.prediction import require_temperature
 from adu_depth.progress import Progress
@@ -217,7 +217,8 @@ class _Job:
         if isinstance(clip, LiveCamera):
             clip = Pictures(self.recorded)
         count = count if self.settings.limit is None else min(count, self.settings.limit)
-        fps = self.settings.fps or self.clip.fps or DEFAULT_FPS
+        wanted = self.settings.fps or self.clip.fps or DEFAULT_FPS
+        fps = writable_rate(wanted, self.settings.format)
         after, before, stabiliser = self._assemble(kept, clip, count, fps)
         outcome = ClipOutcome(self.video, self.summary, count, after, before, speed)
         outcome.written = [self.video, self.summary]
@@ -228,6 +229,11 @@ class _Job:
         if stabiliser.unfiltered:
             outcome.notes.append(
                 f"{stabiliser.unfiltered} of {count} frames are as the network says: how the camera moved was not found"
+            )
+        if abs(fps - wanted) > 0.001:  # the third decimal is the last one that any video of ours has
+            outcome.notes.append(
+                f"the video has {fps:g} frames a second: an mp4 does not hold {wanted:.6g} (--video.format avi does; "
+                "--video.fps gives another rate)"
             )
         total = self._total()
         if total is not None and total - count > max(1.0, MOST_MISSING * total):

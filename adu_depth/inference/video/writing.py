@@ -13,6 +13,17 @@ from adu_depth.errors import InputError
 from adu_depth.inference.video.capture import captured, opencv_name, quiet_opencv
 
 CODECS = {"mp4": "mp4v", "avi": "MJPG"}
+MPEG4_TICKS = 65535
+"""MPEG-4 has 16 bits for the ticks of a second. OpenCV makes of 66.6667 a second 66667 ticks, and is refused."""
+
+
+def writable_rate(fps: float, format: str) -> float:
+    """The rate nearest to `fps` (frames a second) that OpenCV can write into such a video: of three decimals, of fewer
+    where an mp4 cannot count them. (It may leave the last one out, where that changes the rate by 0.001 or less.)"""
+    decimals = 3
+    while format == "mp4" and decimals and round(fps * 10**decimals) > MPEG4_TICKS:
+        decimals -= 1
+    return round(fps, decimals)
 
 
 class VideoFileWriter:
@@ -31,8 +42,9 @@ class VideoFileWriter:
                 self._writer = cv2.VideoWriter(opencv_name(self.path), cv2.VideoWriter.fourcc(*code), self.fps, size)
             if not self._writer.isOpened():
                 raise InputError(
-                    f"cannot write {self.path}: OpenCV has no encoder {code} here, or cannot make one of "
-                    f"{size[1]}×{size[0]} pixels; --video.format takes mp4 and avi"
+                    f"cannot write {self.path}: OpenCV has no encoder {code} here, or it takes no video of "
+                    f"{size[1]}×{size[0]} pixels and {self.fps:g} frames a second; try another --video.format (mp4, "
+                    "avi) or --video.fps"
                 )
         self._writer.write(np.ascontiguousarray(picture[..., ::-1]))
         self.count += 1
