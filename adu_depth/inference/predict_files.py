@@ -23,6 +23,7 @@ from adu_depth.inference.image_files import write_depth_png, write_png
 from adu_depth.inference.pictures import depth_picture, uncertainty_picture
 from adu_depth.inference.point_output import PointOutput
 from adu_depth.inference.predictor import Predictor
+from adu_depth.inference.recording import RecordingError
 from adu_depth.inference.render import to_map
 from adu_depth.models.prediction import require_temperature
 
@@ -90,7 +91,8 @@ def predict_files(
     An image with ground truth of a data set that open_dataset recognises, and a pair, is taken as stored, as in
     training, evaluation and the doctor; any other is turned upright as EXIF says. The outcome lists both.
     A single image or pair that cannot be used raises InputError. In a folder such a file goes to `failures` and the
-    rest is done; a folder without any image raises InputError, and so does an output that another process writes into.
+    rest is done; a folder without any image raises InputError, and so does an output that another process writes into,
+    and a recording that cannot be written any more.
     """
     source, output = Path(source), Path(output)
     require_temperature(temperature)
@@ -110,7 +112,7 @@ def predict_files(
                     predictor, task, output, camera, temperature, depth_colours, orientation, points
                 )
             except InputError as error:
-                if not source.is_dir():
+                if not source.is_dir() or isinstance(error, RecordingError):
                     raise
                 reason = str(error)
                 outcome.failures.append((task.left, reason))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 
 from adu_depth.errors import InputError
+from adu_depth.folder_lock import locked
 from adu_depth.geometry import Camera
 from adu_depth.inference.point_cloud import PointFrame, point_cloud
 from adu_depth.inference.point_output import PointOutput
-from adu_depth.inference.predict_files import predict_files
+from adu_depth.inference.predict_files import ImageTask, predict_files
 from adu_depth.inference.recording import Recording
 from tests.inference.test_point_cloud import read_ply
 from tests.inference.test_predict_files import student, write_images
@@ -124,3 +126,71 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     with files_up_to(20_000), pytest.raises(InputError, match=r"cannot write .*a\.rrd: "):
         record(path, 5)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", ["a file in the folder's place", "a folder that nobody may write into"])
+def test_a_recording_that_cannot_be_begun_ends_the_run_before_any_image(what: str, tmp_path: Path) -> None:
+    write_images(tmp_path / "in", "a.png", "b.png")
+    (tmp_path / "in" / "camera.toml").write_text("fx = 90\ncx = 31\ncy = 15\n")
+    if what == "a file in the folder's place":
+        (tmp_path / "taken").write_bytes(b"")
+    else:
+        (tmp_path / "taken").symlink_to("/proc")  # root may write into any other
+    with (
+        pytest.raises(InputError, match=r"cannot write .*taken/a\.rrd: "),
+        Recording(tmp_path / "taken" / "a.rrd") as recording,
+    ):
+        predict_files(student(), tmp_path / "in", tmp_path / "out", points=PointOutput(recording=recording))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_is_no_image_s_fault(tmp_path: Path) -> None:
+    names = [f"{number:02}.png" for number in range(30)]
+    write_images(tmp_path / "in", *names)
+    (tmp_path / "in" / "camera.toml").write_text("fx = 90\ncx = 31\ncy = 15\n")
+    done: list[str] = []
+
+    def progress(task: ImageTask, reason: str | None) -> None:
+        assert reason is None
+        done.append(task.name)
+        time.sleep(0.05)  # Rerun's own thread writes to the pipe a few times a second
+
+    with (
+        files_up_to(50_000),
+        pytest.raises(InputError, match=r"cannot write .*a\.rrd: "),
+        Recording(tmp_path / "a.rrd") as recording,
+    ):
+        predict_files(
+            student(),
+            tmp_path / "in",
+            tmp_path / "out",
+            points=PointOutput(ply=False, recording=recording),
+            progress=progress,
+        )
+    assert 0 < len(done) < len(names), "what would be predicted in vain is not"
+    assert not (tmp_path / "a.rrd").exists()
+
+
+def test_a_recording_whose_folder_is_another_s_now_ends_the_run(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", "a.png", "b.png")
+    (tmp_path / "in" / "camera.toml").write_text("fx = 90\ncx = 31\ncy = 15\n")
+    done: list[str | None] = []
+
+    def progress(task: ImageTask, reason: str | None) -> None:
+        done.append(reason)
+        (tmp_path / "records").rename(tmp_path / "moved")
+
+    with (
+        locked(tmp_path / "records", "predict"),
+        pytest.raises(InputError, match="records: the folder was moved to"),
+        Recording(tmp_path / "records" / "a.rrd") as recording,
+    ):
+        predict_files(
+            student(), tmp_path / "in", tmp_path / "out", points=PointOutput(recording=recording), progress=progress
+        )
+    assert done == [None]
+
+
+def test_images_are_added_within_the_block_alone(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a\.rrd: expected images to be added within `with Recording"):
+        Recording(tmp_path / "a.rrd").add("a", frame(0))
