@@ -71,7 +71,8 @@ def replacing_with(path: str | Path, *companions: Path) -> Iterator[Path]:
     in a folder where they are written under their own names.
 
     At no moment is `path` there beside a companion of another time: a machine that loses power between two renames has
-    no `path`. Raises InputError as `replacing`; before anything is written where a folder is in a file's place.
+    no `path`. Where the system refuses one of the renames, all files of before are there again. Raises InputError as
+    `replacing`; before anything is written where a folder is in a file's place.
     """
     path = Path(path)
     folder = path.with_name(temporary_name(path.name))
@@ -85,11 +86,10 @@ def replacing_with(path: str | Path, *companions: Path) -> Iterator[Path]:
             folder.mkdir()
             yield folder / path.name
             make_durable(folder)
-            if companions and path.exists():
-                os.replace(path, folder / temporary_name(path.name))
-            for companion in companions:
-                os.replace(folder / companion.name, companion)
-            os.replace(folder / path.name, path)
+            before = [name for name in (path, *companions) if companions and name.exists()]
+            moves = [(name, folder / temporary_name(name.name)) for name in before]
+            moves += [(folder / name.name, name) for name in (*companions, path)]
+            _move_all(moves)
             _sync(path.parent)
         finally:
             remove(folder)
@@ -149,6 +149,17 @@ def _exchange_folder(new: Path, path: Path) -> None:
         os.replace(aside, path)
         raise
     remove(aside)
+
+
+def _move_all(moves: list[tuple[Path, Path]]) -> None:
+    """Each file to its new name, in this order; all of them back, the last first, where one cannot be moved."""
+    for count, (source, target) in enumerate(moves):
+        try:
+            os.replace(source, target)
+        except OSError:
+            for moved, place in reversed(moves[:count]):
+                os.replace(place, moved)
+            raise
 
 
 def require_text_name(folder: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -205,7 +206,7 @@ def write_pair(folder: Path, text: str) -> None:
 def test_of_a_pair_no_moment_has_two_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped before any of its renames, as by a kill: the first file is the old one beside the old, or not there."""
     rename = os.replace
-    for stop in range(3):
+    for stop in range(4):
         write_pair(tmp_path, "old")
         calls = iter(range(9))
 
@@ -221,6 +222,35 @@ def test_of_a_pair_no_moment_has_two_times(tmp_path: Path, monkeypatch: pytest.M
         found = {path.name: path.read_text() for path in tmp_path.iterdir()}
         assert "a.xml" not in found or set(found.values()) == {"old"}, stop
         assert ("a.xml" in found) == (stop == 0)
+    write_pair(tmp_path, "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.xml": "new", "a.bin": "new"}
+
+
+@pytest.mark.parametrize("before", [("a.xml", "a.bin"), ("a.xml",), ("a.bin",), ()])
+def test_where_a_rename_of_a_pair_is_refused_all_is_as_before(
+    before: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them in turn; of another's file in a folder like /tmp, say, or of one that Windows has open."""
+    rename = os.replace
+    for name in before:
+        (tmp_path / name).write_text("old")
+    for refused in range(2 + len(before)):
+        calls = iter(range(9))
+        seen: list[set[str]] = []
+
+        def moved(old: Path, new: Path, refused: int = refused, calls: Iterator[int] = calls) -> None:
+            if next(calls) == refused:
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(old))
+            rename(old, new)
+            if (tmp_path / "a.xml").exists():
+                seen.append({path.read_text() for path in tmp_path.glob("a.*")})  # noqa: B023
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", moved)
+            with pytest.raises(InputError, match=r"cannot write .*a\.xml: .*not permitted"):
+                write_pair(tmp_path, "new")
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(before, "old"), refused
+        assert all(texts == {"old"} for texts in seen), "nor was it beside one of another time on the way back"
     write_pair(tmp_path, "new")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.xml": "new", "a.bin": "new"}
 
