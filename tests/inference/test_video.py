@@ -308,6 +308,32 @@ def test_a_stranger_s_folder_is_left_alone(tmp_path: Path) -> None:
         predict(clip, tmp_path / "out")
 
 
+def test_two_clips_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    first = predict(write_clip(tmp_path / "drive.mp4"), tmp_path / "out")
+    before = files_in(tmp_path / "out")
+    assert json.loads(first.summary.read_text())["source"]["clip"] == "drive.mp4"
+    (tmp_path / "other").mkdir()
+    for other, told in (
+        (write_clip(tmp_path / "drive.avi"), "clip was drive.mp4, now it is drive.avi, bytes was"),
+        (write_clip(tmp_path / "other" / "drive.mp4", pictures(COUNT + 1)), "bytes was"),
+        (write_frames(tmp_path / "drive"), "clip was drive.mp4, now it is drive, "),
+    ):
+        model = Counting()
+        with pytest.raises(InputError, match=rf"drive_depth\.json is of another clip: {told}.*; name another --output"):
+            predict(other, tmp_path / "out", model)
+        assert model.calls == 0, "before anything is predicted"
+        assert files_in(tmp_path / "out") == before
+    assert predict(tmp_path / "drive.mp4", tmp_path / "out", limit=2).frames == 2, "the same one is made anew"
+
+
+def test_a_summary_that_is_none_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "drive_depth.json").write_text('{"mine": 1}')
+    with pytest.raises(InputError, match=r"drive_depth\.json is of another clip: it does not say of which"):
+        predict(write_clip(tmp_path / "drive.mp4"), tmp_path / "out")
+    assert (tmp_path / "out" / "drive_depth.json").read_text() == '{"mine": 1}'
+
+
 @pytest.mark.parametrize("kind", ["png", "npz"])
 def test_a_folder_of_somebody_s_frames_is_not_replaced(kind: str, tmp_path: Path) -> None:
     """drive_frames is what many call the pictures that they took out of drive.mp4."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ from adu_depth.inference.video.writing import video_writer, writable_rate
 from adu_depth.leftovers import remove
 from adu_depth.models.prediction import require_temperature
 from adu_depth.progress import Progress
+from adu_depth.schema import read_json
 from adu_depth.stopping import catch_signals
 from adu_depth.training.teacher_outputs import weights_digest
 
@@ -79,7 +81,7 @@ def predict_clip(
     """Predicts depth for the frames of a clip (`open_clip`), and writes into `output`
 
         NAME_depth.mp4         source, depth on one scale in metres, uncertainty where the network predicts it
-        NAME_depth.json        the summary: frames, flicker, settings
+        NAME_depth.json        the summary: of which clip, frames, flicker, settings
         NAME_frames/000000…    if asked for, a file a frame: _depth.png (16-bit, metres × 256) or .npz (depth: H×W
                                float32 metres, 0 = none; log_scale: H×W float32), and record.json, of what they are
         camera-N_recorded/     the pictures of a camera, which are a clip themselves from then on
@@ -92,8 +94,8 @@ def predict_clip(
     SIGINT or SIGTERM, after which the clip is finished.
 
     Raises InputError where a frame cannot be read or predicted, the frames' size changes, the calibration is missing,
-    the output is written into by another process, holds frames of other settings, or a NAME_frames/ that is of no run
-    (which would be replaced). A file that ends before the
+    the output is written into by another process, holds frames of other settings, the summary of another clip of this
+    name, or a NAME_frames/ that is of no run (they would be replaced). A file that ends before the
     number of frames it announces is in the outcome's `failures`, with what there was of it predicted.
     """
     require_temperature(temperature)
@@ -133,6 +135,7 @@ class _Job:
             )
         if self.settings.frames != "none":
             require_frames_are_ours(self.frames)
+        self._require_summary_is_of_this_clip()
         frames = self._frames(self.clip)
         first = next(frames, None)  # its size and camera are part of what tells a run from another
         if first is None:
@@ -149,6 +152,22 @@ class _Job:
             shown = self._recording(itertools.chain([first], frames))
             predicted = self._predict(kept, itertools.takewhile(lambda _: not stopped, shown))
         return self._finish(kept, *predicted)
+
+    def _require_summary_is_of_this_clip(self) -> None:
+        """InputError where drive.mp4 would be written over what was made of drive.avi, or of another drive.mp4."""
+        if not os.path.lexists(self.summary):
+            return
+        found = read_json(self.summary).get("source")
+        if found == self.clip.identity:
+            return
+        told = "it does not say of which"
+        if isinstance(found, dict):
+            told = ", ".join(
+                f"{name} was {found.get(name)}, now it is {self.clip.identity.get(name)}"
+                for name in {**found, **self.clip.identity}
+                if found.get(name) != self.clip.identity.get(name)
+            )
+        raise InputError(f"{self.summary} is of another clip: {told}; name another --output, or remove it")
 
     def _record(self, first: Frame) -> dict[str, Any]:
         """All that the network's answers hang on."""
@@ -247,6 +266,7 @@ class _Job:
         settings = self.settings
         return {
             "clip": self.clip.name,
+            "source": self.clip.identity,
             "frames": outcome.frames,
             "fps": round(fps, 4),
             "size": list(self.size or ()),
