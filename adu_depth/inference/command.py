@@ -22,7 +22,7 @@ from adu_depth.inference.predictor import Flip, Predictor
 from adu_depth.inference.recording import Recording
 from adu_depth.inference.video.config import VideoConfig
 from adu_depth.inference.video.predict_clip import predict_clip
-from adu_depth.inference.video.sources import Clip, is_clip, open_clip
+from adu_depth.inference.video.sources import Clip, LiveCamera, is_clip, open_clip
 from adu_depth.progress import Progress
 from adu_depth.stopping import Stopped
 from adu_depth.terminal import printable_name
@@ -143,7 +143,10 @@ def _predict_clip(
             progress=Progress(console),
         )
     except Stopped as stopped:
-        raise Interrupted(stopped.signum, "the same command goes on with this clip") from stopped
+        advice, recorded = "the same command goes on with this clip", config.output / f"{clip.name}_recorded"
+        if isinstance(clip, LiveCamera) and recorded.is_dir():
+            advice = f"what the camera showed is kept: predict {recorded} --as-video"
+        raise Interrupted(stopped.signum, advice) from stopped
     if predictor.checkpoint != config.checkpoint:
         console.print(f"checkpoint {predictor.checkpoint}")
     speed = "" if outcome.images_per_second is None else f", {outcome.images_per_second:.1f} images/s"

@@ -13,12 +13,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from adu_depth.data.camera_file import write_cameras
 from adu_depth.data.image_files import read_png16
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
+from adu_depth.inference.command import PredictConfig, predict_images
 from adu_depth.inference.image_files import write_png
 from adu_depth.inference.predict_files import predict_files
 from adu_depth.inference.predictor import Predictor
@@ -28,6 +30,8 @@ from adu_depth.inference.video.panels import Panels
 from adu_depth.inference.video.sources import LiveCamera, is_clip
 from adu_depth.inference.video.writing import video_writer, writable_rate
 from adu_depth.models.prediction import DepthPrediction
+from adu_depth.stopping import Stopped
+from adu_depth.training.loop import Interrupted
 from tests.inference.test_predict_files import CAMERA, Student, teacher, write_images
 
 COUNT = 5
@@ -529,6 +533,42 @@ def test_ctrl_c_ends_a_camera_and_finishes_its_clip(lens: dict[str, Any], tmp_pa
     outcome = predict(Path("camera:0"), tmp_path / "out")
     assert outcome.frames == 3
     assert len(frames_of(outcome.video)) == 3
+    names = ["000000.png", "000001.png", "000002.png"]
+    assert sorted(os.listdir(tmp_path / "out" / "camera-0_recorded")) == names, "as many as the video has"
+
+
+def test_a_second_ctrl_c_does_not_end_the_finishing_of_a_camera_s_clip(
+    lens: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Panels.picture
+
+    def again(self: Panels, number: int, *maps: Any) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGINT)
+        return drawn(self, number, *maps)
+
+    monkeypatch.setattr(Panels, "picture", again)
+    lens["then"] = lambda: os.kill(os.getpid(), signal.SIGINT)
+    assert len(frames_of(predict(Path("camera:0"), tmp_path / "out").video)) == 3
+
+
+def test_a_camera_that_is_stopped_in_the_finishing_names_the_folder_to_predict(
+    lens: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its limit has ended it: the same command would be refused, as the pictures are there."""
+
+    def stopped(*_: Any) -> np.ndarray:
+        raise Stopped(signal.SIGINT)
+
+    def loaded(*_: Any) -> Predictor:
+        return Predictor(Student(), size=None)
+
+    monkeypatch.setattr(Panels, "picture", stopped)
+    monkeypatch.setattr(Predictor, "from_checkpoint", loaded)
+    config = PredictConfig(Path("student"), Path("camera:0"), output=tmp_path / "out", video=VideoConfig(limit=3))
+    with pytest.raises(Interrupted, match=r"predict \S+/out/camera-0_recorded --as-video") as raised:
+        predict_images(config, Console())
+    assert "same command" not in str(raised.value)
+    assert len(os.listdir(tmp_path / "out" / "camera-0_recorded")) == 3
 
 
 def test_a_camera_that_needs_its_calibration_keeps_it(

@@ -149,8 +149,10 @@ class _Job:
         kept = Unfinished(folder, record)
         make_folder(self.recorded)
         with catch_signals() as stopped:
-            shown = self._recording(itertools.chain([first], frames))
-            predicted = self._predict(kept, itertools.takewhile(lambda _: not stopped, shown))
+            shown = itertools.chain([first], itertools.takewhile(lambda _: not stopped, frames))
+            predicted = self._predict(kept, self._recording(shown))
+            if stopped:  # a signal more is not to end the finishing, which the first one asked for
+                return self._finish(kept, *predicted)
         return self._finish(kept, *predicted)
 
     def _require_summary_is_of_this_clip(self) -> None:
