@@ -220,6 +220,7 @@ def find_tasks(source: Path, right: Path | None, stereo: bool) -> list[ImageTask
         raise InputError(f"a stereo teacher needs pairs: expected {expected} in {source}, or a folder of right images")
     if rights is None:
         images = sorted(p for p in lefts.iterdir() if is_image(p.name) and p.exists() and not p.is_dir())
+        images = images or images_below(lefts)  # sequences are folders
     else:
         images = images_below(lefts)
     if not images:

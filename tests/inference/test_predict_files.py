@@ -188,6 +188,17 @@ def test_a_stereo_folder_with_a_camera_file_above_and_one_right_image_missing(
     assert folders[1] in reason
 
 
+def test_the_left_images_alone_of_a_rig_of_sequences(tmp_path: Path) -> None:
+    """`predict RUN pairs/left`, as the pages have it: there was "no image in" a folder whose images are in folders."""
+    rig = tmp_path / "pairs"
+    for sequence in ("monday", "tuesday"):
+        write_images(rig / "left" / sequence, "1.png", "2.png")
+    outcome = predict_files(student(), rig / "left", tmp_path / "out")
+    assert not outcome.failures
+    for name in ("monday/1", "monday/2", "tuesday/1", "tuesday/2"):
+        assert (tmp_path / "out" / f"{name}_depth.png").is_file()
+
+
 def test_a_rig_of_sequences_with_right_images_of_another_kind(tmp_path: Path) -> None:
     """What the layout `rig` can be trained on can be predicted: folders, other endings, a camera for each sequence."""
     rig = tmp_path / "rig"
