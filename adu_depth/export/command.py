@@ -61,16 +61,24 @@ def export(config: ExportConfig, console: Console) -> Path:
 
 
 def output_of(config: ExportConfig) -> Path:
-    """Where the file goes. InputError for another suffix, and where the name that a run gives is taken: runs of several
-    folders may be called the same."""
+    """Where the file goes. InputError for another suffix, where the name that a run gives is taken (runs of several
+    folders may be called the same), and where a file that goes beside it would replace what is not of such a model."""
     suffix = SUFFIXES[config.format]
     path = config.output or Path("runs/exports") / f"{folder_name(config.checkpoint)}{suffix}"
     if path.suffix.lower() != suffix:
         raise InputError(f"output: expected a name ending in {suffix}, got {path}")
-    if config.output is None and path.exists():
+    kind = FORMATS[config.format]
+    present = [file for file in kind.files(path) if file.exists()]
+    if config.output is None and present:
         raise InputError(
-            f"output: {path} is there already, and may be another run's of that name: expected --output FILE "
+            f"output: {present[0]} is there already, and may be another run's of that name: expected --output FILE "
             "(the same file, to replace it)"
+        )
+    beside = [file for file in present if file != path]  # nobody named these
+    if beside and not kind.is_ours(path):
+        raise InputError(
+            f"output: {beside[0]} would be replaced, and belongs to no {path.name} that adu-depth wrote: expected "
+            "another name, or a folder without such a file"
         )
     return path
 

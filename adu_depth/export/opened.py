@@ -18,7 +18,8 @@ from adu_depth.models.padding import CELL
 from adu_depth.models.prediction import DepthPrediction
 
 FORMATS: dict[str, ModuleType] = {"onnx": onnx_file, "openvino": openvino_file, "torch-export": torch_export_file}
-"""By the name that the command line has for it: `require_writer`, `files`, `write`, `open_file`."""
+"""By the name that the command line has for it: `require_writer`, `files`, `write`, `open_file`; `is_ours`
+where `files` are several."""
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 LEVELS = 255.0
 ROUNDING = 1e-3

@@ -36,6 +36,14 @@ def files(path: Path) -> tuple[Path, ...]:
     return path, path.with_suffix(WEIGHTS)
 
 
+def is_ours(path: Path) -> bool:
+    """Whether there is a model that was written here, by its text alone: without OpenVINO, and whatever its weights."""
+    try:
+        return _has_note(read_text(path))
+    except InputError:  # not there, no text, larger than any of ours
+        return False
+
+
 def write(program: ExportedProgram, note: Note, path: Path) -> None:
     """Writes the program as a model with the note in its metadata (rt_info) and its weights beside it. InputError where
     OpenVINO cannot convert it."""
@@ -70,7 +78,7 @@ def open_file(path: Path) -> tuple[Note, Run]:
     its own, or OpenVINO refuses it."""
     openvino = _openvino(path)
     text, weights_file = read_text(path), path.with_suffix(WEIGHTS)
-    if not text.startswith("<?xml") or f"<{KEY} " not in text:
+    if not _has_note(text):
         read_note(None, path)  # its other readers, of other formats, are not tried
     weights = read_bytes(weights_file, limit=MOST_BYTES)
     core = openvino.Core()
@@ -147,6 +155,10 @@ def _without_group_norm(openvino: Any, model: Any) -> None:
         scaled = ops.multiply(normed, ops.reshape(scale, one_a_channel, special_zero=False))
         shifted = ops.add(scaled, ops.reshape(shift, one_a_channel, special_zero=False))
         node.output(0).replace(shifted.output(0))
+
+
+def _has_note(text: str) -> bool:
+    return text.startswith("<?xml") and f"<{KEY} " in text
 
 
 def _info(model: Any, key: str) -> str | None:

@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
+from adu_depth.errors import InputError
 from adu_depth.export import command
+from adu_depth.export.command import output_of
+from adu_depth.export.config import ExportConfig
+from adu_depth.export.note import KEY
 from adu_depth.export.opened import ExportedNetwork
 from adu_depth.models.prediction import DepthPrediction
 from tests.export.making import run
@@ -50,3 +54,33 @@ def test_a_run_of_the_same_name_elsewhere_is_not_overwritten(
     assert run("export", trained / "student", "--format", "torch-export") == 2
     assert "runs/exports/student.pt2 is there already" in capsys.readouterr().err
     assert other.read_text() == "of another run"
+
+
+MODEL = f'<?xml version="1.0"?><net><rt_info><{KEY} value="" /></rt_info></net>'
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("model", [None, MODEL.replace(KEY, "theirs"), b"\xff\xfe"])
+def test_weights_that_are_not_of_a_model_of_ours_are_not_replaced(
+    named: bool, model: str | bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "runs" / "exports" / "student.xml"
+    path.parent.mkdir(parents=True)
+    path.with_suffix(".bin").write_text("somebody's")
+    if model is not None:
+        path.write_bytes(model if isinstance(model, bytes) else model.encode())
+    config = ExportConfig(tmp_path / "student", format="openvino", output=path if named else None)
+    with pytest.raises(InputError, match=r"output: .*student\.bin .*student\.xml" if named else "is there already"):
+        output_of(config)
+
+
+def test_a_model_of_ours_is_replaced_with_its_weights_where_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    config = ExportConfig(tmp_path / "student", format="openvino", output=path)
+    assert output_of(config) == path
+    path.write_text(MODEL)
+    path.with_suffix(".bin").write_bytes(b"its weights")
+    assert output_of(config) == path
+    onnx = ExportConfig(tmp_path / "student", output=tmp_path / "a.onnx")
+    assert output_of(onnx) == tmp_path / "a.onnx", "whose .bin beside it is nothing to it"
