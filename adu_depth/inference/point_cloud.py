@@ -74,7 +74,8 @@ def point_cloud(
 
     depth: H×W metres along the camera's axis; not finite or ≤ 0 is none. picture: H×W×3 uint8 RGB. camera: of this
     picture, pixel centres at whole numbers; fx, fy, cx and cy are used. log_scale: H×W, ln b of ln depth.
-    Raises InputError, with `name`, where no point is left, and for max_uncertainty without a log scale.
+    Raises InputError, with `name`, where no point is left, for max_uncertainty without a log scale, for arrays of other
+    shapes or types, and for a camera whose numbers are not finite, or whose focal lengths are not above 0.
 
     Example:
         >>> wall = np.full((4, 6), 2.0, np.float32)
@@ -83,8 +84,7 @@ def point_cloud(
         ([-0.5, -0.30000001192092896, 2.0], [0.0, 0.0, -1.0])
     """
     config = PointCloudConfig() if config is None else config
-    if depth.ndim != 2 or picture.shape != (*depth.shape, 3):
-        raise ValueError(f"expected depth H×W and a picture H×W×3 of its size, got {depth.shape} and {picture.shape}")
+    _require(depth, picture, camera, log_scale, name)
     if config.max_uncertainty is not None and log_scale is None:
         raise InputError(f"points.max_uncertainty: {name}: the network predicts no uncertainty")
     known = np.isfinite(depth) & (depth > 0)
@@ -104,6 +104,24 @@ def point_cloud(
         uncertainty=None if log_scale is None else log_scale[kept].astype(np.float32),
         pixels=np.flatnonzero(kept),
     )
+
+
+def _require(
+    depth: np.ndarray, picture: np.ndarray, camera: Camera, log_scale: np.ndarray | None, name: str | Path
+) -> None:
+    if depth.ndim != 2 or picture.shape != (*depth.shape, 3):
+        shapes = f"{depth.shape} and {picture.shape}"
+        raise InputError(f"{name}: expected depth H×W and a picture H×W×3 of its size, got {shapes}")
+    if picture.dtype != np.uint8:
+        raise InputError(f"{name}: picture: expected uint8 RGB, 0 to 255, got {picture.dtype}")
+    if log_scale is not None and log_scale.shape != depth.shape:
+        size = "×".join(map(str, depth.shape))
+        raise InputError(f"{name}: log_scale: expected {size} as depth, got shape {log_scale.shape}")
+    for number in ("fx", "fy", "cx", "cy"):
+        value, focal = float(getattr(camera, number)), number in ("fx", "fy")
+        if not math.isfinite(value) or (focal and value <= 0):
+            wanted = "a finite number above 0" if focal else "a finite number"
+            raise InputError(f"{name}: camera.{number}: expected {wanted}, got {value:g}")
 
 
 def back_projected(depth: np.ndarray, camera: Camera) -> np.ndarray:

@@ -161,8 +161,34 @@ def test_what_cannot_be_made_into_points_says_why() -> None:
         point_cloud(np.zeros_like(depth), picture(), CAMERA)
     with pytest.raises(InputError, match=r"points\.max_uncertainty: image: the network predicts no uncertainty"):
         point_cloud(depth, picture(), CAMERA, config=PointCloudConfig(max_uncertainty=-2.0))
-    with pytest.raises(ValueError, match="picture H×W×3 of its size"):
+    with pytest.raises(InputError, match="picture H×W×3 of its size"):
         point_cloud(depth, picture(7, 9), CAMERA)
+
+
+@pytest.mark.parametrize("name", ["fx", "fy", "cx", "cy"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_camera_without_its_numbers_is_refused_by_name(name: str, value: float) -> None:
+    """NaN is what a camera of a student has for cx and cy that nobody gave."""
+    depth = np.full((HEIGHT, WIDTH), 5.0, np.float32)
+    with pytest.raises(InputError, match=rf"street\.png: camera\.{name}: expected a finite number"):
+        point_cloud(depth, picture(), replace(CAMERA, **{name: value}), name="street.png")
+
+
+@pytest.mark.parametrize("name", ["fx", "fy"])
+@pytest.mark.parametrize("value", [0.0, -90.0])
+def test_a_focal_length_is_above_0(name: str, value: float) -> None:
+    depth = np.full((HEIGHT, WIDTH), 5.0, np.float32)
+    with pytest.raises(InputError, match=rf"camera\.{name}: expected a finite number above 0, got {value:g}"):
+        point_cloud(depth, picture(), replace(CAMERA, **{name: value}))
+
+
+def test_arrays_of_another_shape_or_type_are_refused_by_name() -> None:
+    depth = np.full((HEIGHT, WIDTH), 5.0, np.float32)
+    with pytest.raises(InputError, match=r"picture: expected uint8 RGB, 0 to 255, got float64"):
+        point_cloud(depth, picture() / 255, CAMERA)
+    for shape in ((HEIGHT, WIDTH - 1), (1, HEIGHT, WIDTH), (WIDTH,)):
+        with pytest.raises(InputError, match=r"log_scale: expected 40×64 as depth, got shape \("):
+            point_cloud(depth, picture(), CAMERA, np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize(
