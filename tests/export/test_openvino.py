@@ -17,10 +17,10 @@ from adu_depth.export.note import KEY
 from adu_depth.export.opened import open_exported
 from adu_depth.export.openvino_file import settings
 from adu_depth.inference import Predictor
-from tests.export.making import run
+from tests.export.making import needs_openvino, run
 from tests.training.tiny import SIZE
 
-pytest.importorskip("openvino", reason="pip install 'adu-depth[openvino]'")
+pytestmark = needs_openvino  # not importorskip, which imports it, with its telemetry
 ROOT = Path(__file__).resolve().parents[2]
 
 
