@@ -154,6 +154,13 @@ class end_on_signals:
         os._exit(128 + signum)
 
 
+def stop_if_asked() -> None:
+    """Raises Stopped again where a library made another error of it, as compiled code does that calls Python."""
+    asked = end_on_signals.current
+    if asked is not None and asked.first:
+        raise Stopped(asked.first)
+
+
 @contextmanager
 def signals_wait() -> Iterator[None]:
     """Signals arrive when this is over; a process that is forked meanwhile never gets them."""

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from adu_depth.errors import InputError
-from adu_depth.export.note import KEY
+from adu_depth.export.note import KEY, Note
 from adu_depth.export.opened import open_exported
-from adu_depth.export.openvino_file import settings
+from adu_depth.export.openvino_file import settings, write
 from adu_depth.inference import Predictor
+from adu_depth.stopping import Stopped, end_on_signals
 from tests.export.making import needs_openvino, run
 from tests.training.tiny import SIZE
 
@@ -93,3 +96,25 @@ def test_a_missing_library_is_named_before_any_work(
     assert not (made / "missing").exists()
     assert run("predict", made / "student.xml", made / "same" / "left") == 2
     assert "expected openvino to be installed" in capsys.readouterr().err
+
+
+def test_a_signal_while_openvino_converts_stops_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raised in a call from its C++, which makes a RuntimeError of it."""
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+
+    ask = TorchFXPythonDecoder.get_op_type
+
+    def asked(decoder: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ask(decoder)
+
+    monkeypatch.setattr(TorchFXPythonDecoder, "get_op_type", asked)
+    program = torch.export.export(torch.nn.Conv2d(3, 4, 3).eval(), (torch.rand(1, 3, 8, 8),))
+    note = Note(
+        "student", "fp32", (64, 64), 1, False, True, True, 0.1, 100.0, None, (64, 64), "resize", None, "run", "here"
+    )
+    with end_on_signals() as signals:
+        signals.started()
+        with pytest.raises(Stopped):
+            write(program, note, tmp_path / "a.xml")
+    assert not list(tmp_path.iterdir())
