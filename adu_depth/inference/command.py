@@ -17,7 +17,7 @@ from adu_depth.evaluation.temperature import read_temperature
 from adu_depth.geometry import Camera
 from adu_depth.inference.point_cloud import PointCloudConfig
 from adu_depth.inference.point_output import PointOutput
-from adu_depth.inference.predict_files import needed_numbers, predict_files
+from adu_depth.inference.predict_files import exif_notes, needed_numbers, predict_files
 from adu_depth.inference.predictor import Flip, Predictor
 from adu_depth.inference.recording import Recording
 from adu_depth.inference.video.config import VideoConfig
@@ -25,7 +25,6 @@ from adu_depth.inference.video.predict_clip import predict_clip
 from adu_depth.inference.video.sources import Clip, LiveCamera, is_clip, open_clip
 from adu_depth.progress import Progress
 from adu_depth.stopping import Stopped
-from adu_depth.terminal import printable_name
 from adu_depth.training.loop import Interrupted
 
 
@@ -119,13 +118,8 @@ def predict_images(config: PredictConfig, console: Console) -> list[tuple[Path, 
     console.print(f"wrote {len(outcome.written)} files to {config.output}")
     if recording is not None and recording.frames:
         console.print(f"wrote {recording.path}: {counted(recording.frames, 'image')}")
-    for images, told in (
-        (outcome.turned, "turned upright, as EXIF says"),
-        (outcome.as_stored, "taken as stored though EXIF says turned, as images with ground truth and pairs are"),
-    ):
-        if images:
-            names = ", ".join(printable_name(image.name) for image in images[:3])
-            console.print(f"{told}: {len(images)} ({names}{', …' if len(images) > 3 else ''})")
+    for note in exif_notes(outcome):
+        console.print(note)
     return outcome.failures
 
 

@@ -26,6 +26,7 @@ from adu_depth.inference.predictor import Predictor
 from adu_depth.inference.recording import RecordingError
 from adu_depth.inference.render import to_map
 from adu_depth.models.prediction import require_temperature
+from adu_depth.terminal import printable_name
 
 SAVE_FRAMES = "save its pictures as files first, such as by `ffmpeg -i STREAM FOLDER/%06d.png`"
 PAIR_FOLDERS = (("left", "right"), ("image_2", "image_3"), ("image_02/data", "image_03/data"))
@@ -178,6 +179,19 @@ def to_be_turned(image: Path, outcome: PredictOutcome, views: dict[Path, frozens
     stored = stereo or os.path.abspath(image) in views[folder]
     (outcome.as_stored if stored else outcome.turned).append(image)
     return 1 if stored else orientation
+
+
+def exif_notes(outcome: PredictOutcome) -> list[str]:
+    """What a user is told of EXIF's orientations: how many images, and the names of the first ones."""
+    notes = []
+    for images, told in (
+        (outcome.turned, "turned upright, as EXIF says"),
+        (outcome.as_stored, "taken as stored though EXIF says turned, as images with ground truth and pairs are"),
+    ):
+        if images:
+            names = ", ".join(printable_name(image.name) for image in images[:3])
+            notes.append(f"{told}: {len(images)} ({names}{', …' if len(images) > 3 else ''})")
+    return notes
 
 
 def camera_beside(

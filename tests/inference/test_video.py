@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -220,6 +221,19 @@ def test_frames_as_npz_hold_metres_and_the_scale_with_its_temperature(tmp_path: 
         expected = predictor.predict_image(pictures()[1]).depth[0, 0].numpy()
         np.testing.assert_allclose(found["depth"], expected, rtol=2e-4)
         np.testing.assert_allclose(found["log_scale"], -2.0 + np.log(2.0), atol=2e-4)
+
+
+def test_frames_that_exif_turns_are_told_as_images_are_and_the_summary_names_the_files(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    (tmp_path / "in").mkdir()
+    for number, frame in enumerate(pictures(2)):
+        Image.fromarray(frame).save(tmp_path / "in" / f"{number}.jpg", exif=turned)
+    outcome = predict(tmp_path / "in", tmp_path / "out", frames="png")
+    assert "turned upright, as EXIF says: 2 (0.jpg, 1.jpg)" in outcome.notes
+    facts = json.loads(outcome.summary.read_text())
+    assert facts["size"] == [64, 48]
+    assert facts["written"] == ["in_depth.mp4", "in_depth.json", "in_frames"]
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

@@ -27,7 +27,7 @@ from adu_depth.geometry import Camera
 from adu_depth.images import from_levels
 from adu_depth.inference.colour import depth_scale
 from adu_depth.inference.image_files import write_depth_png, write_png
-from adu_depth.inference.predict_files import camera_beside
+from adu_depth.inference.predict_files import camera_beside, exif_notes
 from adu_depth.inference.predictor import Predictor
 from adu_depth.inference.render import to_map, to_uint8
 from adu_depth.inference.video.capture import opencv_name
@@ -81,7 +81,7 @@ def predict_clip(
     """Predicts depth for the frames of a clip (`open_clip`), and writes into `output`
 
         NAME_depth.mp4         source, depth on one scale in metres, uncertainty where the network predicts it
-        NAME_depth.json        the summary: of which clip, frames, flicker, settings
+        NAME_depth.json        the summary: of which clip, files, frames, flicker, settings
         NAME_frames/000000…    if asked for, a file a frame: _depth.png (16-bit, metres × 256) or .npz (depth: H×W
                                float32 metres, 0 = none; log_scale: H×W float32), and record.json, of what they are
         camera-N_recorded/     the pictures of a camera, which are a clip themselves from then on
@@ -256,6 +256,8 @@ class _Job:
                 f"the video has {fps:g} frames a second: an mp4 does not hold {wanted:.6g} (--video.format avi does; "
                 "--video.fps gives another rate)"
             )
+        if isinstance(clip, Pictures):
+            outcome.notes += exif_notes(clip.exif)
         total = self._total()
         if total is not None and total - count > max(1.0, MOST_MISSING * total):
             reason = f"it announces {total} frames and ends, or cannot be decoded, after {count}; those are predicted"
@@ -269,6 +271,7 @@ class _Job:
         return {
             "clip": self.clip.name,
             "source": self.clip.identity,
+            "written": [path.name for path in outcome.written],
             "frames": outcome.frames,
             "fps": round(fps, 4),
             "size": list(self.size or ()),

@@ -143,6 +143,8 @@ class Pictures:
         self.name = folder_name(folder)
         self.fps: float | None = None
         self.stereo = stereo
+        self.exif = PredictOutcome()
+        """Which frames were turned, of those read last."""
         self.tasks: Sequence[ImageTask] = find_tasks(folder, right, stereo)
         self.total: int | None = len(self.tasks)
         digest = hashlib.sha256()
@@ -154,9 +156,9 @@ class Pictures:
         self.identity: dict[str, Any] = {"clip": self.name, "images": len(self.tasks), "digest": digest.hexdigest()}
 
     def read(self, start: int = 0) -> Iterator[Frame]:
-        seen, views = PredictOutcome(), dict[Path, frozenset[str]]()
+        self.exif, views = PredictOutcome(), dict[Path, frozenset[str]]()
         for task in self.tasks[start:]:
-            orientation = to_be_turned(task.left, seen, views, self.stereo)
+            orientation = to_be_turned(task.left, self.exif, views, self.stereo)
             left = read_view(task.left, upright=orientation != 1)
             right = read_view(task.right) if self.stereo and task.right is not None else None
             yield Frame(left, right, str(task.left), task, orientation)
