@@ -37,7 +37,7 @@ def drive(scenes: SyntheticStereo, metres: list[float], degrees: list[float]) ->
         r = Renderer([here], scenes.height, scenes.width, torch.device("cpu"))
         origin = (rig.rotation() @ np.array([0.0, 0.0, ahead]))[None]
         w, identity = r.nearest(origin)
-        picture = develop(r.shade(origin, w, identity), r.upload(np.stack([here.cameras]))[:, 0])[0]
+        picture = develop(r.shade(origin, w, identity), r.upload(np.stack([here.cameras]))[:, 0], plain=True)[0]
         yield picture, r.grid.to_image(r.depth(w) * (w > 0))[0].numpy()
 
 
