@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Annotated
 
 import numpy as np
 
+from adu_depth import schema
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
-from adu_depth.schema import require_kinds
+from adu_depth.schema import check_ranges, require_kinds
 
 Range = tuple[float, float]
+Share = Annotated[float, schema.Range(0, 1)]
 KITTI_WIDTH = 1242.0
 
 
@@ -136,18 +139,15 @@ class SceneryConfig:
     things within metres.
     """
 
-    low_sun: float = 0.0
-    night: float = 0.0
-    reflections: float = 0.0
-    thin: float = 0.0
-    repeated: float = 0.0
-    near: float = 0.0
+    low_sun: Share = 0.0
+    night: Share = 0.0
+    reflections: Share = 0.0
+    thin: Share = 0.0
+    repeated: Share = 0.0
+    near: Share = 0.0
 
     def __post_init__(self) -> None:
-        require_kinds(self, "SceneryConfig.")
-        for field in fields(self):
-            if not 0 <= getattr(self, field.name) <= 1:
-                raise InputError(f"SceneryConfig.{field.name} must be between 0 and 1, got {getattr(self, field.name)}")
+        check_ranges(self, "SceneryConfig.")
 
 
 @dataclass(frozen=True)

@@ -64,12 +64,16 @@ def build_scene(rng: np.random.Generator, focal: float) -> Scene:
     return scene
 
 
-def _light(scene: Scene, rng: np.random.Generator) -> None:
-    overcast = rng.random() < 0.35
-    elevation = np.deg2rad(rng.uniform(60, 85) if overcast else rng.uniform(22, 65))
-    around = rng.uniform(0, 2 * np.pi)
+def sun_at(scene: Scene, rng: np.random.Generator, degrees: float) -> None:
+    """Puts the sun so high above the horizon, in any direction."""
+    elevation, around = np.deg2rad(degrees), rng.uniform(0, 2 * np.pi)
     flat = np.cos(elevation)
     scene.sun = (float(flat * np.sin(around)), float(np.sin(elevation)), float(flat * np.cos(around)))
+
+
+def _light(scene: Scene, rng: np.random.Generator) -> None:
+    overcast = rng.random() < 0.35
+    sun_at(scene, rng, rng.uniform(60, 85) if overcast else rng.uniform(22, 65))
     strength = rng.uniform(0.25, 0.5) if overcast else rng.uniform(1.0, 1.6)
     warmth = rng.uniform(0.75, 0.95)
     scene.sun_colour = (strength, strength * (0.5 + 0.5 * warmth), strength * warmth)

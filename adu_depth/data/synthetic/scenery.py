@@ -8,7 +8,7 @@ import numpy as np
 
 from adu_depth.data.synthetic import objects
 from adu_depth.data.synthetic.config import SceneryConfig
-from adu_depth.data.synthetic.scene import Scene
+from adu_depth.data.synthetic.scene import Scene, sun_at
 from adu_depth.data.synthetic.shapes import MATERIAL_COLUMNS, Material, Pattern
 
 _NEAREST = 1.2  # metres to the side of the left camera: what is placed here is farther
@@ -34,7 +34,7 @@ def add_scenery(scene: Scene, rng: np.random.Generator, config: SceneryConfig) -
 
 def low_sun(scene: Scene, rng: np.random.Generator) -> None:
     """Morning or evening: long shadows, warm light, a sky that lights little."""
-    _sun_at(scene, rng, rng.uniform(5, 16))
+    sun_at(scene, rng, rng.uniform(5, 16))
     strength = rng.uniform(1.0, 1.8)
     scene.sun_colour = (strength, strength * rng.uniform(0.6, 0.8), strength * rng.uniform(0.3, 0.55))
     sky = rng.uniform(0.2, 0.4)
@@ -44,7 +44,7 @@ def low_sun(scene: Scene, rng: np.random.Generator) -> None:
 
 def night(scene: Scene, rng: np.random.Generator) -> None:
     """The car's headlights, and a little light from everywhere; the sky is dark and the sensor's noise is high."""
-    _sun_at(scene, rng, rng.uniform(25, 70))
+    sun_at(scene, rng, rng.uniform(25, 70))
     moon = rng.uniform(0.0, 0.06)
     scene.sun_colour = (moon * 0.8, moon * 0.9, moon)
     glow = rng.uniform(0.05, 0.3)
@@ -52,12 +52,6 @@ def night(scene: Scene, rng: np.random.Generator) -> None:
     scene.headlights = float(rng.uniform(0.6, 2.0))
     scene.sky_gain = float(rng.uniform(0.01, 0.12))
     scene.noise_gain = float(rng.uniform(1.5, 3.0))
-
-
-def _sun_at(scene: Scene, rng: np.random.Generator, degrees: float) -> None:
-    elevation, around = np.deg2rad(degrees), rng.uniform(0, 2 * np.pi)
-    flat = np.cos(elevation)
-    scene.sun = (float(flat * np.sin(around)), float(np.sin(elevation)), float(flat * np.cos(around)))
 
 
 def reflections(scene: Scene, rng: np.random.Generator) -> None:
