@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from adu_depth.inference.predict_files import predict_files
 from adu_depth.inference.predictor import Predictor
 from adu_depth.inference.video import ClipOutcome, VideoConfig, open_clip, predict_clip
 from adu_depth.inference.video.capture import captured
+from adu_depth.inference.video.earlier import EarlierRuns
 from adu_depth.inference.video.panels import Panels
 from adu_depth.inference.video.sources import LiveCamera, is_clip
 from adu_depth.inference.video.writing import video_writer, writable_rate
@@ -350,6 +352,105 @@ def test_a_summary_that_is_none_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"drive_depth\.json is of another clip: it does not say of which"):
         predict(write_clip(tmp_path / "drive.mp4"), tmp_path / "out")
     assert (tmp_path / "out" / "drive_depth.json").read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "folder"])
+def test_a_video_of_somebody_s_is_not_replaced(kind: str, tmp_path: Path) -> None:
+    """A user may well call one that they made elsewhere drive_depth.mp4."""
+    clip, theirs, model = write_clip(tmp_path / "drive.mp4"), tmp_path / "out" / "drive_depth.mp4", Counting()
+    theirs.parent.mkdir()
+    if kind == "folder":
+        theirs.mkdir()
+    elif kind == "link":
+        theirs.symlink_to(write_clip(tmp_path / "theirs.mp4"))
+    else:
+        write_clip(theirs)
+    before = files_in(tmp_path)
+    with pytest.raises(InputError, match=r"drive_depth\.mp4 would be replaced, and is of no earlier run of this clip"):
+        predict(clip, tmp_path / "out", model)
+    assert model.calls == 0, "before anything is predicted"
+    assert files_in(tmp_path) == before
+    predict(clip, tmp_path / "out", format="avi")  # which is written, and theirs is not taken for a run's
+    assert os.path.lexists(theirs)
+    assert files_in(tmp_path).items() >= before.items()
+
+
+def test_a_video_of_a_run_that_was_changed_since_is_not_replaced(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "drive.mp4")
+    video = predict(clip, tmp_path / "out").video
+    predict(clip, tmp_path / "out", limit=3)  # as it was written it is
+    write_clip(video)
+    changed = video.read_bytes()
+    for settings in ({}, {"format": "avi"}):
+        with pytest.raises(InputError, match="or was changed since") if not settings else nullcontext():
+            predict(clip, tmp_path / "out", **settings)
+        assert video.read_bytes() == changed
+
+
+def test_a_video_that_came_while_the_clip_was_predicted_is_not_replaced(tmp_path: Path) -> None:
+    theirs = tmp_path / "out" / "drive_depth.mp4"
+
+    class Meanwhile(Counting):
+        def forward(self, image: Tensor, camera: Camera | None = None) -> DepthPrediction:
+            theirs.write_bytes(b"mine")
+            return super().forward(image, camera)
+
+    clip = write_clip(tmp_path / "drive.mp4")
+    with pytest.raises(InputError, match=r"drive_depth\.mp4 would be replaced"):
+        predict(clip, tmp_path / "out", Meanwhile(), frames="png")
+    assert theirs.read_bytes() == b"mine"
+    assert sorted(os.listdir(tmp_path / "out")) == ["drive_depth.mp4", "drive_unfinished"], "nor are there frames"
+    theirs.unlink()
+    assert predict(clip, tmp_path / "out", second := Counting(), frames="png").frames == COUNT
+    assert second.calls == 0
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_run_killed_before_its_summary_knows_its_video_again(
+    earlier: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = write_clip(tmp_path / "drive.mp4")
+    if earlier:
+        predict(clip, tmp_path / "out", limit=2)
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(EarlierRuns, "remove_stale", killed)
+            with pytest.raises(KeyboardInterrupt):
+                predict(clip, tmp_path / "out", depth_range=(1.0, 30.0))
+    outcome = predict(clip, tmp_path / "out")
+    assert len(frames_of(outcome.video)) == COUNT
+    assert sorted(os.listdir(tmp_path / "out")) == ["drive_depth.json", "drive_depth.mp4"]
+
+
+def test_the_video_of_another_format_goes_with_the_run_that_it_was_of(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "drive.mp4")
+    predict(clip, tmp_path / "out")
+    for suffix, other in (("avi", "mp4"), ("mp4", "avi")):
+        outcome = predict(clip, tmp_path / "out", format=suffix)
+        assert set(os.listdir(tmp_path / "out")) == {"drive_depth.json", f"drive_depth.{suffix}"}
+        assert outcome.notes == [f"removed what the run before wrote: drive_depth.{other}"]
+
+
+def test_frames_go_with_the_run_that_they_were_of_unless_this_one_would_have_written_the_same(tmp_path: Path) -> None:
+    clip, frames = write_clip(tmp_path / "drive.mp4"), tmp_path / "out" / "drive_frames"
+    for settings in ({"stabilise": 0.5}, {"limit": 3}, {}):
+        predict(clip, tmp_path / "out", frames="png")
+        before = files_in(frames)
+        assert predict(clip, tmp_path / "out", depth_range=(1.0, 30.0)).notes == []
+        assert files_in(frames) == before, "these frames are still what the network says"
+        if not settings:
+            (frames / "labels.csv").write_text("mine")
+            settings = {"stabilise": 0.5}
+            assert predict(clip, tmp_path / "out", **settings).notes == []
+            assert (frames / "labels.csv").is_file()
+        else:
+            told = ["removed what the run before wrote: drive_frames"]
+            assert predict(clip, tmp_path / "out", **settings).notes == told
+            assert not frames.exists()
 
 
 @pytest.mark.parametrize("kind", ["png", "npz"])

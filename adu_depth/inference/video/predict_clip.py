@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,17 +31,17 @@ from adu_depth.inference.predictor import Predictor
 from adu_depth.inference.render import to_map, to_uint8
 from adu_depth.inference.video.capture import opencv_name
 from adu_depth.inference.video.config import VideoConfig
+from adu_depth.inference.video.earlier import EarlierRuns
 from adu_depth.inference.video.flicker import Flicker, FlickerMeter
 from adu_depth.inference.video.flow import Motion
 from adu_depth.inference.video.panels import Panels
 from adu_depth.inference.video.sources import Clip, Frame, LiveCamera, Pictures
 from adu_depth.inference.video.stabilise import Stabiliser
-from adu_depth.inference.video.unfinished import RECORD, Unfinished, remove_unfinished, require_frames_are_ours
+from adu_depth.inference.video.unfinished import RECORD, Unfinished, remove_unfinished
 from adu_depth.inference.video.writing import video_writer, writable_rate
 from adu_depth.leftovers import remove
 from adu_depth.models.prediction import require_temperature
 from adu_depth.progress import Progress
-from adu_depth.schema import read_json
 from adu_depth.stopping import catch_signals
 from adu_depth.training.teacher_outputs import weights_digest
 
@@ -94,9 +93,10 @@ def predict_clip(
     SIGINT or SIGTERM, after which the clip is finished.
 
     Raises InputError where a frame cannot be read or predicted, the frames' size changes, the calibration is missing,
-    the output is written into by another process, holds frames of other settings, the summary of another clip of this
-    name, or a NAME_frames/ that is of no run (they would be replaced). A file that ends before the
-    number of frames it announces is in the outcome's `failures`, with what there was of it predicted.
+    the output is written into by another process, holds unfinished frames of other settings, the summary of another
+    clip of this name, or a NAME_depth.mp4 or NAME_frames/ that is of no run (they would be replaced). What an earlier
+    run of this clip wrote is replaced, and removed where this one writes none of it: the outcome's `notes` say so. A
+    file that ends before the number of frames it announces is in `failures`, with what there was of it predicted.
     """
     require_temperature(temperature)
     output = Path(output)
@@ -120,8 +120,8 @@ class _Job:
         self.temperature, self.settings, self.progress = temperature, settings, progress
         self.video = output / f"{clip.name}_depth.{settings.format}"
         opencv_name(self.video)  # before anything is computed
-        self.summary = output / f"{clip.name}_depth.json"
-        self.frames = output / f"{clip.name}_frames"
+        self.earlier = EarlierRuns(output, clip.name, clip.identity)
+        self.summary, self.frames = self.earlier.summary, self.earlier.frames
         self.recorded = output / f"{clip.name}_recorded"
         self.cameras: dict[Any, Camera] = {}
         self.size: tuple[int, int] | None = None
@@ -133,9 +133,7 @@ class _Job:
                 f"{self.recorded} holds pictures of this camera: predict them by `--as-video` and this folder, remove "
                 "it, or name another output"
             )
-        if self.settings.frames != "none":
-            require_frames_are_ours(self.frames)
-        self._require_summary_is_of_this_clip()
+        self.earlier.require_replaceable(self.video, self.settings.frames != "none")
         frames = self._frames(self.clip)
         first = next(frames, None)  # its size and camera are part of what tells a run from another
         if first is None:
@@ -154,22 +152,6 @@ class _Job:
             if stopped:  # a signal more is not to end the finishing, which the first one asked for
                 return self._finish(kept, *predicted)
         return self._finish(kept, *predicted)
-
-    def _require_summary_is_of_this_clip(self) -> None:
-        """InputError where drive.mp4 would be written over what was made of drive.avi, or of another drive.mp4."""
-        if not os.path.lexists(self.summary):
-            return
-        found = read_json(self.summary).get("source")
-        if found == self.clip.identity:
-            return
-        told = "it does not say of which"
-        if isinstance(found, dict):
-            told = ", ".join(
-                f"{name} was {found.get(name)}, now it is {self.clip.identity.get(name)}"
-                for name in {**found, **self.clip.identity}
-                if found.get(name) != self.clip.identity.get(name)
-            )
-        raise InputError(f"{self.summary} is of another clip: {told}; name another --output, or remove it")
 
     def _record(self, first: Frame) -> dict[str, Any]:
         """All that the network's answers hang on."""
@@ -240,7 +222,8 @@ class _Job:
         count = count if self.settings.limit is None else min(count, self.settings.limit)
         wanted = self.settings.fps or self.clip.fps or DEFAULT_FPS
         fps = writable_rate(wanted, self.settings.format)
-        after, before, stabiliser = self._assemble(kept, clip, count, fps)
+        record = {**kept.record, "frames": count, "stabilise": self.settings.stabilise, "temperature": self.temperature}
+        after, before, stabiliser = self._assemble(kept, clip, count, fps, record)
         outcome = ClipOutcome(self.video, self.summary, count, after, before, speed)
         outcome.written = [self.video, self.summary]
         if self.settings.frames != "none":
@@ -262,6 +245,9 @@ class _Job:
         if total is not None and total - count > max(1.0, MOST_MISSING * total):
             reason = f"it announces {total} frames and ends, or cannot be decoded, after {count}; those are predicted"
             outcome.failures.append((getattr(self.clip, "path", Path(self.clip.name)), reason))
+        stale = self.earlier.remove_stale(self.video, record if self.settings.frames == "none" else None)
+        if stale:
+            outcome.notes.append(f"removed what the run before wrote: {', '.join(path.name for path in stale)}")
         write_json(self.summary, self._facts(outcome, fps))
         remove_unfinished(kept.folder)
         return outcome
@@ -272,6 +258,7 @@ class _Job:
             "clip": self.clip.name,
             "source": self.clip.identity,
             "written": [path.name for path in outcome.written],
+            "sha256": checksum(self.video),
             "frames": outcome.frames,
             "fps": round(fps, 4),
             "size": list(self.size or ()),
@@ -282,7 +269,9 @@ class _Job:
             "network_flicker": outcome.network_flicker.as_dict(),
         }
 
-    def _assemble(self, kept: Unfinished, clip: Clip, count: int, fps: float) -> tuple[Flicker, Flicker, Stabiliser]:
+    def _assemble(
+        self, kept: Unfinished, clip: Clip, count: int, fps: float, record: dict[str, Any]
+    ) -> tuple[Flicker, Flicker, Stabiliser]:
         """Video and files of frames, each under its name at the end. The flicker of what they show, and that of what
         the network said."""
         settings = self.settings
@@ -307,9 +296,10 @@ class _Job:
                 self._write_frame(files / f"{number:06d}", result, scale)
                 last = grey
                 task.advance()
+        self.earlier.require_replaceable(self.video, settings.frames != "none")  # what is there may have come since
+        self.earlier.about_to_name(self.video, checksum(unnamed))
         if settings.frames != "none":
-            write_json(files / RECORD, {**self.clip.identity, "frames": count, "stabilise": settings.stabilise})
-            require_frames_are_ours(self.frames)  # it may have come since
+            write_json(files / RECORD, record)
             with replacing(self.frames) as temporary:
                 files.replace(temporary)
         with replacing(self.video) as temporary:

@@ -32,7 +32,7 @@ class Unfinished:
     settings than `record`, a dictionary of texts and numbers."""
 
     def __init__(self, folder: Path, record: dict[str, Any]) -> None:
-        self.folder = folder
+        self.folder, self.record = folder, record
         make_folder(folder)
         sweep(folder)  # a run may have been killed before its record was whole
         if not (folder / RECORD).is_file():
