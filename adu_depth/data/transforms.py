@@ -14,6 +14,7 @@ from adu_depth.data.augmentation import draw_integers, draw_uniform
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.sample import StereoSample
 from adu_depth.errors import InputError
+from adu_depth.files import refuse_larger
 
 
 def resize_sample(sample: StereoSample, height: int, width: int) -> StereoSample:
@@ -110,9 +111,12 @@ def size_for_middle(size: tuple[int, int], short_side: int, height: int, width: 
 def centre_sample(sample: StereoSample, short_side: int, height: int, width: int) -> StereoSample:
     """A single sample brought to a short side and cut to its middle, as indoor networks see NYU-v2 (1803.08673).
 
-    One that is too narrow for the window there is brought to a larger one, see `size_for_middle`.
+    One that is too narrow for the window there is brought to a larger one, see `size_for_middle`. InputError for one so
+    long that it would then take more memory than a file may.
     """
     size = size_for_middle((sample.left.shape[-2], sample.left.shape[-1]), short_side, height, width)
+    told = f"brought to {size[0]}×{size[1]} pixels, of which the middle is cut out"
+    refuse_larger(str(sample.name), 12 * size[0] * size[1], told)
     resized = resize_sample(sample, *size)
     return resized.crop((size[0] - height) // 2, (size[1] - width) // 2, height, width)
 

@@ -20,7 +20,7 @@ from adu_depth.geometry import stack_cameras
 from adu_depth.hub.configuration import AduDepthConfig
 from adu_depth.hub.views import require_numbers, view_of
 from adu_depth.images import image_batch
-from adu_depth.inference.predictor import resize_image, resize_prediction
+from adu_depth.inference.predictor import require_reasonable, resize_image, resize_prediction
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.saved_network.contents import AUTO_MAP, processor_settings
 from adu_depth.saved_network.folder import CODE_FILE, CODE_TEXT, PROCESSOR
@@ -63,8 +63,8 @@ class AduDepthImageProcessor(BaseImageProcessor):
         what `AduDepthModel` takes. Images are files, URLs, PIL pictures, H×W×3 arrays or 3×H×W tensors.
 
     Raises:
-        InputError: no image, images of several sizes in one call where they are not resized to one, no camera where
-            metres need one, numbers that are no camera's.
+        InputError: no image, images of several sizes in one call where they are not resized to one, or enlarged to more
+            than 2²² pixels, no camera where metres need one, numbers that are no camera's.
 
     Example:
         >>> processor = AduDepthImageProcessor(size={"height": 64, "width": 96})
@@ -119,6 +119,8 @@ class AduDepthImageProcessor(BaseImageProcessor):
         resized = self.do_resize if do_resize is None else do_resize
         height, width, short_side = _sides((size or self.size) if resized else None)
         work = [(height, width) if height else short_side_size(one, short_side) if short_side else one for one in own]
+        for before, after in zip(own, work, strict=True):
+            require_reasonable(before, after, "size:", "a smaller one, or do_resize=False")
         if len(set(work)) > 1:
             sizes = ", ".join(f"{h}×{w}" for h, w in dict.fromkeys(own))
             raise InputError(f"images: expected one size in a call, got {sizes}; give them one by one")

@@ -186,11 +186,15 @@ class Predictor:
 
     def working_size(self, own: tuple[int, int]) -> tuple[int, int]:
         """Height and width that the network sees an image of these at. InputError where a factor makes it smaller than
-        a cell of the network, or enlarges it to more pixels than a network is trained at."""
+        a cell of the network, and where that or the short side enlarges it to more pixels than a network is trained
+        at."""
         if self.size is not None:
             return self.size
         if self.short_side:
-            return short_side_size(own, self.short_side)
+            size = short_side_size(own, self.short_side)
+            told = f"size: at the short side that the network was trained at, {self.short_side},"
+            require_reasonable(own, size, told, 'size "full", or HEIGHTxWIDTH')
+            return size
         if self.factor == 1:
             return own
         height, width = (round(side * self.factor) for side in own)
@@ -199,11 +203,7 @@ class Predictor:
                 f"size {self.factor:g}: an image of {own[0]}×{own[1]} would be {height}×{width}, expected at least "
                 f"{CELL}×{CELL} pixels, a cell of the network"
             )
-        if self.factor > 1 and height * width > MOST_AREA:
-            raise InputError(
-                f"size {self.factor:g}: an image of {own[0]}×{own[1]} would be {height}×{width}, expected at most "
-                f"{MOST_AREA:,} pixels: a smaller factor"
-            )
+        require_reasonable(own, (height, width), f"size {self.factor:g}:", "a smaller factor")
         return height, width
 
     @property
@@ -255,6 +255,16 @@ class Predictor:
                 raise InputError(f"a stereo teacher needs camera.{name} > 0, got {value.flatten().tolist()}")
         check_image("right", right)
         return right
+
+
+def require_reasonable(own: tuple[int, int], size: tuple[int, int], told: str, advice: str) -> None:
+    """InputError where an image of `own` (height, width) is enlarged to `size`, more pixels than a network is trained
+    at. told: which setting does it, the message's beginning; advice: what else may be taken."""
+    if size[0] * size[1] > max(MOST_AREA, own[0] * own[1]):
+        raise InputError(
+            f"{told} an image of {own[0]}×{own[1]} would be {size[0]}×{size[1]}, expected at most {MOST_AREA:,} "
+            f"pixels: {advice}"
+        )
 
 
 def parse_size(size: str | Size) -> Size:

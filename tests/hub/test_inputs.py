@@ -135,6 +135,15 @@ def test_images_that_would_have_several_sizes_are_refused_together(pairs: Path) 
 
 
 @pytest.mark.parametrize(
+    ("size", "made"), [({"shortest_edge": 240}, "240×72727"), ({"height": 4096, "width": 4096}, "4096×4096")]
+)
+def test_nothing_is_enlarged_to_more_pixels_than_a_network_is_trained_at(size: dict[str, int], made: str) -> None:
+    told = f"size: an image of 33×10000 would be {made}, expected at most 4,194,304 pixels: a smaller one"
+    with pytest.raises(InputError, match=told):
+        AduDepthImageProcessor(size)(torch.rand(3, 33, 10_000))
+
+
+@pytest.mark.parametrize(
     "size", [{"height": 3}, {"height": 0, "width": 4}, {"shortest_edge": 2.5}, {"longest_edge": 5}]
 )
 def test_a_size_that_is_none_is_refused(size: dict[str, Any]) -> None:

@@ -211,6 +211,18 @@ def test_what_is_enlarged_has_no_more_pixels_than_a_network_is_trained_at(tmp_pa
         Predictor.from_checkpoint(tmp_path / "student", "cpu", (2048, 2080))
 
 
+def test_nor_has_what_a_short_side_enlarges() -> None:
+    """A network trained on middles made 240×72727 pixels of a strip."""
+    predictor = Predictor(MonoStudent(), size=None, short_side=240)
+    told = r"at the short side that the network was trained at, 240, an image of 33×10000 would be 240×72727, expected"
+    with pytest.raises(InputError, match=rf"^size: {told} at most 4,194,304 pixels: size \"full\", or HEIGHTxWIDTH$"):
+        predictor.predict_image(torch.rand(3, 33, 10_000))
+    assert predictor.working_size((120, 8000)) == (240, 16_000)
+    assert Predictor(MonoStudent(), size=None, short_side=2048).working_size((3000, 4000)) == (2048, 2731), "it shrinks"
+    with pytest.raises(InputError, match="2048, an image of 480×640 would be 2048×2731"):
+        Predictor(MonoStudent(), size=None, short_side=2048).working_size((480, 640))
+
+
 @pytest.mark.parametrize(
     ("size", "told"),
     [

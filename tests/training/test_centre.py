@@ -65,6 +65,14 @@ def test_a_narrow_image_is_brought_to_where_the_middle_fits(
     assert float(cut.camera.cy) == pytest.approx((float(scene.camera.cy) + 0.5) * at[0] / size[0] - 0.5 - corner[0])
 
 
+def test_a_strip_that_would_take_all_memory_is_refused() -> None:
+    scene = SyntheticStereo(1, 32, 64, seed=0)[0]
+    strip = replace(scene, **{name: value[:, :2].repeat(1, 1, 64) for name, value in scene._tensors().items()})
+    told = r"brought to 240×491520 pixels, of which the middle is cut out: reading it would take 1,416 MB"
+    with pytest.raises(InputError, match=rf"^\S+: {told}, more than the limit of 640 MB"):
+        centre_sample(strip, 240, 228, 304)
+
+
 def test_upright_photos_do_not_end_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, photos = tmp_path / "set", tmp_path / "photos"
     write_samples(SyntheticStereo(2, 60, 80, seed=0), folder, 2)
