@@ -16,7 +16,7 @@ from adu_depth.data.config import BUILT_IN
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.layouts import find_layout, folder_options, refuse_folder_options
 from adu_depth.data.packed import PackedStereo
-from adu_depth.data.synthetic.sceneries import Scenery, require_scenery
+from adu_depth.data.synthetic.sceneries import Scenery, refuse_beside_folder, require_scenery
 from adu_depth.data.transforms import CentreCut, require_focal_lengths
 from adu_depth.distributed import ProcessGroup, joined_processes
 from adu_depth.environment import describe_environment
@@ -101,7 +101,10 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         parse_size(self.size)
-        require_scenery(self.scenery, self.data == BUILT_IN, "scenery", f"data {self.data}")
+        built_in, source = self.data == BUILT_IN, f"data {self.data}"
+        require_scenery(self.scenery, built_in, "scenery", source)
+        if self.pairs != EvaluateConfig.pairs:
+            refuse_beside_folder(self.pairs, built_in, "pairs", source)
         if self.batch_size < 1:
             raise InputError(f"batch_size: expected at least 1, got {self.batch_size}")
         if self.temperature is not None and self.fit_temperature is not None:

@@ -131,6 +131,7 @@ REFUSED: list[tuple[Any, str]] = [
         "validation.scenery varied is for the built-in scenes",
     ),
     (lambda: EvaluateConfig(Path("run"), data="kitti", scenery="varied"), "scenery varied is for the built-in scenes"),
+    (lambda: EvaluateConfig(Path("run"), data="kitti", pairs=8), "pairs 8 is for the built-in scenes, and data kitti"),
     (lambda: built_in_scenes("foo", 3, *SIZE), "scenery: expected one of usual, varied, got 'foo'"),
 ]
 

@@ -32,8 +32,15 @@ def require_scenery(scenery: str, built_in: bool, name: str, source: str) -> Non
 
     name: the setting's, for messages; source: the setting that says which data set it is.
     """
-    if not built_in and scenery != "usual":
-        raise InputError(f"{name} {scenery} is for the built-in scenes, and {source} is a data set's folder")
+    if scenery != "usual":
+        refuse_beside_folder(scenery, built_in, name, source)
+
+
+def refuse_beside_folder(value: object, built_in: bool, name: str, source: str) -> None:
+    """InputError for a setting of the built-in scenes that is given a `value` where there are none, see
+    `require_scenery`: it would be ignored."""
+    if not built_in:
+        raise InputError(f"{name} {value} is for the built-in scenes, and {source} is a data set's folder")
 
 
 def built_in_scenes(
