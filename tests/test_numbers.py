@@ -19,7 +19,7 @@ import torch
 
 import adu_depth
 from adu_depth.checkpoint import config_dict
-from adu_depth.cli import RenderConfig
+from adu_depth.cli import COMMANDS, RenderConfig
 from adu_depth.data import RigConfig, SyntheticStereo, open_dataset
 from adu_depth.data.config import DataConfig
 from adu_depth.data.packed.command import PackConfig
@@ -33,6 +33,7 @@ from adu_depth.inference import Predictor, write_samples
 from adu_depth.models import MonoStudent, StereoTeacher, StudentConfig, TeacherConfig
 from adu_depth.quickstart import QuickstartConfig
 from adu_depth.training.config import LoopConfig, OptimizerConfig
+from adu_depth.training.presets import PresetsConfig
 
 KINDS: dict[str, Callable[[Any], Any]] = {
     "numpy": lambda value: np.int64(value) if isinstance(value, int) else np.float32(value),
@@ -48,6 +49,10 @@ REQUIRED = {
     "teacher_cache": Path("cache"),
     "preset": "adu",
     "checkpoint": Path("run"),
+    "source": Path("image.png"),
+    "folder": Path("saved"),
+    "run": Path("run"),
+    "output": Path("output"),
 }
 """Settings without a default."""
 NEEDED = {
@@ -104,7 +109,7 @@ def test_a_single_value_where_there_are_several_is_refused_by_name() -> None:
     for one in _checked_settings():
         for field in dataclasses.fields(one):
             value = getattr(one, field.name)
-            several = value if isinstance(value, tuple) else (192,) if field.name == "size" else None
+            several = value if isinstance(value, tuple) else (192,) if field.name == "size" and value is None else None
             if several is None:
                 continue
             found += 1
@@ -141,8 +146,9 @@ def _of_another_kind(schema: Any) -> list[tuple[Any, Any]]:
 
 
 def test_what_is_no_number_or_no_text_is_refused_by_name_alone_and_among_several() -> None:
-    """DataConfig(size=("a", 320)) was a TypeError, LoopConfig(steps="a") too."""
+    """DataConfig(size=("a", 320)) was a TypeError, LoopConfig(steps="a") and EvaluateConfig(batch_size="a") too."""
     settings = _checked_settings()
+    assert {type(one) for one in settings} >= set(COMMANDS) - {PresetsConfig}, "of every command but one without any"
     assert {type(one) for one in settings} >= {Scorer, PackConfig, RenderConfig, RigConfig, QuickstartConfig}
     found = 0
     for one in settings:

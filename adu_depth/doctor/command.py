@@ -16,6 +16,7 @@ from adu_depth.doctor.findings import ERROR, WARNING, counted
 from adu_depth.errors import InputError
 from adu_depth.files import read_name_lines, write_json
 from adu_depth.progress import Progress
+from adu_depth.schema import require_kinds
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class DoctorConfig:
     json: Path | None = None
     """Also write all findings to this file, with every file named."""
 
+    def __post_init__(self) -> None:
+        require_kinds(self)
+
 
 @dataclass(frozen=True)
 class SplitsConfig:
@@ -59,6 +63,9 @@ class SplitsConfig:
     seed: int = 0
     labelled_only: bool = False
     """Leave out frames without ground truth."""
+
+    def __post_init__(self) -> None:
+        require_kinds(self)
 
 
 def doctor(config: DoctorConfig, console: Console) -> int:

@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
 
 from adu_depth.arguments import Positional
 from adu_depth.data import KittiStereo, built_in_scenes, open_dataset
-from adu_depth.data.config import BUILT_IN
+from adu_depth.data.config import BUILT_IN, MOST
 from adu_depth.data.dataset import Dataset, FileDataset
 from adu_depth.data.layouts import find_layout, folder_options, refuse_folder_options
 from adu_depth.data.packed import PackedStereo
@@ -40,6 +40,7 @@ from adu_depth.inference import Predictor
 from adu_depth.inference.predictor import Flip, parse_size
 from adu_depth.models.focal import needs_focal
 from adu_depth.progress import Progress
+from adu_depth.schema import Range, check_ranges
 
 HELD_OUT_SCENES = 2
 """Seed of the built-in scenes to evaluate on; trainings use other seeds."""
@@ -82,9 +83,9 @@ class EvaluateConfig:
     """Metres; farther truths do not count, farther predictions are moved there."""
     scale: Literal["none", "median"] = "none"
     """"median" gives each prediction the truth's median depth first: for networks that do not know metres."""
-    batch_size: int = 1
+    batch_size: Annotated[int, Range(1, 1024)] = 1
     """Images that are predicted together, where neighbours have one size."""
-    pairs: int = 32
+    pairs: Annotated[int, Range(1, MOST)] = 32
     """Built-in scenes: how many."""
     scenery: Scenery = "usual"
     """Built-in scenes: usual or varied, see data.scenery of the trainings."""
@@ -100,13 +101,12 @@ class EvaluateConfig:
     """"auto" is CUDA where there is one."""
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         parse_size(self.size)
         built_in, source = self.data == BUILT_IN, f"data {self.data}"
         require_scenery(self.scenery, built_in, "scenery", source)
         if self.pairs != EvaluateConfig.pairs:
             refuse_beside_folder(self.pairs, built_in, "pairs", source)
-        if self.batch_size < 1:
-            raise InputError(f"batch_size: expected at least 1, got {self.batch_size}")
         if self.temperature is not None and self.fit_temperature is not None:
             raise InputError("temperature: give one, or have one fitted (fit_temperature), not both")
         if not self.uncertainty and (self.temperature is not None or self.fit_temperature is not None):

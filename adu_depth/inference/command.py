@@ -24,6 +24,7 @@ from adu_depth.inference.video.config import VideoConfig
 from adu_depth.inference.video.predict_clip import predict_clip
 from adu_depth.inference.video.sources import Clip, LiveCamera, is_clip, open_clip
 from adu_depth.progress import Progress
+from adu_depth.schema import require_kinds
 from adu_depth.stopping import Stopped
 from adu_depth.training.loop import Interrupted
 
@@ -74,6 +75,9 @@ class PredictConfig:
     as_video: bool = False
     """The folder's images are the frames of a clip, in the order of their names."""
     video: VideoConfig = field(default_factory=VideoConfig)
+
+    def __post_init__(self) -> None:
+        require_kinds(self)
 
 
 def predict_images(config: PredictConfig, console: Console) -> list[tuple[Path, str]]:

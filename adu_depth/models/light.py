@@ -19,6 +19,7 @@ from adu_depth.models.focal import scaled_by_focal
 from adu_depth.models.light_decoder import FusionDecoder
 from adu_depth.models.light_encoders import MobileNetV2Encoder, ResNet34Encoder
 from adu_depth.models.prediction import DepthPrediction
+from adu_depth.schema import require_kinds
 
 NEAREST = 1e-3
 """Metres."""
@@ -34,6 +35,9 @@ class LightConfig:
     """Metres, the depths that it is trained for. What it says has no such bounds."""
     reference_focal: float | None = None
     """Pixels. If set, depth is as this focal length would see it, scaled by fx over it; the published has none."""
+
+    def __post_init__(self) -> None:
+        require_kinds(self)
 
 
 class LightNetwork(nn.Module):

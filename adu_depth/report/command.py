@@ -17,7 +17,7 @@ from adu_depth.quickstart import MODELS, SCENES_SHOWN, SETTINGS, QuickstartConfi
 from adu_depth.real_quickstart.command import SETTINGS as REAL
 from adu_depth.real_quickstart.command import draw_page
 from adu_depth.report.document import write_report
-from adu_depth.schema import Range, check, read_json
+from adu_depth.schema import Range, check, read_json, require_kinds
 from adu_depth.training.history import read_history
 
 PAGE = "report.html"
@@ -34,6 +34,9 @@ class ReportConfig:
     """Folder of a quickstart or of a training."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where a quickstart's models predict the scenes that are shown; "auto" is CUDA where there is one."""
+
+    def __post_init__(self) -> None:
+        require_kinds(self)
 
 
 class _Parts(TypedDict, total=False):

@@ -16,6 +16,7 @@ from adu_depth.files import folder_name
 from adu_depth.saved_network.card import UNKNOWN, model_card
 from adu_depth.saved_network.contents import card_of, settings_of, steps_of, texts
 from adu_depth.saved_network.folder import CARD, FILES, is_saved, push_folder, saved_sum, write_folder
+from adu_depth.schema import require_kinds
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class SaveConfig:
     """Also upload the folder's files to this repository of the Hugging Face hub, owner/name."""
     private: bool = False
     """With --push: make a repository that is not there a private one."""
+
+    def __post_init__(self) -> None:
+        require_kinds(self)
 
 
 def save_network(config: SaveConfig, console: Console) -> None:

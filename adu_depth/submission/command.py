@@ -13,6 +13,7 @@ from adu_depth.errors import InputError
 from adu_depth.inference import Predictor
 from adu_depth.inference.predictor import Flip
 from adu_depth.progress import Progress
+from adu_depth.schema import require_kinds
 from adu_depth.submission.benchmark import file_names
 from adu_depth.submission.validate import validate_zip
 from adu_depth.submission.write import find_test_images, write_submission
@@ -39,6 +40,9 @@ class SubmitConfig:
     """Test-time augmentation: the mean with the mirrored image, plain or with Monodepth's ramp."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """"auto" is CUDA where there is one."""
+
+    def __post_init__(self) -> None:
+        require_kinds(self)
 
 
 def submit(config: SubmitConfig, console: Console) -> list[str]:

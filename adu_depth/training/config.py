@@ -156,6 +156,7 @@ class TeacherTrainingConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         self.data.require_cells()
         require_other_scenes(self.validation, self.data)
 
@@ -199,6 +200,7 @@ class StudentTrainingConfig:
         return self.model.network != "adu"
 
     def __post_init__(self) -> None:
+        require_kinds(self)
         if not self.light:
             self.data.require_cells()
         if self.teacher_cache is not None:

@@ -172,10 +172,10 @@ def test_what_is_refused_before_any_work(evaluate: Evaluate, tmp_path: Path) -> 
     for arguments, words in (
         (("--protocol", "gard"), "protocol: expected one of none, garg"),
         (("--min-depth", "0"), "depth range: expected 0 < min_depth < max_depth, got 0.0 and 80.0"),
-        (("--pairs", "0"), "length must be at least 1"),
+        (("--pairs", "0"), "pairs: expected a whole number from 1 to 99,999,999, got 0"),
         (("--temperature", "2", "--fit-temperature", "0.5"), "not both"),
         (("--no-uncertainty", "--temperature", "2"), "temperature: it is for the uncertainty"),
-        (("--batch-size", "0"), "batch_size: expected at least 1, got 0"),
+        (("--batch-size", "0"), "batch_size: expected a whole number from 1 to 1,024, got 0"),
         (("--temperature", "warm"), "temperature: expected a number or a temperature.json, got 'warm'"),
     ):
         code, text, kept = evaluate("student", "--pairs", "2", *arguments)
