@@ -241,7 +241,7 @@ class AduDepthModel(PreTrainedModel):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / folder_name(Path(repo_id))
             self.save_pretrained(folder)
-            return push_folder(folder, repo_id, keep_card=True, **options)
+            return push_folder(folder, repo_id, keep_card=True, **options).address
 
 
 def _require_own(given: AduDepthConfig, own: AduDepthConfig, path: Path) -> None:

@@ -39,7 +39,8 @@ class SaveConfig:
     license: str = ""
     """Of the weights, an identifier of the hub's, as apache-2.0; empty: left to be filled in."""
     push: str = ""
-    """Also upload the folder's files to this repository of the Hugging Face hub, owner/name."""
+    """Also upload the folder's files to this repository of the Hugging Face hub, owner/name. A card that is there
+    stays, unless the folder's own stayed, or evaluation, name or license ask for a new one."""
     private: bool = False
     """With --push: make a repository that is not there a private one."""
 
@@ -67,7 +68,12 @@ def save_network(config: SaveConfig, console: Console) -> None:
         f"wrote {', '.join(FILES)} to {config.folder}{', but for the card, which stays as it was' if kept else ''}"
     )
     if config.push:
-        console.print(f"pushed: {push_folder(config.folder, config.push, private=config.private or None)}")
+        own = kept or any(_asked(config))  # a card that somebody wrote, or wants; not merely the one of a new folder
+        pushed = push_folder(config.folder, config.push, keep_card=not own, private=config.private or None)
+        console.print(f"pushed: {pushed.address}")
+        if pushed.had_card:
+            told = f"was replaced by {config.folder / CARD}" if own else "stays as it was"
+            console.print(f"the card of {config.push} {told}")
     elif not config.license and not kept:
         console.print(f"licences are to be filled in: {config.folder / CARD}")
 
@@ -77,8 +83,13 @@ def _kept_card(config: SaveConfig, loaded: LoadedModel) -> bool:
     there = (config.folder / CARD).exists()
     if there and saved_sum(config.folder) != sums(loaded.path, (MODEL,))[MODEL]:
         raise InputError(f"{config.folder}: expected a new folder or one that holds this network, got another {CARD}")
-    asked = [name for name in ("evaluation", "name", "license") if getattr(config, name)]
+    asked = _asked(config)
     if asked and (there or is_saved(loaded.path)):
         card = config.folder / CARD if there else loaded.path / CARD
         raise InputError(f"{asked[0]}: it is for a card that is written anew, and {card} is taken as it is")
     return there
+
+
+def _asked(config: SaveConfig) -> list[str]:
+    """The settings of a new card that were given."""
+    return [name for name in ("evaluation", "name", "license") if getattr(config, name)]

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -112,17 +112,26 @@ def local_folder(name: str | Path, **options: Any) -> Path:
         raise InputError(f"{name}: no such folder, and the hub does not give it: {first_line(error)}") from error
 
 
-def push_folder(folder: Path, repo_id: str, *, keep_card: bool = False, **options: Any) -> str:
-    """Uploads a saved folder's own files, no others; see `AduDepthModel.push_to_hub`."""
+class Pushed(NamedTuple):
+    """Where a folder was uploaded to, and whether the repository had a card before."""
+
+    address: str
+    had_card: bool
+
+
+def push_folder(folder: Path, repo_id: str, *, keep_card: bool, **options: Any) -> Pushed:
+    """Uploads a saved folder's own files, no others; see `AduDepthModel.push_to_hub`. keep_card: not the card, where
+    the repository has one."""
     from huggingface_hub import HfApi
 
     made = {name: options.pop(name, None) for name in ("private", "token")}
     try:
         api = HfApi(token=made.pop("token"))
         repository = api.create_repo(repo_id, exist_ok=True, **made).repo_id
-        left = [CARD] if keep_card and api.file_exists(repository, CARD) else []
+        had_card = api.file_exists(repository, CARD)
+        left = [CARD] if keep_card and had_card else []
         sent = {"allow_patterns": [name for name in FILES if name not in left], "commit_message": "A trained network"}
-        return str(api.upload_folder(repo_id=repository, folder_path=folder, **{**sent, **options}))
+        return Pushed(str(api.upload_folder(repo_id=repository, folder_path=folder, **{**sent, **options})), had_card)
     except Exception as error:  # of a dozen kinds: no network, offline, no permission, no such owner
         raise InputError(f"{repo_id}: cannot be pushed to the hub: {first_line(error)}") from error
 

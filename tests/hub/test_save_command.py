@@ -238,6 +238,32 @@ def test_a_push_sends_the_folder_s_own_files(
     assert sorted(Hub.sent) == sorted(set(FILES) - {CARD}), "a card that is there stays"
 
 
+def test_a_push_leaves_the_card_that_a_repository_has_unless_the_folder_s_is_somebody_s(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new folder's card, of which nobody had asked for anything, replaced the one that was filled in on the hub."""
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(Hub, "has_card", True)
+    push = ("--push", "somebody/student")
+
+    def sent(folder: Path, *arguments: str) -> tuple[bool, str]:
+        assert save(run, folder, *push, *arguments) == 0
+        told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("the card of ")]
+        assert sorted({*Hub.sent, CARD}) == sorted(FILES)
+        return CARD in Hub.sent, "\n".join(told)
+
+    assert sent(tmp_path / "new") == (False, "the card of somebody/student stays as it was")
+    card = tmp_path / "new" / CARD
+    card.write_text("filled in here")
+    assert sent(tmp_path / "new") == (True, f"the card of somebody/student was replaced by {card}")
+    assert Hub.sent[CARD] == b"filled in here"
+    there = tmp_path / "licensed" / CARD
+    told = f"the card of somebody/student was replaced by {there}"
+    assert sent(tmp_path / "licensed", "--license", "apache-2.0") == (True, told)
+    monkeypatch.setattr(Hub, "has_card", False)
+    assert sent(tmp_path / "first") == (True, "")
+
+
 def test_a_push_without_a_network_is_a_message(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
