@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import BatchFeature
@@ -24,6 +25,7 @@ from adu_depth.inference.predictor import require_reasonable, resize_image, resi
 from adu_depth.models.prediction import DepthPrediction
 from adu_depth.saved_network.contents import AUTO_MAP, processor_settings
 from adu_depth.saved_network.folder import CODE_FILE, CODE_TEXT, PROCESSOR
+from adu_kernels.checks import plain_number
 
 Size = dict[str, int]
 """{"height": …, "width": …}, or {"shortest_edge": …}."""
@@ -215,13 +217,14 @@ class AduDepthImageProcessor(BaseImageProcessor):
 def _one_each(name: str, value: Any, count: int) -> list[float] | None:
     if value is None:
         return None
-    try:
-        numbers = [float(one) for one in value] if isinstance(value, Sequence | Tensor) else [float(value)]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: expected a number, got {value!r:.80}") from error
+    value = plain_number(value)
+    several = list(value) if isinstance(value, list | tuple | Tensor | np.ndarray) else [value]
+    numbers = [plain_number(one) for one in several]
+    if any(isinstance(one, bool) or not isinstance(one, int | float) for one in numbers):
+        raise InputError(f"{name}: expected a number, got {value!r:.80}")
     if len(numbers) not in (1, count):
         raise InputError(f"{name}: expected one number, or {count}, one for each image, got {len(numbers)}")
-    return numbers * count if len(numbers) == 1 else numbers
+    return [float(one) for one in (numbers * count if len(numbers) == 1 else numbers)]
 
 
 def _sides(size: Any) -> tuple[int, int, int]:

@@ -270,7 +270,10 @@ def _alike(tensors: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> bool:
 
 def _one_each(name: str, value: Numbers, images: Tensor) -> Tensor:
     """A number for every image, fp32, where the images are; nested lists are what a pipeline makes of batches."""
-    numbers = torch.as_tensor(value, dtype=torch.float32, device=images.device).reshape(-1)
+    try:
+        numbers = torch.as_tensor(value, dtype=torch.float32, device=images.device).reshape(-1)
+    except (TypeError, ValueError, RuntimeError) as error:  # text, None in a list, lists of several lengths
+        raise InputError(f"{name}: expected a number, or one for each image, got {value!r:.80}") from error
     if len(numbers) not in (1, len(images)):
         raise InputError(f"{name}: expected one number, or {len(images)}, one for each image, got {len(numbers)}")
     return numbers.expand(len(images))

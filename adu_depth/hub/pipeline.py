@@ -42,7 +42,7 @@ class AduDepthPipeline(DepthEstimationPipeline):
         if isinstance(image, dict):
             if strange := image.keys() - set(PARTS):
                 raise InputError(f"{', '.join(map(str, sorted(strange)))}: expected {', '.join(PARTS)}")
-            given = {**given, **image}
+            given |= {name: value for name, value in image.items() if value is not None}
             image = given.pop("image", None)
         processor = self.image_processor
         left = image_batch("image", view_of("image", image, processor.stereo, timeout))

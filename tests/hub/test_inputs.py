@@ -251,6 +251,10 @@ def test_without_a_camera_metres_are_refused_and_the_message_says_what_to_give(
         ({"fx": -1.0}, "fx of the camera must be positive"),
         ({"fx": float("nan")}, "fx of the camera must be finite"),
         ({"fx": "long"}, "fx: expected a number, got 'long'"),
+        ({"fx": "70"}, "fx: expected a number, got '70'"),
+        ({"fx": True}, "fx: expected a number, got True"),
+        ({"fx": [None]}, r"fx: expected a number, got \[None\]"),
+        ({"baseline": {"metres": 0.5}}, "baseline: expected a number, got {'metres': 0.5}"),
         ({"fx": [1.0, 2.0, 3.0]}, "fx: expected one number, or 1, one for each image, got 3"),
         ({"baseline": 0.0}, "baseline: expected a positive number of metres, got 0"),
         ({"focal": 3.0}, "focal: no such parameter; known are baseline, disparity_offset, fx, right, timeout"),
@@ -265,6 +269,24 @@ def test_numbers_that_are_no_camera_s_are_refused(
         given = {"right": image.resize((8, 8))}
     with pytest.raises(InputError, match=said):
         pipe_of(models["stereo teacher"])(image, **{"right": image, "fx": 70.0, "baseline": 0.5, **given})
+
+
+def test_what_an_item_leaves_open_is_the_call_s(models: dict[str, AduDepthModel], pairs: Path) -> None:
+    """None in a row of a table, say: it is as if the item had no such name."""
+    pipe, image = pipe_of(models["student by focal length"]), Image.fromarray(pixels(pairs))
+    given = pipe(image, fx=60.0)["predicted_depth"]
+    (found,) = pipe([{"image": image, "fx": None, "right": None}], fx=60.0)
+    assert torch.equal(found["predicted_depth"], given)
+    with pytest.raises(InputError, match=r"this student's metres need fx, .* got none: give fx="):
+        pipe([{"image": image, "fx": None}])
+    with pytest.raises(InputError, match="fx: expected a number, got 'long'"):
+        pipe([{"image": image, "fx": "long"}], fx=60.0)
+
+
+@pytest.mark.parametrize("fx", ["long", [None, 70.0], {}, [[70.0], [70.0, 70.0]]])
+def test_the_model_refuses_what_is_no_number(models: dict[str, AduDepthModel], fx: Any) -> None:
+    with pytest.raises(InputError, match=r"^fx: expected a number, or one for each image, got "):
+        models["student by focal length"](torch.rand(2, 3, 64, 96), fx=fx)
 
 
 def test_the_model_takes_numbers_and_tensors_and_gives_features_where_asked(models: dict[str, AduDepthModel]) -> None:
