@@ -32,18 +32,23 @@ _BROKEN = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from low to high; low itself is left out with `above`."""
+    """Numbers from low to high; low itself is left out with `above`, high itself with `below`."""
 
     low: float
     high: float
     above: bool = False
+    below: bool = False
 
     def holds(self, value: float) -> bool:
-        return (self.low < value if self.above else self.low <= value) and value <= self.high
+        return (self.low < value if self.above else self.low <= value) and (
+            value < self.high if self.below else value <= self.high
+        )
 
     def __str__(self) -> str:
         low, high = (f"{n:,}" if isinstance(n, int) else f"{n:g}" for n in (self.low, self.high))
-        return f"above {low}, at most {high}" if self.above else f"from {low} to {high}"
+        if not (self.above or self.below):
+            return f"from {low} to {high}"
+        return f"{'above' if self.above else 'from'} {low}, {'below' if self.below else 'at most'} {high}"
 
 
 @dataclass(frozen=True)

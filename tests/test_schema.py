@@ -17,6 +17,7 @@ from adu_depth.schema import Length, Range, check, check_ranges, parse_json, rea
 class Inner:
     width: Annotated[int, Range(1, 64)] = 8
     share: Annotated[float, Range(0, 1, above=True)] = 0.5
+    change: Annotated[float, Range(0, 1, below=True)] = 0.5
     widths: Annotated[tuple[Annotated[int, Range(1, 9)], ...], Length(3, 1)] = (1,)
     kind: Literal["a", "b"] = "a"
 
@@ -61,13 +62,14 @@ def test_what_fits_comes_as_the_code_has_it(tmp_path: Path) -> None:
         ({"inner": [1]}, r"inner: expected a JSON object, got list"),
         ({"inner": {"width": 65}}, r"inner\.width: expected a whole number from 1 to 64, got 65"),
         ({"inner": {"share": 0}}, r"inner\.share: expected a number above 0, at most 1, got 0"),
+        ({"inner": {"change": 1}}, r"inner\.change: expected a number from 0, below 1, got 1"),
         ({"inner": {"widths": [1, 10]}}, r"inner\.widths\[1\]: expected a whole number from 1 to 9, got 10"),
         ({"inner": {"widths": []}}, r"inner\.widths: expected 1 to 3 members, got 0"),
         ({"inner": {"widths": [1, 1, 1, 1]}}, r"inner\.widths: expected 1 to 3 members, got 4"),
         ({"inner": {"kind": "c"}}, r"inner\.kind: expected 'a' or 'b', got 'c'"),
         ({"inner": {"kind": ["a"]}}, r"inner\.kind: expected 'a' or 'b', got list of 1"),
         ({"inner": {"width": 13}}, r"^F: width: 13 is no width$"),
-        ({"inner": {"height": 1}}, r"inner\.height: expected no such name; known are width, share, widths, kind"),
+        ({"inner": {"height": 1}}, r"inner\.height: expected no such name; known are width, share, change, widths"),
         ({"rest": "x" * 10**6 + "\0"}, r"rest: expected text of whole characters, got 'x{59}… \(1000006 characters\)"),
     ],
 )

@@ -15,12 +15,13 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from adu_depth.errors import InputError
 from adu_depth.images import check_image
-from adu_depth.schema import Range, check_ranges, require_kinds
+from adu_depth.schema import Range, check_ranges
 
 CUT_CELL = 32  # rows are cut between cells of the coarsest features, so that every map can follow exactly
 CUT_FROM, CUT_TO = 0.2, 0.8  # where an image is cut, as URCDC-Depth does (2302.08149, its CutFlip)
+Probability = Annotated[float, Range(0, 1)]
+Change = Annotated[float, Range(0, 1, below=True)]
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
@@ -28,30 +29,26 @@ GREY = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 class ColourConfig:
     """Colour changes. Defaults are BTS's; with contrast and saturation 0.2 they come near Monodepth2's."""
 
-    colour: float = 0.5
+    colour: Probability = 0.5
     """Probability that an image's colours change."""
-    strength: float = 0.1
+    strength: Change = 0.1
     """Gamma, brightness and per-channel gain, each factor from [1 − strength, 1 + strength]."""
-    contrast: float = 0.0
+    contrast: Change = 0.0
     """Contrast about the image's mean grey, a factor from [1 − contrast, 1 + contrast]."""
-    saturation: float = 0.0
+    saturation: Change = 0.0
     """Distance of the colours from grey, a factor from [1 − saturation, 1 + saturation]."""
 
     def __post_init__(self) -> None:
-        require_kinds(self, "augmentation.")
-        check_probabilities(self, "colour")
-        for name in ("strength", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"augmentation.{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        check_ranges(self, "augmentation.")
 
 
 @dataclass(frozen=True)
 class AugmentationConfig(ColourConfig):
     """What the student's image goes through; probabilities are per image."""
 
-    flip: float = 0.5
+    flip: Probability = 0.5
     """The student sees the mirrored left view; the teacher never does, its outputs are mirrored instead."""
-    cut_flip: float = 0.0
+    cut_flip: Probability = 0.0
     """The image is cut along a row and its two parts change places, as URCDC-Depth does; every map follows."""
     rotate: Annotated[float, Range(0, 45)] = 0.0
     """Every image is turned by an angle from [−rotate, rotate] degrees (5 in 1803.08673), its maps with it, by the
@@ -60,18 +57,6 @@ class AugmentationConfig(ColourConfig):
     """A window of the image is magnified by a factor from [1, zoom], its maps with it, as through a longer lens: depths
     stay, the focal length grows. For a teacher whose outputs are cached; beside an online one data.crop_scale is
     sharper."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_probabilities(self, "flip", "cut_flip")
-        check_ranges(self, "augmentation.")
-
-
-def check_probabilities(config: ColourConfig, *names: str) -> None:
-    """InputError for a setting that is no probability."""
-    for name in names:
-        if not 0 <= getattr(config, name) <= 1:
-            raise InputError(f"augmentation.{name} is a probability, 0 to 1, got {getattr(config, name)}")
 
 
 def draw_seed(seed: int, step: int, rank: int = 0) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adu_depth.data.augmentation import (
     ColourConfig,
-    check_probabilities,
+    Probability,
     draw_colours,
     draw_flips,
     draw_integers,
@@ -39,29 +39,23 @@ Side = Annotated[int, Range(1, 16_384)]
 class PairAugmentationConfig(ColourConfig):
     """What a pair goes through before the teacher reads it; probabilities are per pair."""
 
-    asymmetric: float = 1.0
+    asymmetric: Probability = 1.0
     """Probability that the two views' colours change apart from each other; else the right changes as the left."""
-    flip: float = 0.0
+    flip: Probability = 0.0
     """Both views are mirrored and change places. Ground truth is carried over to the right view, which loses some."""
     zoom: Annotated[float, Range(1, 64)] = 1.0
     """A window of both views is magnified by a factor from [1, zoom]; disparities and focal length grow with it."""
-    vertical_jitter: float = 0.0
+    vertical_jitter: Annotated[float, Range(0, 32, below=True)] = 0.0
     """The right view moves up or down by at most so many pixels, as a rig that is a little out of adjustment."""
-    erase: float = 0.0
+    erase: Probability = 0.0
     """One or two patches of the right view are filled with its mean colour, as if something stood before it."""
     erase_size: tuple[Side, Side] = (50, 100)
     """Smallest and largest side of such a patch, pixels."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_probabilities(self, "asymmetric", "flip", "erase")
-        if not self.zoom >= 1:
-            raise InputError(f"augmentation.zoom must be at least 1, got {self.zoom}")
-        if not 0 <= self.vertical_jitter < 32:
-            raise InputError(f"augmentation.vertical_jitter is in pixels, 0 to 32, got {self.vertical_jitter}")
-        if not 1 <= self.erase_size[0] <= self.erase_size[1]:
-            raise InputError(f"augmentation.erase_size must be two sides, smallest first, got {self.erase_size}")
         check_ranges(self, "augmentation.")
+        if not self.erase_size[0] <= self.erase_size[1]:
+            raise InputError(f"augmentation.erase_size must be two sides, smallest first, got {self.erase_size}")
 
 
 @dataclass(frozen=True)

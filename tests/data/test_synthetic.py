@@ -414,9 +414,9 @@ def test_length_bounds_the_indices() -> None:
         (lambda: RigConfig(baseline=(0.5, 0.4)), "baseline"),
         (lambda: RigConfig(focal=(0.0, 0.4)), "focal"),
         (lambda: RigConfig(pitch=(-40.0, 0.0)), "pitch"),
-        (lambda: LidarConfig(drop_out=1.5), "drop_out"),
-        (lambda: LidarConfig(beams=1), "beams"),
-        (lambda: PhotometryConfig(blur=0.9), "blur"),
+        (lambda: LidarConfig(drop_out=1.5), "LidarConfig.drop_out: expected a number from 0 to 1, got 1.5"),
+        (lambda: LidarConfig(beams=1), "LidarConfig.beams: expected a whole number from 2 to 100,000, got 1"),
+        (lambda: PhotometryConfig(blur=0.9), "PhotometryConfig.blur: expected a number from 0 to 0.5, got 0.9"),
     ],
 )
 def test_wrong_choices_are_named(make: object, named: str) -> None:

@@ -204,7 +204,7 @@ def test_differing_settings_ignores_how_a_run_is_watched() -> None:
         (lambda: LoopConfig(workers=-1), r"loop\.workers must be 0 or more, got -1"),
         (lambda: OptimizerConfig(learning_rate=-1), r"optimizer\.learning_rate must be .* got -1"),
         (lambda: OptimizerConfig(warmup=3), r"optimizer\.warmup is a share of the steps, 0 to 1, got 3"),
-        (lambda: AugmentationConfig(flip=7), r"augmentation\.flip is a probability, 0 to 1, got 7"),
+        (lambda: AugmentationConfig(flip=7), r"augmentation\.flip: expected a number from 0 to 1, got 7"),
         (lambda: DistillationConfig(gamma=0.5), r"distillation\.gamma must be at least 1, got 0\.5"),
         (lambda: DistillationConfig(response=-1), r"distillation\.response must be 0 or more, got -1"),
     ],

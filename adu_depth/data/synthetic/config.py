@@ -10,16 +10,22 @@ import numpy as np
 from adu_depth import schema
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
-from adu_depth.schema import check_ranges, require_kinds
+from adu_depth.schema import check_ranges
 
 Range = tuple[float, float]
 Share = Annotated[float, schema.Range(0, 1)]
+Deviation = Annotated[float, schema.Range(0, 0.5)]
+Defocus = Annotated[float, schema.Range(0, 0.3)]
+Vignette = Annotated[float, schema.Range(0, 0.9)]
+Quality = Annotated[float, schema.Range(0, 100)]
+Elevation = Annotated[float, schema.Range(-89, 89)]
 KITTI_WIDTH = 1242.0
 
 
 def _check_ranges(config: object, minimum: dict[str, float]) -> None:
-    """Raise InputError for a (low, high) pair that is not ordered, finite and at least its minimum."""
-    require_kinds(config, f"{type(config).__name__}.")
+    """InputError for what `check_ranges` refuses, and for a (low, high) pair that is not ordered, finite and at least
+    its minimum."""
+    check_ranges(config, f"{type(config).__name__}.")
     for field in fields(config):  # type: ignore[arg-type]
         value = getattr(config, field.name)
         if not isinstance(value, tuple | list):
@@ -102,27 +108,21 @@ class PhotometryConfig:
     compressed with, drawn per pair, of which one in two is; (0, 0): never.
     """
 
-    exposure: float = 0.12
-    exposure_difference: float = 0.05
-    gamma_difference: float = 0.03
-    colour_difference: float = 0.02
+    exposure: Deviation = 0.12
+    exposure_difference: Deviation = 0.05
+    gamma_difference: Deviation = 0.03
+    colour_difference: Deviation = 0.02
     noise: Range = (0.004, 0.014)
-    blur: float = 0.1
-    defocus: Range = (0.0, 0.0)
-    rolling: float = 0.0
-    vignette: Range = (0.0, 0.0)
-    jpeg: Range = (0.0, 0.0)
+    blur: Deviation = 0.1
+    defocus: tuple[Defocus, Defocus] = (0.0, 0.0)
+    rolling: Deviation = 0.0
+    vignette: tuple[Vignette, Vignette] = (0.0, 0.0)
+    jpeg: tuple[Quality, Quality] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
-        _check_ranges(self, {"noise": 0.0, "defocus": 0.0, "vignette": 0.0, "jpeg": 0.0})
-        for name, most in (("defocus", 0.3), ("vignette", 0.9), ("jpeg", 100)):
-            if getattr(self, name)[1] > most:
-                raise InputError(f"PhotometryConfig.{name} may be at most {most}, got {getattr(self, name)}")
+        _check_ranges(self, {"noise": 0.0})
         if self.jpeg[1] and self.jpeg[0] < 1:
             raise InputError(f"PhotometryConfig.jpeg: expected qualities from 1 to 100, or (0, 0), got {self.jpeg}")
-        for name in ("exposure", "exposure_difference", "gamma_difference", "colour_difference", "blur", "rolling"):
-            if not 0 <= getattr(self, name) <= 0.5:
-                raise InputError(f"PhotometryConfig.{name} must be between 0 and 0.5, got {getattr(self, name)}")
 
     @classmethod
     def off(cls) -> PhotometryConfig:
@@ -161,26 +161,20 @@ class LidarConfig:
     deviations). max_range: metres.
     """
 
-    beams: int | None = None
-    azimuth_step: float | None = None
-    elevation: Range = (-24.8, 2.0)
+    beams: Annotated[int, schema.Range(2, 100_000)] | None = None
+    azimuth_step: Annotated[float, schema.Range(0, 90, above=True)] | None = None
+    elevation: tuple[Elevation, Elevation] = (-24.8, 2.0)
     above: float = 0.08
     behind: float = 0.27
-    drop_out: float = 0.1
+    drop_out: Share = 0.1
     noise: float = 0.015
     noise_relative: float = 0.0003
     max_range: float = 80.0
 
     def __post_init__(self) -> None:
-        _check_ranges(self, {"elevation": -89.0})
-        if self.elevation[1] > 89 or self.elevation[0] == self.elevation[1]:
-            raise InputError(f"LidarConfig.elevation must be two angles within ±89 degrees, got {self.elevation}")
-        if self.beams is not None and self.beams < 2:
-            raise InputError(f"LidarConfig.beams must be at least 2, got {self.beams}")
-        if self.azimuth_step is not None and not self.azimuth_step > 0:
-            raise InputError(f"LidarConfig.azimuth_step must be positive, got {self.azimuth_step}")
-        if not 0 <= self.drop_out <= 1:
-            raise InputError(f"LidarConfig.drop_out must be between 0 and 1, got {self.drop_out}")
+        _check_ranges(self, {})
+        if self.elevation[0] == self.elevation[1]:
+            raise InputError(f"LidarConfig.elevation must be two angles, got {self.elevation}")
 
     def steps(self, width: int) -> tuple[float, float]:
         """(elevation step, azimuth step) in radians for an image of this width."""
