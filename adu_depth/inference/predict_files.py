@@ -9,6 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
 
 from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, find_camera_file, name_in, other_calibration, read_camera
 from adu_depth.data.file_index import IMAGE_SUFFIXES, FileIndex, files_below, images_below, is_image, suffixes_like
@@ -21,6 +25,7 @@ from adu_depth.geometry import Camera
 from adu_depth.inference.colour import DEPTH, ColourScale
 from adu_depth.inference.image_files import write_depth_png, write_png
 from adu_depth.inference.pictures import depth_picture, uncertainty_picture
+from adu_depth.inference.point_cloud import PointFrame
 from adu_depth.inference.point_output import PointOutput
 from adu_depth.inference.predictor import Predictor
 from adu_depth.inference.recording import RecordingError
@@ -109,9 +114,8 @@ def predict_files(
             reason = None
             try:
                 orientation = to_be_turned(task.left, outcome, views, predictor.stereo)
-                outcome.written += predict_one(
-                    predictor, task, output, camera, temperature, depth_colours, orientation, points
-                )
+                predicted = predict_one(predictor, task, camera, temperature, orientation, points)
+                outcome.written += write_predicted(output, task.name, predicted, depth_colours, points)
             except InputError as error:
                 if not source.is_dir() or isinstance(error, RecordingError):
                     raise
@@ -122,18 +126,29 @@ def predict_files(
     return outcome
 
 
+class PredictedImage(NamedTuple):
+    """What a network says of one picture."""
+
+    left: Tensor
+    """3×H×W in [0, 1], as the network was given it, turned upright or not."""
+    depth: np.ndarray
+    """H×W metres."""
+    log_scale: np.ndarray | None
+    """H×W, the natural logarithm of the expected error of ln depth; None of a network that predicts none."""
+    points: PointFrame | None
+    """With its camera; None where no points were asked for."""
+
+
 def predict_one(
     predictor: Predictor,
     task: ImageTask,
-    output: Path,
     camera: Camera | None,
     temperature: float = 1.0,
-    depth_colours: ColourScale = DEPTH,
     orientation: int = 1,
     points: PointOutput | None = None,
-) -> list[Path]:
-    """Predicts one task and writes its files; returns them. orientation: EXIF's, if the image is to be turned upright
-    by it, and the camera beside it too; 1 leaves both as they are. points: where its points go, None: nowhere.
+) -> PredictedImage:
+    """Predicts one task. orientation: EXIF's, if the image is to be turned upright by it, and the camera beside it too;
+    1 leaves both as they are. points: which are made of it, None: none.
 
     Raises InputError if the input cannot be used.
     """
@@ -155,16 +170,27 @@ def predict_one(
     frame = None
     if points is not None:
         assert camera is not None
-        frame = points.frame(left, depth, camera, log_scale, task.left)  # it may refuse: nothing is written yet
-    paths = [output / f"{task.name}_{kind}.png" for kind in ("depth", "depth_color", "uncertainty")]
-    write_depth_png(paths[0], depth)
-    write_png(paths[1], depth_picture(depth, depth_colours))
-    if log_scale is None:
+        frame = points.frame(left, depth, camera, log_scale, task.left)
+    return PredictedImage(left, depth, log_scale, frame)
+
+
+def write_predicted(
+    output: Path,
+    name: str,
+    predicted: PredictedImage,
+    depth_colours: ColourScale = DEPTH,
+    points: PointOutput | None = None,
+) -> list[Path]:
+    """Writes the files that `predict_files` lists; returns them."""
+    paths = [output / f"{name}_{kind}.png" for kind in ("depth", "depth_color", "uncertainty")]
+    write_depth_png(paths[0], predicted.depth)
+    write_png(paths[1], depth_picture(predicted.depth, depth_colours))
+    if predicted.log_scale is None:
         paths.pop()
     else:
-        write_png(paths[2], uncertainty_picture(log_scale))
-    if points is not None and frame is not None:
-        paths += points.write(output / f"{task.name}_points.ply", task.name, frame)
+        write_png(paths[2], uncertainty_picture(predicted.log_scale))
+    if points is not None and predicted.points is not None:
+        paths += points.write(output / f"{name}_points.ply", name, predicted.points)
     return paths
 
 
