@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from adu_depth.cli import parse
+from adu_depth.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("adu_kernels", "adu_depth", "bench", "tests", "scripts")
@@ -50,3 +55,22 @@ def test_the_readme_fits_two_screens_and_its_example_prints_what_it_says(capsys:
     exec(compile(example, "README.md", "exec"), {})
     (said,) = re.findall(r"^print\(.*\) +# (.*)$", example, re.MULTILINE)
     assert capsys.readouterr().out.strip() == said
+
+
+def commands_of(paper: Path) -> list[str]:
+    """The commands of its indented blocks, lines that go on joined, and of the first column of its tables."""
+    text = paper.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^    (?:\.venv/bin/)?adu-depth ([^#\n]*)", text, re.MULTILINE)
+    return [*blocks, *re.findall(r"^\| `adu-depth ([^`]*)`", text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("paper", [str(p.relative_to(ROOT)) for p in PAPERS if commands_of(p)])
+def test_commands_have_the_options_that_they_are_shown_with(paper: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in commands_of(ROOT / paper):
+        words = [word for word in shlex.split(command) if not word.startswith(("$", "["))]
+        try:
+            with suppress(InputError):  # settings that are right or wrong by what lies in a folder
+                parse(words)
+        except SystemExit:
+            said = capsys.readouterr().err
+            assert "Value error" in said, f"adu-depth {command}\n{said}"  # such a setting again
