@@ -24,6 +24,7 @@ from adu_depth.ablation.command import run_ablation
 from adu_depth.ablation.config import AblationConfig
 from adu_depth.adaptation import AdaptConfig
 from adu_depth.adaptation import adapt as run_adaptation
+from adu_depth.app.command import AppConfig, run_app
 from adu_depth.data import built_in_scenes
 from adu_depth.data.packed.command import PackConfig, run_pack
 from adu_depth.data.synthetic.sceneries import Scenery
@@ -104,6 +105,11 @@ def save(config: SaveConfig) -> int:
 
 def export(config: ExportConfig) -> int:
     run_export(config, console)
+    return 0
+
+
+def app(config: AppConfig) -> int:
+    run_app(config, console)
     return 0
 
 
@@ -202,6 +208,7 @@ COMMANDS: dict[type, Any] = {
     PredictConfig: predict,
     SaveConfig: save,
     ExportConfig: export,
+    AppConfig: app,
     SubmitConfig: submit,
     PackConfig: pack,
     PresetsConfig: presets,
@@ -223,6 +230,7 @@ Command = (
     | Annotated[PredictConfig, subcommand("predict")]
     | Annotated[SaveConfig, subcommand("save")]
     | Annotated[ExportConfig, subcommand("export")]
+    | Annotated[AppConfig, subcommand("app")]
     | Annotated[SubmitConfig, subcommand("submit")]
     | Annotated[PackConfig, subcommand("pack")]
     | Annotated[PresetsConfig, subcommand("presets")]

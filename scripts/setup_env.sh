@@ -71,7 +71,7 @@ setup_env() {
     fi
     "$PY" -m pip --version >/dev/null 2>&1 || make_venv
     pip_install "torch and triton" "torch==2.13.0"
-    pip_install "the project and its tools" -e "$root[dev,png,onnx,openvino]"
+    pip_install "the project and its tools" -e "$root[dev,png,onnx,openvino,app]"
     ensure_opencv
     printf '%s' "$wanted" >"$venv/.installed"
 }

@@ -47,6 +47,7 @@ NAMES = [
     "predict",
     "save",
     "export",
+    "app",
     "submit",
     "pack",
 ]

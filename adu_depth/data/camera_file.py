@@ -88,6 +88,11 @@ class CameraFile:
         self.path = Path(path)
         self._tables = _read_tables(self.path)
 
+    @property
+    def sections(self) -> list[str]:
+        """What has numbers of its own: names of images, or of folders of them."""
+        return [name for name in self._tables if name]
+
     def camera(
         self,
         name: str = "",
