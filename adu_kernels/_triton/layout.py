@@ -68,7 +68,8 @@ def divided_strides(tensors: Sequence[Tensor], divisor: int, unit_axis: int = 1)
 
 def by_layout(plan: Callable[P, R]) -> Callable[P, R]:
     """Remembers what `plan` says: of tensors it may read shape, strides and dtype alone, and nothing beside its
-    arguments (a launch table may change: its row is handed in). All of the sizes of one call are then one look-up."""
+    arguments (a launch table may change: its row is handed in). All of the sizes of one call are then one look-up.
+    `cache_clear`, as functools' caches have it, forgets all."""
     known: dict[Any, R] = {}
 
     @wraps(plan)
@@ -81,6 +82,7 @@ def by_layout(plan: Callable[P, R]) -> Callable[P, R]:
             found = known[key] = plan(*arguments, **options)
         return found
 
+    remembered.cache_clear = known.clear  # type: ignore[attr-defined]
     return remembered
 
 

@@ -27,6 +27,7 @@ from adu_kernels.testing import parity
 
 pytest.importorskip("triton")
 from adu_kernels.attention_adaptation import launch, table
+from tests.kernels import plans
 
 INF = float("inf")
 FACTORS = {torch.float16: 2**-11, torch.bfloat16: 2**-8}
@@ -403,11 +404,11 @@ def test_int64_only_where_a_tile_reaches_beyond_int32() -> None:
     assert launch.tile_needs_int64([far.as_strided((1, 1, 2, 16), (0, 0, 1, 2**28))], 128)
 
 
-def test_int64_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int64_gives_the_same_numbers() -> None:
     inputs, upstream = _inputs(35, 33, 16), [torch.randn(2, 2, 35, 16)]
     narrow = parity.values_and_gradients(_operation().triton, parity.leaves(inputs), upstream)
-    monkeypatch.setattr(launch, "tile_needs_int64", lambda tensors, block: True)
-    wide = parity.values_and_gradients(_operation().triton, parity.leaves(inputs), upstream)
+    with plans.offsets_of_64_bits(launch, "tile_needs_int64"):
+        wide = parity.values_and_gradients(_operation().triton, parity.leaves(inputs), upstream)
     for one, two in zip(narrow, wide, strict=True):
         parity.same_but_for_rounding(one, two)
 

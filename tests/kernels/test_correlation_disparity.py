@@ -23,6 +23,7 @@ from adu_kernels.testing.parity import (
     same_but_for_rounding,
     saved_bytes,
 )
+from tests.kernels import plans
 
 
 def _maps(*shape: int, dtype: torch.dtype = torch.float32, last: bool = False) -> list[Tensor]:
@@ -167,20 +168,23 @@ def test_one_launch_each_way_and_no_volume_kept(monkeypatch: pytest.MonkeyPatch)
     assert launches == ["expectation", "expectation", "expectation_backward"]
 
 
-def test_int64_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int64_gives_the_same_numbers() -> None:
     from adu_kernels._triton.layout import needs_int64
     from adu_kernels.correlation_disparity import launch
 
     assert needs_int64([torch.empty(2**15, 64, 32, 33, device="meta")])
     assert not needs_int64([torch.empty(2**15, 64, 32, 32, device="meta")])
-    runs = []
-    for answer in (False, True):
-        monkeypatch.setattr(launch, "needs_int64", lambda tensors, answer=answer: answer)
+
+    def run() -> list[torch.Tensor]:
         torch.manual_seed(0)
         maps = leaves(_maps(1, 4, 2, 9))
         mean, variance = _operation(5, zero_fill=True).triton(*maps)
-        runs.append([mean, variance, *torch.autograd.grad((mean.sum() + variance.sum()), maps)])
-    for one, two in zip(*runs, strict=True):
+        return [mean, variance, *torch.autograd.grad((mean.sum() + variance.sum()), maps)]
+
+    narrow = run()
+    with plans.offsets_of_64_bits(launch):
+        wide = run()
+    for one, two in zip(narrow, wide, strict=True):
         same_but_for_rounding(one, two)
 
 

@@ -27,6 +27,7 @@ from adu_kernels.testing.parity import (
     same_but_for_rounding,
     saved_bytes,
 )
+from tests.kernels import plans
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -335,16 +336,19 @@ def test_maps_that_lie_beyond_int32(plain: bool) -> None:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_int64_gives_the_same_numbers(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int64_gives_the_same_numbers(plain: bool) -> None:
     left, right, left_thin, right_thin = _maps(WIDE, WIDE, THIN, THIN, last=True)
     maps = (left, right, None, None) if plain else (left, right, left_thin, right_thin)
     options = VolumeOptions(4, 1 if plain else 3, plain)
     grad_output, needed = torch.randn_like(launch.new_volume(left, maps[2], options)), [m is not None for m in maps]
-    runs = []
-    for answer in (False, True):
-        monkeypatch.setattr(launch, "needs_int64", lambda tensors, answer=answer: answer)
-        runs.append([launch.run_forward(maps, options)[0], *launch.run_backward(grad_output, maps, needed, options)])
-    for one, two in zip(*runs, strict=True):
+
+    def run() -> list[torch.Tensor]:
+        return [launch.run_forward(maps, options)[0], *launch.run_backward(grad_output, maps, needed, options)]
+
+    narrow = run()
+    with plans.offsets_of_64_bits(launch):
+        wide = run()
+    for one, two in zip(narrow, wide, strict=True):
         same_but_for_rounding(one, two)
 
 

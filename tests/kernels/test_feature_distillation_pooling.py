@@ -16,6 +16,7 @@ from adu_kernels import pooled_guide, reference
 from adu_kernels._triton import runtime
 from adu_kernels.feature_distillation import launch
 from adu_kernels.testing import parity
+from tests.kernels import plans
 
 pytest.importorskip("triton")
 NESTED = ((2, 1, 32, 160), [(4, 20), (2, 10), (1, 5)])
@@ -120,14 +121,14 @@ def test_cells_that_do_not_nest_are_seen() -> None:
     assert not launch.nested_cells((48, 96), [(16, 32)])  # cells of 3
 
 
-def test_int64_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int64_gives_the_same_numbers() -> None:
     for shape, sizes in (NESTED, ((2, 1, 5, 7), [(2, 3), (5, 4)])):
         weight = _weight(shape)
-        with monkeypatch.context() as patch:
-            short = pooled_guide(weight, sizes, backend="triton")
-            patch.setattr(launch, "needs_int64", lambda tensors: True)
-            for one, two in zip(pooled_guide(weight, sizes, backend="triton"), short, strict=True):
-                parity.same_but_for_rounding(one, two)
+        short = pooled_guide(weight, sizes, backend="triton")
+        with plans.offsets_of_64_bits(launch):
+            wide = pooled_guide(weight, sizes, backend="triton")
+        for one, two in zip(wide, short, strict=True):
+            parity.same_but_for_rounding(one, two)
 
 
 @both_kinds

@@ -17,6 +17,7 @@ from adu_kernels import feature_distillation_loss, feature_distillation_losses, 
 from adu_kernels._triton import runtime
 from adu_kernels.feature_distillation import launch
 from adu_kernels.testing import parity
+from tests.kernels import plans
 
 pytest.importorskip("triton")
 DEVICE = parity.DEVICE
@@ -366,15 +367,8 @@ def test_autocast_changes_no_bit() -> None:
         assert torch.equal(feature_distillation_loss(adapted, teacher, backend="triton"), expected)
 
 
-def _shifted(monkeypatch: pytest.MonkeyPatch, run: Any) -> tuple[Any, Any]:
-    """What `run` gives with 32-bit offsets, and with 64-bit ones."""
-    short = run()
-    monkeypatch.setattr(launch, "needs_int64", lambda tensors: True)
-    return short, run()
-
-
 @both_layouts
-def test_int64_gives_the_same_numbers(layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int64_gives_the_same_numbers(layout: torch.memory_format) -> None:
     adapted, teacher = (_map(2, 20, 3, 8, layout=layout) for _ in range(2))
     weight = _weight(adapted)
 
@@ -382,7 +376,10 @@ def test_int64_gives_the_same_numbers(layout: torch.memory_format, monkeypatch: 
         leaves = parity.leaves([adapted])
         return parity.values_and_gradients(_operation(teacher, weight).triton, leaves, [torch.ones(())])
 
-    for one, two in zip(*_shifted(monkeypatch, run), strict=True):
+    short = run()
+    with plans.offsets_of_64_bits(launch):
+        wide = run()
+    for one, two in zip(short, wide, strict=True):
         parity.same_but_for_rounding(one, two)
 
 
