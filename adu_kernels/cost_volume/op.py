@@ -8,8 +8,7 @@ from .. import checks
 from ..backend import runs_kernels
 from ..stereo import REDUCTIONS, VIEWS
 from . import reference
-from .launch import VolumeOptions
-from .operators import cost_volume
+from .launch import VolumeOptions, cost_volume
 
 NORMALIZATIONS = ("none", "group", "all")
 EPS_RULES = ("max", "add")

@@ -14,7 +14,7 @@ from torch import Tensor
 import adu_kernels
 from adu_kernels import reference
 from adu_kernels._triton import runtime
-from adu_kernels.cost_volume import launch
+from adu_kernels.cost_volume import launch, table
 from adu_kernels.cost_volume.launch import VolumeOptions
 from adu_kernels.testing.parity import (
     Operation,
@@ -346,7 +346,7 @@ def test_int64_gives_the_same_numbers(plain: bool) -> None:
         return [launch.run_forward(maps, options)[0], *launch.run_backward(grad_output, maps, needed, options)]
 
     narrow = run()
-    with plans.offsets_of_64_bits(launch):
+    with plans.offsets_of_64_bits(table):
         wide = run()
     for one, two in zip(narrow, wide, strict=True):
         same_but_for_rounding(one, two)
