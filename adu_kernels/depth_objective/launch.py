@@ -1,4 +1,4 @@
-"""How the kernels are started: the calls, PyTorch's operators and their backward, the two launches.
+"""How the kernels are started: what a call carries, the calls, PyTorch's operators and their backward, the launches.
 
 The gradients are made in the forward, where everything they need is at hand; the backward scales them.
 """
@@ -6,21 +6,82 @@ The gradients are made in the forward, where everything they need is at hand; th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._triton import runtime
 from .._triton.dtypes import accumulator
+from .._triton.layout import by_layout
 from .._triton.operators import operator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
 from . import reference, table
 from .reference import ObjectiveOptions, ObjectiveTerms
-from .table import Division, LossOptions, Maps, Numbers
+from .table import Division, Layout
 
 GUIDES = {"emphasise": 1, "none": 0, "attenuate": -1}
+
+
+# --- what a call carries
+
+
+class Maps(NamedTuple):
+    """B×1×H×W each, in the order of the kernels' arguments."""
+
+    depth: Tensor | None = None
+    log_scale: Tensor | None = None
+    teacher_depth: Tensor | None = None
+    target: Tensor | None = None
+    weight: Tensor | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is calculated in: that of the maps, but for a weight."""
+        return accumulation_dtype(*self[:4])
+
+    @property
+    def given(self) -> list[Tensor]:
+        return [m for m in self if m is not None]
+
+    @property
+    def first(self) -> Tensor:
+        """Of those given: depth, wherever a loss is meant."""
+        return self.given[0]
+
+
+class Numbers(NamedTuple):
+    """What may change from call to call without another compilation."""
+
+    min_depth: float = 1e-3
+    max_depth: float = 80.0
+    variance_focus: float = 0.0
+    beta_nll: float = 0.0
+    beta: float = 1.0
+    gamma: float = 1.0
+    sharpness: float = 5.0
+    strength: float = 0.0
+    silog: float = 0.0
+    uncertainty: float = 0.0
+    response: float = 0.0
+
+
+class LossOptions(NamedTuple):
+    """Which losses, and how; another combination is another compilation. The response is computed where a
+    teacher_depth is given."""
+
+    silog: bool = False
+    laplace: bool = False
+    guide: int = 0
+    """1: uncertain pixels weigh more, -1: less, 0: all the same."""
+    gate: bool = False
+    joint: bool = False
+    detach_focal: bool = False
+    per_image: bool = False
+    """Each mean is an image's and not the batch's."""
+    need_depth: bool = False
+    need_scale: bool = False
 
 
 # --- the calls: as in reference.py
@@ -230,9 +291,10 @@ def losses(
     from . import kernels  # here and below: Triton is needed only where a kernel runs
 
     total, terms, grad_depth, grad_log_scale = outputs
-    plan = Division.of(maps, numbers, options.per_image)
-    config = _config(maps, plan)
-    sums, counts, arrived = _statistics(maps, numbers, plan, config._replace(SILOG=options.silog, GUIDE=options.guide))
+    layout, plan, config = _planned(maps, numbers, options)
+    sums, counts, arrived = _statistics(
+        maps, numbers, layout, plan, config._replace(SILOG=options.silog, GUIDE=options.guide)
+    )
     response = maps.teacher_depth is not None
     wanted = options.need_depth or options.need_scale or options.laplace or response
     chunks = plan.chunks if wanted else 1
@@ -247,14 +309,14 @@ def losses(
     runtime.run(
         kernels.values, plan.segments * chunks, total, terms, partial_losses, per_segment,
         grad_depth if options.need_depth else None, grad_log_scale if options.need_scale else None,
-        sums, counts, arrived, *maps, strength, *_strides(maps), plan.length, plan.parts, chunks, plan.segments,
-        *maps.first.shape[2:], _passed(maps, numbers, used),
+        sums, counts, arrived, *maps, strength, *layout.strides, plan.length, plan.parts, chunks, plan.segments,
+        layout.rows, layout.columns, _passed(layout, numbers, used),
         config=config._replace(
             SILOG=options.silog, LAPLACE=options.laplace, GUIDE=options.guide, GATE=options.gate, JOINT=options.joint,
             DETACH=options.detach_focal, PIXELS=wanted, PARTS=plan.most_parts,
             ROWS=table.FINISHED_AT_ONCE // plan.most_parts,
         ),
-        **_compiled(plan), **limit,
+        **plan.options, **limit,
     )  # fmt: skip
 
 
@@ -265,62 +327,63 @@ def weights(
     from . import kernels
 
     guide = options.guide
-    plan = Division.of(maps, numbers, options.per_image)
-    config = _config(maps, plan)._replace(GUIDE=guide)
-    sums, counts, _ = _statistics(maps, numbers, plan, config) if guide else (None, None, None)
-    passed = _passed(maps, numbers, {"sharpness": not guide, "strength": guide and strength is None})
+    layout, plan, config = _planned(maps, numbers, options)
+    config = config._replace(GUIDE=guide)
+    sums, counts, _ = _statistics(maps, numbers, layout, plan, config) if guide else (None, None, None)
+    passed = _passed(layout, numbers, {"sharpness": not guide, "strength": guide and strength is None})
     runtime.run(
-        kernels.weights, plan.segments * plan.parts, result, sums, counts, *maps[1:4], strength, *_strides(maps)[3:12],
-        plan.length, plan.parts, *result.shape[2:], passed,
-        config=config._replace(PARTS=plan.most_parts), **_compiled(plan),
+        kernels.weights, plan.segments * plan.parts, result, sums, counts, *maps[1:4], strength, *layout.strides[3:12],
+        plan.length, plan.parts, layout.rows, layout.columns, passed,
+        config=config._replace(PARTS=plan.most_parts), **plan.options,
     )  # fmt: skip
 
 
-def _statistics(maps: Maps, numbers: Numbers, plan: Division, config: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _planned(maps: Maps, numbers: Numbers, options: LossOptions) -> tuple[Layout, Division, Any]:
+    """How the maps lie, how the work is divided, and what all kernels of a call are compiled for."""
+    from .kernels import LossConfig
+
+    layout = layout_of(tuple(maps))
+    plain = numbers.beta_nll == 0 and numbers.gamma == 1
+    plan = Division.of(layout, plain, options.per_image)
+    tile = plan.tile
+    return layout, plan, LossConfig(tile.lanes, tile.pixels, plan.length % 16 == 0, layout.flat, layout.acc)
+
+
+@by_layout
+def layout_of(given: tuple[Tensor | None, ...]) -> Layout:
+    maps = Maps(*given)
+    images, _, rows, columns = maps.first.shape
+    flat = all(m.is_contiguous() for m in maps.given)
+    strides = (None if m is None or flat else m.stride(axis) for m in maps for axis in (0, 2, 3))
+    single = all(m.dtype == torch.float32 for m in maps.given)
+    return Layout(images, rows, columns, tuple(strides), flat, maps.dtype, str(accumulator(*maps[:4])), single)
+
+
+def _statistics(
+    maps: Maps, numbers: Numbers, layout: Layout, plan: Division, config: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     """What the other kernels need of all pixels: partial sums, partial counts, and a counter at 0."""
     from . import kernels
 
     first = maps.first
     programs = plan.segments * plan.parts
-    sums = first.new_empty(3 * programs, dtype=maps.dtype)
+    sums = first.new_empty(3 * programs, dtype=layout.dtype)
     counts = first.new_empty(2 * programs + 1, dtype=torch.int32)
     counts, arrived = counts[:-1], counts[-1:]
     used = maps._replace(depth=maps.depth if config.SILOG else None, log_scale=maps.log_scale if config.GUIDE else None)
     runtime.run(
-        kernels.statistics, programs, sums, counts, arrived, *used[:4], *_strides(maps)[:12],
-        plan.length, plan.parts, *first.shape[2:], _passed(maps, numbers, {}), config=config, **_compiled(plan),
+        kernels.statistics, programs, sums, counts, arrived, *used[:4], *layout.strides[:12],
+        plan.length, plan.parts, layout.rows, layout.columns, _passed(layout, numbers, {}), config=config,
+        **plan.options,
     )  # fmt: skip
     return sums, counts, arrived
 
 
-def _config(maps: Maps, plan: Division) -> Any:
-    """What all kernels of a call are compiled for."""
-    from .kernels import LossConfig
-
-    tile, acc = plan.tile, str(accumulator(*maps[:4]))
-    return LossConfig(tile.lanes, tile.pixels, plan.length % 16 == 0, _flat(maps), acc)
-
-
-def _compiled(plan: Division) -> dict[str, Any]:
-    """Without fusion: fused with a sum across lanes, a product would be rounded in one of them alone."""
-    return {"num_warps": plan.tile.warps, "enable_fp_fusion": False}
-
-
-def _flat(maps: Maps) -> bool:
-    return all(m.is_contiguous() for m in maps.given)
-
-
-def _strides(maps: Maps) -> list[int | None]:
-    """Of image, row and column, map by map; None where all maps lie in a row."""
-    flat = _flat(maps)
-    return [None if m is None or flat else m.stride(axis) for m in maps for axis in (0, 2, 3)]
-
-
-def _passed(maps: Maps, numbers: Numbers, used: Mapping[str, object]) -> Numbers:
+def _passed(layout: Layout, numbers: Numbers, used: Mapping[str, object]) -> Numbers:
     """The numbers as the kernels take them: fp32, in fp64 constants (Triton passes no fp64), None where not used."""
     used = {"min_depth": True, "max_depth": True, **used}
     given: list[Any] = [value if used.get(name) else None for name, value in numbers._asdict().items()]
-    if maps.dtype == torch.float64:
+    if layout.dtype == torch.float64:
         import triton.language as tl
 
         given = [None if value is None else tl.constexpr(value) for value in given]

@@ -1,73 +1,29 @@
-"""What a call carries, and the launch table: how many programs share the pixels, and how large they are."""
+"""The launch table: how many programs share the pixels, and how large they are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from .._triton import runtime
 from .._triton.layout import ceil_div, power_of_two
-from ..precision import accumulation_dtype
 
 
-class Maps(NamedTuple):
-    """B×1×H×W each, in the order of the kernels' arguments."""
+class Layout(NamedTuple):
+    """How the maps of a call lie, and what is calculated in."""
 
-    depth: Tensor | None = None
-    log_scale: Tensor | None = None
-    teacher_depth: Tensor | None = None
-    target: Tensor | None = None
-    weight: Tensor | None = None
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What is calculated in: that of the maps, but for a weight."""
-        return accumulation_dtype(*self[:4])
-
-    @property
-    def given(self) -> list[Tensor]:
-        return [m for m in self if m is not None]
-
-    @property
-    def first(self) -> Tensor:
-        """Of those given: depth, wherever a loss is meant."""
-        return self.given[0]
-
-
-class Numbers(NamedTuple):
-    """What may change from call to call without another compilation."""
-
-    min_depth: float = 1e-3
-    max_depth: float = 80.0
-    variance_focus: float = 0.0
-    beta_nll: float = 0.0
-    beta: float = 1.0
-    gamma: float = 1.0
-    sharpness: float = 5.0
-    strength: float = 0.0
-    silog: float = 0.0
-    uncertainty: float = 0.0
-    response: float = 0.0
-
-
-class LossOptions(NamedTuple):
-    """Which losses, and how; another combination is another compilation. The response is computed where a
-    teacher_depth is given."""
-
-    silog: bool = False
-    laplace: bool = False
-    guide: int = 0
-    """1: uncertain pixels weigh more, -1: less, 0: all the same."""
-    gate: bool = False
-    joint: bool = False
-    detach_focal: bool = False
-    per_image: bool = False
-    """Each mean is an image's and not the batch's."""
-    need_depth: bool = False
-    need_scale: bool = False
+    images: int
+    rows: int
+    columns: int
+    strides: tuple[int | None, ...]
+    """Of image, row and column, map by map; None where all maps lie in a row."""
+    flat: bool
+    dtype: torch.dtype
+    acc: str
+    single: bool
+    """All maps are fp32."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +68,17 @@ class Division:
     most_parts: int
     """The power of two that neither ever passes, whatever the size of the images."""
     tile: Tile
+    options: dict[str, Any]
+    """Without fusion: fused with a sum across lanes, a product would be rounded in one of them alone."""
 
     @staticmethod
-    def of(maps: Maps, numbers: Numbers, per_image: bool) -> Division:
-        first = maps.first
-        segments, length = (first.shape[0], first[0].numel()) if per_image else (1, first.numel())
-        plain = numbers.beta_nll == 0 and numbers.gamma == 1
-        plain = plain and all(m.dtype == torch.float32 for m in maps.given)
-        tile = DOUBLE if maps.dtype == torch.float64 else SINGLE if plain else LARGER
+    def of(layout: Layout, plain: bool, per_image: bool) -> Division:
+        """plain: neither β-NLL nor a γ other than 1."""
+        pixels = layout.rows * layout.columns
+        segments, length = (layout.images, pixels) if per_image else (1, layout.images * pixels)
+        tile = DOUBLE if layout.dtype == torch.float64 else SINGLE if plain and layout.single else LARGER
         blocks = ceil_div(length, tile.lanes * tile.pixels)
         most = [max(programs // segments, 1) for programs in (tile.statistics, tile.values)]
         parts, chunks = (min(blocks, m) for m in most)
-        return Division(segments, length, parts, chunks, power_of_two(max(most)), tile)
+        options = {"num_warps": tile.warps, "enable_fp_fusion": False}
+        return Division(segments, length, parts, chunks, power_of_two(max(most)), tile, options)

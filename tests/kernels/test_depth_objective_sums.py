@@ -18,7 +18,7 @@ pytest.importorskip("triton")
 import triton
 import triton.language as tl
 
-from adu_kernels.depth_objective import kernels, pixels, table
+from adu_kernels.depth_objective import kernels, launch, pixels, table
 
 BILLION = 10**9
 Array = np.ndarray[Any, Any]
@@ -144,7 +144,7 @@ def test_terms_over_many_programs(order: str, monkeypatch: pytest.MonkeyPatch) -
     small = table.Tile(lanes=runtime.WARP_SIZE, pixels=4, statistics=20, values=7, registers=None)
     monkeypatch.setattr(table, "SINGLE", small)
     depth, log_scale, teacher, target = (t.detach() for t in scene(5, torch.float32, (1, 1, 61, 51)))
-    assert table.Division.of(table.Maps(depth), table.Numbers(), False).parts == 20
+    assert table.Division.of(launch.layout_of((depth,)), True, False).parts == 20
     target, teacher = target.clamp(min=1), teacher.clamp(min=2)
     if order == "sorted":
         depth, log_scale = (m.flatten().sort().values.view_as(m) for m in (depth, log_scale))
@@ -238,8 +238,8 @@ def test_the_launch_table_holds_whatever_the_size() -> None:
     for images in (1, 2, 3, 16, 528, 529, 5000):
         for height, width in ((1, 1), (3, 5), (352, 1216)):
             for per_image in (False, True):
-                maps = table.Maps(torch.empty(images, 1, height, width, device="meta"))
-                plan = table.Division.of(maps, table.Numbers(), per_image)
+                layout = launch.layout_of((torch.empty(images, 1, height, width, device="meta"),))
+                plan = table.Division.of(layout, True, per_image)
                 blocks = -(-plan.length // (plan.tile.lanes * plan.tile.pixels))
                 assert 1 <= max(plan.parts, plan.chunks) <= min(plan.most_parts, blocks)
                 assert plan.most_parts <= table.FINISHED_AT_ONCE

@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import adu_kernels
 from adu_kernels import depth_objective, focal_response_loss, laplace_nll, reference, silog_loss, uncertainty_guide
-from adu_kernels.depth_objective import launch, op, table
+from adu_kernels.depth_objective import launch, op
 from adu_kernels.testing import parity
 from adu_kernels.testing.suite import OperationTests, Shapes
 from tests.kernels.depth_scenes import scene
@@ -372,7 +372,7 @@ def test_a_wait_would_be_seen() -> None:
 @pytest.mark.parametrize("normalize", ["batch", "image"])
 def test_opcheck_of_every_operator(normalize: str) -> None:
     depth, log_scale, teacher, target = scene(dtype=torch.float32)
-    numbers = [float(n) for n in table.Numbers(silog=1.0, uncertainty=1.0, response=10.0, beta=10.0, strength=0.5)]
+    numbers = [float(n) for n in launch.Numbers(silog=1.0, uncertainty=1.0, response=10.0, beta=10.0, strength=0.5)]
     arguments = (
         depth, log_scale, teacher, target, None, None, numbers,
         True, True, 1, True, True, False, normalize == "image", True, True,
