@@ -1,21 +1,21 @@
-"""How the kernels are started, as `table` divides the work: layouts, PyTorch's operators and their backward."""
+"""How the kernels are started, as `table` plans each launch; PyTorch's operators and their backward."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .._triton import runtime
-from .._triton.layout import INT32_LIMIT, ceil_div, merged_axes, reach
+from .._triton.layout import INT32_LIMIT, ceil_div
 from .._triton.operators import operator
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
 from . import table
+from .table import Layout, Plan, Terms
 
 if TYPE_CHECKING:
     from .tiles import NormConfig
@@ -39,106 +39,6 @@ def group_norm(
     return y
 
 
-VECTOR = 8
-"""What strides of a channels-first map are divisible by, or not: two compilations for all sizes."""
-
-
-UNFUSED = {"enable_fp_fusion": False}
-"""Fused with a sum across lanes, a product would be rounded in one of them alone, and both would be stored. And the
-backward must find the sign that the forward found."""
-
-
-class Layout(NamedTuple):
-    """How x and what goes with it lie in memory; positions in three axes, of which those without gaps are one."""
-
-    sizes: tuple[int, int, int]
-    strides: tuple[tuple[int, ...], ...]
-    """Of each map: of the batch, three of positions, of the channels; in units of `divisor` but for the unit one."""
-    channels_last: bool
-    contiguous_c: bool
-    contiguous_p: bool
-    divisor: int
-    int64: bool
-
-    @property
-    def flat(self) -> bool:
-        return self.sizes[:2] == (1, 1)
-
-    @property
-    def positions(self) -> int:
-        return math.prod(self.sizes)
-
-
-def layout_of(maps: Sequence[Tensor], channels_last: bool | None = None) -> Layout:
-    """Of B×C×H×W or B×C×D×H×W maps of one shape. channels_last: how tiles lie, where not the first map decides it."""
-    shape = tuple(maps[0].shape)
-    if channels_last is None:
-        channels_last = lies_channels_last(shape, maps[0].stride())
-    return _layout(shape, tuple(m.stride() for m in maps), channels_last)
-
-
-@lru_cache(maxsize=1024)
-def _layout(shape: tuple[int, ...], map_strides: tuple[tuple[int, ...], ...], channels_last: bool) -> Layout:
-    positions = (1, *shape[2:])[-3:]
-    sizes, axes = merged_axes(positions, [(0, *one[2:])[-3:] for one in map_strides])
-    full = [(one[0], *steps, one[1]) for one, steps in zip(map_strides, axes, strict=True)]
-    contiguous_c = channels_last and all(one[1] == 1 for one in map_strides)
-    contiguous_p = not contiguous_c and all(sizes[2] == 1 or steps[2] == 1 for steps in axes)
-    unit = 4 if contiguous_c else 3 if contiguous_p else -1
-    counted = (shape[0], *sizes, shape[1])
-    others = [s for one in full for axis, s in enumerate(one) if axis != unit and counted[axis] > 1]
-    if contiguous_c:
-        divisor = math.gcd(2 * VECTOR, *others)
-    else:  # so that no wide load of a row reaches beyond the last position
-        divisor = VECTOR if _divides(VECTOR, [*others, math.prod(sizes)]) else 1
-    strides = tuple(tuple(s if axis == unit else s // divisor for axis, s in enumerate(one)) for one in full)
-    int64 = any(reach(shape, one) >= INT32_LIMIT for one in map_strides)
-    return Layout(sizes, strides, channels_last, contiguous_c, contiguous_p, divisor, int64)
-
-
-def lies_channels_last(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Of a map of one position no: it is either."""
-    return shape[1] > 1 and strides[1] == 1 and math.prod(shape[2:]) > 1
-
-
-def _divides(divisor: int, numbers: Sequence[int]) -> bool:
-    return all(number % divisor == 0 for number in numbers)
-
-
-def norm_config(
-    layout: Layout, tile: table.Tile, x: Tensor, num_groups: int,
-    weight: Tensor | None, bias: Tensor | None, residual: bool, relu: bool, eps: float = 0.0, joined: bool = False,
-    stages: int = 1,
-) -> NormConfig:  # fmt: skip
-    options = weight is not None, bias is not None, residual, relu, joined
-    return _config(layout, tile, x.shape[1], num_groups, options, eps, stages, x.dtype)
-
-
-@lru_cache(maxsize=1024)
-def _config(
-    layout: Layout, tile: table.Tile, channels: int, num_groups: int, options: tuple[bool, ...], eps: float,
-    stages: int, dtype: torch.dtype,
-) -> NormConfig:  # fmt: skip
-    """options: weighted, biased, with a residual, with ReLU, joined."""
-    from .tiles import NormConfig  # here and below: Triton is needed only where a kernel runs
-
-    weighted, biased, residual, relu, joined = options
-    return NormConfig(
-        NUM_GROUPS=num_groups, CHANNELS=channels // num_groups,
-        POSITIONS=tile.positions, GROUPS=tile.groups, LANES=tile.lanes, SPLIT=tile.split,
-        PARTS=max(table.PARTS // (tile.groups * tile.lanes), 16),
-        FLAT=layout.flat, CONTIGUOUS_C=layout.contiguous_c, CONTIGUOUS_P=layout.contiguous_p,
-        STRIDE_DIVISOR=layout.divisor, INT64=layout.int64,
-        WEIGHTED=weighted, BIASED=biased, RESIDUAL=residual, RELU=relu, SIGNED=False, JOINED=joined, EPS=eps,
-        STAGES=stages, ACC="fp64" if dtype == torch.float64 else "fp32",
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=1024, typed=True)
-def _signed(config: NormConfig, signed: bool) -> NormConfig:
-    return config._replace(SIGNED=signed)
-
-
 @lru_cache(maxsize=1024, typed=True)
 def _with(config: NormConfig, groups: int, split: int, parts: int) -> NormConfig:
     return config._replace(GROUPS=groups, SPLIT=split, PARTS=parts)
@@ -152,21 +52,17 @@ def new_partials(like: Tensor, *size: int) -> Tensor:
     return like.new_empty(size)
 
 
-def statistics(x: Tensor, mean: Tensor, layout: Layout, num_groups: int, eps: float) -> tuple[Tensor, NormConfig]:
-    """What each chunk found (3 × B × G × parts, of mean's type), and how its kernel was compiled."""
-    from . import kernels
+def statistics(x: Tensor, mean: Tensor, layout: Layout, plan: Plan) -> Tensor:
+    """What each chunk found: 3 × B × G × parts, of mean's type. plan: of `table.STATISTICS`."""
+    from . import kernels  # here and below: Triton is needed only where a kernel runs
 
-    batch = x.shape[0]
-    tile = table.tile_of(x, num_groups, table.STATISTICS.elements, layout.channels_last)
-    cut = table.cut_of(table.STATISTICS, tile, batch, num_groups, layout.positions)
-    parts = cut.chunks * tile.split
-    partials = new_partials(mean, 3, batch, num_groups, parts)
-    config = norm_config(layout, tile, x, num_groups, None, None, False, False, eps, stages=table.STATISTICS.stages)
+    batch, cut, parts = x.shape[0], plan.cut, plan.cut.chunks * plan.tile.split
+    partials = new_partials(mean, 3, batch, plan.config.NUM_GROUPS, parts)
     runtime.run(
-        kernels.statistics, batch * cut.blocks * cut.chunks, x, partials, *layout.strides[0], *layout.sizes,
-        cut.chunks, cut.tiles, parts, batch, config=config, num_warps=table.STATISTICS.warps, **UNFUSED,
+        kernels.statistics, plan.programs, x, partials, *layout.strides[0], *layout.sizes,
+        cut.chunks, cut.tiles, parts, batch, config=plan.config, **plan.options,
     )  # fmt: skip
-    return partials, config
+    return partials
 
 
 def join(partials: Tensor, mean: Tensor, rstd: Tensor, config: NormConfig) -> None:
@@ -177,7 +73,7 @@ def join(partials: Tensor, mean: Tensor, rstd: Tensor, config: NormConfig) -> No
     _, batch, num_groups, parts = partials.shape
     runtime.run(
         kernels.join, batch * ceil_div(num_groups, groups), partials, mean, rstd, parts, batch,
-        config=_with(config, groups, 1, table.PARTS // (4 * groups)), num_warps=4, **UNFUSED,
+        config=_with(config, groups, 1, table.PARTS // (4 * groups)), num_warps=4, **table.UNFUSED,
     )  # fmt: skip
 
 
@@ -194,7 +90,7 @@ def totals(
         backward_kernels.totals, batch * blocks, partials, _or(weight, partials), group_sums, channel_sums,
         chunks, batch,
         config=_with(config, groups, config.SPLIT, max(table.PARTS // (groups * config.LANES), 16)),
-        num_warps=4, **UNFUSED,
+        num_warps=4, **table.UNFUSED,
     )  # fmt: skip
 
 
@@ -209,22 +105,20 @@ def norm(
 
     weight, bias = _dense(weight), _dense(bias)
     y, mean, rstd, signs = outputs = _new_outputs(x, weight, bias, residual, num_groups, eps, relu, graded)
-    batch = x.shape[0]
-    layout = layout_of([x, y] if residual is None else [x, y, residual])
+    layout = table.layout_of([x, y] if residual is None else [x, y, residual])
     of_x, of_y, of_r = layout.strides[0], layout.strides[1], layout.strides[-1]
-    partials, config = statistics(x, mean, layout, num_groups, eps)
+    plan = table.plan(table.STATISTICS, x, num_groups, layout, eps=eps)
+    partials = statistics(x, mean, layout, plan)
     parts = partials.shape[-1]
-    apart = config.GROUPS * parts > table.MOST_PARTS
+    apart = plan.config.GROUPS * parts > table.MOST_PARTS
     if apart:
-        join(partials, mean, rstd, config)
-    tile = table.tile_of(x, num_groups, table.NORMALISE.elements, layout.channels_last)
-    cut = table.cut_of(table.NORMALISE, tile, batch, num_groups, layout.positions)
-    config = norm_config(layout, tile, x, num_groups, weight, bias, residual is not None, relu, eps, apart)
-    config = _signed(config, signs.numel() > 0)
+        join(partials, mean, rstd, plan.config)
+    terms = Terms(weight is not None, bias is not None, residual is not None, relu, signs.numel() > 0, apart)
+    plan = table.plan(table.NORMALISE, x, num_groups, layout, terms, eps)
     runtime.run(
-        kernels.normalise, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), _or(residual, x),
-        partials, y, mean, rstd, signs, *of_x, *of_r, *of_y, *layout.sizes, cut.chunks, cut.tiles, parts, batch,
-        config=config, num_warps=table.NORMALISE.warps, **UNFUSED,
+        kernels.normalise, plan.programs, x, _or(weight, x), _or(bias, x), _or(residual, x),
+        partials, y, mean, rstd, signs, *of_x, *of_r, *of_y, *layout.sizes, plan.cut.chunks, plan.cut.tiles, parts,
+        x.shape[0], config=plan.config, **plan.options,
     )  # fmt: skip
     return outputs
 
@@ -236,16 +130,8 @@ def _new_outputs(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     size, dtype = (x.shape[0], num_groups), accumulation_dtype(x)
     mean, rstd = x.new_empty(size, dtype=dtype), x.new_empty(size, dtype=dtype)
-    signs = sign_bytes(x, num_groups) if residual is not None and relu and graded else 0
+    signs = table.sign_bytes(x, num_groups) if residual is not None and relu and graded else 0
     return torch.empty_like(x), mean, rstd, x.new_empty(signs, dtype=torch.uint8)
-
-
-def sign_bytes(x: Tensor, num_groups: int) -> int:
-    """A bit for every lane of the tiles over x."""
-    # Traced shapes are no keys of a cache: neither layout_of nor tile_of.
-    tile = table.tile_of_sizes(x.shape[1] // num_groups, num_groups, 1, lies_channels_last(x.shape, x.stride()))
-    blocks = tile.blocks(num_groups)
-    return x.shape[0] * blocks * math.prod(x.shape[2:]) * ceil_div(tile.groups * tile.lanes, 8)
 
 
 def _dense(parameter: Tensor | None) -> Tensor | None:
@@ -277,29 +163,26 @@ def norm_backward(
     )
     residual = signs.numel() > 0
     batch = x.shape[0]
-    layout = layout_of([x, grad_output, grad_x, behind] if residual else [x, grad_output, grad_x], channels_last)
+    layout = table.layout_of([x, grad_output, grad_x, behind] if residual else [x, grad_output, grad_x], channels_last)
     of_x, of_g, of_d = layout.strides[:3]
     of_behind = layout.strides[-1]
-    tile = table.tile_of(x, num_groups, table.GRADIENT_SUMS.elements, layout.channels_last)
-    cut = table.cut_of(table.GRADIENT_SUMS, tile, batch, num_groups, layout.positions)
-    partials = new_partials(mean, 2, batch, cut.chunks, x.shape[1])
-    config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu, stages=table.GRADIENT_SUMS.stages)
+    terms = Terms(weight is not None, bias is not None, residual, relu)
+    plan = table.plan(table.GRADIENT_SUMS, x, num_groups, layout, terms)
+    partials = new_partials(mean, 2, batch, plan.cut.chunks, x.shape[1])
     runtime.run(
-        backward_kernels.gradient_sums, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
+        backward_kernels.gradient_sums, plan.programs, x, _or(weight, x), _or(bias, x), mean, rstd,
         grad_output, signs, behind, partials, *of_x, *of_g, *of_behind, *layout.sizes,
-        cut.chunks, cut.tiles, batch, config=config, num_warps=table.GRADIENT_SUMS.warps, **UNFUSED,
+        plan.cut.chunks, plan.cut.tiles, batch, config=plan.config, **plan.options,
     )  # fmt: skip
-    group_sums = mean.new_empty((2, batch, num_groups, tile.split))
+    group_sums = mean.new_empty((2, batch, num_groups, plan.tile.split))
     channel_sums = mean.new_empty((2, batch, x.shape[1]))
-    totals(partials, weight, group_sums, channel_sums, config)
-    tile = table.tile_of(x, num_groups, table.INPUT_GRADIENT.elements, layout.channels_last)
-    cut = table.cut_of(table.INPUT_GRADIENT, tile, batch, num_groups, layout.positions)
-    config = norm_config(layout, tile, x, num_groups, weight, bias, residual, relu)
+    totals(partials, weight, group_sums, channel_sums, plan.config)
+    plan = table.plan(table.INPUT_GRADIENT, x, num_groups, layout, terms)
     runtime.run(
-        backward_kernels.input_gradient, batch * cut.blocks * cut.chunks, x, _or(weight, x), _or(bias, x), mean, rstd,
+        backward_kernels.input_gradient, plan.programs, x, _or(weight, x), _or(bias, x), mean, rstd,
         behind if residual else grad_output, group_sums, grad_x, channel_sums, grad_weight, grad_bias,
-        *of_x, *(of_behind if residual else of_g), *of_d, *layout.sizes, cut.chunks, cut.tiles, batch,
-        config=config, num_warps=table.INPUT_GRADIENT.warps, **UNFUSED,
+        *of_x, *(of_behind if residual else of_g), *of_d, *layout.sizes, plan.cut.chunks, plan.cut.tiles, batch,
+        config=plan.config, **plan.options,
     )  # fmt: skip
     return grad_x, grad_weight, grad_bias, behind
 
@@ -319,7 +202,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     if not graded:
         raise RuntimeError("group_norm: expected graded=True where a gradient may be asked for, got False")
     _, mean, rstd, signs = output
-    ctx.channels_last = bool(lies_channels_last(x.shape, x.stride()))
+    ctx.channels_last = bool(table.lies_channels_last(x.shape, x.stride()))
     ctx.residual_dtype = None if residual is None else residual.dtype
     keep(ctx, "group_norm", [x, weight, bias, mean, rstd, signs])
     ctx.mark_non_differentiable(mean, rstd, signs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,12 +13,10 @@ from .._triton.operators import operator
 from ..checks import shown
 from ..derivatives import differentiable_once, keep, kept
 from ..precision import accumulation_dtype
-from .launch import UNFUSED, Layout, join, layout_of, new_partials, norm_config, statistics, totals
+from . import table
+from .launch import join, new_partials, statistics, totals
 from .reference import SHORTEST
-from .table import Cut, LaunchShape, Tile, cut_of
-
-if TYPE_CHECKING:
-    from .tiles import NormConfig
+from .table import LaunchShape, Layout, Plan, Tile, layout_of
 
 
 def cosine_features(x: Tensor, eps: float = 1e-5) -> Tensor:
@@ -42,10 +40,8 @@ def _tile(shape: LaunchShape, x: Tensor) -> Tile:
     return Tile(max(elements // lanes, 1), lanes, 1, 1)
 
 
-def _divided(shape: LaunchShape, x: Tensor, layout: Layout) -> tuple[Cut, NormConfig]:
-    tile = _tile(shape, x)
-    cut = cut_of(shape, tile, x.shape[0], x.shape[1], layout.positions)
-    return cut, norm_config(layout, tile, x, x.shape[1], None, None, False, False)
+def _plan(shape: LaunchShape, x: Tensor, layout: Layout) -> Plan:
+    return table.plan(shape, x, x.shape[1], layout, tile=_tile(shape, x))
 
 
 @operator("adu_kernels::cosine_features")
@@ -54,14 +50,14 @@ def unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     from . import unit_length  # here and below: Triton is needed only where a kernel runs
 
     y, mean, rstd = outputs = _new_outputs(x, eps)
-    batch, channels = x.shape[:2]
     layout = layout_of([x, y])
-    partials, config = statistics(x, mean, layout, channels, eps)
-    join(partials, mean, rstd, config)
-    cut, config = _divided(UNIT, x, layout)
+    of_map = table.plan(table.STATISTICS, x, x.shape[1], layout, eps=eps)
+    partials = statistics(x, mean, layout, of_map)
+    join(partials, mean, rstd, of_map.config)
+    programs, _, cut, config, options = _plan(UNIT, x, layout)
     runtime.run(
-        unit_length.unit_length, batch * cut.chunks, x, mean, rstd, y, *layout.strides[0], *layout.strides[1],
-        *layout.sizes, cut.chunks, cut.tiles, LEAST=SHORTEST, config=config, num_warps=UNIT.warps, **UNFUSED,
+        unit_length.unit_length, programs, x, mean, rstd, y, *layout.strides[0], *layout.strides[1],
+        *layout.sizes, cut.chunks, cut.tiles, LEAST=SHORTEST, config=config, **options,
     )  # fmt: skip
     return outputs
 
@@ -81,20 +77,20 @@ def unit_backward(grad_output: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) ->
     batch, channels = x.shape[:2]
     layout = layout_of([x, grad_output, grad_x])
     of_x, of_g, of_d = layout.strides
-    cut, config = _divided(UNIT_SUMS, x, layout)
+    programs, _, cut, config, options = _plan(UNIT_SUMS, x, layout)
     partials = new_partials(mean, 2, batch, cut.chunks, channels)
     runtime.run(
-        unit_length.unit_gradient_sums, batch * cut.chunks, x, mean, rstd, grad_output, partials, *of_x, *of_g,
+        unit_length.unit_gradient_sums, programs, x, mean, rstd, grad_output, partials, *of_x, *of_g,
         *layout.sizes, cut.chunks, cut.tiles, batch,
-        LEAST=SHORTEST, config=config, num_warps=UNIT_SUMS.warps, **UNFUSED,
+        LEAST=SHORTEST, config=config, **options,
     )  # fmt: skip
     sums, per_channel = (mean.new_empty((2, batch, channels)) for _ in range(2))  # a channel is a group: alike
     totals(partials, None, sums, per_channel, config)
-    cut, config = _divided(UNIT_GRADIENT, x, layout)
+    programs, _, cut, config, options = _plan(UNIT_GRADIENT, x, layout)
     runtime.run(
-        unit_length.unit_input_gradient, batch * cut.chunks, x, mean, rstd, grad_output, sums, grad_x,
+        unit_length.unit_input_gradient, programs, x, mean, rstd, grad_output, sums, grad_x,
         *of_x, *of_g, *of_d, *layout.sizes, cut.chunks, cut.tiles, batch,
-        LEAST=SHORTEST, config=config, num_warps=UNIT_GRADIENT.warps, **UNFUSED,
+        LEAST=SHORTEST, config=config, **options,
     )  # fmt: skip
     return grad_x
 

@@ -298,8 +298,8 @@ def test_an_exported_graph_runs_where_there_is_no_triton(strict: bool) -> None:
 def test_signs_are_written_only_where_a_backward_may_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, bias, residual = _inputs(2, 8, 3, 5, residual=True, last=True)
     written: list[int] = []
-    sizes = launch.sign_bytes
-    monkeypatch.setattr(launch, "sign_bytes", lambda *given: written.append(1) or sizes(*given))
+    sizes = table.sign_bytes
+    monkeypatch.setattr(table, "sign_bytes", lambda *given: written.append(1) or sizes(*given))
     operation = _operation(4, residual=True, relu=True)
     values = [operation.triton(x, weight, bias, residual)]
     with torch.no_grad():
@@ -340,7 +340,7 @@ def test_the_signs_are_all_that_is_kept_of_the_result() -> None:
 def test_few_groups_are_cut_into_many_programs() -> None:
     """One image of a volume, 8 groups, its channels in one block: every multiprocessor has work."""
     x = torch.empty(1, 32, 48, 64, 128, dtype=torch.bfloat16, device="meta").to(memory_format=torch.channels_last_3d)
-    layout = launch.layout_of([x])
+    layout = table.layout_of([x])
     for shape in (table.STATISTICS, table.NORMALISE, table.GRADIENT_SUMS, table.INPUT_GRADIENT):
         tile = table.tile_of(x, 8, shape.elements, layout.channels_last)
         cut = table.cut_of(shape, tile, 1, 8, layout.positions)
