@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cpu
 OPERATIONS = [name for name in adu_kernels.__all__ if inspect.isfunction(getattr(adu_kernels, name))]
 
 
-def _arguments(name: str) -> tuple:
+def arguments_of(name: str) -> tuple:
     maps, volume, tokens = torch.rand(2, 1, 3, 4) + 1, torch.rand(2, 4, 3, 5), torch.rand(2, 2, 6, 4)
     return {
         "groupwise_correlation_volume": (volume, volume, 3, 2),
@@ -83,7 +83,7 @@ def test_twin_has_the_same_signature_without_backend(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_auto_on_cpu_and_torch_are_the_reference(name: str) -> None:
-    arguments = _arguments(name)
+    arguments = arguments_of(name)
     expected = _bits(getattr(reference, name)(*arguments))
     for chosen in ("auto", "torch"):
         for got, want in zip(_bits(getattr(adu_kernels, name)(*arguments, backend=chosen)), expected, strict=True):
@@ -98,12 +98,12 @@ def test_triton_without_a_kernel_names_the_operation() -> None:
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_unknown_backend_names_the_three(name: str) -> None:
     with pytest.raises(ValueError, match="backend: expected one of 'auto', 'triton', 'torch', got 'cuda'"):
-        getattr(adu_kernels, name)(*_arguments(name), backend="cuda")
+        getattr(adu_kernels, name)(*arguments_of(name), backend="cuda")
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_inputs_are_left_as_they_were(name: str) -> None:
-    arguments = _arguments(name)
+    arguments = arguments_of(name)
     before = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
     getattr(adu_kernels, name)(*arguments)
     for was, now in zip(before, arguments, strict=True):
@@ -116,7 +116,7 @@ def test_traced_whole_forward_and_backward(name: str) -> None:
     operation = getattr(adu_kernels, name)
     arguments = [
         a.clone().requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
-        for a in _arguments(name)
+        for a in arguments_of(name)
     ]
     floats = [a for a in arguments if isinstance(a, torch.Tensor) and a.requires_grad]
 
@@ -136,7 +136,7 @@ def test_traced_whole_forward_and_backward(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_what_is_exported_runs_where_there_is_no_triton(name: str) -> None:
-    given = _arguments(name)
+    given = arguments_of(name)
 
     class Network(torch.nn.Module):
         def forward(self, *tensors: torch.Tensor) -> object:
@@ -169,7 +169,7 @@ def test_auto_takes_the_kernel_on_a_gpu_alone() -> None:
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_auto_on_a_gpu_is_the_kernel(name: str) -> None:
     """The same call, so the same bits."""
-    arguments, operation = _arguments(name), getattr(adu_kernels, name)
+    arguments, operation = arguments_of(name), getattr(adu_kernels, name)
     expected = _bits(operation(*arguments, backend="triton"))
     for got, want in zip(_bits(operation(*arguments)), expected, strict=True):
         assert got.is_cuda
