@@ -12,6 +12,7 @@ from io import StringIO
 from typing import Any
 
 from adu_depth.errors import InputError
+from adu_depth.stopping import stop_if_asked
 
 MOST_BYTES = 2**31 - 1
 """What one ONNX file can hold, weights and all, and as much is read of any exported file."""
@@ -28,15 +29,23 @@ def needed(module: str, extra: str, purpose: object) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What another library says, short enough for a message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    """What another library says, short enough for a message.
+
+    Raises Stopped where a signal has asked to stop: the library's error is then what it made of that, as compiled code
+    does that calls Python, and no fault of the network or the file.
+    """
+    return _line(error, 0)
 
 
 def last_line(error: BaseException) -> str:
     """The same of a library (OpenVINO) that tells first which lines of its code are concerned."""
+    return _line(error, -1)
+
+
+def _line(error: BaseException, which: int) -> str:
+    stop_if_asked()
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1][:300]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[which][:300]}" if lines else type(error).__name__
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from adu_depth.errors import InputError
+from adu_depth.export.extras import first_line
 from adu_depth.export.note import LARGEST_SIDE, Note
 from adu_depth.geometry import Camera
 from adu_depth.images import from_levels
@@ -121,9 +122,8 @@ def capture(graph: TensorGraph, note: Note) -> ExportedProgram:
             raise
         except Exception as error:  # whatever it is, the user hears which network, and what may help
             advice = "; a fixed --size may be" if note.size is None else ""
-            first_line = str(error).strip().partition("\n")[0][:300]
             raise InputError(
-                f"{note.checkpoint}: this network cannot be exported{advice}: {type(error).__name__}: {first_line}"
+                f"{note.checkpoint}: this network cannot be exported{advice}: {first_line(error)}"
             ) from error
     _forget_lines(program)
     return program

@@ -18,7 +18,6 @@ from adu_depth.export.note import KEY, LARGEST_SIDE, Note, read_note
 from adu_depth.export.onnx_file import Run
 from adu_depth.files import checksum, read_bytes, read_text, require_text_name, writing
 from adu_depth.models.padding import CELL
-from adu_depth.stopping import stop_if_asked
 
 EXTRA = "openvino"
 WEIGHTS = ".bin"
@@ -63,7 +62,6 @@ def write(program: ExportedProgram, note: Note, path: Path) -> None:
             unknown = "0" * 64
             model.set_rt_info(unknown, [WEIGHTS_KEY])
     except Exception as error:  # of OpenVINO, or of torch's decompositions on the way
-        stop_if_asked()
         raise InputError(f"{note.checkpoint}: OpenVINO cannot convert this network: {last_line(error)}") from error
     with writing(path):
         try:

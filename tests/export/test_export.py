@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +15,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.errors import InputError
-from adu_depth.export import command
-from adu_depth.export.graph import TensorGraph
+from adu_depth.export import command, onnx_file, torch_export_file
+from adu_depth.export.graph import StudentGraph, TensorGraph, capture
 from adu_depth.export.note import KEY, Note
 from adu_depth.export.opened import open_exported
 from adu_depth.geometry import stack_cameras
 from adu_depth.inference import Predictor
+from adu_depth.stopping import Stopped, end_on_signals
 from tests.export.making import HAS, maps, needs_onnx, of_file, run
 from tests.training.tiny import SIZE
 
@@ -313,3 +317,37 @@ def test_a_network_larger_than_a_picture_may_be_is_read(made: Path, monkeypatch:
     monkeypatch.setenv("ADU_DEPTH_MAX_MB", "1")
     assert (made / "light.onnx").stat().st_size > 2e6
     open_exported(made / "light.onnx")
+
+
+NOTE = Note("student", "fp32", (64, 64), 1, False, True, True, 0.1, 100.0, None, (64, 64), "resize", 0, "run", "here")
+FOREIGN = {
+    "torch.export.export": lambda program, path: capture(StudentGraph(nn.Conv2d(3, 1, 3), NOTE), NOTE),
+    "torch.export.load": lambda program, path: torch_export_file.open_file(path / "a.pt2"),
+    "torch.onnx.export": lambda program, path: onnx_file.write(program, NOTE, path / "a.onnx"),
+    "onnxruntime.InferenceSession": lambda program, path: onnx_file.open_file(path / "a.pt2"),
+}
+"""Calls of other libraries, and what of ours makes them."""
+
+
+@pytest.mark.parametrize("call", [pytest.param(c, marks=needs_onnx if "onnx" in c else ()) for c in FOREIGN])
+def test_a_signal_of_which_a_library_makes_another_error_stops_what_called_it(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told as a network that cannot be converted, or a file that is none. OpenVINO does so by itself
+    (test_openvino.py)."""
+    program = torch.export.export(nn.Conv2d(3, 4, 3).eval(), (torch.rand(1, 3, 8, 8),))
+    torch_export_file.write(program, NOTE, tmp_path / "a.pt2")
+
+    def asked_to_stop(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except Stopped:
+            raise RuntimeError("in this library's own words") from None
+
+    monkeypatch.setattr(call, asked_to_stop)
+    with end_on_signals() as signals:
+        signals.started()
+        with pytest.raises(Stopped):
+            FOREIGN[call](program, tmp_path)
+    assert os.listdir(tmp_path) == ["a.pt2"]
