@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from adu_depth.checkpoint import LoadedModel, load_model
 from adu_depth.doctor.findings import counted
@@ -20,6 +21,7 @@ from adu_depth.files import folder_name, replacing_with
 from adu_depth.folder_lock import locked
 from adu_depth.inference.predictor import Predictor
 from adu_depth.models import LightConfig
+from adu_depth.models.aggregation import Aggregation
 from adu_depth.models.blocks import set_backend
 from adu_depth.models.students import depth_range
 from adu_depth.progress import Progress
@@ -37,7 +39,7 @@ def export(config: ExportConfig, console: Console) -> Path:
     kind.require_writer()
     path = output_of(config)
     loaded = load_model(config.checkpoint)
-    set_backend(loaded.model, "torch")  # the references are exported, and compared with
+    use_references(loaded.model)
     note = note_of(config, loaded)
     require_images(config, stereo=note.kind == "teacher")
     with locked(path.parent, "export"):
@@ -58,6 +60,18 @@ def export(config: ExportConfig, console: Console) -> Path:
             size = sum(written.stat().st_size for written in kind.files(temporary))
     progress.say(f"wrote {path}, {size / 1e6:.1f} MB")
     return path
+
+
+def use_references(network: nn.Module) -> None:
+    """Makes of a network what is exported, and compared with: plain PyTorch, a teacher's volumes not channels-last.
+
+    Of those torch's group norm sums up in fp32 one after the other on a CPU (2.13), and is off by some 1e-4 of a value:
+    depths of a trained teacher at 192×640 were by 6e-3 at the worst pixel. Of contiguous ones it is exact to 1e-6.
+    """
+    set_backend(network, "torch")
+    for module in network.modules():
+        if isinstance(module, Aggregation):
+            module.use_layout(torch.contiguous_format)
 
 
 def output_of(config: ExportConfig) -> Path:

@@ -76,7 +76,6 @@ class Aggregation(KernelModule):
         memory_format: torch.memory_format = torch.channels_last_3d,
     ) -> None:
         super().__init__()
-        self._memory_format = str(memory_format).removeprefix("torch.")  # as it is, torch.save could not pickle it
         self.enter = nn.Sequential(
             conv_norm_relu(inputs, channels, norm=norm, dims=3), conv_norm_relu(channels, channels, norm=norm, dims=3)
         )
@@ -86,6 +85,11 @@ class Aggregation(KernelModule):
         for head in self.heads:
             # The corrections start small, so that training starts from what the prior says.
             nn.init.normal_(head.weight, std=0.5 / (27 * channels) ** 0.5)  # type: ignore[arg-type]
+        self.use_layout(memory_format)
+
+    def use_layout(self, memory_format: torch.memory_format) -> None:
+        """Sets the layout of the volume and of the 3-D weights."""
+        self._memory_format = str(memory_format).removeprefix("torch.")  # as it is, torch.save could not pickle it
         set_layout(self, memory_format)
 
     @property

@@ -25,6 +25,7 @@ from adu_depth.export.note import KEY, Note
 from adu_depth.export.opened import open_exported
 from adu_depth.geometry import stack_cameras
 from adu_depth.inference import Predictor
+from adu_depth.models.aggregation import Aggregation
 from adu_depth.stopping import Stopped, end_on_signals
 from tests.export.making import HAS, maps, needs_onnx, of_file, run
 from tests.training.tiny import SIZE
@@ -351,3 +352,15 @@ def test_a_signal_of_which_a_library_makes_another_error_stops_what_called_it(
         with pytest.raises(Stopped):
             FOREIGN[call](program, tmp_path)
     assert os.listdir(tmp_path) == ["a.pt2"]
+
+
+@torch.no_grad()
+def test_a_teacher_s_volume_is_normalised_to_fp32_s_last_digits() -> None:
+    """Where it is channels-last, torch is a hundred times as far off on a CPU: files were refused for its sake."""
+    torch.manual_seed(0)
+    network = Aggregation(8, 8, hourglasses=1).eval()
+    volume, prior = torch.rand(1, 8, 48, 48, 96) + 1, torch.zeros(1, 48, 48, 96)
+    exact = copy.deepcopy(network).double()(volume.double(), prior.double())[1]
+    command.use_references(network)
+    apart = (network(volume, prior)[1] - exact).abs().max() / exact.abs().mean()
+    assert apart < 5e-5
