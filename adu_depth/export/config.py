@@ -35,9 +35,9 @@ class ExportConfig:
     """The file; without it runs/exports/RUN.onnx, RUN.xml or RUN.pt2, if nothing has that name yet."""
     size: tuple[int, int] | None = None
     """Height and width of the images, fixed in the file; without it the size trained at, if whole images were brought
-    to it or the network is a light one, else any (--dynamic)."""
+    to it or the network is a light one, else any (--dynamic). A stereo teacher's file is always for one size."""
     dynamic: bool = False
-    """Students: take images of any size above 32×32; light ones, whose sides are multiples of 32."""
+    """Students alone: take images of any size above 32×32; light ones, whose sides are multiples of 32."""
     batch_size: Annotated[int, Range(1, MOST_BATCH)] = 1
     """Images a call."""
     precision: Precision = "fp32"
