@@ -15,11 +15,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adu_depth.data import SyntheticStereo
 from adu_depth.errors import InputError
 from adu_depth.export import command, onnx_file, torch_export_file
+from adu_depth.export.extras import quiet
 from adu_depth.export.graph import StudentGraph, TensorGraph, capture
 from adu_depth.export.note import KEY, Note
 from adu_depth.export.opened import open_exported
@@ -364,3 +365,30 @@ def test_a_teacher_s_volume_is_normalised_to_fp32_s_last_digits() -> None:
     command.use_references(network)
     apart = (network(volume, prior)[1] - exact).abs().max() / exact.abs().mean()
     assert apart < 5e-5
+
+
+@needs_onnx
+@torch.no_grad()
+def test_onnx_runtime_normalises_a_volume_to_fp32_s_last_digits(tmp_path: Path) -> None:
+    """Its own sums are off by 1e-3 of a value, so that a teacher's file was refused."""
+    from onnxruntime import InferenceSession
+
+    class Norms(nn.Module):
+        def forward(self, volume: Tensor) -> Tensor:
+            weight, bias = torch.linspace(0.5, 1.5, 8), torch.linspace(-1.0, 1.0, 8)
+            with torch.autocast("cpu", enabled=False):  # a graph within the graph, as in a teacher's
+                return torch.group_norm(volume, 2, weight.to(volume), bias.to(volume), 1e-3)
+
+    torch.manual_seed(0)
+    volume = torch.relu(torch.randn(1, 8, 48, 48, 96) + 1)
+    exact = Norms()(volume.double())
+    with quiet():
+        program = onnx_file.with_staged_norms(torch.export.export(Norms(), (volume,), strict=False))
+        written = torch.onnx.export(program, dynamo=True, opset_version=onnx_file.OPSET, verbose=False)
+    assert written is not None
+    written.save(tmp_path / "a.onnx")
+    session = InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: volume.numpy()})
+    assert (torch.from_numpy(found) - exact).abs().max() / exact.abs().mean() < 2e-5
+    flat = torch.export.export(Norms(), (volume[:, :, 0],), strict=False)
+    assert onnx_file.with_staged_norms(flat) is flat, "a map's norm is left to it"
