@@ -48,6 +48,15 @@ def test_rows_are_timed_beside_each_other_and_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text())["cases"] == result["cases"]
 
 
+@pytest.mark.parametrize("name", ["student", "light student"])
+def test_networks_of_random_weights_have_depths_that_can_differ(name: inference.Network) -> None:
+    """A light one's were all the nearest depth: whatever a runtime made of it agreed."""
+    for size in ((64, 96), (228, 304)):
+        depth = inference.built(name, size)(inference._picture(size)).depth
+        assert depth.min() > 1.0
+        assert depth.std() > 0.2
+
+
 @needs_onnx
 def test_a_runtime_that_computes_something_else_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = inference._depth
