@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from rich.console import Console
 
 from adu_depth.app.networks import RUNS, Networks, runs_below
-from adu_depth.app.page import serving
+from adu_depth.app.server import serving
 from adu_depth.arguments import Positional
 from adu_depth.data.camera_file import CameraFile
 from adu_depth.errors import InputError
@@ -46,8 +46,10 @@ class AppConfig:
 
 def run_app(config: AppConfig, console: Console) -> None:
     """Serves the page until a signal ends it. Raises InputError where it cannot begin."""
-    if config.camera is not None:
-        CameraFile(config.camera)  # refused here, and not when somebody presses a button
+    if config.camera is not None:  # refused here, and not when somebody presses a button
+        if config.camera.suffix != ".toml":
+            raise InputError(f"camera: expected a file ending in .toml, got {config.camera}")
+        CameraFile(config.camera)
     paths = config.checkpoints or tuple(runs_below())
     if not paths:
         raise InputError(f"checkpoints: expected networks to choose from, got none, and no run is below {RUNS}/")

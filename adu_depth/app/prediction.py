@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from adu_depth.app.cloud import write_glb
 from adu_depth.app.viewer import view_of
 from adu_depth.data.camera_file import ALL_NEEDED, FILE_NAME, CameraFile, camera_from_numbers
+from adu_depth.data.config import MOST_AREA
 from adu_depth.data.image_files import read_view
 from adu_depth.errors import InputError
 from adu_depth.geometry import Camera
@@ -41,6 +42,8 @@ NUMBERS = {
     "max_error": "points' largest error",
 }
 """The numbers of a request, and what the page calls them."""
+NUMBERS_OF_CAMERA = ("fx", "cx", "cy", "baseline")
+NUMBERS_OF_POINTS = ("max_depth", "min_angle", "max_error")
 _OF_CAMERA = "the camera's numbers"
 
 
@@ -116,12 +119,14 @@ def _answer(predictor: Predictor, request: Request, folder: Path) -> Answer:
     points = _points(predictor, request)
     outcome = PredictOutcome()
     orientation = to_be_turned(task.left, outcome, {task.left.parent: frozenset()}, predictor.stereo)
-    camera, told = _camera(predictor, request, task, orientation, points is not None)
+    height, width = read_view(task.left, upright=orientation != 1).shape[-2:]
+    seen = _require_bearable(predictor, (height, width))
+    camera, told = _camera(predictor, request, task.name, (height, width), orientation, points is not None)
     predicted = predict_one(predictor, task, camera, orientation=orientation, points=points)
     written = folder / "predicted"
     written.mkdir()
     files = write_predicted(written, task.name, predicted, colours, points)
-    notes = [_size_note(predictor, predicted.depth.shape), *exif_notes(outcome), *told]
+    notes = [f"{height}×{width} pixels{seen}", *exif_notes(outcome), *told]
     cloud = None
     if predicted.points is not None:
         cloud = folder / f"{task.name}.glb"
@@ -140,7 +145,7 @@ def _laid_out(predictor: Predictor, request: Request, folder: Path) -> ImageTask
         raise InputError("right image: a stereo teacher sees a pair, got the left image only")
     left = _copied(request.image, folder / "left")
     right = _copied(request.right, folder / "right") if predictor.stereo and request.right is not None else None
-    return ImageTask(left.stem, left, right)
+    return ImageTask(left.stem.lstrip(".") or "picture", left, right)  # gradio hands out no file whose name begins so
 
 
 def _copied(file: Path, folder: Path) -> Path:
@@ -151,12 +156,12 @@ def _copied(file: Path, folder: Path) -> Path:
 
 
 def _camera(
-    predictor: Predictor, request: Request, task: ImageTask, orientation: int, points: bool
+    predictor: Predictor, request: Request, name: str, size: tuple[int, int], orientation: int, points: bool
 ) -> tuple[Camera | None, list[str]]:
-    """The camera, None where there is none, and what is to be said of it."""
+    """The camera of the picture `name`, None where there is none, and what is to be said of it."""
     needed = needed_numbers(predictor.stereo, points)
     if request.camera_source == "camera.toml":
-        return _camera_of_file(request, task, orientation, needed)
+        return _camera_of_file(request, name, size, orientation, needed)
     if request.camera_source == "none":
         if predictor.needs_camera:
             raise InputError(
@@ -164,7 +169,8 @@ def _camera(
                 f": write its numbers, or drop a {FILE_NAME}"
             )
         return None, []
-    numbers = {name: getattr(request, name) for name in ("fx", "cx", "cy", "baseline")}
+    needed = (*needed, "baseline") if predictor.stereo else needed
+    numbers = {number: getattr(request, number) for number in NUMBERS_OF_CAMERA}
     camera = camera_from_numbers(**numbers, source=_OF_CAMERA, needed=needed)
     if camera is None:
         raise InputError(f"{_OF_CAMERA}: expected {', '.join(needed)} (pixels), got none")
@@ -172,18 +178,17 @@ def _camera(
 
 
 def _camera_of_file(
-    request: Request, task: ImageTask, orientation: int, needed: tuple[str, ...]
+    request: Request, name: str, size: tuple[int, int], orientation: int, needed: tuple[str, ...]
 ) -> tuple[Camera, list[str]]:
     if request.camera_file is None:
         raise InputError(f"camera: expected a {FILE_NAME}, got none")
     file, notes, called = CameraFile(request.camera_file), [], request.camera_file.name
     if request.section and request.section not in file.sections:
         raise InputError(f"section: expected one of {called}, got {request.section!r:.60}")
-    if file.sections and not request.section and task.name not in file.sections:
-        notes.append(f"camera: the numbers above the sections of {called}, none is called {task.name}")
-    height, width = read_view(task.left, upright=orientation != 1).shape[-2:]
-    name = f"{request.section}/{task.name}" if request.section else task.name
-    return file.camera(name, (height, width), needed, orientation), notes
+    if file.sections and not request.section and name not in file.sections:
+        notes.append(f"camera: the numbers above the sections of {called}, none is called {name}")
+    name = f"{request.section}/{name}" if request.section else name
+    return file.camera(name, size, needed, orientation), notes
 
 
 def _points(predictor: Predictor, request: Request) -> PointOutput | None:
@@ -215,10 +220,16 @@ def _colours(request: Request) -> ColourScale:
     return depth_scale(near, far)
 
 
-def _size_note(predictor: Predictor, own: tuple[int, ...]) -> str:
-    height, width = predictor.working_size((own[0], own[1]))
-    seen = "" if (height, width) == tuple(own) else f", which the network saw at {height}×{width}"
-    return f"{own[0]}×{own[1]} pixels{seen}"
+def _require_bearable(predictor: Predictor, own: tuple[int, int]) -> str:
+    """How the network sees a picture of this height and width, in words. InputError where that is larger than any that
+    a network is trained at: a pair of 12 megapixels takes 22 GB, and the page would go with it."""
+    height, width = predictor.working_size(own)
+    if height * width > MOST_AREA:
+        raise InputError(
+            f"picture: the network would see it at {height}×{width}, expected at most {MOST_AREA:,} pixels: a smaller "
+            "picture, or the page begun with a factor such as --size 0.5"
+        )
+    return "" if (height, width) == own else f", which the network saw at {height}×{width}"
 
 
 def _points_note(kept: int, pixels: int, shown: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import secrets
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ from adu_depth.inference.predict_files import PredictedImage
 from adu_depth.inference.render import to_uint8
 from adu_depth.report.document import page_template
 
-WIDEST = 1280
-"""Pixels along a row that are sent to the page: a wider picture's depth is read at every so many of its pixels."""
+WIDEST, MOST_SENT = 1280, 1_500_000
+"""Pixels along a row, and in all, that are sent to the page: of a larger picture so many, spread evenly."""
 _BAR_WIDTH = 900
 _WIDE = 2.0  # width by height from which pictures stand below one another
 
@@ -34,8 +35,8 @@ def view_of(predicted: PredictedImage, colours: ColourScale) -> str:
     """HTML for `templates/viewer.js`, which reads depth, expected error and, where there are points, the place in space
     of the pixel under the cursor."""
     height, width = predicted.depth.shape
-    columns = _spread(width, min(width, WIDEST))
-    rows = _spread(height, max(1, round(height * len(columns) / width)))
+    share = min(1.0, WIDEST / width, math.sqrt(MOST_SENT / (height * width)))
+    columns, rows = (_spread(side, max(1, round(side * share))) for side in (width, height))
     at = np.ix_(rows, columns)
     picture = scaled_to(to_uint8(predicted.left), len(columns))
     panels = [

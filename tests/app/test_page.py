@@ -6,6 +6,7 @@ them is absent, what needs it is skipped and says so.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -27,7 +28,7 @@ import pytest
 
 from adu_depth.app.command import AppConfig
 from adu_depth.app.networks import Networks
-from adu_depth.app.page import serving
+from adu_depth.app.server import serving
 from adu_depth.cli import main
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.camera_file import read_camera
@@ -38,6 +39,7 @@ from adu_depth.models import StudentConfig
 from adu_depth.training.runs import train_student, train_teacher
 from tests.training.tiny import LOOP, tiny_student, tiny_teacher
 
+ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH = 96, 176
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -61,10 +63,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def program(*arguments: object, temporary: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`adu-depth app …` and the address that it says."""
-    words = [sys.executable, "-m", "adu_depth", "app", *map(str, arguments), "--device", "cpu"]
-    environment = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1", "http_proxy": "http://127.0.0.1:9"}
+def program(
+    *arguments: object, temporary: Path, code: str = "from adu_depth.entry import main\nmain()"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`adu-depth app …` and the address that it says. It has proxies that lead nowhere."""
+    words = [sys.executable, "-c", code, "app", *map(str, arguments), "--device", "cpu"]
+    environment = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": str(ROOT), "http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"}
     running = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
@@ -88,6 +93,14 @@ def asked(address: str, path: str = "/", host: str | None = None) -> tuple[int, 
     return answer.status, dict(answer.getheaders()), answer.read().decode("utf-8", "replace")
 
 
+def sent(address: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
+    name, port = address.removeprefix("http://").strip("/").split(":")
+    connection = HTTPConnection(name, int(port), timeout=30)
+    connection.request("POST", path, body, headers)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode("utf-8", "replace")
+
+
 class TestProgram:
     def test_it_serves_this_machine_alone_until_it_is_stopped(self, made: Path, tmp_path: Path) -> None:
         pytest.importorskip("gradio", reason="pip install 'adu-depth[app]'")
@@ -100,6 +113,7 @@ class TestProgram:
             assert headers["content-security-policy"].startswith("default-src 'self'")
             assert asked(address, host="evil.example")[0] == 400, "a name that leads here is not this address"
             assert asked(address, "/gradio_api/file=/etc/passwd")[0] in (403, 404)
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
             with pytest.raises(OSError, match="refused"):  # another address of this very machine
                 socket.create_connection(("127.0.0.2", port), timeout=5)
             assert list(tmp_path.iterdir()), "its own folder"
@@ -109,12 +123,69 @@ class TestProgram:
             assert running.stderr.read().strip() == "stopped by SIGINT"
         assert list(tmp_path.iterdir()) == [], "what was made meanwhile is gone"
 
+    def test_a_page_elsewhere_cannot_send_it_a_file(self, made: Path, tmp_path: Path) -> None:
+        pytest.importorskip("gradio", reason="pip install 'adu-depth[app]'")
+        body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n--x--\r\n'
+        form = {"Content-Type": "multipart/form-data; boundary=x"}
+        with program(made / "student", temporary=tmp_path) as (_, address):
+            own = address.rstrip("/")
+            for origin, status in (("https://evil.example", 403), ("http://localhost:3000", 403), (own, 200)):
+                answer = sent(address, "/gradio_api/upload", body, {**form, "Origin": origin})
+                assert answer[0] == status, origin
+            files = [file for file in tmp_path.rglob("*") if file.name == "a.png"]
+            assert len(files) == 1, "that of its own page"
+
+    def test_no_file_is_read_that_was_not_dropped(self, made: Path, tmp_path: Path) -> None:
+        """Without `meta` gradio does not look whether it is one of its own."""
+        pytest.importorskip("gradio", reason="pip install 'adu-depth[app]'")
+        secret = made / "pairs" / "left" / "000000.png"
+        with program(made / "student", temporary=tmp_path) as (_, address):
+            config = json.loads(asked(address, "/config")[2])
+            button = max(config["dependencies"], key=lambda dependency: len(dependency["inputs"]))
+            for given in ({"path": str(secret)}, {"path": "/etc/hostname"}, {"path": "/dev/zero"}, {"url": "data:,x"}):
+                rest = [None, None, "none", "", True, *[""] * 9]
+                call = {"data": [str(made / "student"), given, *rest], "fn_index": button["id"], "session_hash": "s"}
+                words = {"Content-Type": "application/json"}
+                sent(address, "/gradio_api/queue/join", json.dumps(call).encode(), words)
+                said = asked(address, "/gradio_api/queue/data?session_hash=s")[2]
+                assert "adu-view" not in said
+                assert '"success":false' in said
+                assert "drop it again" in said, said
+
+    def test_a_signal_while_it_predicts_leaves_nothing_that_was_dropped(self, made: Path, tmp_path: Path) -> None:
+        pytest.importorskip("gradio", reason="pip install 'adu-depth[app]'")
+        code = (
+            "import sys, time\n"
+            "import adu_depth.app.page as page\n"
+            "def slow(predictor, request, folder):\n"
+            "    (folder / 'dropped').write_text('x')\n"
+            "    print('predicting', flush=True)\n"
+            "    end = time.monotonic() + 60\n"
+            "    while time.monotonic() < end: sum(range(10**7))\n"  # as a network: nothing else runs meanwhile
+            "page.predict_request = slow\n"
+            "from adu_depth.entry import main\n"
+            "main()\n"
+        )
+        with program(made / "student", temporary=tmp_path, code=code) as (running, address):
+            config = json.loads(asked(address, "/config")[2])
+            button = max(config["dependencies"], key=lambda dependency: len(dependency["inputs"]))
+            data = [str(made / "student"), None, None, None, "none", "", True, *[""] * 9]
+            call = {"data": data, "fn_index": button["id"], "session_hash": "s"}
+            sent(address, "/gradio_api/queue/join", json.dumps(call).encode(), {"Content-Type": "application/json"})
+            assert running.stdout is not None
+            assert running.stdout.readline() == "predicting\n"
+            assert list(tmp_path.rglob("dropped"))
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(timeout=60) == 128 + signal.SIGTERM
+        assert list(tmp_path.iterdir()) == []
+
     @pytest.mark.parametrize(
         ("words", "message"),
         [
             (["--port", "0"], "port"),
             (["--port", "65536"], "port"),
             (["--camera", "nowhere.toml"], "nowhere.toml"),
+            (["--camera", "camera.txt"], "camera: expected a file ending in .toml"),
             (["--size", "huge"], "size"),
             (["nothing-there"], "nothing-there does not exist"),
         ],
@@ -219,9 +290,9 @@ def predict(page: Any) -> None:
     assert page.locator(".adu-label:visible").count() == 0
 
 
-def told(page: Any) -> str:
+def told(page: Any, kind: str = "error") -> str:
     """What comes up where something is wrong; it is closed again."""
-    toast = page.locator(".toast-body.error").first
+    toast = page.locator(f".toast-body.{kind}").first
     toast.wait_for()
     text = str(toast.inner_text())
     toast.locator("button").click()
@@ -309,9 +380,32 @@ class TestInABrowser:
         assert "broken.png" in text
         assert str(made) not in text
         assert page.locator(".adu-view").count() == 1
+        assert page.locator(".adu-view").is_visible(), "nothing lies over it"
         drop(page, "Picture (of a pair", made / "pairs" / "left" / "000000.png")
         predict(page)
         assert page.locator(".adu-panel").count() == 2, "a network without uncertainty"
+        assert page.locator("canvas").count() == 0, "no points without a camera"
+
+    def test_what_a_file_says_comes_up_as_text_and_fields_that_are_not_seen_do_not_matter(
+        self, page: Any, made: Path, tmp_path: Path
+    ) -> None:
+        choose_network(page, made / "student")
+        page.get_by_label("numbers", exact=True).check()
+        page.get_by_label("fx", exact=True).fill("abc")
+        page.get_by_role("button", name="Predict").click()
+        assert "fx: expected a number such as 721.5, or nothing, got 'abc'" in told(page)
+        page.get_by_label("camera.toml", exact=True).check()
+        hostile = tmp_path / "camera.toml"
+        hostile.write_text("fx = \"<img src='x' onerror='window.hit=1'>\"\n")
+        drop(page, "camera.toml", hostile)
+        text = told(page, "warning")
+        assert "<img src=" in text, "as text"
+        assert "/gradio/" not in text
+        page.get_by_label("none").check()
+        predict(page)
+        assert page.evaluate("window.hit") is None
+        page.get_by_label("numbers", exact=True).check()
+        page.get_by_label("fx", exact=True).fill("")
 
     def test_nothing_is_asked_of_another_machine(self, page: Any) -> None:
         page.reload()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from adu_depth.app.prediction import Answer, Request, number_of, predict_request
-from adu_depth.app.viewer import WIDEST
+from adu_depth.app.viewer import MOST_SENT, WIDEST
 from adu_depth.cli import main
 from adu_depth.data import SyntheticStereo
 from adu_depth.data.camera_file import read_camera
@@ -127,6 +127,28 @@ def test_a_wide_picture_is_sent_at_some_of_its_pixels_and_the_numbers_are_theirs
     rows = [math.floor(r * (height - 1) / (depth.shape[0] - 1) + 0.5) for r in range(depth.shape[0])]
     expected = 1.0 + 10 * pixels.astype(np.float64).mean(axis=2) / 255
     assert np.abs(depth - expected[np.ix_(rows, columns)]).max() < 1e-4
+
+
+def test_of_a_tall_picture_no_more_is_sent_than_a_browser_bears(tmp_path: Path) -> None:
+    write_png(tmp_path / "tall.png", np.random.default_rng(0).integers(0, 255, (6000, 600, 3), np.uint8))
+    depth = floats(asked(student(), tmp_path / "page", image=tmp_path / "tall.png").view, "depth")
+    assert 0.99 * MOST_SENT < depth.size <= 1.01 * MOST_SENT
+
+
+def test_a_picture_that_would_take_the_machine_s_memory_is_refused_where_the_network_sees_it_whole(
+    tmp_path: Path,
+) -> None:
+    write_png(tmp_path / "large.png", np.zeros((2100, 2000, 3), np.uint8))
+    with pytest.raises(InputError, match=r"see it at 2100×2000, expected at most 4,194,304 pixels: .* --size 0\.5"):
+        asked(Predictor(Student(), size=None), tmp_path / "whole", image=tmp_path / "large.png")
+    answer = asked(student(), tmp_path / "small", image=tmp_path / "large.png")
+    assert "2100×2000 pixels, which the network saw at 16×32" in answer.notes
+
+
+def test_a_picture_whose_name_begins_with_a_dot_has_results_that_are_handed_out(tmp_path: Path) -> None:
+    write_png(tmp_path / ".hidden.png", np.zeros((32, 64, 3), np.uint8))
+    answer = asked(student(), tmp_path / "page", image=tmp_path / ".hidden.png")
+    assert answer.files[0].name == "hidden_depth.png"
 
 
 def test_a_photo_is_turned_upright_and_a_note_says_so(tmp_path: Path) -> None:
@@ -243,7 +265,8 @@ def test_a_pair_is_asked_for_by_its_right_picture_and_its_baseline(tmp_path: Pat
         ({"image": image, **numbers}, "right image: a stereo teacher sees a pair"),
         ({"image": image, "right": other, **numbers}, "must have one size, got 32×64 and 32×60"),
         ({"image": image, "right": image}, "camera: this network needs fx, cx, cy (pixels) and baseline (metres)"),
-        ({"image": image, "right": image, **numbers, "baseline": None}, "camera.baseline > 0"),
+        ({"image": image, "right": image, **numbers, "baseline": None}, "the camera's numbers lacks baseline"),
+        ({"image": image, "right": image, **numbers, "baseline": 0.0}, "camera.baseline > 0"),
         ({"image": image, "right": image, **numbers, "cx": None}, "the camera's numbers lacks cx"),
     ]
     for number, (fields, message) in enumerate(cases):
