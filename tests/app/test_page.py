@@ -270,9 +270,10 @@ def drop(page: Any, label: str, file: Path) -> None:
     field = page.locator(
         ".block", has=page.locator(f"label:has-text('{label}'), [data-testid=block-label]:has-text('{label}')")
     ).last
-    remove = field.get_by_label("Clear")
-    if remove.count():
-        remove.first.click()
+    field.wait_for()  # it may only just come up
+    field.locator("input[type=file], [aria-label=Clear]").first.wait_for(state="attached")
+    if field.get_by_label("Clear").count():
+        field.get_by_label("Clear").first.click()
     field.locator("input[type=file]").first.set_input_files(str(file))
 
 

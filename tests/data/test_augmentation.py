@@ -298,15 +298,21 @@ def test_a_cut_student_is_taught_by_outputs_cut_alike(batch: StereoSample) -> No
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PairAugmentationConfig(zoom=0.9), r"augmentation\.zoom must be at least 1, got 0\.9"),
-        (lambda: PairAugmentationConfig(erase=2), r"augmentation\.erase is a probability, 0 to 1, got 2"),
+        (lambda: PairAugmentationConfig(zoom=0.9), r"augmentation\.zoom: expected a number from 1 to 64, got 0\.9"),
+        (lambda: PairAugmentationConfig(erase=2), r"augmentation\.erase: expected a number from 0 to 1, got 2"),
         (
             lambda: PairAugmentationConfig(erase_size=(9, 3)),
             r"augmentation\.erase_size .* smallest first, got \(9, 3\)",
         ),
-        (lambda: PairAugmentationConfig(vertical_jitter=-1), r"augmentation\.vertical_jitter is in pixels"),
-        (lambda: AugmentationConfig(cut_flip=-1), r"augmentation\.cut_flip is a probability"),
-        (lambda: AugmentationConfig(contrast=1.0), r"augmentation\.contrast must be at least 0 and below 1"),
+        (
+            lambda: PairAugmentationConfig(vertical_jitter=-1),
+            r"augmentation\.vertical_jitter: expected a number from 0, below 32, got -1",
+        ),
+        (lambda: AugmentationConfig(cut_flip=-1), r"augmentation\.cut_flip: expected a number from 0 to 1, got -1"),
+        (
+            lambda: AugmentationConfig(contrast=1.0),
+            r"augmentation\.contrast: expected a number from 0, below 1, got 1\.0",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_named(make: Callable[[], object], message: str) -> None:

@@ -45,7 +45,7 @@ class BrightnessStudent(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kitti_test(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """depth_selection with three rendered test images and their intrinsics, as the archive unpacks."""
     root = tmp_path_factory.mktemp("kitti") / "depth_selection"
     test = root / "test_depth_prediction_anonymous"
@@ -57,8 +57,8 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_maps_and_zip_are_as_the_benchmark_wants_them(benchmark: Path, tmp_path: Path) -> None:
-    images = find_test_images(benchmark, partial=True)
+def test_maps_and_zip_are_as_the_benchmark_wants_them(kitti_test: Path, tmp_path: Path) -> None:
+    images = find_test_images(kitti_test, partial=True)
     student = BrightnessStudent()
     done: list[int] = []
     archive = write_submission(Predictor(student, size=None), images, tmp_path / "out", lambda: done.append(1))
@@ -84,20 +84,20 @@ def test_maps_and_zip_are_as_the_benchmark_wants_them(benchmark: Path, tmp_path:
     assert archive.read_bytes() == before, "the same maps make the same zip, and an earlier one is replaced"
 
 
-def test_images_are_found_from_any_of_their_folders(benchmark: Path) -> None:
-    test = benchmark / "test_depth_prediction_anonymous"
+def test_images_are_found_from_any_of_their_folders(kitti_test: Path) -> None:
+    test = kitti_test / "test_depth_prediction_anonymous"
     (test / "image" / "._0000000000.png").touch()  # macOS leaves such
-    found = [find_test_images(folder, partial=True) for folder in (benchmark.parent, benchmark, test, test / "image")]
+    found = [find_test_images(folder, partial=True) for folder in (kitti_test.parent, kitti_test, test, test / "image")]
     assert all(images == found[0] for images in found)
     assert [image.image.name for image in found[0]] == NAMES
     assert all(image.intrinsics is not None for image in found[0])
 
 
-def test_what_is_no_test_folder_is_refused(benchmark: Path, tmp_path: Path) -> None:
+def test_what_is_no_test_folder_is_refused(kitti_test: Path, tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"expected the benchmark's 500 images .* got 3; the first missing is 0000000003"
     ):
-        find_test_images(benchmark)
+        find_test_images(kitti_test)
     with pytest.raises(InputError, match="no such folder"):
         find_test_images(tmp_path / "nowhere", partial=True)
     with pytest.raises(InputError, match="got 0; the first missing is 0000000000"):
@@ -109,8 +109,8 @@ def test_what_is_no_test_folder_is_refused(benchmark: Path, tmp_path: Path) -> N
             find_test_images(folder, partial=True)
 
 
-def test_nothing_is_left_of_a_submission_that_fails(benchmark: Path, tmp_path: Path) -> None:
-    images = find_test_images(benchmark, partial=True)
+def test_nothing_is_left_of_a_submission_that_fails(kitti_test: Path, tmp_path: Path) -> None:
+    images = find_test_images(kitti_test, partial=True)
     with pytest.raises(InputError, match="the predicted depth is NaN at"):
         write_submission(Predictor(BrightnessStudent(torch.nan), size=None), images, tmp_path / "out")
     small = tmp_path / "small"
@@ -228,11 +228,11 @@ def run(*arguments: str | Path) -> int:
     return int(stopped.value.code or 0)
 
 
-def test_the_command(benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(kitti_test: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from adu_depth.training.runs import train_student
 
     train_student(tiny_student(tmp_path / "run"))
-    submit = ("submit", tmp_path / "run", "--data", benchmark, "--output", tmp_path / "out", "--device", "cpu")
+    submit = ("submit", tmp_path / "run", "--data", kitti_test, "--output", tmp_path / "out", "--device", "cpu")
     assert run(*submit) == 2
     assert "expected the benchmark's 500 images" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
@@ -245,7 +245,7 @@ def test_the_command(benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "fault: expected 500 files, got 3" in errors
     assert run("submit", "--validate", tmp_path / "no.zip") == 2
     assert run("submit") == 2
-    assert run("submit", tmp_path / "run", "--data", benchmark, "--validate", tmp_path / "out" / "submission.zip") == 2
+    assert run("submit", tmp_path / "run", "--data", kitti_test, "--validate", tmp_path / "out" / "submission.zip") == 2
     whole = make_zip(tmp_path / "whole.zip", dict.fromkeys(file_names(), png(good_map()[:1, :1])))
     capsys.readouterr()
     assert run("submit", "--validate", whole) == 1
