@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,7 @@ from adu_depth.data.camera_file import read_camera
 from adu_depth.data.image_files import read_png16
 from adu_depth.errors import InputError
 from adu_depth.inference import write_samples
-from adu_depth.models import StudentConfig
-from adu_depth.training.runs import train_student, train_teacher
-from tests.training.tiny import LOOP, tiny_student, tiny_teacher
+from tests.training.tiny import train_three
 
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH = 96, 176
@@ -48,10 +45,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student, a teacher, a light student; two pairs."""
     folder = tmp_path_factory.mktemp("page")
-    short = replace(LOOP, steps=1)
-    train_student(tiny_student(folder / "student", loop=short))
-    train_teacher(tiny_teacher(folder / "teacher", loop=short))
-    train_student(tiny_student(folder / "light", loop=short, model=StudentConfig(network="light")))
+    train_three(folder)
     write_samples(SyntheticStereo(2, HEIGHT, WIDTH, seed=1), folder / "pairs", 2)
     return folder
 

@@ -7,7 +7,6 @@ import json
 import math
 import re
 import struct
-from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -24,11 +23,9 @@ from adu_depth.errors import InputError
 from adu_depth.inference import write_samples
 from adu_depth.inference.image_files import encode_jpeg, write_png
 from adu_depth.inference.predictor import Predictor
-from adu_depth.models import StudentConfig
-from adu_depth.training.runs import train_student, train_teacher
 from tests.inference.test_point_cloud import read_ply
 from tests.inference.test_predict_files import Student, student, teacher, turned_jpeg
-from tests.training.tiny import LOOP, tiny_student, tiny_teacher
+from tests.training.tiny import train_three
 
 pytest.importorskip("trimesh", reason="pip install 'adu-depth[app]'")
 
@@ -39,10 +36,7 @@ HEIGHT, WIDTH = 48, 88
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher, a student, a light student without uncertainty; pairs of another size than they were trained at."""
     folder = tmp_path_factory.mktemp("app")
-    short = replace(LOOP, steps=1)
-    train_teacher(tiny_teacher(folder / "teacher", loop=short))
-    train_student(tiny_student(folder / "student", loop=short))
-    train_student(tiny_student(folder / "light", loop=short, model=StudentConfig(network="light")))
+    train_three(folder)
     write_samples(SyntheticStereo(2, HEIGHT, WIDTH, seed=1), folder / "pairs", 2)
     return folder
 

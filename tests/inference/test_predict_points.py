@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,11 +17,9 @@ from adu_depth.inference import write_samples
 from adu_depth.inference.point_output import PointOutput
 from adu_depth.inference.predict_files import predict_files
 from adu_depth.inference.predictor import Predictor
-from adu_depth.models import StudentConfig
-from adu_depth.training.runs import train_student, train_teacher
 from tests.inference.test_point_cloud import read_ply
 from tests.inference.test_predict_files import Student, teacher, turned_jpeg, write_images
-from tests.training.tiny import LOOP, tiny_student, tiny_teacher
+from tests.training.tiny import train_three
 
 HEIGHT, WIDTH = 48, 88
 
@@ -37,10 +34,7 @@ def run(*arguments: object) -> int:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher, a student, a light student without uncertainty; a file of the student; pairs of another size."""
     folder = tmp_path_factory.mktemp("points")
-    short = replace(LOOP, steps=1)
-    train_teacher(tiny_teacher(folder / "teacher", loop=short))
-    train_student(tiny_student(folder / "student", loop=short))
-    train_student(tiny_student(folder / "light", loop=short, model=StudentConfig(network="light")))
+    train_three(folder)
     assert run("export", folder / "student", "--format", "torch-export", "--output", folder / "student.pt2") == 0
     write_samples(SyntheticStereo(2, HEIGHT, WIDTH, seed=1), folder / "pairs", 2)
     return folder

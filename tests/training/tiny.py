@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from adu_depth.data import SyntheticStereo
 from adu_depth.models import StudentConfig, TeacherConfig
 from adu_depth.training.batches import InMemory
 from adu_depth.training.config import DataConfig, LoopConfig, StudentTrainingConfig, TeacherTrainingConfig
+from adu_depth.training.runs import train_student, train_teacher
 
 SIZE = (32, 64)
 TEACHER = TeacherConfig(
@@ -50,3 +52,11 @@ def tiny_teacher(run: Path, **changes: object) -> TeacherTrainingConfig:
 
 def tiny_student(run: Path, **changes: object) -> StudentTrainingConfig:
     return StudentTrainingConfig(**{"run": run, "data": DATA, "model": STUDENT, "loop": LOOP, **changes})  # type: ignore[arg-type]
+
+
+def train_three(folder: Path) -> None:
+    """A teacher, a student and a light student without uncertainty, of one step each, below these names."""
+    short = replace(LOOP, steps=1)
+    train_teacher(tiny_teacher(folder / "teacher", loop=short))
+    train_student(tiny_student(folder / "student", loop=short))
+    train_student(tiny_student(folder / "light", loop=short, model=StudentConfig(network="light")))
