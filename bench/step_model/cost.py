@@ -7,8 +7,10 @@ channels do not fill, copies between layouts, norms that occupy a part of the GP
 
 from __future__ import annotations
 
-from adu_kernels.testing.fake_cuda.recorder import Row
-from adu_kernels.testing.fake_cuda.rules import COPIES, on_device
+from collections.abc import Sequence
+
+from adu_kernels.testing.fake_cuda.recorder import Row, TensorInfo
+from adu_kernels.testing.fake_cuda.rules import COPIES, MANY_COPIES, on_device
 from bench.step_model.cost_kernels import ours
 from bench.step_model.cost_layers import LAYERS
 from bench.step_model.launch import LAYOUT_SHARE, Launch, full, size
@@ -28,14 +30,16 @@ def launches_of(row: Row) -> list[Launch]:
     if row.name in COPIES:
         return [copy(row)]
     if row.name.startswith(("_foreach", "_fused")):
-        return [multi_tensor(row)]
+        return multi_tensor(row)
     return elementwise(row)
 
 
 def copy(row: Row) -> Launch:
+    return copied(row.inputs[0] if row.name == "copy_" else row.outputs[0], row.inputs[-1])
+
+
+def copied(target: TensorInfo, source: TensorInfo) -> Launch:
     """A copy by what changes: "from host", the layout, the type, or nothing."""
-    target = row.inputs[0] if row.name == "copy_" else row.outputs[0]
-    source = row.inputs[-1]
     moved = float(source.bytes + target.bytes)
     if source.device != target.device:
         return Launch("from host" if target.device == "cuda" else "to host", float(target.bytes))
@@ -49,14 +53,33 @@ TENSORS_A_LAUNCH = {1: 110, 2: 64, 3: 48, 4: 36}
 """By how many lists a multi-tensor kernel walks through (ATen's multi_tensor_apply); 320 blocks of 65,536 elements."""
 
 
-def multi_tensor(row: Row) -> Launch:
+def multi_tensor(row: Row) -> list[Launch]:
     tensors = row.facts["tensors"]
     lists = max(1, min(4, round(len(row.inputs) / max(tensors, 1))))
     first = row.inputs[:tensors]
+    if row.name == MANY_COPIES:
+        return copies(first, row.inputs[tensors:])
     in_place = row.name.endswith("_") or row.name.startswith("_fused")
-    blocks = sum(-(-t.count // 65536) for t in first)
-    launches = max(-(-tensors // TENSORS_A_LAUNCH[lists]), -(-blocks // 320))
-    return Launch("multi-tensor", size(row.inputs) + size(first if in_place else row.outputs), count=launches)
+    moved = size(row.inputs) + size(first if in_place else row.outputs)
+    return [Launch("multi-tensor", moved, count=_walks(first, lists))]
+
+
+def copies(targets: Sequence[TensorInfo], sources: Sequence[TensorInfo]) -> list[Launch]:
+    """A list of tensors into another. Where any pair differs in size or strides, has gaps, or the tensors of a list
+    differ in type or device, ATen copies all of them one by one; from type to type it can copy them together."""
+    pairs = list(zip(targets, sources, strict=True))
+    one_kind = all(len({(t.dtype, t.device) for t in side}) == 1 for side in (targets, sources))
+    alike = all(t.device == s.device and t.shape == s.shape and t.stride == s.stride and t.dense for t, s in pairs)
+    if not (one_kind and alike):
+        return [copied(target, source) for target, source in pairs]
+    kind = "multi-tensor" if targets[0].dtype == sources[0].dtype else "cast"
+    return [Launch(kind, size(targets) + size(sources), count=_walks(targets, 2))]
+
+
+def _walks(tensors: Sequence[TensorInfo], lists: int) -> int:
+    """Launches of a multi-tensor kernel over so many lists like this one."""
+    blocks = sum(-(-t.count // 65536) for t in tensors)
+    return max(-(-len(tensors) // TENSORS_A_LAUNCH[lists]), -(-blocks // 320))
 
 
 WRITERS = {

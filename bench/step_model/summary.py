@@ -24,6 +24,8 @@ OURS = {
     "group_norm": "group norm",
 }
 """What an operation of adu_kernels is called in the table."""
+ROUNDED = "rounded weights"
+"""And what rounds a step's weights together, and their gradients back (`adu_depth.training.rounded_weights`)."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ def group_of(row: Row) -> str:
     operation = row.name.removeprefix("adu_kernels::").removesuffix("_backward")
     if operation in OURS:
         return owner + OURS[operation]
+    if row.name == rules.MANY_COPIES:
+        return ROUNDED
     innermost = row.region.rpartition("/")[2]
     root, _, inside = innermost.partition(".")
     part = inside.partition(".")[0]

@@ -132,6 +132,43 @@ def test_multi_tensor_kernels_take_so_many_tensors_at_a_time() -> None:
     assert (launch.count, launch.bytes) == (2, 2 * 200 * 40)
 
 
+LISTS = [tensor(2, 8, 4, 4, dtype="float32", number=n) for n in range(70)]
+ROUNDED = [replace(t, dtype="bfloat16") for t in LISTS]
+
+
+def copied(targets: list[TensorInfo], sources: list[TensorInfo]) -> list[tuple[str, int]]:
+    launches = launches_of(row("_foreach_copy_", [*targets, *sources], [], tensors=len(targets)))
+    assert sum(launch.bytes for launch in launches) == sum(t.bytes for t in targets + sources)
+    return [(launch.kind, launch.count) for launch in launches]
+
+
+def test_lists_are_copied_together_from_type_to_type_too() -> None:
+    assert copied(LISTS, LISTS) == [("multi-tensor", 2)]
+    assert copied(ROUNDED, LISTS) == [("cast", 2)]
+    assert copied(LISTS, ROUNDED) == [("cast", 2)]
+    large = [tensor(300 * 65536, dtype="float32") for _ in range(2)]
+    assert copied(large, large) == [("multi-tensor", 2)], "by blocks"
+
+
+@pytest.mark.parametrize(
+    ("odd", "kind"),
+    [
+        (tensor(2, 8, 4, 4, dtype="float32", last=False), "layout"),
+        (tensor(2, 8, 4, 4, dtype="float16"), "cast"),
+        (replace(LISTS[0], stride=(256, 1, 64, 16)), "layout"),
+    ],
+    ids=["another layout", "another type", "gaps"],
+)
+def test_a_tensor_that_is_not_like_the_others_has_all_of_a_list_copied_one_by_one(odd: TensorInfo, kind: str) -> None:
+    """As ATen does it."""
+    assert copied(ROUNDED, [*LISTS[1:], odd]) == [*([("cast", 1)] * 69), (kind, 1)]
+
+
+def test_lists_with_gaps_are_copied_one_by_one() -> None:
+    gaps = [replace(t, stride=(256, 1, 64, 16)) for t in LISTS]
+    assert copied(gaps, gaps) == [("copy", 1)] * 70
+
+
 def test_what_runs_on_the_host_launches_nothing() -> None:
     host = tensor(8, device="cpu")
     assert launches_of(row("mul", [host], [host])) == []
@@ -149,6 +186,8 @@ def test_what_runs_on_the_host_launches_nothing() -> None:
         ("where", "forward", "", "augmentation"),
         ("add", "backward", "accumulate", "gradients into parameters"),
         ("_foreach_mul_", "clip", "", "clip"),
+        ("_foreach_copy_", "forward", "", "rounded weights"),
+        ("_foreach_copy_", "backward", "", "rounded weights"),
     ],
 )
 def test_operations_belong_to_a_part_of_the_step(name: str, phase: str, region: str, group: str) -> None:

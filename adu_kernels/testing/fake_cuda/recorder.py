@@ -51,6 +51,11 @@ class TensorInfo:
         return dims in (4, 5) and self._dense([1, *range(dims - 1, 1, -1), 0])
 
     @property
+    def dense(self) -> bool:
+        """Each element once and no gap between them, in whatever order of its dimensions."""
+        return self._dense(sorted(range(len(self.shape)), key=lambda axis: self.stride[axis]))
+
+    @property
     def layout(self) -> str:
         """ "any" is dense in both senses: one channel, or one pixel."""
         if self.contiguous:
