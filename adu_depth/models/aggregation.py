@@ -107,10 +107,12 @@ class Aggregation(KernelModule):
             stages.append(hourglass(stages[-1]) if kept else recomputed(hourglass, stages[-1]))
         first = 0 if self.training else len(stages) - 1
         heads = list(zip(self.heads, stages, strict=True))[first:]
-        logits = [prior + self._head(head.get_parameter("weight"), x) for head, x in heads]
+        logits = [prior + self._head(head, x) for head, x in heads]
         return logits, stages[-1]
 
-    def _head(self, weight: Tensor, volume: Tensor) -> Tensor:
+    def _head(self, head: nn.Module, volume: Tensor) -> Tensor:
+        weight = head.weight
+        assert isinstance(weight, Tensor)
         return single_output_conv3d(volume, weight, backend=self.backend).squeeze(1)
 
     def _enter(self, volume: Tensor, thin: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -20,6 +20,7 @@ from adu_depth.training.accumulation import images_of, mean_terms, micro_batches
 from adu_depth.training.batches import TrainingBatch
 from adu_depth.training.config import OptimizerConfig
 from adu_depth.training.processes import Exchange
+from adu_depth.training.rounded_weights import RoundedWeights
 from adu_depth.training.tasks import StepContext, StepDraws, StudentTask, TeacherTask
 from adu_depth.training.weight_decay import parameter_groups
 from adu_depth.transfer import upload_together
@@ -113,6 +114,7 @@ class TrainingParts:
         self.averages, self.exchange = averages, exchange
         self.task, self.module, self.optimizer, self.accelerator = task, module, optimizer, accelerator
         self.teach, self.dense, self.accumulate = teach, dense, accumulate
+        self.rounded_weights = RoundedWeights(task)
         self.clip_norm = clip_norm or math.inf  # the norm is wanted in any case: it shows a NaN
 
     def draw(self, batch: TrainingBatch, context: StepContext) -> StepDraws:
@@ -138,8 +140,11 @@ class TrainingParts:
         """The first micro-batch makes the gradients, the others add to them: in a CUDA graph too, which holds all."""
         found: list[Terms] = []
         for part, drawn in micro_batches(batch, draws, self.accumulate):
-            terms = self.losses(self.taught(part), drawn)
-            self.backward(terms["total"] if self.accumulate == 1 else terms["total"] / self.accumulate)
+            taught = self.taught(part)
+            with self.rounded_weights.in_place():
+                terms = self.losses(taught, drawn)
+                self.rounded_weights.find(terms["total"])
+                self.backward(terms["total"] if self.accumulate == 1 else terms["total"] / self.accumulate)
             found.append({name: term.detach() for name, term in terms.items()})
         return mean_terms(found) | self.loss_scale()
 

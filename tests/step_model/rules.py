@@ -12,6 +12,7 @@ from adu_depth.training.config import TeacherTrainingConfig
 from adu_kernels.testing.fake_cuda import rules
 from bench.step_model import budgets
 from bench.step_model.cases import cases
+from bench.step_model.cost import launches_of
 from bench.step_model.steps import StepCase, StepTrace
 from bench.step_model.summary import counts
 
@@ -62,6 +63,22 @@ def check_norms(trace: StepTrace, network: torch.nn.Module) -> None:
     turned = [row for row in trace.rows if any(t.storage in normalised for t in rules.layout_conversions(row))]
     cast = [row for row in trace.rows if row.name == "_to_copy" and row.inputs[0].storage in normalised]
     assert not turned + cast, "\n".join(map(str, turned + cast))
+
+
+def check_rounding(trace: StepTrace, network: torch.nn.Module, left: int = 0) -> None:
+    """Fails where the weights and biases of a network's convolutions and linear layers, but for so many, are not
+    rounded by one operation, and their gradients back by another, each of as few launches as there can be."""
+    kinds = (torch.nn.modules.conv._ConvNd, torch.nn.Linear)
+    count = sum(len(list(module.parameters())) for module in network.modules() if isinstance(module, kinds)) - left
+    rows = [row for row in trace.rows if row.name == rules.MANY_COPIES and row.phase in ("forward", "backward")]
+    assert [(row.phase, row.facts["tensors"]) for row in rows] == [("forward", count), ("backward", count)]
+    for row in rows:
+        launches = launches_of(row)
+        assert [launch.kind for launch in launches] == ["cast"], row
+        assert launches[0].count <= 1 + count // 64 + sum(t.count for t in row.inputs[:count]) // (320 * 65536), row
+    weights = {t.storage for t in rows[0].inputs[count:]}
+    alone = [row for row in trace.rows if row.name == "_to_copy" and row.inputs[0].storage in weights]
+    assert not alone, "\n".join(map(str, alone))
 
 
 def what_runs(case: StepCase) -> tuple[Any, ...]:

@@ -15,9 +15,9 @@ from adu_depth.training.presets import PRESETS
 from adu_kernels.testing.fake_cuda.process import FakeCudaProcess
 from bench.step_model import budgets
 from bench.step_model.cases import cases
-from bench.step_model.steps import Precision, StepCase, trace_step
+from bench.step_model.steps import Precision, StepCase, build, trace_step
 from tests.step_model.conftest import Traced
-from tests.step_model.rules import check_budget, check_norms, check_step, distinct, runs, what_runs
+from tests.step_model.rules import check_budget, check_norms, check_rounding, check_step, distinct, runs, what_runs
 
 STUDENTS = distinct(StudentTrainingConfig)
 FEW = replace(StudentTrainingConfig().loop, batch_size=2)
@@ -90,6 +90,14 @@ def test_a_norm_with_sum_and_relu_is_one_operation(traced: Traced) -> None:
     with torch.device("meta"):
         network = MonoStudent(StudentConfig())
     check_norms(traced("student 96×320"), network)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_weights_are_rounded_together(traced: Traced, precision: str) -> None:
+    """But for the adapters' last, which are multiplied with a number first."""
+    with torch.device("meta"):
+        task, _ = build(cases()["student 96×320"])
+    check_rounding(traced("student 96×320", precision), task, left=len(task.loss.adapters.levels))  # type: ignore[union-attr, arg-type]
 
 
 @pytest.mark.parametrize("name", [name for name in budgets.CASES if name in STUDENTS])

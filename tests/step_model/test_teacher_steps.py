@@ -16,7 +16,7 @@ from bench.step_model import budgets
 from bench.step_model.steps import Precision, StepCase, trace_step
 from bench.step_model.summary import volumes
 from tests.step_model.conftest import Traced
-from tests.step_model.rules import check_budget, check_norms, check_step, distinct, runs
+from tests.step_model.rules import check_budget, check_norms, check_rounding, check_step, distinct, runs
 
 TEACHERS = distinct(TeacherTrainingConfig)
 FEW = replace(TeacherTrainingConfig().loop, batch_size=2)
@@ -74,6 +74,29 @@ def test_a_norm_with_sum_and_relu_is_one_operation(traced: Traced) -> None:
     with torch.device("meta"):
         network = StereoTeacher(TeacherConfig())
     check_norms(traced("teacher 96×320"), network)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("implementation", ["kernels", "references"])
+def test_weights_are_rounded_together(traced: Traced, precision: str, implementation: str) -> None:
+    with torch.device("meta"):
+        network = StereoTeacher(TeacherConfig())
+    check_rounding(traced("teacher 96×320", precision, implementation), network)
+
+
+def test_weights_are_rounded_together_beside_passes_without_gradients_and_recomputed_ones(
+    fake_cuda: FakeCudaProcess,
+) -> None:
+    model = TeacherConfig(hourglasses=2, recompute_aggregation=True)
+    training = TeacherTrainingConfig(loss=TeacherLossConfig(left_right=True), model=model, loop=FEW)
+    with torch.device("meta"):
+        network = StereoTeacher(model)
+    check_rounding(fake_cuda.call(trace_step, StepCase("both", training), "bf16"), network)
+
+
+def test_in_fp32_no_weight_is_rounded(traced: Traced) -> None:
+    rows = traced("teacher 96×320", "fp32").rows
+    assert not [row for row in rows if row.name == "_foreach_copy_"]
 
 
 @pytest.mark.parametrize("name", [name for name in budgets.CASES if name in TEACHERS])
