@@ -150,8 +150,8 @@ def depth_to_disparity(depth: Array, camera: Camera) -> Array:
 def warp_right(right: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
     """The right view as the left camera would see it, and where it can be seen.
 
-    right: B×C×H×W; disparity: B×1×H×W pixels. Returns B×C×H×W, bilinear between the two nearest columns, and a bool
-    B×1×H×W that is False where x − disparity lies outside the right image.
+    right: B×C×H×W; disparity: B×1×H×W pixels, or B×C×H×W, each channel's own. Returns B×C×H×W, bilinear between the two
+    nearest columns, and a bool of disparity's shape that is False where x − disparity lies outside the right image.
     """
     width = right.shape[-1]
     columns = torch.arange(width, device=right.device, dtype=disparity.dtype) - disparity

@@ -58,6 +58,15 @@ def test_warping_reads_between_columns_and_knows_the_border() -> None:
     assert inside.flatten().tolist() == [True, True, True, False]
 
 
+def test_warping_each_channel_by_its_own_disparity() -> None:
+    torch.manual_seed(0)
+    right, disparity = torch.rand(2, 1, 5, 16), 6 * torch.rand(2, 3, 5, 16)
+    warped, inside = warp_right(right.expand(-1, 3, -1, -1), disparity)
+    alone = [warp_right(right, disparity[:, k : k + 1]) for k in range(3)]
+    assert torch.equal(warped, torch.cat([view for view, _ in alone], 1))
+    assert torch.equal(inside, torch.cat([seen for _, seen in alone], 1))
+
+
 def test_warping_agrees_with_grid_sample() -> None:
     torch.manual_seed(0)
     right, disparity = torch.rand(2, 3, 5, 16), 6 * torch.rand(2, 1, 5, 16)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from adu_depth.geometry import warp_right
 from adu_depth.models.blocks import Norm, ResidualBlock, conv_norm_relu, initialise
 
-OFFSETS = (-2.0, -1.0, 0.0, 1.0, 2.0)
-"""Pixels around the disparity at which the two views are compared once more, at full size."""
+AROUND = 2
+"""The two views are compared once more, at full size: at the disparity, and so many pixels to both sides of it."""
+COMPARED = 2 * AROUND + 1
 FINE = 2  # works at half size: each cell holds 2×2 pixels
 
 
@@ -22,7 +23,7 @@ class Refinement(nn.Module):
 
     def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
-        inputs = (3 + len(OFFSETS) + 1) * FINE**2
+        inputs = (3 + COMPARED + 1) * FINE**2
         self.enter = conv_norm_relu(inputs, channels, norm=norm)
         self.blocks = nn.Sequential(*(ResidualBlock(channels, channels, norm=norm) for _ in range(2)))
         self.correct = nn.Conv2d(channels, FINE**2, 3, padding=1)
@@ -36,8 +37,9 @@ class Refinement(nn.Module):
         """
         given = disparity.detach()
         grey_left, grey_right = left.mean(1, keepdim=True), right.mean(1, keepdim=True)
-        differences = [grey_left - warp_right(grey_right, given + offset)[0] for offset in OFFSETS]
-        seen = torch.cat([left - 0.5, *differences, given / longest], 1).to(left.dtype)
+        around = torch.arange(-AROUND, AROUND + 1, device=given.device, dtype=given.dtype)
+        warped, _ = warp_right(grey_right.expand(-1, COMPARED, -1, -1), given + around.view(1, -1, 1, 1))
+        seen = torch.cat([left - 0.5, grey_left - warped, given / longest], 1).to(left.dtype)
         cells = F.pixel_unshuffle(seen, FINE).contiguous(memory_format=torch.channels_last)
         corrections = self.correct(self.blocks(self.enter(cells)))
         return (disparity + F.pixel_shuffle(corrections, FINE).float()).clamp_min(0)
