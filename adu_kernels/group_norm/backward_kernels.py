@@ -21,6 +21,7 @@ from .tiles import (
     per_group,
     place_of,
     position_count,
+    shift_of,
     sign_offsets,
     store_tile,
     stored_statistics,
@@ -30,12 +31,9 @@ from .tiles import (
 
 
 @triton.jit
-def through_relu(grad_output, value, lane_mean, scale, shift, config: NormConfig):
-    """The gradient where the normalised value with its shift is above 0."""
-    active = (value - lane_mean) * scale
-    if config.BIASED:
-        active += shift
-    return tl.where(active <= 0, 0.0, grad_output)
+def through_relu(grad_output, value, lane_mean, scale, shift):
+    """The gradient where the normalised value with its shift is above 0, as `normalise` calculates it."""
+    return tl.where((value - lane_mean) * scale + shift <= 0, 0.0, grad_output)
 
 
 @triton.jit(do_not_specialize=RUNTIME)
@@ -55,15 +53,12 @@ def gradient_sums(
     x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
     g = Map(g_pointer, g_stride_b, g_stride_0, g_stride_1, g_stride_2, g_stride_c)
     d = Map(d_pointer, d_stride_b, d_stride_0, d_stride_1, d_stride_2, d_stride_c)
-    p_group = place.batch * config.NUM_GROUPS + lanes.group
-    lane_mean = tl.load(mean + p_group, mask=lanes.valid, other=0.0)[None, :]
-    lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)
-    scale = lane_rstd[None, :]
+    lane_mean, behind_mean, scale = stored_statistics(mean, rstd, place, lanes, config)
     if config.RELU and config.WEIGHTED:
         scale *= lane_parameter(weight, lanes, config)
     shift = scale
-    if config.RELU and config.BIASED:
-        shift = lane_parameter(bias, lanes, config)
+    if config.RELU:
+        shift = shift_of(behind_mean, scale, bias, lanes, config)
     total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     sums = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
@@ -80,13 +75,19 @@ def gradient_sums(
                 grad_output = tl.where(unpacked_signs(packed, config), grad_output, 0.0)
                 store_tile(d, grad_output, place, position, lanes, mask, size_1, size_2, config)
             else:
-                grad_output = through_relu(grad_output, value, lane_mean, scale, shift, config)
+                grad_output = through_relu(grad_output, value, lane_mean, scale, shift)
         sums += grad_output
         products += grad_output * tl.where(mask, value - lane_mean, 0.0)
     channels = config.NUM_GROUPS * config.CHANNELS
     p_partial = partials + (place.batch * chunks + place.chunk) * channels + lanes.channel
-    tl.store(p_partial, tl.sum(sums, 0), mask=lanes.valid)
-    tl.store(p_partial + batches * chunks * channels, tl.sum(products, 0) * lane_rstd, mask=lanes.valid)
+    # Loaded again: in the loop they would take registers.
+    p_group = place.batch * config.NUM_GROUPS + lanes.group
+    lane_rest = tl.load(mean + 2 * p_group + 1, mask=lanes.valid, other=0.0)
+    lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)
+    of_lanes = tl.sum(sums, 0)
+    of_products = (tl.sum(products, 0) - lane_rest * of_lanes) * lane_rstd
+    tl.store(p_partial, of_lanes, mask=lanes.valid)
+    tl.store(p_partial + batches * chunks * channels, of_products, mask=lanes.valid)
 
 
 @triton.jit(do_not_specialize=RUNTIME)
@@ -167,17 +168,18 @@ def input_gradient(
             parameter_gradient(products, grad_weight, batches, lanes, config)
     total = position_count(size_0, size_1, size_2, config)
     size = total.to(ACC) * config.CHANNELS
-    lane_mean, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
+    lane_mean, lane_rest, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
     constant = group_mean_of(group_sums, place.batch, lanes, size, config)
     planes = batches * config.NUM_GROUPS * config.SPLIT
     slope = group_mean_of(group_sums + planes, place.batch, lanes, size, config) * lane_rstd
     factor = tl.full([1, lane_count(config.GROUPS, config.LANES)], 1.0, ACC)
     if config.WEIGHTED:
         factor = lane_parameter(weight, lanes, config)
+    constant -= lane_rest * slope
     scale = lane_rstd * factor
     shift = scale
-    if config.RELU and config.BIASED:
-        shift = lane_parameter(bias, lanes, config)
+    if config.RELU:
+        shift = shift_of(lane_rest, scale, bias, lanes, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     for tile in range(tiles):
         position = first + tile * config.POSITIONS
@@ -185,6 +187,6 @@ def input_gradient(
         value = load_tile(x, place, position, lanes, mask, size_1, size_2, config)
         grad_output = load_tile(g, place, position, lanes, mask, size_1, size_2, config)
         if config.RELU and not config.RESIDUAL:
-            grad_output = through_relu(grad_output, value, lane_mean, scale, shift, config)
+            grad_output = through_relu(grad_output, value, lane_mean, scale, shift)
         found = (grad_output * factor - constant - (value - lane_mean) * slope) * lane_rstd
         store_tile(d, found, place, position, lanes, mask, size_1, size_2, config)

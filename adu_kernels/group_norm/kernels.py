@@ -25,8 +25,10 @@ from .tiles import (
     per_lane,
     place_of,
     position_count,
+    shift_of,
     sign_offsets,
     store_tile,
+    stored_statistics,
     tile_mask,
 )
 
@@ -36,7 +38,8 @@ def statistics(
     x_pointer, partials, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c,
     size_0, size_1, size_2, chunks, tiles, parts, batches, config: NormConfig,
 ):  # fmt: skip
-    """Each chunk's number of values, mean and sum of squared distances to it, per group: partials 3 × B × G × parts.
+    """Each chunk's number of values, mean, what its rounding leaves out, and sum of squared distances to it, per group:
+    partials 4 × B × G × parts.
 
     A lane adds up distances to its first value, which is one of those it adds up: however large the mean is, and
     whatever that value, what cancels is at most as many times the result as the lane has values.
@@ -68,7 +71,7 @@ def statistics(
     number = per_group(count, config)
     per_number = 1.0 / tl.maximum(number, 1.0)
     rough = per_group(tl.where(count > 0, origin + offset, 0.0) * count, config) * per_number
-    away = tl.where(count > 0, origin + offset - per_lane(rough, config)[None, :], 0.0)
+    away = tl.where(count > 0, origin - per_lane(rough, config)[None, :] + offset, 0.0)
     more = per_group(away * count, config) * per_number
     squares = per_group(tl.where(count > 0, squares, 0.0) + away * away * count, config) - number * more * more
     group = groups_of(place.block, config)
@@ -77,8 +80,9 @@ def statistics(
     p_partial = partials + (place.batch * config.NUM_GROUPS + group) * parts + part
     mask = group < config.NUM_GROUPS
     tl.store(p_partial, number, mask=mask)
-    tl.store(p_partial + planes, rough + more, mask=mask)
-    tl.store(p_partial + 2 * planes, tl.maximum(squares, squares * 0.0), mask=mask)
+    tl.store(p_partial + planes, rough, mask=mask)
+    tl.store(p_partial + 2 * planes, more, mask=mask)
+    tl.store(p_partial + 3 * planes, tl.maximum(squares, squares * 0.0), mask=mask)
 
 
 @triton.jit
@@ -92,7 +96,8 @@ def reciprocal_root(value, ACC: tl.constexpr):
 
 @triton.jit
 def group_statistics(partials, batch, block, parts, batches, config: NormConfig):
-    """Mean and 1/√(variance + eps) of a block's groups, from what the programs of `statistics` found."""
+    """Of a block's groups the mean, what its rounding leaves out, and 1/√(variance + eps), from what the programs of
+    `statistics` found."""
     ACC: tl.constexpr = dtype_of(config.ACC)
     group = groups_of(block, config)
     planes = batches * config.NUM_GROUPS * parts
@@ -107,45 +112,48 @@ def group_statistics(partials, batch, block, parts, batches, config: NormConfig)
         mask = inside[:, None] & (part < parts)[None, :]
         p_part = p_group[:, None] + part[None, :]
         count = tl.load(p_part, mask=mask, other=0.0)
-        away = tl.where(mask, tl.load(p_part + planes, mask=mask, other=0.0) - origin[:, None], 0.0)
+        more = tl.load(p_part + 2 * planes, mask=mask, other=0.0)
+        away = tl.where(mask, tl.load(p_part + planes, mask=mask, other=0.0) - origin[:, None] + more, 0.0)
         number += tl.sum(count, 1)
         distance += tl.sum(away * count, 1)
-        square += tl.sum(tl.load(p_part + 2 * planes, mask=mask, other=0.0) + away * away * count, 1)
+        square += tl.sum(tl.load(p_part + 3 * planes, mask=mask, other=0.0) + away * away * count, 1)
     number = tl.maximum(number, 1.0)
-    mean = origin + distance / number
-    variance = (square - distance * (distance / number)) / number
-    return mean, reciprocal_root(tl.maximum(variance, variance * 0.0) + config.EPS, ACC)
+    offset = distance / number
+    mean = origin + offset
+    variance = (square - distance * offset) / number
+    return mean, origin - mean + offset, reciprocal_root(tl.maximum(variance, variance * 0.0) + config.EPS, ACC)
 
 
 @triton.jit
-def store_statistics(mean, rstd, group_mean, group_rstd, place, config: NormConfig):
+def store_statistics(mean, rstd, group_mean, group_rest, group_rstd, place, config: NormConfig):
     group = groups_of(place.block, config)
     p_group = place.batch * config.NUM_GROUPS + group
-    tl.store(mean + p_group, group_mean, mask=group < config.NUM_GROUPS)
+    tl.store(mean + 2 * p_group, group_mean, mask=group < config.NUM_GROUPS)
+    tl.store(mean + 2 * p_group + 1, group_rest, mask=group < config.NUM_GROUPS)
     tl.store(rstd + p_group, group_rstd, mask=group < config.NUM_GROUPS)
 
 
 @triton.jit(do_not_specialize=RUNTIME)
 def join(partials, mean, rstd, parts, batches, config: NormConfig):
-    """Mean and rstd (B × G), where the groups are too many for every program of `normalise` to put them together."""
+    """Mean (B × G × 2) and rstd (B × G), where the groups are too many for every program of `normalise` to put them
+    together."""
     place = place_of(tl.program_id(0), 1, config)
-    group_mean, group_rstd = group_statistics(partials, place.batch, place.block, parts, batches, config)
-    store_statistics(mean, rstd, group_mean, group_rstd, place, config)
+    group_mean, rest, group_rstd = group_statistics(partials, place.batch, place.block, parts, batches, config)
+    store_statistics(mean, rstd, group_mean, rest, group_rstd, place, config)
 
 
 @triton.jit
 def lane_statistics(partials, mean, rstd, place, lanes, parts, batches, config: NormConfig):
-    """A tile's lanes' mean and rstd. The first chunk's program writes them, for the backward, if no launch has."""
+    """As `stored_statistics`. The first chunk's program writes them, for the backward, if no launch has."""
     if config.JOINED:
-        p_group = place.batch * config.NUM_GROUPS + lanes.group
-        lane_mean = tl.load(mean + p_group, mask=lanes.valid, other=0.0)
-        lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)
+        lane_mean, lane_rest, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
     else:
-        group_mean, group_rstd = group_statistics(partials, place.batch, place.block, parts, batches, config)
+        group_mean, rest, group_rstd = group_statistics(partials, place.batch, place.block, parts, batches, config)
         if (place.chunk == 0) & (place.block % config.SPLIT == 0):
-            store_statistics(mean, rstd, group_mean, group_rstd, place, config)
-        lane_mean, lane_rstd = per_lane(group_mean, config), per_lane(group_rstd, config)
-    return lane_mean[None, :], lane_rstd[None, :]
+            store_statistics(mean, rstd, group_mean, rest, group_rstd, place, config)
+        lane_mean, lane_rest = per_lane(group_mean, config)[None, :], per_lane(rest, config)[None, :]
+        lane_rstd = per_lane(group_rstd, config)[None, :]
+    return lane_mean, lane_rest, lane_rstd
 
 
 @triton.jit(do_not_specialize=RUNTIME)
@@ -156,8 +164,8 @@ def normalise(
     y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c,
     size_0, size_1, size_2, chunks, tiles, parts, batches, config: NormConfig,
 ):  # fmt: skip
-    """y of the positions of a chunk; the first chunk's program writes mean and rstd (B × G), for the backward. So do
-    signs where there are a residual and ReLU, if asked for: without a residual the backward calculates them again.
+    """y of the positions of a chunk; the first chunk's program writes mean (B × G × 2) and rstd, for the backward.
+    Signs are written where there are a residual and ReLU, if asked for: else the backward calculates them again.
 
     From the last program to the first, and from a chunk's last tile to its first: what `statistics` has read last, the
     end of every chunk of its own, is still in the cache.
@@ -167,18 +175,17 @@ def normalise(
     x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
     r = Map(r_pointer, r_stride_b, r_stride_0, r_stride_1, r_stride_2, r_stride_c)
     y = Map(y_pointer, y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c)
-    lane_mean, scale = lane_statistics(partials, mean, rstd, place, lanes, parts, batches, config)
+    lane_mean, lane_rest, scale = lane_statistics(partials, mean, rstd, place, lanes, parts, batches, config)
     if config.WEIGHTED:
         scale *= lane_parameter(weight, lanes, config)
+    shift = shift_of(lane_rest, scale, bias, lanes, config)
     total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     for tile in range(tiles):
         position = first + (tiles - 1 - tile) * config.POSITIONS
         mask = tile_mask(position, total, lanes, config)
         value = load_tile(x, place, position, lanes, mask, size_1, size_2, config)
-        value = (value - lane_mean) * scale
-        if config.BIASED:
-            value += lane_parameter(bias, lanes, config)
+        value = (value - lane_mean) * scale + shift
         if config.RESIDUAL:
             value += load_tile(r, place, position, lanes, mask, size_1, size_2, config)
         if config.RELU:

@@ -53,11 +53,11 @@ def new_partials(like: Tensor, *size: int) -> Tensor:
 
 
 def statistics(x: Tensor, mean: Tensor, layout: Layout, plan: Plan) -> Tensor:
-    """What each chunk found: 3 × B × G × parts, of mean's type. plan: of `table.STATISTICS`."""
+    """What each chunk found: 4 × B × G × parts, of mean's type. plan: of `table.STATISTICS`."""
     from . import kernels  # here and below: Triton is needed only where a kernel runs
 
     batch, cut, parts = x.shape[0], plan.cut, plan.cut.chunks * plan.tile.split
-    partials = new_partials(mean, 3, batch, plan.config.NUM_GROUPS, parts)
+    partials = new_partials(mean, 4, batch, plan.config.NUM_GROUPS, parts)
     runtime.run(
         kernels.statistics, plan.programs, x, partials, *layout.strides[0], *layout.sizes,
         cut.chunks, cut.tiles, parts, batch, config=plan.config, **plan.options,
@@ -66,7 +66,7 @@ def statistics(x: Tensor, mean: Tensor, layout: Layout, plan: Plan) -> Tensor:
 
 
 def join(partials: Tensor, mean: Tensor, rstd: Tensor, config: NormConfig) -> None:
-    """partials: 3 × B × G × parts, as `statistics` leaves them."""
+    """partials: 4 × B × G × parts, as `statistics` leaves them."""
     from . import kernels
 
     groups = min(config.GROUPS, table.JOINED_GROUPS)
@@ -99,8 +99,8 @@ def norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None,
     num_groups: int, eps: float, relu: bool, graded: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """y; of each image and group the mean and 1/√(variance + eps), B×G; with a residual and ReLU, if a backward may
-    follow (`graded`), the signs behind the sum, a bit each, else none."""
+    """y; of each image and group the mean and what its rounding leaves out (B×G×2), and 1/√(variance + eps), B×G; with
+    a residual and ReLU, if a backward may follow (`graded`), the signs behind the sum, a bit each, else none."""
     from . import kernels
 
     weight, bias = _dense(weight), _dense(bias)
@@ -129,7 +129,7 @@ def _new_outputs(
     num_groups: int, eps: float, relu: bool, graded: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     size, dtype = (x.shape[0], num_groups), accumulation_dtype(x)
-    mean, rstd = x.new_empty(size, dtype=dtype), x.new_empty(size, dtype=dtype)
+    mean, rstd = x.new_empty((*size, 2), dtype=dtype), x.new_empty(size, dtype=dtype)
     signs = table.sign_bytes(x, num_groups) if residual is not None and relu and graded else 0
     return torch.empty_like(x), mean, rstd, x.new_empty(signs, dtype=torch.uint8)
 

@@ -46,7 +46,7 @@ def _plan(shape: LaunchShape, x: Tensor, layout: Layout) -> Plan:
 
 @operator("adu_kernels::cosine_features")
 def unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """y, and of each image and channel the mean and 1/√(variance + eps): B×C."""
+    """y; of each image and channel the mean and what its rounding leaves out (B×C×2), and 1/√(variance + eps), B×C."""
     from . import unit_length  # here and below: Triton is needed only where a kernel runs
 
     y, mean, rstd = outputs = _new_outputs(x, eps)
@@ -64,7 +64,8 @@ def unit(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
 
 @unit.register_fake
 def _new_outputs(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    mean, rstd = (x.new_empty(x.shape[:2], dtype=accumulation_dtype(x)) for _ in range(2))
+    dtype = accumulation_dtype(x)
+    mean, rstd = x.new_empty((*x.shape[:2], 2), dtype=dtype), x.new_empty(x.shape[:2], dtype=dtype)
     return torch.empty_like(x), mean, rstd
 
 

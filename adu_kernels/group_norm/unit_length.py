@@ -35,9 +35,9 @@ def root_of(channels):
 
 
 @triton.jit
-def unit(value, lane_mean, lane_rstd, mask, LEAST: tl.constexpr):
+def unit(value, lane_mean, lane_rest, lane_rstd, mask, LEAST: tl.constexpr):
     """A tile normalised per channel, its length per position, and one over that."""
-    normal = tl.where(mask, (value - lane_mean) * lane_rstd, 0.0)
+    normal = tl.where(mask, (value - lane_mean - lane_rest) * lane_rstd, 0.0)
     length = tl.sqrt(tl.sum(normal * normal, 1))[:, None]
     return normal, length, 1.0 / tl.maximum(length, LEAST, propagate_nan=tl.PropagateNan.ALL)
 
@@ -62,14 +62,14 @@ def unit_length(
     lanes = lanes_of(place.block, config)
     x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
     y = Map(y_pointer, y_stride_b, y_stride_0, y_stride_1, y_stride_2, y_stride_c)
-    lane_mean, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
+    lane_mean, lane_rest, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
     total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     for tile in range(tiles):
         position = first + tile * config.POSITIONS
         mask = tile_mask(position, total, lanes, config)
         value = load_tile(x, place, position, lanes, mask, size_1, size_2, config)
-        normal, _, reciprocal = unit(value, lane_mean, lane_rstd, mask, LEAST)
+        normal, _, reciprocal = unit(value, lane_mean, lane_rest, lane_rstd, mask, LEAST)
         found = normal * (reciprocal * root_of(config.NUM_GROUPS))
         store_tile(y, found, place, position, lanes, mask, size_1, size_2, config)
 
@@ -87,7 +87,7 @@ def unit_gradient_sums(
     lanes = lanes_of(place.block, config)
     x = Map(x_pointer, x_stride_b, x_stride_0, x_stride_1, x_stride_2, x_stride_c)
     g = Map(g_pointer, g_stride_b, g_stride_0, g_stride_1, g_stride_2, g_stride_c)
-    lane_mean, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
+    lane_mean, lane_rest, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
     total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     sums = tl.zeros([config.POSITIONS, lane_count(config.GROUPS, config.LANES)], ACC)
@@ -97,7 +97,7 @@ def unit_gradient_sums(
         mask = tile_mask(position, total, lanes, config)
         value = load_tile(x, place, position, lanes, mask, size_1, size_2, config)
         grad_output = load_tile(g, place, position, lanes, mask, size_1, size_2, config)
-        normal, length, reciprocal = unit(value, lane_mean, lane_rstd, mask, LEAST)
+        normal, length, reciprocal = unit(value, lane_mean, lane_rest, lane_rstd, mask, LEAST)
         behind = behind_unit(grad_output, normal, length, reciprocal, root_of(config.NUM_GROUPS), LEAST)
         sums += behind
         products += behind * normal
@@ -124,7 +124,7 @@ def unit_input_gradient(
     d = Map(d_pointer, d_stride_b, d_stride_0, d_stride_1, d_stride_2, d_stride_c)
     total = position_count(size_0, size_1, size_2, config)
     size = total.to(ACC)
-    lane_mean, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
+    lane_mean, lane_rest, lane_rstd = stored_statistics(mean, rstd, place, lanes, config)
     p_group = place.batch * config.NUM_GROUPS + lanes.group
     constant = (tl.load(sums + p_group, mask=lanes.valid, other=0.0) / size)[None, :]
     p_products = sums + batches * config.NUM_GROUPS + p_group
@@ -135,7 +135,7 @@ def unit_input_gradient(
         mask = tile_mask(position, total, lanes, config)
         value = load_tile(x, place, position, lanes, mask, size_1, size_2, config)
         grad_output = load_tile(g, place, position, lanes, mask, size_1, size_2, config)
-        normal, length, reciprocal = unit(value, lane_mean, lane_rstd, mask, LEAST)
+        normal, length, reciprocal = unit(value, lane_mean, lane_rest, lane_rstd, mask, LEAST)
         behind = behind_unit(grad_output, normal, length, reciprocal, root_of(config.NUM_GROUPS), LEAST)
         found = (behind - constant - normal * slope) * lane_rstd
         store_tile(d, found, place, position, lanes, mask, size_1, size_2, config)

@@ -314,9 +314,9 @@ def test_signs_are_written_only_where_a_backward_may_follow(monkeypatch: pytest.
 
 def test_more_partial_sums_than_32_bits_count_are_refused_by_name() -> None:
     like = torch.empty(0, device="meta")
-    assert launch.new_partials(like, 3, 2**10, 2**19).numel() == 3 * 2**29
-    with pytest.raises(ValueError, match=r"x: 3221225472 partial sums .* use backend='torch'"):
-        launch.new_partials(like, 3, 2**10, 2**20)
+    assert launch.new_partials(like, 4, 2**10, 2**18).numel() == 2**30
+    with pytest.raises(ValueError, match=r"x: 4294967296 partial sums .* use backend='torch'"):
+        launch.new_partials(like, 4, 2**10, 2**20)
 
 
 def test_the_signs_are_all_that_is_kept_of_the_result() -> None:
@@ -330,7 +330,7 @@ def test_the_signs_are_all_that_is_kept_of_the_result() -> None:
         for relu in (False, True)
         for more in ((), (residual,))
     }
-    statistics = 2 * 4 * 8
+    statistics = 3 * 4 * 8
     assert kept == {
         (False, False): statistics, (True, False): statistics, (False, True): statistics,
         (True, True): statistics + x.numel() // 8,

@@ -47,19 +47,22 @@ def work(
 ) -> dict[str, Work]:
     """ "Least bytes" of the operation's README, each kernel by itself: nothing is found in a cache."""
     values, x = math.prod(shape), itemsize * math.prod(shape)
-    per_group, per_channel, parameters = 8 * shape[0] * groups, 8 * shape[0] * shape[1], 8 * shape[1]
-    parts = 12 * shape[0] * groups * _cut(table.STATISTICS, shape, groups, last).chunks
+    statistics, per_group, per_channel = 12 * shape[0] * groups, 8 * shape[0] * groups, 8 * shape[0] * shape[1]
+    parameters = 8 * shape[1]
+    parts = 16 * shape[0] * groups * _cut(table.STATISTICS, shape, groups, last).chunks
     sums = per_channel * _cut(table.GRADIENT_SUMS, shape, groups, last).chunks
     signs = values // 8 if residual else 0
     return {
         "statistics": Work(x, parts, flops=3 * values),
-        "join": Work(parts, per_group),
+        "join": Work(parts, statistics),
         "normalise": Work(
-            x * (1 + residual) + parameters + parts, x + signs + per_group, flops=(3 + residual) * values
+            x * (1 + residual) + parameters + parts, x + signs + statistics, flops=(3 + residual) * values
         ),
-        "gradient_sums": Work(2 * x + signs + parameters + per_group, x * residual + sums, flops=7 * values),
+        "gradient_sums": Work(2 * x + signs + parameters + statistics, x * residual + sums, flops=7 * values),
         "totals": Work(sums + parameters // 2, per_group + per_channel),
-        "input_gradient": Work(2 * x + parameters + 2 * per_group + per_channel, x + parameters, flops=8 * values),
+        "input_gradient": Work(
+            2 * x + parameters + statistics + per_group + per_channel, x + parameters, flops=8 * values
+        ),
     }
 
 
@@ -74,17 +77,17 @@ def _some(found: dict[str, Work]) -> dict[str, Work]:
 def features_work(itemsize: int) -> dict[str, Work]:
     """A channel is a group; nothing of the normalised map is kept."""
     values, x, channels = math.prod(FEATURES), itemsize * math.prod(FEATURES), FEATURES[1]
-    per_channel = 8 * FEATURES[0] * channels
+    statistics, per_channel = 12 * FEATURES[0] * channels, 8 * FEATURES[0] * channels
     tile = unit_launch._tile(unit_launch.UNIT_SUMS, torch.empty(FEATURES, device="meta"))
     chunks = table.cut_of(unit_launch.UNIT_SUMS, tile, FEATURES[0], channels, math.prod(FEATURES[2:])).chunks
     shared = work(itemsize, shape=FEATURES, groups=channels)
     return {
         "statistics": shared["statistics"],
         "join": shared["join"],
-        "unit_length": Work(x + per_channel, x, flops=5 * values),
-        "unit_gradient_sums": Work(2 * x + per_channel, per_channel * chunks, flops=12 * values),
+        "unit_length": Work(x + statistics, x, flops=5 * values),
+        "unit_gradient_sums": Work(2 * x + statistics, per_channel * chunks, flops=12 * values),
         "totals": Work(per_channel * chunks, 2 * per_channel),
-        "unit_input_gradient": Work(2 * x + 2 * per_channel, x, flops=13 * values),
+        "unit_input_gradient": Work(2 * x + statistics + per_channel, x, flops=13 * values),
     }
 
 
