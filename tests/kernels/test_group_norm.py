@@ -77,6 +77,63 @@ def test_type_and_layout_stay_whatever_autocast_says(dtype: torch.dtype) -> None
         assert y.is_contiguous(memory_format=layout)
 
 
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0, 1e3, -3e4])
+@pytest.mark.parametrize("last", [True, False], ids=["channels last", "contiguous"])
+@pytest.mark.parametrize("shape", [(2, 16, 8, 60, 90), (2, 64, 70, 110), (3, 8, 1, 5)], ids=str)
+def test_nothing_cancels_on_a_cpu(shape: tuple[int, ...], last: bool, mean: float) -> None:
+    """torch's own of channels-last maps is off by 1e-5 of a value at mean 1, and by 1000 at mean 1000; of contiguous
+    ones by 1e-4 at mean 1000, and in the weight's gradient by 1e-3 of the largest."""
+    torch.manual_seed(0)
+    layout = LAST[len(shape)] if last else torch.contiguous_format
+    x = (torch.randn(shape) + mean).contiguous(memory_format=layout).requires_grad_()
+    parameters = [torch.randn(shape[1], requires_grad=True) for _ in range(2)]
+    grad = torch.randn(shape)
+    exact = [one.detach().double().contiguous().requires_grad_() for one in (x, *parameters)]
+    for got, want in zip(_both(grad, [x, *parameters]), _both(grad.double(), exact), strict=True):
+        largest = want.abs().max().item()
+        bound = 1e-6 if last else 1e-5  # torch sums up a weight's gradient of contiguous maps
+        torch.testing.assert_close(got.double(), want, rtol=0, atol=bound * max(4.0, largest))
+
+
+def _both(grad: Tensor, given: list[Tensor]) -> list[Tensor]:
+    y = reference.group_norm(given[0], 4, *given[1:])
+    return [y, *torch.autograd.grad(y, given, grad)]
+
+
+@pytest.mark.parametrize("given", ["all", "no weight", "no bias", "neither"])
+@pytest.mark.parametrize("last", [True, False], ids=["channels last", "contiguous"])
+@pytest.mark.parametrize("shape", [(2, 6, 3, 4), (2, 6, 2, 3, 2)], ids=str)
+def test_gradients_of_gradients(shape: tuple[int, ...], last: bool, given: str) -> None:
+    torch.manual_seed(0)
+    layout = LAST[len(shape)] if last else torch.contiguous_format
+    x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    weight, bias = (torch.randn(6, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    missing = {"all": (), "no weight": (0,), "no bias": (1,), "neither": (0, 1)}[given]
+    kept = [one for n, one in enumerate((weight, bias)) if n not in missing]
+
+    def run(x: Tensor, *rest: Tensor) -> Tensor:
+        left = iter(rest)
+        scale, shift = (None if n in missing else next(left) for n in range(2))
+        return reference.group_norm(x, 2, scale, shift, 1e-2)
+
+    assert x.is_contiguous() != last
+    assert torch.autograd.gradcheck(run, (x, *kept))
+    assert torch.autograd.gradgradcheck(run, (x, *kept))
+
+
+def test_what_is_not_asked_for_is_not_made() -> None:
+    """Of channels-last maps: the parameters' gradients alone, at which torch 2.13's own crashes; and none at all."""
+    x = torch.randn(2, 6, 3, 4).contiguous(memory_format=torch.channels_last)
+    weight, bias = (torch.randn(6, requires_grad=True) for _ in range(2))
+    alone = torch.autograd.grad(group_norm(x, 2, weight, bias).square().sum(), [weight, bias])
+    plain = torch.autograd.grad(group_norm(x.contiguous(), 2, weight, bias).square().sum(), [weight, bias])
+    torch.testing.assert_close(alone, plain)
+    assert not group_norm(x, 2, weight.detach(), bias.detach()).requires_grad
+
+
 X = torch.randn(2, 6, 3, 5, device="cpu")
 
 
