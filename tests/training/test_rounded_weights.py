@@ -74,6 +74,7 @@ def layers(task: nn.Module, *left: str) -> set[str]:
     return {name for name, _ in task.named_parameters() if name in names and not name.endswith(left)}
 
 
+ENTERED = tuple(f"patch_embeddings{of}.{name}" for of in ("", ".projection") for name in ("weight", "bias"))
 ADAPTED = ("project_out.weight",)  # multiplied with γ in fp32 first
 TRAININGS: dict[str, tuple[Callable[[Path, Any, Path], list[dict[str, float]]], tuple[str, ...]]] = {
     "teacher, left–right check, every change, averages": (
@@ -113,7 +114,21 @@ TRAININGS: dict[str, tuple[Callable[[Path, Any, Path], list[dict[str, float]]], 
         lambda run, loop, teacher: train_student(
             tiny_student(run, loop=replace(loop, accumulate=2), model=replace(STUDENT, encoder=DROPPING))
         ),
-        (),
+        ENTERED,
+    ),
+    "student, DINOv3, whose positions are of the type of a weight": (
+        lambda run, loop, teacher: train_student(
+            tiny_student(
+                run,
+                loop=loop,
+                model=replace(
+                    STUDENT,
+                    encoder="config:dinov3_vit?hidden_size=32&intermediate_size=64&num_hidden_layers=2"
+                    "&num_attention_heads=2",
+                ),
+            )
+        ),
+        ENTERED,
     ),
     "student, ConvNeXt": (
         lambda run, loop, teacher: train_student(
@@ -123,7 +138,7 @@ TRAININGS: dict[str, tuple[Callable[[Path, Any, Path], list[dict[str, float]]], 
                 model=replace(STUDENT, encoder="config:convnextv2?depths=1,1,1,1&hidden_sizes=8,8,8,8"),
             )
         ),
-        (),
+        ENTERED,
     ),
 }
 
