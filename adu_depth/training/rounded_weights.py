@@ -46,9 +46,9 @@ class RoundedWeights:
         """Looks at the graph of a loss, the first time that it is called with one; before the loss's backward.
 
         Taken is an fp32 parameter that goes into one operation alone, a cast to half the width. Two casts of it have
-        gradients that are rounded one by one, and what is compiled has its casts in its own kernels; both are left. So is
-        the layer of a backbone that images enter: some give their images the type of its weight, and calculate positions
-        in that (DINOv3).
+        gradients that are rounded one by one, and what is compiled has its casts in its own kernels; both are left. So
+        is the layer of a backbone that images enter: some give their images the type of its weight, and calculate
+        positions in that (DINOv3).
         """
         if self.kinds is not None or loss.grad_fn is None:
             return

@@ -40,7 +40,7 @@ def group_norm(
 
     Returns:
         y in x's dtype, whatever autocast says, laid out as x is. Differentiable in x, weight, bias and residual (once:
-        the Triton kernels have no second derivative). Kept for the backward are x, weight and bias, two numbers per
+        the Triton kernels have no second derivative). Kept for the backward are x, weight and bias, three numbers per
         group and, only where there are both a residual and ReLU, a bit per element.
 
     Raises:
@@ -87,7 +87,7 @@ def cosine_features(x: Tensor, eps: float = 1e-5, *, backend: str = "auto") -> T
 
     Returns:
         y in x's dtype, whatever autocast says, laid out as x is. Differentiable in x (once: the Triton kernels have no
-        second derivative). Kept for the backward are x and two numbers per image and channel.
+        second derivative). Kept for the backward are x and three numbers per image and channel.
 
     Raises:
         ValueError: a wrong shape or number; it names the argument.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from ..precision import accumulation_dtype, without_autocast
 
 SHORTEST = 1e-12
 """A position whose channels are shorter is not made longer than √C / SHORTEST times what it was."""
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 PIECE = 1 << 17
 """Values of a map that are multiplied at once on a CPU."""
 
@@ -46,13 +47,23 @@ def group_norm(
 
 def _normalised(x: Tensor, groups: int, scale: Tensor | None, shift: Tensor | None, eps: float) -> Tensor:
     """scale · (x − mean) / √(variance + eps) + shift."""
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        if _is_channels_last(x):
-            y: Tensor = _ChannelsLast.apply(x, scale, shift, groups, eps)[0]  # type: ignore[no-untyped-call]
-            return y
-        # What is added to a whole group changes nothing, but torch's sums, of the weight's gradient above all, lose by
-        # it: at mean 1000 and spread 1 that is off by 5e-3 of itself.
-        x = x - _wide(_group_mean(x.detach().mean(tuple(range(2, x.ndim))), groups), x)
+    if x.device.type != "cpu":
+        return _torch_s(x, groups, scale, shift, eps)
+    last = _is_channels_last(x)
+    if torch.compiler.is_compiling():
+        # Of channels-last maps torch's sums are what `_ChannelsLast` says, and asked for the parameters' gradients
+        # alone it crashes.
+        y = _torch_s(x.contiguous(), groups, scale, shift, eps)
+        return y.contiguous(memory_format=LAST[x.ndim]) if last else y
+    if last:
+        found: Tensor = _ChannelsLast.apply(x, scale, shift, groups, eps)[0]  # type: ignore[no-untyped-call]
+        return found
+    # What is added to a whole group changes nothing, but torch's sums, of the weight's gradient above all, lose by it:
+    # at mean 1000 and spread 1 that is off by 5e-3 of itself.
+    return _torch_s(_less_middle(x.contiguous(), groups), groups, scale, shift, eps)
+
+
+def _torch_s(x: Tensor, groups: int, scale: Tensor | None, shift: Tensor | None, eps: float) -> Tensor:
     # Not F.group_norm: it refuses a group of one value, whose normalised value is 0.
     if scale is None and shift is not None:  # torch refuses to be asked for the gradient of a bias without a weight
         return torch.group_norm(x, groups, None, None, eps) + _wide(shift, x)
@@ -60,8 +71,7 @@ def _normalised(x: Tensor, groups: int, scale: Tensor | None, shift: Tensor | No
 
 
 def _is_channels_last(x: Tensor) -> bool:
-    layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-    return not x.is_contiguous() and x.is_contiguous(memory_format=layout)
+    return not x.is_contiguous() and x.is_contiguous(memory_format=LAST[x.ndim])
 
 
 class _ChannelsLast(torch.autograd.Function):
@@ -89,22 +99,19 @@ class _ChannelsLast(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, scale, shift, ctx.groups, ctx.eps = inputs
+        x, scale, _, ctx.groups, ctx.eps = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, scale, shift, *output[1:])
+        ctx.save_for_backward(x, scale, *output[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 5
-        x, scale, shift, middle, rest, rstd = ctx.saved_tensors
+        x, scale, middle, rest, rstd = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # this gradient is differentiated in its turn
-            y = _written_out(x, scale, shift, ctx.groups, ctx.eps)
-            asked = [one for one, wants in zip((x, scale, shift), wanted, strict=True) if wants]
-            found = iter(torch.autograd.grad(y, asked, grad, create_graph=True))
-            return (*(next(found) if wants else None for wants in wanted), None, None)
+            return (*_gradients(grad, x, scale, ctx.groups, ctx.eps, wanted), None, None)
         d_shift, products = _sums(grad, x, middle)
         d_scale = (products - rest * d_shift) * rstd
         d_x = None
@@ -123,14 +130,26 @@ class _ChannelsLast(torch.autograd.Function):
         return d_x, d_scale.sum(0) if wanted[1] else None, d_shift.sum(0) if wanted[2] else None, None, None
 
 
-def _written_out(x: Tensor, scale: Tensor | None, shift: Tensor | None, groups: int, eps: float) -> Tensor:
-    """The definition, for gradients of any order."""
+def _gradients(
+    grad: Tensor, x: Tensor, scale: Tensor | None, groups: int, eps: float, wanted: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """Of x, scale and shift, by the formula, through which autograd can go in its turn."""
     positions = tuple(range(2, x.ndim))
+    x = _less_middle(x, groups)
     centred = x - _wide(_group_mean(x.mean(positions), groups), x)
-    variance = _group_mean(centred.square().mean(positions), groups)
-    factor = torch.rsqrt(variance + eps)
-    y = centred * _wide(factor if scale is None else factor * scale, x)
-    return y if shift is None else y + _wide(shift, x)
+    rstd = _wide(torch.rsqrt(_group_mean(centred.square().mean(positions), groups) + eps), x)
+    normal = centred * rstd
+    weighted = grad if scale is None else grad * _wide(scale, x)
+    along, beside = (_wide(_group_mean(of.mean(positions), groups), x) for of in (weighted * normal, weighted))
+    d_x = (weighted - beside - normal * along) * rstd
+    apart = (0, *positions)
+    found = (d_x, (grad * normal).sum(apart), grad.sum(apart))
+    return tuple(one if wants else None for one, wants in zip(found, wanted, strict=True))
+
+
+def _less_middle(x: Tensor, groups: int) -> Tensor:
+    """x without its groups' means as they are rounded; no gradient goes through them."""
+    return x - _wide(_group_mean(x.detach().mean(tuple(range(2, x.ndim))), groups), x)
 
 
 def _sums(one: Tensor, x: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,7 +186,8 @@ def cosine_features(x: Tensor, eps: float = 1e-5) -> Tensor:
     with without_autocast(x):
         values = x.to(accumulation_dtype(x))
         positions = tuple(range(2, x.ndim))
-        centred = values - values.mean(positions, keepdim=True)
+        centred = values - values.mean(positions, keepdim=True).detach()  # which is rounded
+        centred = centred - centred.mean(positions, keepdim=True)
         normal = centred * torch.rsqrt(centred.square().mean(positions, keepdim=True) + eps)
         length = torch.linalg.vector_norm(normal, dim=1, keepdim=True).clamp_min(SHORTEST)
         return (normal * (x.shape[1] ** 0.5 / length)).to(x.dtype)

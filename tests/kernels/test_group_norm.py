@@ -98,6 +98,60 @@ def test_nothing_cancels_on_a_cpu(shape: tuple[int, ...], last: bool, mean: floa
         torch.testing.assert_close(got.double(), want, rtol=0, atol=bound * max(4.0, largest))
 
 
+@pytest.mark.parametrize("part", ["every other column", "crop", "channels"])
+@pytest.mark.parametrize("mean", [0.0, 1e3])
+def test_parts_of_channels_last_maps(part: str, mean: float) -> None:
+    """They lie neither way: torch would take its channels-last sums, and crash at the parameters' gradients alone."""
+    torch.manual_seed(0)
+    whole = (torch.randn(2, 24, 40, 60) + mean).contiguous(memory_format=torch.channels_last)
+    x = {"every other column": whole[..., ::2], "crop": whole[:, :, 3:31, 5:50], "channels": whole[:, 4:16]}[part]
+    parameters = [torch.randn(x.shape[1], requires_grad=True) for _ in range(2)]
+    exact = [one.detach().double().requires_grad_() for one in parameters]
+    y, want = (reference.group_norm(at, 4, *of) for at, of in ((x, parameters), (x.double().contiguous(), exact)))
+    torch.testing.assert_close(y.double(), want, rtol=0, atol=1e-5)
+    grad = torch.randn(x.shape)
+    found = torch.autograd.grad(y, parameters, grad)
+    for got, of in zip(found, torch.autograd.grad(want, exact, grad.double()), strict=True):
+        torch.testing.assert_close(got.double(), of, rtol=0, atol=1e-5 * of.abs().max().item())
+
+
+def test_compiled_for_the_parameters_alone() -> None:
+    """torch's own crashes there."""
+    x = torch.randn(2, 6, 8, 10).contiguous(memory_format=torch.channels_last)
+    parameters = [torch.randn(6, requires_grad=True) for _ in range(2)]
+
+    def run(*parameters: Tensor) -> Tensor:
+        return reference.group_norm(x, 2, *parameters)
+
+    y = torch.compile(run, backend="aot_eager")(*parameters)
+    assert y.stride() == x.stride()
+    torch.testing.assert_close(y, run(*parameters))
+    torch.testing.assert_close(*(torch.autograd.grad(one.square().sum(), parameters) for one in (y, run(*parameters))))
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e3, -3e4])
+def test_the_gradient_that_is_differentiated_is_the_same(mean: float) -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(2, 16, 70, 110) + mean).contiguous(memory_format=torch.channels_last).requires_grad_()
+    given = [x, *(torch.randn(16, requires_grad=True) for _ in range(2))]
+    y, grad = reference.group_norm(x, 4, *given[1:]), torch.randn(x.shape)
+    once, again = (torch.autograd.grad(y, given, grad, retain_graph=True, create_graph=more) for more in (False, True))
+    for one, other in zip(once, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-6 * max(4.0, one.abs().max().item()))
+    _, pull = torch.func.vjp(lambda x: reference.group_norm(x, 4, *given[1:]), x)
+    torch.testing.assert_close(pull(grad)[0], again[0])
+
+
+def test_a_large_mean_of_features_does_not_cancel() -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(1, 32, 9, 13) + 1e4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    y, want, grad = cosine_features(x), cosine_features(exact), torch.randn(x.shape)
+    torch.testing.assert_close(y.double(), want, rtol=0, atol=1e-5)
+    found, of = torch.autograd.grad(y, x, grad)[0], torch.autograd.grad(want, exact, grad.double())[0]
+    torch.testing.assert_close(found.double(), of, rtol=0, atol=1e-5)
+
+
 def _both(grad: Tensor, given: list[Tensor]) -> list[Tensor]:
     y = reference.group_norm(given[0], 4, *given[1:])
     return [y, *torch.autograd.grad(y, given, grad)]

@@ -121,6 +121,11 @@ def test_cosine_features(shape: tuple[int, ...], last: bool) -> None:
         parity.check_parity(TestCosineFeatures.operation, [x])
 
 
+def test_a_large_mean_of_features_does_not_cancel() -> None:
+    (x,) = _inputs(1, 32, 9, 13, weight=False, last=True)
+    parity.check_parity(TestCosineFeatures.operation, [x + 1e4])
+
+
 def test_a_position_of_zeros_stays_zero() -> None:
     """Constant maps: there is nothing to make longer, and no NaN."""
     x = torch.full((1, 6, 3, 4), 2.5, device=DEVICE)
