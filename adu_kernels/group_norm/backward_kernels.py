@@ -57,7 +57,7 @@ def gradient_sums(
     if config.RELU and config.WEIGHTED:
         scale *= lane_parameter(weight, lanes, config)
     shift = scale
-    if config.RELU:
+    if config.RELU and not config.RESIDUAL:
         shift = shift_of(behind_mean, scale, bias, lanes, config)
     total = position_count(size_0, size_1, size_2, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
@@ -80,13 +80,13 @@ def gradient_sums(
         products += grad_output * tl.where(mask, value - lane_mean, 0.0)
     channels = config.NUM_GROUPS * config.CHANNELS
     p_partial = partials + (place.batch * chunks + place.chunk) * channels + lanes.channel
+    of_lanes = tl.sum(sums, 0)
+    tl.store(p_partial, of_lanes, mask=lanes.valid)
     # Loaded again: in the loop they would take registers.
     p_group = place.batch * config.NUM_GROUPS + lanes.group
     lane_rest = tl.load(mean + 2 * p_group + 1, mask=lanes.valid, other=0.0)
     lane_rstd = tl.load(rstd + p_group, mask=lanes.valid, other=0.0)
-    of_lanes = tl.sum(sums, 0)
     of_products = (tl.sum(products, 0) - lane_rest * of_lanes) * lane_rstd
-    tl.store(p_partial, of_lanes, mask=lanes.valid)
     tl.store(p_partial + batches * chunks * channels, of_products, mask=lanes.valid)
 
 
@@ -178,7 +178,7 @@ def input_gradient(
     constant -= lane_rest * slope
     scale = lane_rstd * factor
     shift = scale
-    if config.RELU:
+    if config.RELU and not config.RESIDUAL:
         shift = shift_of(lane_rest, scale, bias, lanes, config)
     first = first_position(place.chunk, tiles, config) + tl.arange(0, config.POSITIONS)
     for tile in range(tiles):

@@ -67,13 +67,14 @@ def statistics(
     count = tl.where(lanes.valid[None, :], rows[:, None], 0.0)
     reciprocal = 1.0 / tl.maximum(count, 1.0)
     offset = distance * reciprocal
-    squares = tl.maximum(square - distance * offset, square * 0.0)
+    squares = tl.where(count > 0, tl.maximum(square - distance * offset, square * 0.0), 0.0)
+    within = per_group(squares, config)  # by itself: so few registers are taken at once
     number = per_group(count, config)
     per_number = 1.0 / tl.maximum(number, 1.0)
     rough = per_group(tl.where(count > 0, origin + offset, 0.0) * count, config) * per_number
     away = tl.where(count > 0, origin - per_lane(rough, config)[None, :] + offset, 0.0)
     more = per_group(away * count, config) * per_number
-    squares = per_group(tl.where(count > 0, squares, 0.0) + away * away * count, config) - number * more * more
+    squares = within + per_group(away * away * count, config) - number * more * more
     group = groups_of(place.block, config)
     part = place.chunk * config.SPLIT + place.block % config.SPLIT
     planes = batches * config.NUM_GROUPS * parts
