@@ -104,7 +104,8 @@ def test_a_block_is_the_function_it_was_with_the_weights_it_had(block: str, norm
     now = make_now(norm)
     assert list(now.state_dict()) == list(earlier.state_dict())
     now.load_state_dict(earlier.state_dict())
-    x, grad_output = torch.randn(shape), None
+    earlier, now = earlier.double(), now.double()  # functions are compared, not how fp32 rounds them
+    x, grad_output = torch.randn(shape, dtype=torch.float64), None
     found = {}
     for name, module in (("earlier", earlier), ("now", now)):
         leaf = x.clone().requires_grad_()
