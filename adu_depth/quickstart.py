@@ -230,7 +230,8 @@ def run_seed(
         history["student_alone"] = train_student(alone, progress, training)
     with stopwatch("student_distilled"):
         device = make_accelerator(loop).device
-        outputs = OutputsInMemory(load_model(teacher.run, device).model, training, device, progress)
+        network = load_model(teacher.run, device).model
+        outputs = OutputsInMemory(network, training, device, progress, at_once=config.batch_size)
         history["student_distilled"] = train_student(distilled, progress, training, outputs)
     metrics = {}
     with stopwatch("evaluation"):

@@ -62,7 +62,8 @@ def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor], modul
         state.setdefault(numbered[int(index)], {})[slot] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for parameter, slots in optimizer.state.items():
-        # Files are contiguous; the multi-tensor step wants moments laid out as their (channels-last) parameters are.
+        # Files are contiguous; moments must lie as their (channels-last) parameters do: the fused step of a CPU walks
+        # through both alike, whatever their strides.
         slots |= {
             name: torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             for name, value in slots.items()

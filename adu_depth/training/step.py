@@ -173,15 +173,18 @@ class TrainingParts:
 
 
 def make_optimizer(task: nn.Module, config: OptimizerConfig, device: torch.device) -> torch.optim.AdamW:
-    """AdamW. On CUDA in the form that a graph can hold, whether one is captured or not, so that the bits are the same:
-    fused, with its count of steps on the device. Call `place_learning_rate` when it is prepared and restored."""
+    """AdamW, fused. On CUDA in the form that a graph can hold, with its count of steps on the device, whether one is
+    captured or not, so that the bits are the same. Call `place_learning_rate` when it is prepared and restored."""
     on_cuda = device.type == "cuda"
+    # On a CPU the fused one walks through memory, whatever the strides. Autograd lays gradients as their parameters are
+    # where these have no gaps, and moments are made so, and restored so.
+    on_cpu = device.type == "cpu" and all(p.stride() == torch.empty_like(p).stride() for p in task.parameters())
     return torch.optim.AdamW(
         parameter_groups(task, config.decay_norms_and_biases),
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         capturable=on_cuda,
-        fused=on_cuda or None,
+        fused=on_cuda or on_cpu or None,  # None: PyTorch chooses
     )
 
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from adu_kernels import cosine_features, group_norm, reference
 
@@ -113,6 +115,135 @@ def test_parts_of_channels_last_maps(part: str, mean: float) -> None:
     found = torch.autograd.grad(y, parameters, grad)
     for got, of in zip(found, torch.autograd.grad(want, exact, grad.double()), strict=True):
         torch.testing.assert_close(got.double(), of, rtol=0, atol=1e-5 * of.abs().max().item())
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("shape", [(2, 32, 24, 80), (2, 64, 2048, 1), (2, 8, 8, 16, 16)], ids=str)
+def test_what_torch_adds_up_is_exact_enough(shape: tuple[int, ...], mean: float) -> None:
+    """The most positions whose sums are torch's own, and means as large as the spread, which are not taken away."""
+    torch.manual_seed(0)
+    x = (torch.randn(shape) + mean).contiguous(memory_format=LAST[len(shape)]).requires_grad_()
+    parameters = [torch.randn(shape[1], requires_grad=True) for _ in range(2)]
+    grad = torch.randn(shape)
+    exact = [one.detach().double().contiguous().requires_grad_() for one in (x, *parameters)]
+    for got, want in zip(_both(grad, [x, *parameters]), _both(grad.double(), exact), strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=0, atol=3e-6 * max(4.0, want.abs().max().item()))
+
+
+SIZES = pytest.mark.parametrize("size", [(5, 6), (60, 70), (2, 5, 6), (4, 30, 40)], ids=str)
+"""Of maps that torch adds up, and of larger ones."""
+
+
+@SIZES
+def test_an_image_has_the_same_bits_in_every_batch(size: tuple[int, ...]) -> None:
+    """Also where another image has a mean that is taken away first, and where it lies as a part of its batch."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 8, *size).contiguous(memory_format=LAST[2 + len(size)])
+    x[1] += 50.0
+    parameters, grad = [torch.randn(8) for _ in range(2)], torch.randn_like(x)
+
+    def run(part: slice) -> tuple[Tensor, ...]:
+        values = x[part].requires_grad_()
+        y = reference.group_norm(values, 2, *parameters)
+        return y.detach(), *torch.autograd.grad(y, values, grad[part])
+
+    together = run(slice(None))
+    for image in range(3):
+        for one, among in zip(run(slice(image, image + 1)), together, strict=True):
+            assert torch.equal(one[0], among[image])
+
+
+@SIZES
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_a_bias_alone(size: tuple[int, ...], mean: float) -> None:
+    x = (torch.randn(2, 8, *size) + mean).contiguous(memory_format=LAST[2 + len(size)]).requires_grad_()
+    bias, grad = torch.randn(8, requires_grad=True), torch.randn_like(x)
+    found = torch.autograd.grad(reference.group_norm(x, 2, None, bias), [x, bias], grad)
+    want = torch.autograd.grad(reference.group_norm(x, 2, torch.ones(8), bias), [x, bias], grad)
+    for one, other in zip(found, want, strict=True):
+        assert torch.equal(one, other)
+    torch.testing.assert_close(found[1], grad.sum((0, *range(2, x.ndim))), rtol=0, atol=1e-4)
+
+
+@SIZES
+@pytest.mark.parametrize("channels", [1, 8])
+def test_parameters_alone_of_any_strides(size: tuple[int, ...], channels: int) -> None:
+    """torch's own ends the program where a map is taken as channels-last; axes of one element have any stride."""
+    torch.manual_seed(0)
+    layout = LAST[2 + len(size)]
+    batch = (torch.randn(4, channels, *size) + 3.0).contiguous(memory_format=layout)
+    line = torch.randn(2, channels, *size[:-1], 1).contiguous(memory_format=layout)
+    for x in (batch, batch[1][None], batch[::2, :, :1], line, batch[:, :, :, :1], batch[:, :, 1:2, 2:]):
+        given = x.detach().as_strided(x.shape, x.stride(), x.storage_offset()).requires_grad_()
+        weight, bias = (torch.randn(channels, requires_grad=True) for _ in range(2))
+        exact = [one.detach().double().requires_grad_() for one in (weight, bias)]
+        y = reference.group_norm(given, 1, weight, bias)
+        want = torch.group_norm(x.double().contiguous(), 1, *exact, 1e-5)
+        lies = [[step for step, length in zip(one.stride(), x.shape, strict=True) if length > 1] for one in (y, x)]
+        assert lies[0] == lies[1] or not (x.is_contiguous() or x.is_contiguous(memory_format=layout))
+        grad = torch.randn(y.shape)
+        found = torch.autograd.grad(y, [weight, bias], grad)
+        for got, of in zip(found, torch.autograd.grad(want, exact, grad.double()), strict=True):
+            torch.testing.assert_close(got.double(), of, rtol=0, atol=1e-5 * max(4.0, of.abs().max().item()))
+
+
+@SIZES
+@pytest.mark.parametrize("value", [0.0, 1e-3, 2.5, -1e4])
+def test_equal_values_are_the_bias(size: tuple[int, ...], value: float) -> None:
+    """And not what rounding leaves of them, times 1 / √eps."""
+    x = torch.full((2, 8, *size), value).contiguous(memory_format=LAST[2 + len(size)])
+    torch.testing.assert_close(reference.group_norm(x, 2), torch.zeros_like(x), rtol=0, atol=1e-6)
+
+
+@SIZES
+def test_spreads_that_eps_rules(size: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x = (1e-4 * torch.randn(2, 8, *size) + 0.02).contiguous(memory_format=LAST[2 + len(size)]).requires_grad_()
+    exact, grad = x.detach().double().requires_grad_(), torch.randn(x.shape)
+    y, want = reference.group_norm(x, 2), reference.group_norm(exact, 2)
+    torch.testing.assert_close(y.double(), want, rtol=0, atol=1e-6)
+    found, of = torch.autograd.grad(y, x, grad)[0], torch.autograd.grad(want, exact, grad.double())[0]
+    torch.testing.assert_close(found.double(), of, rtol=0, atol=1e-6 * of.abs().max().item())
+
+
+@SIZES
+def test_what_hooks_give_back_may_lie_otherwise(size: tuple[int, ...]) -> None:
+    """As a copy that was kept elsewhere, or in a file, may."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, *size).contiguous(memory_format=LAST[2 + len(size)]).requires_grad_()
+    weight, grad = torch.randn(8, requires_grad=True), torch.randn_like(x)
+    want = torch.autograd.grad(reference.group_norm(x, 2, weight), [x, weight], grad)
+    with torch.autograd.graph.saved_tensors_hooks(lambda kept: kept.contiguous(), lambda kept: kept):
+        y = reference.group_norm(x, 2, weight)
+    for one, other in zip(torch.autograd.grad(y, [x, weight], grad), want, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_mean_of_a_million_spreads() -> None:
+    """Where torch's own sums lose most: many channels in a group."""
+    torch.manual_seed(0)
+    x = (torch.randn(2, 64, 31, 33) + 1e6).contiguous(memory_format=torch.channels_last)
+    want = reference.group_norm(x.double(), 2)
+    torch.testing.assert_close(reference.group_norm(x, 2).double(), want, rtol=0, atol=1e-4)
+
+
+@SIZES
+def test_what_is_recorded_holds_for_other_values(size: tuple[int, ...]) -> None:
+    """A trace of values whose mean is small is right for those whose mean is large, to the bit."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, *size).contiguous(memory_format=LAST[2 + len(size)])
+    far = x * 0.5 + 100.0
+
+    def run(x: Tensor) -> Tensor:
+        return reference.group_norm(x, 2)
+
+    made = (make_fx(run)(x), make_fx(run, tracing_mode="fake")(x), make_fx(run, pre_dispatch=True)(x))
+    for recorded in (torch.jit.trace(run, x), *made):
+        for values in (x, far):
+            assert torch.equal(recorded(values), run(values))
+    with FakeTensorMode() as mode:
+        shape = run(mode.from_tensor(x))
+    assert (shape.shape, shape.stride()) == (x.shape, x.stride())
 
 
 def test_compiled_for_the_parameters_alone() -> None:

@@ -31,7 +31,7 @@ from adu_depth.training.processes import Exchange, joined, remarks
 from adu_depth.training.runs import open_samples, train_teacher
 from adu_depth.training.tasks import StepContext, TeacherTask, step_losses
 from tests.training.tiny import LOOP, tiny_teacher
-from tests.training.two_processes import CASES, GRAPHS, HALF, OVERFLOWS, ROWS, STEPS, TOGETHER, settings, train
+from tests.training.two_processes import CASES, GRAPHS, HALF, OVERFLOWS, ROWS, SCALE, STEPS, TOGETHER, settings, train
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -171,7 +171,7 @@ def test_one_process_goes_on_where_two_have_begun(both: Both, capsys: pytest.Cap
 def test_an_infinite_gradient_of_one_process_is_skipped_by_all(both: Both) -> None:
     """And the scale of the loss is halved in all, as it is for the joined batch."""
     rows, expected = without_speed(both.rows[HALF]), without_speed(train(HALF, both.one, 4))
-    assert [row["loss_scale"] for row in rows] == [2.0**16] * (OVERFLOWS + 1) + [2.0**15] * (3 - OVERFLOWS)
+    assert [row["loss_scale"] for row in rows] == [SCALE] * (OVERFLOWS + 1) + [SCALE / 2] * (3 - OVERFLOWS)
     for number, (found, row) in enumerate(zip(rows, expected, strict=True)):
         assert math.isinf(found["gradient_norm"]) == math.isinf(row["gradient_norm"]) == (number == OVERFLOWS)
         assert found["total"] == pytest.approx(row["total"], rel=1e-3)

@@ -65,10 +65,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_it_holds_what_the_teacher_says_encoded(tmp_path: Path, small_chunks: None) -> None:
     outputs, scenes, memory = filled(tmp_path), tiny_scenes(5), OutputsInMemory(teacher(), tiny_scenes(5), CPU, QUIET)
+    together = OutputsInMemory(teacher(), scenes, CPU, QUIET, at_once=3)
     assert sorted(contents(tmp_path)) == ["cache.json", *(f"chunk-0000{n}.safetensors" for n in range(3))]
     for index in range(5):
         targets = teacher_says(OnlineTeacher(teacher(), CPU), [scenes[index]])
         assert torch.equal(memory[index].depth, targets.depth)
+        batched = together[index]
+        for one, among in zip((targets.depth, *targets.features), (batched.depth, *batched.features), strict=True):
+            torch.testing.assert_close(among, one, rtol=1e-4, atol=1e-4)
         for name, tensor in tensors_by_name(encode(targets, TEACHER.min_depth, TEACHER.max_depth)).items():
             assert torch.equal(tensors_by_name(outputs[index])[name], tensor), name
 

@@ -78,6 +78,31 @@ def test_a_step_without_gradients_shrinks_what_decays_alone(everything: bool) ->
         assert torch.equal(p, expected), name
 
 
+@pytest.mark.parametrize("parted", [False, True])
+def test_strides_do_not_change_a_step(parted: bool) -> None:
+    """The fused AdamW of a CPU walks through memory: in channels-last weights, and past a part of a tensor."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(6, 8, 3).to(memory_format=torch.channels_last), torch.nn.Linear(4, 6))
+    whole = torch.randn(6, 8)
+    if parted:
+        network[1].weight = torch.nn.Parameter(whole[:, :4])
+    neighbours = whole[:, 4:].clone()
+    plain = [p.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for p in network.parameters()]
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, decay_norms_and_biases=True)
+    ours = make_optimizer(network, config, torch.device("cpu"))
+    by_the_formula = torch.optim.AdamW(plain, lr=0.1, weight_decay=0.5, foreach=False, fused=False)
+    assert bool(ours.defaults["fused"]) != parted
+    weights = [torch.randn_like(p) for p in plain]
+    for _ in range(3):
+        for optimizer, parameters in ((ours, list(network.parameters())), (by_the_formula, plain)):
+            optimizer.zero_grad()
+            torch.stack([(w * p.sin()).sum() for w, p in zip(weights, parameters, strict=True)]).sum().backward()
+            optimizer.step()
+    for got, want in zip(network.parameters(), plain, strict=True):
+        torch.testing.assert_close(got, want)
+    assert torch.equal(whole[:, 4:], neighbours)
+
+
 def forget(run: Path) -> None:
     """As if the run were from before the setting."""
     for file in [run / "config.json", *run.glob("checkpoints/*/config.json")]:

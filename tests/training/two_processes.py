@@ -45,6 +45,8 @@ ROWS = STEPS | {TOGETHER: 2 * 3}
 """The rows of its history: it ends by its third validation."""
 OVERFLOWS = 1
 """The step in which, with fp16, a gradient of one process is infinite."""
+SCALE = 2.0**14
+"""Of the loss, with fp16. At 2^16 this network's own gradients overflow too: groups of equal values are stretched."""
 
 
 def settings(case: str, folder: Path, batch_size: int) -> TeacherTrainingConfig | StudentTrainingConfig:
@@ -132,7 +134,7 @@ def train(case: str, folder: Path, batch_size: int, last: bool = True) -> list[d
     """last: the process that has the overflow."""
     config = settings(case, folder, batch_size)
     if case == HALF:
-        with in_half({"scale": 2.0**16}), overflowing(last):
+        with in_half({"scale": SCALE}), overflowing(last):
             return train_student(config)
     return train_teacher(config) if isinstance(config, TeacherTrainingConfig) else train_student(config)
 
