@@ -68,8 +68,7 @@ class _ChannelsLast(torch.autograd.Function):
         far = mean.square().add_(eps).mul_(rstd).mul_(rstd)  # NaN where rounding left a variance below 0
         if _is_traced(x) or not far.max().item() <= FARTHEST:
             # Not the mean that was just found, which is as inexact as where it lies is far.
-            exact = x.mean(tuple(range(2, x.ndim))).unflatten(1, (groups, -1)).mean(2)
-            middle = torch.where(far <= FARTHEST, 0.0, exact)
+            middle = torch.where(far <= FARTHEST, 0.0, _means(x, groups))
             if few:
                 y, mean, rstd = _torch_s(_less(x, middle), groups, scale, shift, eps)
             else:
@@ -152,9 +151,7 @@ def _in_order(x: Tensor) -> Tensor:
 
 def _statistics(x: Tensor, middle: Tensor | None, groups: int, eps: float) -> tuple[Tensor, Tensor]:
     """Of x − middle, N×G: the mean, and 1 / √(variance + eps)."""
-    mean, squares = (
-        (sums / _positions(x)).unflatten(1, (groups, -1)).mean(2) for sums in _sums(None, x, middle)
-    )  # fmt: skip
+    mean, squares = (_by_group(sums / _positions(x), groups) for sums in _sums(None, x, middle))
     return mean, torch.rsqrt(squares - mean.square() + eps)
 
 
@@ -167,13 +164,13 @@ def _gradients_in_pieces(
     middle: Tensor | None,
     of_x: bool,
 ) -> tuple[Tensor | None, ...]:
-    level, products = _sums(grad, x, middle)
+    d_shift, products = _sums(grad, x, middle)
     means, rates = _by_channel(mean, x), _by_channel(rstd, x)
-    d_shift, d_scale = level, (products - means * level) * rates
+    d_scale = (products - means * d_shift) * rates
     d_x = None
     if of_x:
         along, beside = (
-            _by_channel((d if scale is None else d * scale).unflatten(1, (mean.shape[1], -1)).mean(2), x) * rates
+            _by_channel(_by_group(d if scale is None else d * scale, mean.shape[1]), x) * rates
             for d in (d_scale / _positions(x), d_shift / _positions(x))
         )
         along = -along * rates
@@ -241,8 +238,17 @@ def _less_middle(x: Tensor, groups: int) -> Tensor:
 
 def _group_mean(x: Tensor, groups: int) -> Tensor:
     """N×C×1×1: the mean of each channel's group."""
-    by_channel = x.mean(tuple(range(2, x.ndim)))
-    return _wide(_by_channel(by_channel.unflatten(1, (groups, -1)).mean(2), x), x)
+    return _wide(_by_channel(_means(x, groups), x), x)
+
+
+def _means(x: Tensor, groups: int) -> Tensor:
+    """Of each group, N×G."""
+    return _by_group(x.mean(tuple(range(2, x.ndim))), groups)
+
+
+def _by_group(values: Tensor, groups: int) -> Tensor:
+    """N×C → N×G, the mean over a group's channels."""
+    return values.unflatten(1, (groups, -1)).mean(2)
 
 
 def _by_channel(values: Tensor, x: Tensor, scale: Tensor | None = None) -> Tensor:
