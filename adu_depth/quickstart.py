@@ -134,9 +134,8 @@ def _run(config: QuickstartConfig, console: Console, device: torch.device) -> di
     training = training_scenes(config)
     held_out = InMemory(built_in_scenes(config.scenery, config.held_out, height, width, HELD_OUT_SCENES))
     with stopwatch("render"):
-        for scenes, what in ((training, "training scenes"), (held_out, "held-out scenes")):
-            for index in progress.track(range(len(scenes)), f"rendering {what}"):
-                scenes[index]
+        training.fill(progress, "rendering training scenes")
+        held_out.fill(progress, "rendering held-out scenes")
     try:
         seeds = [run_seed(config, seed, training, held_out, progress, stopwatch) for seed in range(config.seeds)]
     except Interrupted as stopped:

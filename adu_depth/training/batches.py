@@ -34,6 +34,7 @@ from adu_depth.training.order import sample_indices
 from adu_depth.training.workers import delivered, read_or_told
 from adu_depth.trees import tensors_of, with_tensors
 
+FILLED_AT_ONCE = 16  # samples in memory that a data set is asked for together
 CROP_DRAWS = 2048  # kept apart from the draws of processes, which count from 0
 
 
@@ -78,9 +79,18 @@ class InMemory:
         return self._kept[index]
 
     def fill(self, progress: Progress, what: str) -> None:
-        """Computes all that is missing: processes that are forked from this one later then share it."""
-        for index in progress.track(range(len(self)), what):
-            self[index]
+        """Computes all that is missing, some at once where the data set can: processes that are forked from this one
+        later then share it."""
+        at_once = getattr(self.samples, "__getitems__", None)
+        with progress.task(what, len(self)) as task:
+            for first in range(0, len(self), FILLED_AT_ONCE):
+                indices = range(first, min(first + FILLED_AT_ONCE, len(self)))
+                missing = [index for index in indices if index not in self._kept]
+                if at_once is not None:
+                    self._kept.update(zip(missing, at_once(missing), strict=True))
+                for index in indices:
+                    self[index]
+                    task.advance()
 
 
 def is_built_in(samples: Dataset) -> bool:

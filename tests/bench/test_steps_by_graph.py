@@ -26,7 +26,7 @@ from bench.training_steps import (
     teacher_step,
 )
 from tests.training.tape import Tape
-from tests.training.test_graph import fused, place_rate
+from tests.training.test_graph import place_rate
 
 CPU, (TINY,) = torch.device("cpu"), SCALES["tiny"]
 
@@ -35,7 +35,6 @@ CPU, (TINY,) = torch.device("cpu"), SCALES["tiny"]
 def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
     tape = Tape()
     monkeypatch.setattr(training_steps, "graphs_on", lambda device: tape)
-    monkeypatch.setattr(training_steps, "make_optimizer", fused)
     monkeypatch.setattr(training_steps, "place_learning_rate", place_rate)
     return tape
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader
 
 from adu_depth.data import LidarConfig, PhotometryConfig, RigConfig, StereoSample, SyntheticStereo
 from adu_depth.data.synthetic.noise import hash_int, hash_normal, hash_uniform, value_noise
@@ -138,6 +139,23 @@ def test_alone_and_in_a_batch_give_the_same_bits(height: int, width: int) -> Non
             assert torch.equal(tensor, getattr(together, name)[position]), name
         assert batch.name[position] == alone.name
         assert float(batch.camera.fx[position]) == pytest.approx(alone.camera.fx)  # type: ignore[index]
+
+
+def test_a_loader_asks_for_a_batch_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes, asked = SyntheticStereo(8, 64, 96, seed=4), []
+    batch = SyntheticStereo._batch
+    monkeypatch.setattr(
+        SyntheticStereo, "_batch", lambda self, *told: asked.append(list(told[1])) or batch(self, *told)
+    )
+    loader = DataLoader(scenes, batch_size=3, sampler=[5, 0, 3, 7], collate_fn=lambda pairs: pairs)  # type: ignore[arg-type]
+    found = [pair for pairs in loader for pair in pairs]
+    assert asked == [[5, 0, 3], [7]]
+    for pair, alone in zip(found, (scenes[index] for index in (5, 0, 3, 7)), strict=True):
+        assert (pair.name, pair.camera) == (alone.name, alone.camera)
+        for name, tensor in pair._tensors().items():
+            assert torch.equal(tensor, getattr(alone, name)), name
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes, f"{name}: one pair holds the memory of all"
+    assert scenes.__getitems__([]) == []
 
 
 def test_rendering_keeps_the_number_of_threads() -> None:

@@ -15,6 +15,7 @@ from adu_depth.distributed import ProcessGroup
 from adu_depth.errors import InputError
 from adu_depth.geometry import disparity_to_depth
 from adu_depth.models.prediction import TeacherTargets
+from adu_depth.progress import Progress
 from adu_depth.training.batches import InMemory, TrainingBatch, batches
 from adu_depth.training.order import step_indices
 from adu_depth.training.sources import open_samples
@@ -142,6 +143,40 @@ def test_endless_scenes_never_repeat_over_steps_and_processes() -> None:
         for n in b
     ]
     assert len(set(seen)) == len(seen) == 8
+
+
+def test_samples_in_memory_are_filled_some_at_once() -> None:
+    samples, asked = SyntheticStereo(19, 32, 64, seed=0), []
+    together = samples.__getitems__
+    samples.__getitems__ = lambda indices: asked.append(list(indices)) or together(indices)  # type: ignore[method-assign]
+    scenes = InMemory(samples)
+    kept = scenes[2]
+    asked.clear()
+    scenes.fill(Progress(enabled=False), "scenes")
+    assert asked == [[0, 1, *range(3, 16)], [16, 17, 18]]
+    assert scenes[2] is kept
+    for index in range(19):
+        assert scenes[index].name == samples[index].name
+        assert torch.equal(scenes[index].left, samples[index].left)
+
+
+def test_samples_that_come_one_by_one_are_filled_so() -> None:
+    pair = SyntheticStereo(1, 32, 64)[0]
+
+    class Files:
+        def __init__(self) -> None:
+            self.read: list[int] = []
+
+        def __len__(self) -> int:
+            return 10
+
+        def __getitem__(self, index: int) -> StereoSample:
+            self.read.append(index)
+            return pair
+
+    files = Files()
+    InMemory(files).fill(Progress(enabled=False), "frames")
+    assert files.read == list(range(10))
 
 
 class Outputs:

@@ -24,6 +24,7 @@ from adu_depth.progress import Progress
 from adu_depth.tensor_files import read_tensors
 from adu_depth.training import good_checkpoints, loop, step
 from adu_depth.training.batches import TrainingBatch
+from adu_depth.training.config import OptimizerConfig
 from adu_depth.training.good_checkpoints import NonFiniteLoss
 from adu_depth.training.graph import MOST, WARM_UP, StepByGraph
 from adu_depth.training.history import MEASURED
@@ -53,10 +54,6 @@ def as_sent(draws: StepDraws, device: torch.device) -> StepDraws:
     return unpacked(packed(draws), draws)
 
 
-def fused(task: nn.Module, config: Any, device: torch.device) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(task.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-
-
 def place_rate(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(float(group["lr"]))
@@ -67,7 +64,6 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
     """The loop takes it for CUDA's graphs; the rest of a step is as on CUDA, without graphs too."""
     tape = Tape()
     monkeypatch.setattr(loop, "graphs_for", lambda device: tape)
-    monkeypatch.setattr(loop, "make_optimizer", fused)
     monkeypatch.setattr(loop, "place_learning_rate", place_rate)
     monkeypatch.setattr(step, "upload_together", as_sent)
     return tape
@@ -184,19 +180,25 @@ def test_a_run_goes_on_with_a_graph_or_without(graph: bool, tape: Tape, tmp_path
     assert_same(tmp_path / "whole", tmp_path / "resumed")
 
 
+def one_by_one(task: nn.Module, config: OptimizerConfig, device: torch.device) -> torch.optim.AdamW:
+    groups = step.parameter_groups(task, config.decay_norms_and_biases)
+    return torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay, foreach=False)
+
+
 def test_a_checkpoint_of_another_form_of_adamw_is_gone_on_from(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of a CPU, or from before AdamW was fused on CUDA; and back."""
+    """As from before AdamW was fused."""
     run = tmp_path / "run"
-    train_teacher(tiny_teacher(run, loop=LONGER))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "make_optimizer", one_by_one)
+        train_teacher(tiny_teacher(run, loop=LONGER))
     tape: Tape = request.getfixturevalue("tape")
     rows = train_teacher(tiny_teacher(run, loop=replace(LONGER, resume_from="2")))
     assert tape.replays == 2 * (STEPS - 2 - WARM_UP)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     assert {float(t) for name, t in kept(run).items() if name.endswith(".step")} == {STEPS}
     monkeypatch.undo()
-    assert loop.make_optimizer is not fused
     train_teacher(tiny_teacher(run, loop=replace(LONGER, resume_from="4")))
     assert {float(t) for name, t in kept(run).items() if name.endswith(".step")} == {STEPS}
 

@@ -26,7 +26,7 @@ from adu_depth.training.runs import train_student, train_teacher
 from adu_depth.training.step import PartByPart, TrainingParts
 from adu_depth.training.tasks import StepContext, StudentTask, TeacherTask
 from tests.training.tape import Tape
-from tests.training.test_graph import DROPPING, EVERY_CHANGE, as_sent, assert_same, curves, fused, place_rate
+from tests.training.test_graph import DROPPING, EVERY_CHANGE, as_sent, assert_same, curves, place_rate
 from tests.training.tiny import DATA, LOOP, STUDENT, TEACHER, tiny_scenes, tiny_student, tiny_teacher
 from tests.training.two_processes import in_half
 
@@ -174,7 +174,6 @@ def test_in_half_with_a_scaled_loss(tmp_path: Path, found: Found, monkeypatch: p
 def test_a_graph_holds_it_and_a_run_goes_on(tmp_path: Path, found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     tape = Tape()
     monkeypatch.setattr(loop, "graphs_for", lambda device: tape)
-    monkeypatch.setattr(loop, "make_optimizer", fused)
     monkeypatch.setattr(loop, "place_learning_rate", place_rate)
     monkeypatch.setattr(step, "upload_together", as_sent)
     longer = replace(BF16, steps=6, checkpoint_every=2, keep_checkpoints=9)

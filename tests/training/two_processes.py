@@ -31,7 +31,7 @@ from adu_depth.training.step import TrainingParts
 from adu_depth.training.teacher_outputs import weights_digest
 from adu_depth.training.validation_config import ValidationConfig
 from tests.training.tape import Tape
-from tests.training.test_graph import as_sent, fused, place_rate
+from tests.training.test_graph import as_sent, place_rate
 from tests.training.tiny import DATA, LOOP, tiny_student, tiny_teacher
 
 PLAIN = {"colour": 0.0, "flip": 0.0}
@@ -87,7 +87,7 @@ def by_graphs() -> Tape:
     """Steps are captured from here on, by what stands for CUDA's graphs on a CPU."""
     tape = Tape()
     loop.graphs_for = lambda device: tape
-    loop.make_optimizer, loop.place_learning_rate = fused, place_rate
+    loop.place_learning_rate = place_rate
     step.upload_together = as_sent
     return tape
 
@@ -106,7 +106,6 @@ def in_half(scale: dict[str, float]) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "make_accelerator", make)
-        patch.setattr(loop, "make_optimizer", fused)
         try:
             yield
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +20,9 @@ from adu_depth.geometry import Camera
 from adu_kernels.checks import plain_number
 
 SMALLEST = 32
+RENDERED_IN_ONE_GO = 1 << 17
+"""Pixels. Two threads get through scenes of 96×320 in 81 ms each when four are rendered in one go, in 120 ms when each
+is by itself: they wait for Python between operations so short. Beyond this size they no longer do."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -83,7 +87,15 @@ class SyntheticStereo:
         return self.length
 
     def __getitem__(self, index: int) -> StereoSample:
-        return _unbatch(self.render_batch([index]), self._street(index).rig.camera)
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[StereoSample]:
+        """Each as `self[i]` (on a CPU bit for bit), rendered together. PyTorch's loaders call it."""
+        if not indices:
+            return []
+        streets = [self._street(i) for i in indices]
+        batch = self._batch(streets, indices)
+        return [_unbatch(batch, position, street.rig.camera) for position, street in enumerate(streets)]
 
     def __iter__(self) -> Iterator[StereoSample]:
         index = 0
@@ -96,11 +108,15 @@ class SyntheticStereo:
         bit)."""
         if len(indices) == 0:
             raise InputError("render_batch needs at least one index, got none")
-        streets = [self._street(i) for i in indices]
+        return self._batch([self._street(i) for i in indices], indices)
+
+    def _batch(self, streets: list[Street], indices: Sequence[int]) -> StereoSample:
         names = [f"synthetic-{self.seed}-{i:06d}" for i in indices]
         if self.device.type != "cpu":
             return replace(self._render(streets), name=names)
-        parts = _on_all_cores(self._render, [[s] for s in streets])
+        small = RENDERED_IN_ONE_GO // (self.height * self.width)
+        share = max(1, min(small, math.ceil(len(streets) / torch.get_num_threads())))
+        parts = _on_all_cores(self._render, [streets[i : i + share] for i in range(0, len(streets), share)])
         return replace(parts[0] if len(parts) == 1 else _join(parts), name=names)
 
     @torch.no_grad()
@@ -120,7 +136,7 @@ class SyntheticStereo:
 def _on_all_cores(work: Callable[[Item], Result], items: list[Item]) -> list[Result]:
     """The results in order, each from one of as many threads as torch uses, whose operations stay on one core.
 
-    A picture's operations are too short to be shared between cores: where other processes want the cores too, waiting
+    Operations are too short to be shared between cores: where other processes want the cores too, waiting
     for each other after each of thousands of operations takes longer than the work.
     """
     cores = torch.get_num_threads()
@@ -136,6 +152,7 @@ def _join(parts: list[StereoSample]) -> StereoSample:
     return replace(parts[0], **tensors, camera=camera)  # type: ignore[arg-type]
 
 
-def _unbatch(batch: StereoSample, camera: Camera) -> StereoSample:
-    tensors = {name: tensor[0] for name, tensor in batch._tensors().items()}
-    return replace(batch, **tensors, camera=camera, name=batch.name[0])  # type: ignore[arg-type]
+def _unbatch(batch: StereoSample, position: int, camera: Camera) -> StereoSample:
+    # Copies: who keeps or sends one pair would keep or send the batch.
+    tensors = {name: tensor[position].clone() for name, tensor in batch._tensors().items()}
+    return replace(batch, **tensors, camera=camera, name=batch.name[position])  # type: ignore[arg-type]
