@@ -117,10 +117,10 @@ def test_parts_of_channels_last_maps(part: str, mean: float) -> None:
         torch.testing.assert_close(got.double(), of, rtol=0, atol=1e-5 * of.abs().max().item())
 
 
-@pytest.mark.parametrize("mean", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("mean", [0.0, 0.7, 1.9, 4.0])
 @pytest.mark.parametrize("shape", [(2, 32, 24, 80), (2, 64, 2048, 1), (2, 8, 8, 16, 16)], ids=str)
 def test_what_torch_adds_up_is_exact_enough(shape: tuple[int, ...], mean: float) -> None:
-    """The most positions whose sums are torch's own, and means as large as the spread, which are not taken away."""
+    """The most positions whose sums are torch's own, and means of almost two spreads, which are not taken away."""
     torch.manual_seed(0)
     x = (torch.randn(shape) + mean).contiguous(memory_format=LAST[len(shape)]).requires_grad_()
     parameters = [torch.randn(shape[1], requires_grad=True) for _ in range(2)]

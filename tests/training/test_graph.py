@@ -55,8 +55,9 @@ def as_sent(draws: StepDraws, device: torch.device) -> StepDraws:
 
 
 def place_rate(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    rate = torch.tensor(float(optimizer.param_groups[0]["lr"]))
     for group in optimizer.param_groups:
-        group["lr"] = torch.tensor(float(group["lr"]))
+        group["lr"] = rate
 
 
 @pytest.fixture
