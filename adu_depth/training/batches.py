@@ -86,7 +86,7 @@ class InMemory:
             for first in range(0, len(self), FILLED_AT_ONCE):
                 indices = range(first, min(first + FILLED_AT_ONCE, len(self)))
                 missing = [index for index in indices if index not in self._kept]
-                if at_once is not None:
+                if missing and at_once is not None:
                     self._kept.update(zip(missing, at_once(missing), strict=True))
                 for index in indices:
                     self[index]

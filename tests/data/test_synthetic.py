@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -126,9 +131,9 @@ def test_torch_random_state_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 320), (61, 83)])
-def test_alone_and_in_a_batch_give_the_same_bits(height: int, width: int) -> None:
+def test_alone_and_in_a_batch_give_the_same_bits(height: int, width: int, threads: int) -> None:
     scenes = SyntheticStereo(8, height, width, seed=4)
-    indices = [5, 0, 3]
+    indices = [5, 0, 3, 7, 1]
     batch = scenes.render_batch(indices)
     # A device renders a batch in one go, a CPU picture by picture: both ways are compared.
     together = scenes._render([scenes._street(i) for i in indices])
@@ -141,27 +146,65 @@ def test_alone_and_in_a_batch_give_the_same_bits(height: int, width: int) -> Non
         assert float(batch.camera.fx[position]) == pytest.approx(alone.camera.fx)  # type: ignore[index]
 
 
-def test_a_loader_asks_for_a_batch_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def as_they_come(pairs: list[StereoSample]) -> list[StereoSample]:
+    return pairs
+
+
+def test_a_loader_asks_for_a_batch_at_once(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     scenes, asked = SyntheticStereo(8, 64, 96, seed=4), []
     batch = SyntheticStereo._batch
     monkeypatch.setattr(
         SyntheticStereo, "_batch", lambda self, *told: asked.append(list(told[1])) or batch(self, *told)
     )
-    loader = DataLoader(scenes, batch_size=3, sampler=[5, 0, 3, 7], collate_fn=lambda pairs: pairs)  # type: ignore[arg-type]
+    loader = DataLoader(scenes, batch_size=5, sampler=[5, 0, 3, 7, 1, 2], collate_fn=as_they_come)  # type: ignore[arg-type]
     found = [pair for pairs in loader for pair in pairs]
-    assert asked == [[5, 0, 3], [7]]
-    for pair, alone in zip(found, (scenes[index] for index in (5, 0, 3, 7)), strict=True):
+    assert asked == [[5, 0, 3, 7, 1], [2]]
+    for pair, alone in zip(found, (scenes[index] for index in (5, 0, 3, 7, 1, 2)), strict=True):
         assert (pair.name, pair.camera) == (alone.name, alone.camera)
         for name, tensor in pair._tensors().items():
             assert torch.equal(tensor, getattr(alone, name)), name
             assert tensor.untyped_storage().nbytes() == tensor.nbytes, f"{name}: one pair holds the memory of all"
-    assert scenes.__getitems__([]) == []
 
 
-def test_rendering_keeps_the_number_of_threads() -> None:
-    before = torch.get_num_threads()
-    SyntheticStereo(None, 64, 96).render_batch([0, 1])
-    assert torch.get_num_threads() == before
+@pytest.mark.parametrize("kind", [list, iter, torch.tensor, np.array], ids=["list", "iterator", "tensor", "array"])
+@pytest.mark.parametrize("indices", [[0], [3, 0]], ids=str)
+def test_a_batch_of_indices_of_any_kind(indices: list[int], kind: Any) -> None:
+    loader = DataLoader(SyntheticStereo(4, 32, 64), batch_sampler=[kind(indices)], collate_fn=as_they_come)  # type: ignore[arg-type]
+    (found,) = loader
+    assert [pair.name for pair in found] == [f"synthetic-0-{index:06d}" for index in indices]
+
+
+def test_what_a_subclass_makes_of_its_pairs_is_what_a_loader_gives() -> None:
+    class Named(SyntheticStereo):
+        def __getitem__(self, index: int) -> StereoSample:
+            return replace(super().__getitem__(index), name=f"mine {index}")
+
+    (found,) = DataLoader(Named(2, 32, 64), batch_size=2, collate_fn=as_they_come)  # type: ignore[arg-type]
+    assert [pair.name for pair in found] == ["mine 0", "mine 1"]
+
+
+def test_rendering_keeps_the_number_of_threads(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Of this thread and of those that begin later, whether it ends well or not."""
+
+    def later() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    scenes = SyntheticStereo(None, 64, 96)
+    scenes.render_batch([0, 1])
+    assert (torch.get_num_threads(), later()) == (threads, threads)
+    monkeypatch.setattr(SyntheticStereo, "_render", lambda self, streets: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scenes.render_batch([0, 1])
+    assert (torch.get_num_threads(), later()) == (threads, threads)
 
 
 # --- geometry ---------------------------------------------------------------------------------------------------------

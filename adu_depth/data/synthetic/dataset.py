@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
@@ -87,10 +87,15 @@ class SyntheticStereo:
         return self.length
 
     def __getitem__(self, index: int) -> StereoSample:
-        return self.__getitems__([index])[0]
+        return self._pairs([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[StereoSample]:
+    def __getitems__(self, indices: Iterable[int]) -> list[StereoSample]:
         """Each as `self[i]` (on a CPU bit for bit), rendered together. PyTorch's loaders call it."""
+        if type(self).__getitem__ is not SyntheticStereo.__getitem__:  # a subclass may change its pairs
+            return [self[i] for i in indices]
+        return self._pairs(list(indices))
+
+    def _pairs(self, indices: list[int]) -> list[StereoSample]:
         if not indices:
             return []
         streets = [self._street(i) for i in indices]
@@ -140,10 +145,11 @@ def _on_all_cores(work: Callable[[Item], Result], items: list[Item]) -> list[Res
     for each other after each of thousands of operations takes longer than the work.
     """
     cores = torch.get_num_threads()
-    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        results = list(pool.map(work, items))
-    torch.set_num_threads(cores)  # the threads' own setting is also the default of threads yet to come
-    return results
+    try:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, items))
+    finally:
+        torch.set_num_threads(cores)  # the threads' own setting is also the default of threads yet to come
 
 
 def _join(parts: list[StereoSample]) -> StereoSample:
