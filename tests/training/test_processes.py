@@ -143,7 +143,7 @@ def test_initial_weights_micro_batches_averages_validation_and_an_early_end_are_
     two, one = (read_standing(list_checkpoints(run)[-1]) for run in runs)
     assert two is not None
     assert one is not None
-    assert (two["best"], two["since"], two["measured"]) == (measured[0]["validation/abs_rel"], 2, one["measured"])
+    assert (two["best"], two["since"], two["measured"]) == (measured[0]["validation/a1"], 2, one["measured"])
     averages, joined = (read_tensors(best_checkpoint(run) / "model.safetensors") for run in runs)
     apart = torch.cat([(averages[name] - average).abs().flatten() for name, average in joined.items()])
     assert float((apart > 1e-5).float().mean()) < 0.01
