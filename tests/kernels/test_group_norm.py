@@ -117,9 +117,9 @@ def test_parts_of_channels_last_maps(part: str, mean: float) -> None:
         torch.testing.assert_close(got.double(), of, rtol=0, atol=1e-5 * of.abs().max().item())
 
 
-@pytest.mark.parametrize("mean", [0.0, 0.7, 1.45, 6.0])
+@pytest.mark.parametrize(("mean", "bound"), [(0.0, 3e-6), (0.7, 3e-6), (1.0, 3e-6), (1.45, 1e-5), (6.0, 3e-6)])
 @pytest.mark.parametrize("shape", [(2, 32, 24, 80), (2, 64, 2048, 1), (2, 8, 8, 16, 16)], ids=str)
-def test_what_torch_adds_up_is_exact_enough(shape: tuple[int, ...], mean: float) -> None:
+def test_what_torch_adds_up_is_exact_enough(shape: tuple[int, ...], mean: float, bound: float) -> None:
     """The most positions whose sums are torch's own, and the largest means that are not taken away, and one that is."""
     torch.manual_seed(0)
     x = (torch.randn(shape) + mean).contiguous(memory_format=LAST[len(shape)]).requires_grad_()
@@ -127,7 +127,7 @@ def test_what_torch_adds_up_is_exact_enough(shape: tuple[int, ...], mean: float)
     grad = torch.randn(shape)
     exact = [one.detach().double().contiguous().requires_grad_() for one in (x, *parameters)]
     for got, want in zip(_both(grad, [x, *parameters]), _both(grad.double(), exact), strict=True):
-        torch.testing.assert_close(got.double(), want, rtol=0, atol=1e-5 * max(4.0, want.abs().max().item()))
+        torch.testing.assert_close(got.double(), want, rtol=0, atol=bound * max(4.0, want.abs().max().item()))
 
 
 SIZES = pytest.mark.parametrize("size", [(5, 6), (60, 70), (2, 5, 6), (4, 30, 40)], ids=str)
